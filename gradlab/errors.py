@@ -1,0 +1,79 @@
+"""Validation, in one place: every message names the argument, what came, and what would do."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+
+class UnknownName(ValueError):
+    """A name that is in no list; the message gives the near matches."""
+
+
+class SpaceTooLarge(ValueError):
+    """A code space with more configurations than may be enumerated."""
+
+
+class BadFile(ValueError):
+    """A file that is cut short, foreign, or not what its name promises."""
+
+
+def unknown_name(argument: str, name: object, known: Iterable[str]) -> UnknownName:
+    known = sorted(known)
+    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+    return UnknownName(f"{argument}: unknown name {name!r}; {hint}")
+
+
+def temperature(argument: str, value: object) -> float:
+    """A finite positive float, or ValueError."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise ValueError(f"{argument}: got {value!r}; a temperature is a finite number above 0") from None
+    if isinstance(value, bool) or not (math.isfinite(number) and number > 0):
+        raise ValueError(f"{argument}: got {value!r}; a temperature is a finite number above 0")
+    return number
+
+
+def temperatures(argument: str, value: object) -> list[float]:
+    """One temperature or a one-dimensional sequence of distinct temperatures, as a list of floats."""
+    if isinstance(value, str):
+        raise ValueError(f"{argument}: got {value!r}; give a number or a sequence of numbers")
+    if isinstance(value, Iterable) and getattr(value, "ndim", 1) > 0:
+        listed = [temperature(argument, v) for v in value]
+        if not listed:
+            raise ValueError(f"{argument}: got an empty sequence; give at least one temperature")
+        if len(set(listed)) < len(listed):
+            raise ValueError(f"{argument}: got {listed}; each temperature may stand there once")
+        return listed
+    return [temperature(argument, value)]
+
+
+def whole_number(argument: str, value: object, at_least: int, reason: str = "") -> int:
+    try:
+        number = int(value)  # type: ignore[call-overload]
+    except (TypeError, ValueError, OverflowError):
+        number = None
+    if number is None or isinstance(value, bool) or number != value or number < at_least:
+        because = f" ({reason})" if reason else ""
+        raise ValueError(f"{argument}: got {value!r}; give a whole number of at least {at_least}{because}")
+    return number
+
+
+def finite(argument: str, values: Tensor, cure: str) -> None:
+    """ValueError with the first index at which `values` is not finite."""
+    good = torch.isfinite(values)
+    if not bool(good.all()):
+        index = tuple(int(i) for i in torch.nonzero(~good)[0])
+        raise ValueError(f"{argument}: {values[index].item()} at index {index} of shape {tuple(values.shape)}; {cure}")
+
+
+def choice(argument: str, value: object, allowed: Sequence[str]) -> str:
+    if value not in allowed:
+        raise unknown_name(argument, value, allowed)
+    return str(value)

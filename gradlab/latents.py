@@ -1,0 +1,141 @@
+"""The code space: the two kinds of latent, their noise, their Jacobians, and the enumeration of configurations.
+
+Categorical latents have logits `(..., latent, category)`; binary latents have one logit per unit, `(..., latent)`,
+and are the categorical pair with logits (l, 0). Everything below broadcasts over leading dimensions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+
+class LatentKind(ABC):
+    """What an estimator has to know of a latent: how logits and noise become codes, and J(q)."""
+
+    name: str
+    event_dims: int  # trailing dimensions that belong to one latent: 1 for (category,), 0 for one logit
+
+    @abstractmethod
+    def noise(
+        self,
+        shape: tuple[int, ...],
+        *,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Standard noise g, such that hard(l + g) has the law with logits l."""
+
+    @abstractmethod
+    def hard(self, a: Tensor) -> Tensor:
+        """The discrete code at perturbed logits a."""
+
+    @abstractmethod
+    def soft(self, a: Tensor) -> Tensor:
+        """The relaxed code at perturbed logits a; at plain logits, the probabilities."""
+
+    @abstractmethod
+    def pullback(self, q: Tensor, v: Tensor) -> Tensor:
+        """J(q) v with J(q) = diag(q) - q q^T, per latent."""
+
+    @abstractmethod
+    def kl_to_uniform(self, logits: Tensor) -> Tensor:
+        """KL(softmax(l) || uniform) in nats, summed over latents: `(..., )` without latent dimensions."""
+
+    @abstractmethod
+    def two_category(self, logits: Tensor) -> Tensor:
+        """Logits of the same law as `(..., latent, category)`."""
+
+    def like_code(self, loss: Tensor) -> Tensor:
+        """A loss per example, shaped to multiply codes."""
+        return loss.reshape(*loss.shape, *([1] * (1 + self.event_dims)))
+
+
+class Categorical(LatentKind):
+    name = "categorical"
+    event_dims = 1
+
+    def noise(self, shape, *, dtype, device="cpu", generator=None):
+        return _log_exponential(shape, dtype, device, generator).neg_()  # Gumbel(0,1) = -log E
+
+    def hard(self, a):
+        return torch.zeros_like(a).scatter_(-1, a.argmax(-1, keepdim=True), 1.0)
+
+    def soft(self, a):
+        return torch.softmax(a, -1)
+
+    def pullback(self, q, v):
+        return q * (v - (q * v).sum(-1, keepdim=True))
+
+    def kl_to_uniform(self, logits):
+        log_p = torch.log_softmax(logits, -1)
+        return (log_p.exp() * log_p).sum((-2, -1)) + logits.shape[-2] * math.log(logits.shape[-1])
+
+    def two_category(self, logits):
+        return logits
+
+
+class Binary(LatentKind):
+    name = "binary"
+    event_dims = 0
+
+    def noise(self, shape, *, dtype, device="cpu", generator=None):
+        log_e = _log_exponential((2, *shape), dtype, device, generator)
+        return log_e[1] - log_e[0]  # logistic: the difference of two Gumbels
+
+    def hard(self, a):
+        return (a > 0).to(a.dtype)
+
+    def soft(self, a):
+        return torch.sigmoid(a)
+
+    def pullback(self, q, v):
+        return q * (1 - q) * v
+
+    def kl_to_uniform(self, logits):
+        return CATEGORICAL.kl_to_uniform(self.two_category(logits))
+
+    def two_category(self, logits):
+        return torch.stack([logits, torch.zeros_like(logits)], -1)
+
+
+def _log_exponential(shape, dtype, device, generator):
+    e = torch.empty(shape, dtype=dtype, device=device).exponential_(generator=generator)
+    return e.clamp_(min=torch.finfo(dtype).tiny).log_()  # the smallest normal number keeps the log finite
+
+
+CATEGORICAL = Categorical()
+BINARY = Binary()
+
+
+def configurations(latents: int, categories: int, start: int, stop: int) -> Tensor:
+    """Category indices `(configuration, latent)` of the configurations start .. stop-1; the last latent turns fastest."""
+    index = torch.arange(start, stop)
+    strides = [categories ** (latents - 1 - i) for i in range(latents)]
+    return torch.stack([(index // s) % categories for s in strides], -1)
+
+
+def codes_at(indices: Tensor, categories: int, binary: bool, dtype: torch.dtype) -> Tensor:
+    """Codes of category indices `(..., latent)`: one-hot `(..., latent, category)`, or units `(..., latent)`.
+
+    A binary unit of category index 0 is on: the pair of logits is (l, 0).
+    """
+    if binary:
+        return (indices == 0).to(dtype)
+    return torch.nn.functional.one_hot(indices, categories).to(dtype)
+
+
+def category_indices(kind: LatentKind, codes: Tensor) -> Tensor:
+    """The inverse of `codes_at` on discrete codes."""
+    return (codes < 0.5).long() if kind is BINARY else codes.argmax(-1)
+
+
+def derived_seed(seed: int, *path: int | str) -> int:
+    """A 63-bit seed for one place of a computation; independent places get independent noise, in any order."""
+    text = "/".join(str(part) for part in (seed, *path))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1

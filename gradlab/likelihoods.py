@@ -1,0 +1,107 @@
+"""Losses f(z, x) per example, given the decoder's outputs o(z), the likelihood's parameters.
+
+A canonical likelihood also writes itself as f(z, x) = A(o) - s o.x + c(x), so that the losses of all
+configurations and all images are one matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from . import errors
+
+
+class Canonical:
+    """f(o, x) = A(o) - scale o.x + offset(x) over flattened pixels; o and x are `(n, pixel)`."""
+
+    name: ClassVar[str]
+    unit: ClassVar[str]
+
+    def __call__(self, parameters: Tensor, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def log_partition(self, parameters: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def scale(self, pixels: int) -> float:
+        raise NotImplementedError
+
+    def offset(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def check(self, x: Tensor) -> None:
+        """ValueError where x is no possible observation."""
+
+
+class Bernoulli(Canonical):
+    """Negative log-likelihood in nats, summed over pixels; parameters are logits, targets lie in [0, 1]."""
+
+    name = "bernoulli"
+    unit = "nats"
+
+    def __call__(self, parameters, x):
+        o = parameters.flatten(1)
+        return functional.binary_cross_entropy_with_logits(o, x.flatten(1).expand_as(o), reduction="none").sum(1)
+
+    def log_partition(self, parameters):
+        return functional.softplus(parameters).sum(1)
+
+    def scale(self, pixels):
+        return 1.0
+
+    def offset(self, x):
+        return x.new_zeros(len(x))
+
+    def check(self, x):
+        outside = (x < 0) | (x > 1)
+        if bool(outside.any()):
+            index = tuple(int(i) for i in torch.nonzero(outside)[0])
+            raise ValueError(
+                f"x: {x[index].item():g} at index {index}; the Bernoulli likelihood takes targets in [0, 1]"
+                " (divide grey values by 255, or choose likelihood='gaussian')"
+            )
+
+
+class Gaussian(Canonical):
+    """Squared error, mean over pixels."""
+
+    name = "gaussian"
+    unit = "squared error"
+
+    def __call__(self, parameters, x):
+        o = parameters.flatten(1)
+        return (o - x.flatten(1)).square().mean(1)
+
+    def log_partition(self, parameters):
+        return parameters.square().mean(1)
+
+    def scale(self, pixels):
+        return 2.0 / pixels
+
+    def offset(self, x):
+        return x.square().mean(1)
+
+
+Likelihood = Callable[[Tensor, Tensor], Tensor]
+_NAMED = {"bernoulli": Bernoulli, "gaussian": Gaussian}
+
+
+def resolve(likelihood: str | Likelihood) -> Likelihood:
+    if callable(likelihood):
+        return likelihood
+    if likelihood not in _NAMED:
+        raise errors.unknown_name("likelihood", likelihood, _NAMED)
+    return _NAMED[likelihood]()
+
+
+def unit_of(likelihood: Likelihood) -> str:
+    return getattr(likelihood, "unit", "loss")
+
+
+def name_of(likelihood: Likelihood) -> str:
+    return getattr(likelihood, "name", None) or getattr(likelihood, "__name__", type(likelihood).__name__)

@@ -1,0 +1,204 @@
+"""LatentModel: encoder, code space, decoder and likelihood; the loss and its derivative at given codes."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import errors, latents, likelihoods
+
+
+class LatentModel(nn.Module):
+    """A model with categorical or binary latents, as gradlab measures it.
+
+    Parameters
+    ----------
+    encoder
+        x -> logits `(example, latent*category)` or `(example, latent, category)`;
+        binary: one logit per unit, `(example, latent)` or any shape `(example, *unit shape)`.
+    decoder
+        codes `(n, latent, category)`, one-hot or relaxed -> likelihood parameters `(n, *x shape)`;
+        binary: units `(n, *unit shape)` in [0, 1].
+    latents, categories
+        Size of the code space, categories**latents configurations. Binary: `latents` counts the units
+        (or gives their shape) and `categories` is 2.
+    likelihood
+        "bernoulli" (parameters are logits; nats summed over x), "gaussian" (squared error, mean over x), or any
+        callable (parameters, x) -> loss per example `(n,)`.
+
+    Raises
+    ------
+    ValueError
+        Sizes below 1 (2 for categories), an unknown likelihood, `binary=True` with categories other than 2.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        *,
+        latents: int | tuple[int, ...],
+        categories: int = 2,
+        likelihood: str | likelihoods.Likelihood = "bernoulli",
+        binary: bool = False,
+    ):
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.unit_shape: tuple[int, ...] | None = None
+        if isinstance(latents, tuple | list):
+            if not binary:
+                raise ValueError(f"latents: got {latents!r}; a shape is for binary models, give the number of latents")
+            self.unit_shape = tuple(errors.whole_number("latents", n, 1) for n in latents)
+            latents = math.prod(self.unit_shape)
+        self.latents = errors.whole_number("latents", latents, 1)
+        self.categories = errors.whole_number("categories", categories, 2)
+        if binary and self.categories != 2:
+            raise ValueError(f"categories: got {categories} with binary=True; binary latents have 2 categories")
+        self.binary = binary
+        self._likelihood = likelihoods.resolve(likelihood)
+        self.architecture: str | None = None  # set, with config, by networks.build
+        self.config: dict[str, Any] = {}
+        self.provenance: dict[str, Any] = {}  # how it was trained
+
+    @property
+    def likelihood(self) -> likelihoods.Likelihood:
+        return self._likelihood
+
+    @property
+    def kind(self) -> latents.LatentKind:
+        return latents.BINARY if self.binary else latents.CATEGORICAL
+
+    @property
+    def code_shape(self) -> tuple[int, ...]:
+        """(latent, category), or (latent,) for binary units."""
+        return (self.latents,) if self.binary else (self.latents, self.categories)
+
+    @property
+    def configurations(self) -> int:
+        """Size of the code space."""
+        return self.categories**self.latents
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Encoder logits `(example, latent, category)`; binary: `(example, latent)`.
+
+        Raises ValueError where the encoder's output does not fit the code space.
+        """
+        out = self.encoder(x)
+        expected = " or ".join(str((len(x), *s)) for s in dict.fromkeys([(math.prod(self.code_shape),), self.code_shape]))
+        if not isinstance(out, Tensor) or out.ndim < 2 or out.shape[0] != len(x):
+            raise ValueError(f"encoder: got {_shape(out)} for {len(x)} examples; logits of shape {expected} would do")
+        if math.prod(out.shape[1:]) != math.prod(self.code_shape) or (
+            not self.binary and out.ndim > 2 and tuple(out.shape[1:]) != self.code_shape
+        ):
+            raise ValueError(
+                f"encoder: got logits of shape {tuple(out.shape)}; {self.latents} latents of {self.categories} categories"
+                f"{' (binary, one logit per unit)' if self.binary else ''} need {expected}"
+            )
+        if self.binary and self.unit_shape is None:
+            self.unit_shape = tuple(out.shape[1:])
+        return out.reshape(len(x), *self.code_shape)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Likelihood parameters `(n, *x shape)` of codes `(n, latent, category)`; binary: `(n, latent)`."""
+        if self.binary and self.unit_shape is not None:
+            codes = codes.reshape(len(codes), *self.unit_shape)
+        out = self.decoder(codes)
+        if not isinstance(out, Tensor) or out.ndim < 1 or out.shape[0] != len(codes):
+            raise ValueError(f"decoder: got {_shape(out)} for {len(codes)} codes; one row per code is needed")
+        return out
+
+    def losses(self, codes: Tensor, x: Tensor) -> Tensor:
+        """f(z, x) for pairs of codes and images: `(n,)`."""
+        return self.losses_of(self.decode(codes), x)
+
+    def losses_of(self, parameters: Tensor, x: Tensor) -> Tensor:
+        """The likelihood at the decoder's output, row by row: `(n,)`."""
+        if isinstance(self.likelihood, likelihoods.Canonical):
+            check_pixels(parameters, x)
+        loss = self.likelihood(parameters, x)
+        if not isinstance(loss, Tensor) or tuple(loss.shape) != (len(parameters),):
+            raise ValueError(
+                f"likelihood: got {_shape(loss)} for {len(parameters)} examples; a loss per example,"
+                f" shape ({len(parameters)},), is needed"
+            )
+        return loss
+
+    def losses_and_derivatives(self, codes: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """f(z, x) `(n,)` and v(z, x) = df/dz, of the codes' shape. Parameters get no gradient."""
+        with torch.enable_grad():
+            z = codes.detach().requires_grad_()
+            loss = self.losses(z, x)
+            (v,) = torch.autograd.grad(loss.sum(), z)
+        return loss.detach(), v
+
+
+def check_pixels(parameters: Tensor, x: Tensor) -> None:
+    if math.prod(parameters.shape[1:]) != math.prod(x.shape[1:]):
+        raise ValueError(
+            f"decoder: parameters of shape {tuple(parameters.shape)} do not fit x of shape {tuple(x.shape)};"
+            " one parameter per pixel is needed"
+        )
+
+
+def _shape(value: object) -> str:
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+
+
+def measured_copy(model: LatentModel, dtype: torch.dtype | None, device: torch.device | str | None) -> LatentModel:
+    """The model as it is measured: in the wanted precision and place, its own left as they are.
+
+    Raises ValueError for layers that make the decoder or encoder random or mix examples while in training mode.
+    """
+    for name, module in model.named_modules():
+        noisy = isinstance(module, nn.modules.dropout._DropoutNd | nn.modules.batchnorm._BatchNorm)
+        if noisy and module.training and not (isinstance(module, nn.modules.dropout._DropoutNd) and module.p == 0):
+            raise ValueError(
+                f"model: {name} ({type(module).__name__}) is in training mode, so the loss is random or mixes examples;"
+                " call model.eval() before measuring"
+            )
+    own_dtype, own_device = dtype_and_device(model)
+    dtype = dtype or own_dtype
+    device = torch.device(device) if device is not None else own_device
+    if (dtype, device) == (own_dtype, own_device):
+        return model
+    return copy.deepcopy(model).to(device=device, dtype=dtype)
+
+
+def dtype_and_device(model: nn.Module) -> tuple[torch.dtype, torch.device]:
+    """Of the first floating-point parameter or buffer; float32 on the CPU where there is none."""
+    for tensor in [*model.parameters(), *model.buffers()]:
+        if tensor.is_floating_point():
+            return tensor.dtype, tensor.device
+    return torch.float32, torch.device("cpu")
+
+
+def observations(model: LatentModel, x: Any) -> Tensor:
+    """x as a checked tensor in the model's precision and place.
+
+    Raises ValueError for values that are not finite, no examples, or targets outside the likelihood's range.
+    """
+    x = torch.as_tensor(x)
+    dtype, device = dtype_and_device(model)
+    if x.ndim < 2 or len(x) == 0:
+        raise ValueError(f"x: got shape {tuple(x.shape)}; a batch of at least one example, (example, ...), is needed")
+    if not x.is_floating_point():
+        raise ValueError(
+            f"x: got {x.dtype}; floating-point images are needed (grey values in [0, 1]: x.float() / 255)"
+        )
+    errors.finite("x", x, "observations must be finite")
+    if isinstance(model.likelihood, likelihoods.Canonical):
+        model.likelihood.check(x)
+    return x.to(device=device, dtype=dtype)
+
+
+def encode(model: LatentModel, x: Tensor) -> Tensor:
+    """The model's logits at x, checked to be finite, without gradient."""
+    with torch.no_grad():
+        logits = model.logits(x)
+    errors.finite("logits", logits, "the encoder must give finite logits (has training diverged?)")
+    return logits
