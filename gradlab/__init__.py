@@ -15,7 +15,11 @@ _HOME = {
     "save": "checkpoints",
     "load": "checkpoints",
     "bundled": "checkpoints",
+    "exact_gradient": "exact",
+    "bias": "fidelity.bias_analysis",
     "decoupled_st_gumbel_softmax": "estimators",
+    "save_results": "results",
+    "open_results": "results",
 }
 _MODULES = ("datasets", "estimators", "latents", "likelihoods", "training")
 
@@ -25,7 +29,10 @@ if TYPE_CHECKING:
     from . import datasets, estimators, latents, likelihoods, training
     from .checkpoints import bundled, load, save
     from .estimators import decoupled_st_gumbel_softmax
+    from .exact import exact_gradient
+    from .fidelity.bias_analysis import bias
     from .model import LatentModel
+    from .results import open_results, save_results
 
 
 def __getattr__(name: str) -> Any:

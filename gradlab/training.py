@@ -214,7 +214,7 @@ class _Run:
             "seconds": round(self.seconds, 1),
             "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "gradlab": __version__,
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),
             "device": str(self.device),
             "threads": torch.get_num_threads(),
         }

@@ -40,6 +40,7 @@ class Estimator(ABC):
     unbiased: ClassVar[bool] = False  # for the expected loss under softmax(l/tf)
     uses_loss: ClassVar[bool] = False
     uses_derivative: ClassVar[bool] = True
+    discrete_points: ClassVar[bool] = True  # all points are codes, none is relaxed
     code_only: ClassVar[bool] = False  # the estimate is a function of the sampled code alone
 
     def __post_init__(self):

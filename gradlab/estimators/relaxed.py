@@ -22,6 +22,7 @@ class GumbelSoftmax(Relaxation):
     name = "gumbel-softmax"
     formula = "(1/(tf tb)) J(y) v(y), y = softmax((l/tf + g)/tb)"
     reference = "Jang, Gu, Poole 2017; Maddison, Mnih, Teh 2017"
+    discrete_points = False
 
     @property
     def forward(self):

@@ -1,0 +1,233 @@
+"""The exact gradient of the expected loss, by enumerating the code space (appendix C).
+
+With p the target law and c_{l,k} = E[f | z_l = k]:   g*_{l,k} = (1/tf) p_{l,k} (c_{l,k} - sum_j p_{l,j} c_{l,j}).
+
+The decoder sees each configuration once, whatever the number of images, in blocks of bounded memory; a canonical
+likelihood's losses at all images are then one matrix product. The latents are split into three groups, outer, left
+and right, so that a block of configurations is (outer range) x (all left) x (all right). Every block adds to one
+table per group, E[f | codes of that group]; the tables, small at last, are reduced to c.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import errors, latents, likelihoods, progress
+from .model import LatentModel, check_pixels, encode, measured_copy, observations
+
+LIMIT = 2**24  # configurations
+MEMORY = 2**28  # bytes of working memory
+TARGETS = ("sampled", "model")
+
+
+def exact_gradient(
+    model: LatentModel,
+    x: Any,
+    tf: float = 1.0,
+    target: str = "sampled",
+    *,
+    kl: bool = False,
+    limit: int = LIMIT,
+    memory: int = MEMORY,
+    shown: bool = False,
+) -> Tensor:
+    """Gradient of each example's expected loss with respect to its logits, by enumeration.
+
+    Parameters
+    ----------
+    model : its encoder runs in its own precision; the logits it gives are then taken as exact, the rest is float64
+    x : observations (example, ...)
+    tf : forward temperature, codes being sampled from softmax(l/tf)
+    target : the law whose expected loss is differentiated: "sampled", softmax(l/tf), or "model", softmax(l)
+    kl : add the gradient of KL(softmax(l) || uniform)
+    limit : refuse spaces of more configurations than this
+    memory : bytes of working memory, about; the decoder's parameters and the result come on top
+    shown : draw a progress bar on standard error
+
+    Returns
+    -------
+    float64 tensor (example, latent, category), binary: (example, latent); nats (or the likelihood's unit) per logit.
+
+    Raises
+    ------
+    ValueError
+        Bad temperatures, unknown target, shapes that do not fit, logits or losses that are not finite;
+        SpaceTooLarge, a ValueError, beyond `limit`.
+
+    Source: section 5.2.2 and appendix C of the Decoupled ST-GS paper.
+    """
+    tf = errors.temperature("tf", tf)
+    errors.choice("target", target, TARGETS)
+    check_enumerable(model, limit)
+    x = observations(model, x)
+    logits = encode(measured_copy(model, None, None), x).double()
+    return exact_gradients(model, x, logits, [(tf, target)], kl=kl, limit=limit, memory=memory, shown=shown)[0]
+
+
+def exact_gradients(
+    model: LatentModel,
+    x: Tensor,
+    logits: Tensor,
+    laws: list[tuple[float, str]],
+    *,
+    kl: bool = False,
+    limit: int = LIMIT,
+    memory: int = MEMORY,
+    shown: bool = False,
+) -> Tensor:
+    """Exact gradients at given float64 logits for several (tf, target), from one pass: `(law, example, latent[, category])`."""
+    check_enumerable(model, limit)
+    pairs = model.kind.two_category(logits)
+    law_temperatures = [tf if target == "sampled" else 1.0 for tf, target in laws]
+    # (law, example, latent, category)
+    p = torch.stack([torch.softmax(pairs / t, -1) for t in law_temperatures])
+    distinct = sorted(set(law_temperatures))
+    of = [distinct.index(t) for t in law_temperatures]
+    c = conditional_losses(model, x, p[[law_temperatures.index(t) for t in distinct]], memory=memory, shown=shown)[of]
+    t = torch.tensor(law_temperatures, dtype=p.dtype, device=p.device).reshape(-1, 1, 1, 1)
+    gradient = latents.CATEGORICAL.pullback(p, c) / t
+    if model.binary:
+        gradient = gradient[..., 0]  # the pair of logits is (l, 0)
+    if kl:
+        gradient = gradient + kl_gradient(model, logits)
+    return gradient
+
+
+def kl_gradient(model: LatentModel, logits: Tensor) -> Tensor:
+    """Gradient of KL(softmax(l) || uniform) with respect to the logits, untempered."""
+    with torch.enable_grad():
+        leaf = logits.detach().requires_grad_()
+        return torch.autograd.grad(model.kind.kl_to_uniform(leaf).sum(), leaf)[0]
+
+
+def check_enumerable(model: LatentModel, limit: int = LIMIT) -> None:
+    if model.configurations > limit:
+        raise errors.SpaceTooLarge(
+            f"model: {model.categories}^{model.latents} = {model.configurations:.4g} configurations are too many to"
+            f" enumerate, the limit is {limit:,} (limit=... raises it); for larger spaces use the gradient gap,"
+            " gradlab.gap, or measure a smaller model"
+        )
+
+
+@torch.no_grad()
+def conditional_losses(
+    model: LatentModel, x: Tensor, p: Tensor, *, memory: int = MEMORY, shown: bool = False
+) -> Tensor:
+    """c = E[f | z_l = k] under laws `p` (law, example, latent, category), of p's shape, up to a constant per example."""
+    measured = measured_copy(model, p.dtype, p.device)
+    x = x.to(p)
+    laws, examples, count, categories = p.shape
+    p = p.permute(1, 2, 3, 0)  # (example, latent, category, law)
+    rows = max(1, memory // _bytes_per_row(measured, x, laws))
+    inner = max(1, min(count, int(math.log(rows, categories) + 1e-9)))
+    outer, left = count - inner, inner // 2
+    groups = [p[:, :outer], p[:, outer : outer + left], p[:, outer + left :]]
+    weights = [_joint(group) for group in groups]  # (example, configuration of the group, law)
+    sizes = [w.shape[1] for w in weights]
+    tables = [torch.zeros_like(w) for w in weights]
+    centre: Tensor | None = None
+    step = max(1, rows // (sizes[1] * sizes[2]))
+    with progress.bar("enumerating", sizes[0], shown) as advance:
+        for start in range(0, sizes[0], step):
+            stop = min(sizes[0], start + step)
+            f = _losses(measured, x, start * sizes[1] * sizes[2], stop * sizes[1] * sizes[2], memory)
+            # f is in the hundreds, the gradient's entries may be below 0.01: only differences matter, so centre
+            centre = f.mean(1, keepdim=True) if centre is None else centre
+            f = (f - centre).reshape(examples, stop - start, sizes[1], sizes[2])
+            w_outer = weights[0][:, start:stop]
+            right_reduced = (f.flatten(1, 2) @ weights[2]).reshape(examples, stop - start, sizes[1], laws)
+            left_reduced = f.mT @ weights[1][:, None]
+            tables[0][:, start:stop] = (right_reduced * weights[1][:, None]).sum(2)
+            tables[1] += (right_reduced * w_outer[:, :, None]).sum(1)
+            tables[2] += (left_reduced * w_outer[:, :, None]).sum(1)
+            advance(stop - start)
+    parts = [_reduce(table, group) for table, group in zip(tables, groups, strict=True) if group.shape[1]]
+    return torch.cat(parts, 1).permute(3, 0, 1, 2)
+
+
+def _joint(p: Tensor) -> Tensor:
+    """Joint probabilities of a group of latents: (example, latent, category, law) -> (example, configuration, law)."""
+    joint = p.new_ones(p.shape[0], 1, p.shape[3])
+    for latent in range(p.shape[1]):
+        joint = (joint[:, :, None] * p[:, latent, None]).flatten(1, 2)
+    return joint
+
+
+def _reduce(table: Tensor, p: Tensor) -> Tensor:
+    """E[f | z_l = k] for each latent of a group from its table (example, configuration, law), halving the group."""
+    count = p.shape[1]
+    if count == 1:
+        return table[:, None]
+    half = count // 2
+    first, second = p[:, :half], p[:, half:]
+    w_first, w_second = _joint(first), _joint(second)
+    halves = table.reshape(table.shape[0], w_first.shape[1], w_second.shape[1], table.shape[2])
+    return torch.cat(
+        [
+            _reduce((halves * w_second[:, None]).sum(2), first),
+            _reduce((halves * w_first[:, :, None]).sum(1), second),
+        ],
+        1,
+    )
+
+
+def _losses(model: LatentModel, x: Tensor, start: int, stop: int, memory: int) -> Tensor:
+    """f(z, x) of the configurations start .. stop-1 and all images: (example, configuration)."""
+    indices = latents.configurations(model.latents, model.categories, start, stop).to(x.device)
+    parameters = model.decode(latents.codes_at(indices, model.categories, model.binary, x.dtype))
+    likelihood = model.likelihood
+    if isinstance(likelihood, likelihoods.Canonical):
+        check_pixels(parameters, x)
+        o, flat = parameters.flatten(1), x.flatten(1)
+        f = torch.addmm(likelihood.log_partition(o)[None], flat, o.T, alpha=-likelihood.scale(o.shape[1]))
+        f += likelihood.offset(flat)[:, None]
+    else:
+        # any other likelihood, pair by pair: some images at a time, each beside every configuration of the block
+        n = stop - start
+        numbers = math.prod(parameters.shape[1:]) + math.prod(x.shape[1:])
+        step = max(1, memory // (8 * x.element_size() * n * numbers))
+        f = torch.cat(
+            [
+                model.losses_of(
+                    parameters.expand(len(some), *parameters.shape).flatten(0, 1), some.repeat_interleave(n, 0)
+                ).reshape(len(some), n)
+                for some in x.split(step)
+            ]
+        )
+    if not bool(torch.isfinite(f.sum())) and not bool(torch.isfinite(f).all()):
+        example, row = (int(i) for i in torch.nonzero(~torch.isfinite(f))[0])
+        raise ValueError(
+            f"losses: {f[example, row].item()} at example {example}, configuration {tuple(indices[row].tolist())};"
+            " the decoder and likelihood must give finite losses at every configuration"
+        )
+    return f
+
+
+def _bytes_per_row(model: LatentModel, x: Tensor, laws: int) -> int:
+    """Working memory of one configuration: the decoder's outputs layer by layer, its losses, the contraction."""
+    pixels = math.prod(x.shape[1:])
+    numbers = activations_per_code(model, x) + 3 * pixels + len(x) * (3 + laws) + math.prod(model.code_shape)
+    return numbers * x.element_size()
+
+
+def activations_per_code(model: LatentModel, x: Tensor) -> int:
+    """Numbers that the decoder's modules put out for one code, counted by running it once."""
+    total = 0
+
+    def count(module: Any, given: Any, output: Any) -> None:
+        nonlocal total
+        total += output.numel() if isinstance(output, Tensor) else 0
+
+    hooks = [module.register_forward_hook(count) for module in model.decoder.modules()]
+    try:
+        zero = torch.zeros(1, model.latents, dtype=torch.long, device=x.device)
+        with torch.no_grad():
+            model.decode(latents.codes_at(zero, model.categories, model.binary, x.dtype))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return total

@@ -1,0 +1,273 @@
+"""Bias and variance over grids of temperatures: exact gradient, sampled moments, figures -> Dataset."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from .. import errors, estimators, likelihoods, progress, results
+from ..estimators import Estimator
+from ..exact import LIMIT, MEMORY, TARGETS, check_enumerable, exact_gradients, kl_gradient
+from ..model import LatentModel, encode, measured_copy, observations
+from ..sampling import BatchMoments, batch_bounds, groups, sample_moments
+from . import metrics
+
+INTERVALS = "95 %, delete-one-batch jackknife over batches of draws, Student's t"
+COORDINATES = ("example", "latent", "category")
+
+
+def bias(
+    model: LatentModel,
+    x: Any,
+    tf: float | Sequence[float] = 1.0,
+    tb: float | Sequence[float] | None = None,
+    *,
+    estimator: str | Estimator | Sequence[str | Estimator] = "decoupled-st-gs",
+    draws: int = 1024,
+    target: str = "sampled",
+    seed: int = 0,
+    moments: str = "monte-carlo",
+    kl: bool = False,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    limit: int = LIMIT,
+    memory: int = MEMORY,
+    shown: bool = False,
+) -> xr.Dataset:
+    """Bias and variance of gradient estimators against the exact gradient, for every pair of temperatures.
+
+    Parameters
+    ----------
+    model : LatentModel with at most `limit` configurations
+    x : observations (example, ...)
+    tf, tb : forward and backward temperatures, a number or a sequence; tb defaults to the values of tf
+    estimator : a name, an Estimator (its temperatures are replaced by the grid's), or a list of these
+    draws : estimates per point, at least 2
+    target : law whose expected loss the exact gradient differentiates: "sampled" softmax(l/tf), "model" softmax(l),
+        or "both", which adds a dim `target`
+    seed : the same seed gives the same numbers, whatever the chunks; the global random state is not touched
+    moments : "monte-carlo"
+    kl : add the gradient of the KL term to exact and mean gradient alike
+    device, dtype : where and in which precision draws are computed; the model's own by default. The exact gradient
+        and all sums over draws are float64
+    limit, memory : see `exact_gradient`
+    shown : draw a progress bar on standard error
+
+    Returns
+    -------
+    Dataset with dims tf, tb, example, latent, category (no category: binary; estimator first if a list was given).
+    `exact_gradient`, `mean_gradient`, `std_gradient` per coordinate in the loss's unit per logit; per point
+    `exact_norm` and the figures of `gradlab.fidelity.metrics.FIGURES`, norms over example, latent and category;
+    each sampled figure NAME with NAME_low and NAME_high, a 95 % interval by jackknife over batches of draws.
+    `replicates` holds each figure without each batch in turn: differences between temperatures, which share their
+    noise, are sharper than their ends.
+
+    Raises
+    ------
+    ValueError
+        Temperatures, draws, names, shapes, or values that will not do; SpaceTooLarge, a ValueError, beyond `limit`.
+
+    Source: section 5.2.2, figure 6 and appendix C of the Decoupled ST-GS paper.
+    """
+    tfs = errors.temperatures("tf", tf)
+    tbs = errors.temperatures("tb", tfs if tb is None else tb)
+    draws = errors.whole_number("draws", draws, 2, "a variance needs two")
+    seed = errors.whole_number("seed", seed, 0)
+    errors.choice("moments", moments, ("monte-carlo",))
+    targets = TARGETS if target == "both" else (errors.choice("target", target, (*TARGETS, "both")),)
+    listed = isinstance(estimator, Sequence) and not isinstance(estimator, str)
+    chosen = [_resolve(e, model) for e in (estimator if listed else [estimator])]  # type: ignore[union-attr,list-item]
+    labels = [e.label for e in chosen]
+    if not chosen or len(set(labels)) < len(labels):
+        raise ValueError(f"estimator: got {labels}; give at least one, each of them once")
+    check_enumerable(model, limit)
+
+    measured = measured_copy(model, dtype, device)
+    x = observations(measured, x)
+    logits = encode(measured, x)
+    wide = logits.double()
+    laws = [(t, name) for name in targets for t in tfs]
+    exact = exact_gradients(model, x, wide, laws, limit=limit, memory=memory, shown=shown).cpu().numpy()
+    exact = exact.reshape(len(targets), len(tfs), *logits.shape)
+    shift = kl_gradient(model, wide).cpu().numpy() if kl else np.zeros(logits.shape)
+    exact = exact + shift
+
+    points = _Points(len(chosen), targets, tfs, tbs, logits.shape, draws)
+    rows = [[e.at(t, b) for e in chosen for b in tbs] for t in tfs]
+    with progress.bar("drawing", draws * sum(len(groups(row)) for row in rows), shown) as advance:
+        for i, row in enumerate(rows):
+            found = sample_moments(
+                measured, x, logits, row, draws=draws, seed=seed, memory=memory, advance=advance
+            )
+            for position, of_point in enumerate(found):
+                e, j = divmod(position, len(tbs))
+                points.fill(e, i, j, exact[:, i], shift, of_point)
+    about = results.stamp(
+        analysis="bias",
+        seed=seed,
+        device=str(logits.device),
+        dtype=str(logits.dtype).removeprefix("torch."),
+        exact_dtype="float64",
+        estimator=json.dumps(labels if listed else labels[0]),
+        estimator_parameters=json.dumps([_own_parameters(e) for e in chosen]),
+        draws=draws,
+        draws_per_batch=draws // (len(batch_bounds(draws)) - 1),
+        target=target,
+        moments=moments,
+        kl=int(kl),
+        loss=likelihoods.name_of(model.likelihood),
+        unit=likelihoods.unit_of(model.likelihood),
+        latents=model.latents,
+        categories=model.categories,
+        latent_kind=model.kind.name,
+        examples=len(x),
+        data="given as a tensor",
+        data_sha256=results.tensor_sha256(x),
+        checkpoint="given as a model",
+        checkpoint_sha256="",
+        intervals=INTERVALS,
+    )
+    return points.dataset(exact, labels if listed else None, target == "both", likelihoods.unit_of(model.likelihood), about)
+
+
+def _resolve(given: str | Estimator, model: LatentModel) -> Estimator:
+    if isinstance(given, str):
+        given = estimators.get(given)
+    if not isinstance(given, Estimator):
+        raise ValueError(f"estimator: got {given!r}; a name of gradlab.estimators.names(), or an Estimator, would do")
+    if model.kind.name not in given.kinds:
+        raise ValueError(f"estimator: {given.name} is for {' and '.join(given.kinds)} latents, the model's are {model.kind.name}")
+    return given
+
+
+def _own_parameters(estimator: Estimator) -> dict[str, Any]:
+    return {k: v for k, v in estimator.parameters.items() if k not in ("tf", "tb")}
+
+
+class _Points:
+    """Arrays over (estimator, target, tf, tb), filled point by point."""
+
+    def __init__(self, chosen: int, targets: Sequence[str], tfs: list[float], tbs: list[float], shape: Sequence[int], draws: int):
+        self.targets, self.tfs, self.tbs = targets, tfs, tbs
+        self.batches = len(batch_bounds(draws)) - 1
+        grid = (chosen, len(targets), len(tfs), len(tbs))
+        self.mean = np.empty((chosen, len(tfs), len(tbs), *shape))
+        self.std = np.empty_like(self.mean)
+        self.figures = {name: np.empty((*grid, 3)) for name in metrics.FIGURES}  # value, low, high
+        self.replicates = np.empty((len(metrics.FIGURES), self.batches, *grid))
+        self.per_example = np.empty((*grid, shape[0]))
+        ratios = ("relative_bias_per_example_quantiles", "relative_bias_elementwise_quantiles")
+        self.quantiles = {name: np.empty((*grid, len(metrics.QUANTILES), 3)) for name in ratios}
+
+    def fill(self, e: int, i: int, j: int, exact: np.ndarray, shift: np.ndarray, found: BatchMoments) -> None:
+        """One point: `exact` (target, example, latent[, category]), `shift` a constant added to every estimate."""
+        count = found.count.numpy().astype(np.float64)
+        flat = (len(count), -1)
+        batch_mean = found.mean.cpu().numpy().reshape(flat) + shift.reshape(-1)
+        draws, means, variances = metrics.leave_one_out(count, batch_mean, found.squares.cpu().numpy().reshape(flat))
+        shape = self.mean.shape[3:]
+        self.mean[e, i, j] = means[0].reshape(shape)
+        self.std[e, i, j] = np.sqrt(variances[0]).reshape(shape)
+        for t in range(len(self.targets)):
+            g = exact[t].reshape(-1)
+            norm = float(np.sqrt(g @ g))
+            at = (e, t, i, j)
+            for position, (name, values) in enumerate(metrics.figures(g, means, variances, draws).items()):
+                low, high = metrics.interval(name, values, draws, norm)
+                self.figures[name][at] = values[0], low, high
+                self.replicates[(position, slice(None), *at)] = values[1:]
+            per_example = metrics.per_example_ratios(g, means, shape[0])
+            self.per_example[at] = per_example[0]
+            ratios = (per_example, metrics.elementwise_ratios(g, means))
+            for name, values in zip(self.quantiles, ratios, strict=True):
+                found_quantiles = metrics.quantiles(values)
+                width = metrics.half_width(found_quantiles, draws)
+                value = found_quantiles[0]
+                self.quantiles[name][at] = np.stack([value, np.maximum(value - width, 0), value + width], -1)
+
+    def dataset(
+        self, exact: np.ndarray, labels: list[str] | None, both: bool, unit: str, about: dict[str, Any]
+    ) -> xr.Dataset:
+        coordinates = COORDINATES[: exact.ndim - 2]
+        grid = ("estimator", "target", "tf", "tb")
+        norm_unit = {True: "1", False: f"{unit} per logit"}
+        variables: dict[str, Any] = {
+            "exact_gradient": (
+                ("target", "tf", *coordinates), exact,
+                {"long_name": "exact gradient of the expected loss, by enumeration", "units": norm_unit[False]},
+            ),
+            "mean_gradient": (
+                ("estimator", "tf", "tb", *coordinates), self.mean,
+                {"long_name": "mean of the estimates over draws", "units": norm_unit[False]},
+            ),
+            "std_gradient": (
+                ("estimator", "tf", "tb", *coordinates), self.std,
+                {"long_name": "standard deviation of the estimates over draws (N - 1)", "units": norm_unit[False]},
+            ),
+            "exact_norm": (
+                grid,
+                np.broadcast_to(
+                    np.sqrt(np.square(exact).reshape(*exact.shape[:2], -1).sum(-1))[None, :, :, None],
+                    self.per_example.shape[:4],
+                ).copy(),
+                {"long_name": "norm of the exact gradient", "units": norm_unit[False], "aggregation": _NORM},
+            ),
+        }
+        for name, values in self.figures.items():
+            words, relative = metrics.FIGURES[name][0], _is_relative(name)
+            units = norm_unit[relative] if name != "squared_bias_debiased" else f"({norm_unit[False]})^2"
+            variables |= _with_interval(name, grid, values, {"long_name": words, "units": units, "aggregation": _NORM})
+        for name, values in self.quantiles.items():
+            over = "examples" if "per_example" in name else "coordinates whose exact gradient is not 0"
+            words = f"quantiles over {over} of |mean estimate - exact gradient| / |exact gradient|"
+            variables |= _with_interval(name, (*grid, "quantile"), values, {"long_name": words, "units": "1"})
+        variables["relative_bias_per_example"] = (
+            (*grid, "example"), self.per_example,
+            {"long_name": "|mean estimate - exact gradient| / |exact gradient| of each example", "units": "1"},
+        )
+        variables["replicates"] = (
+            ("figure", "batch", *grid), self.replicates,
+            {"long_name": "each figure without each batch of draws in turn", "units": "as the figure"},
+        )
+        ds = xr.Dataset(
+            variables,
+            coords={
+                "estimator": ("estimator", labels or [""], {"long_name": "estimator", "units": "1"}),
+                "target": ("target", list(self.targets), {"long_name": "target law", "units": "1"}),
+                "tf": ("tf", self.tfs, {"long_name": "forward temperature", "units": "1"}),
+                "tb": ("tb", self.tbs, {"long_name": "backward temperature", "units": "1"}),
+                "quantile": ("quantile", list(metrics.QUANTILES), {"long_name": "quantile", "units": "1"}),
+                "figure": ("figure", list(metrics.FIGURES), {"long_name": "figure", "units": "1"}),
+                **{
+                    name: (name, np.arange(size), {"long_name": name, "units": "1"})
+                    for name, size in zip(
+                        (*coordinates, "batch"), (*exact.shape[2:], self.batches), strict=True
+                    )
+                },
+            },
+            attrs=about,
+        )
+        if labels is None:
+            ds = ds.isel(estimator=0, drop=True)
+        return ds if both else ds.isel(target=0, drop=True)
+
+
+_NORM = "Euclidean norm over example, latent and category"
+
+
+def _is_relative(name: str) -> bool:
+    return name.startswith(("relative", "cosine", "matched"))
+
+
+def _with_interval(name: str, dims: Sequence[str], values: np.ndarray, attributes: dict[str, str]) -> dict[str, Any]:
+    """Variables NAME, NAME_low, NAME_high from an array whose last axis holds the three."""
+    ends = {"": "", "_low": "lower end of the 95 % interval of ", "_high": "upper end of the 95 % interval of "}
+    return {
+        name + suffix: (dims, values[..., k].copy(), attributes | {"long_name": words + attributes["long_name"]})
+        for k, (suffix, words) in enumerate(ends.items())
+    }

@@ -1,0 +1,148 @@
+"""The figures of bias and variance on plain float64 arrays, and their intervals.
+
+Arrays are `(..., coordinate)`, reduced over the last axis; norms run over all coordinates (example, latent, category).
+With m the mean estimate over N draws, var its per-coordinate variance (N - 1), g the exact gradient:
+
+    squared bias, debiased = |m - g|^2 - sum(var)/N     since E|m - g|^2 = |bias|^2 + sum(var)/N
+    matched bias = min over a of |a m - g| / |g| = sqrt(1 - cosine^2),  at the scale a = <m, g> / |m|^2
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Array = NDArray[np.float64]
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+LEVEL = 0.95
+
+# name -> (what it is, smallest and largest value it can take); "1" or the loss's unit follows from the name
+FIGURES: dict[str, tuple[str, float, float]] = {
+    "mean_norm": ("norm of the mean estimate", 0, np.inf),
+    "std_norm": ("root of the summed variances of the estimate", 0, np.inf),
+    "bias_norm": ("norm of mean estimate minus exact gradient, sampling noise included", 0, np.inf),
+    "squared_bias_debiased": ("squared norm of the bias, sampling noise subtracted", -np.inf, np.inf),
+    "bias_norm_debiased": ("norm of the bias, sampling noise subtracted", -np.inf, np.inf),
+    "relative_bias": ("bias_norm over exact_norm", 0, np.inf),
+    "relative_bias_debiased": ("bias_norm_debiased over exact_norm", -np.inf, np.inf),
+    "relative_std": ("std_norm over exact_norm", 0, np.inf),
+    "cosine": ("cosine between mean estimate and exact gradient", -1, 1),
+    "matched_bias": ("smallest norm of a * mean estimate - exact gradient over exact_norm", 0, 1),
+    "matched_scale": ("the scale a at which matched_bias is reached", -np.inf, np.inf),
+}
+
+
+def signed_root(squared: Array) -> Array:
+    """sign(s) sqrt|s|: a squared bias that noise made negative stays visible as a negative norm."""
+    return np.sign(squared) * np.sqrt(np.abs(squared))
+
+
+def figures(exact: Array, mean: Array, variance: Array, draws: Array | int) -> dict[str, Array]:
+    """All of FIGURES for `mean`, `variance` (..., coordinate), `exact` (coordinate) and the number of draws (...)."""
+    exact_norm = np.sqrt(np.dot(exact, exact))
+    squared_mean = np.einsum("...i,...i->...", mean, mean)
+    along = mean @ exact
+    summed_variance = variance.sum(-1)
+    off = mean - exact
+    squared_bias = np.einsum("...i,...i->...", off, off)
+    debiased = squared_bias - summed_variance / draws
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cosine = np.clip(along / (np.sqrt(squared_mean) * exact_norm), -1, 1)
+        scale = np.where(squared_mean > 0, along / squared_mean, 0.0)
+        # |a m - g| itself where it is small: sqrt(1 - cosine^2) would cancel
+        matched = np.sqrt(np.square(scale[..., None] * mean - exact).sum(-1)) / exact_norm
+        return {
+            "mean_norm": np.sqrt(squared_mean),
+            "std_norm": np.sqrt(summed_variance),
+            "bias_norm": np.sqrt(squared_bias),
+            "squared_bias_debiased": debiased,
+            "bias_norm_debiased": signed_root(debiased),
+            "relative_bias": np.sqrt(squared_bias) / exact_norm,
+            "relative_bias_debiased": signed_root(debiased) / exact_norm,
+            "relative_std": np.sqrt(summed_variance) / exact_norm,
+            "cosine": cosine,
+            "matched_bias": np.minimum(matched, 1.0),
+            "matched_scale": scale,
+        }
+
+
+def per_example_ratios(exact: Array, mean: Array, examples: int) -> Array:
+    """|mean - exact| / |exact| of each example: (..., example); NaN where an example's exact gradient is 0."""
+    off = np.square(mean - exact).reshape(*mean.shape[:-1], examples, -1).sum(-1)
+    scale = np.square(exact).reshape(examples, -1).sum(-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(scale > 0, np.sqrt(off / scale), np.nan)
+
+
+def elementwise_ratios(exact: Array, mean: Array) -> Array:
+    """|mean - exact| / |exact| of each coordinate; NaN where the exact gradient is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(exact != 0, np.abs((mean - exact) / exact), np.nan)
+
+
+def quantiles(ratios: Array) -> Array:
+    """QUANTILES over the last axis, NaN left out: (..., quantile). Never a mean: ratios explode where exact is near 0."""
+    keep = ~np.isnan(ratios).reshape(-1, ratios.shape[-1]).any(0)
+    if not keep.any():
+        return np.full((*ratios.shape[:-1], len(QUANTILES)), np.nan)
+    return np.moveaxis(np.quantile(ratios[..., keep], QUANTILES, axis=-1, method="inverted_cdf"), 0, -1)
+
+
+def pooled(count: Array, mean: Array, squares: Array) -> tuple[Array, Array]:
+    """Mean and sum of squared deviations of all batches together; arrays (batch, coordinate), `count` (batch,)."""
+    share = count / count.sum()
+    total = share @ mean
+    return total, squares.sum(0) + count @ np.square(mean - total)
+
+
+def leave_one_out(count: Array, mean: Array, squares: Array) -> tuple[Array, Array, Array]:
+    """Number of draws, mean and variance without each batch in turn, and with all of them in row 0."""
+    n = count.sum()
+    total_mean, total_squares = pooled(count, mean, squares)
+    rest = (n - count)[:, None]
+    share = count[:, None] / rest
+    off = mean - total_mean
+    means = np.concatenate([total_mean[None], total_mean - share * off])
+    sums = np.concatenate([total_squares[None], total_squares - squares - n * share * np.square(off)])
+    draws = np.concatenate([[n], n - count])
+    # of one draw (two draws, one left out) there is no variance: take that of all
+    with np.errstate(divide="ignore", invalid="ignore"):
+        variances = np.where(draws[:, None] > 1, np.maximum(sums, 0) / (draws[:, None] - 1), total_squares / (n - 1))
+    return draws, means, variances
+
+
+def jackknife_error(estimates: Array, draws: Array) -> Array:
+    """Standard error of a figure from leave-one-batch-out values.
+
+    `estimates` (1 + batch, ...): the figure of all draws, then without each batch; `draws` (1 + batch,) likewise.
+    Batches may differ in size (Busing, Meijer, van der Leeden 1999).
+    """
+    batches = len(estimates) - 1
+    shape = (-1, *([1] * (estimates.ndim - 1)))
+    h = (draws[0] / (draws[0] - draws[1:])).reshape(shape)
+    whole, without = estimates[0], estimates[1:]
+    pseudo = h * whole - (h - 1) * without
+    centre = batches * whole - ((1 - 1 / h) * without).sum(0)
+    return np.sqrt((np.square(pseudo - centre) / (h - 1)).sum(0) / batches)
+
+
+def half_width(estimates: Array, draws: Array) -> Array:
+    """Half of the 95 % interval: the jackknife error times the quantile of Student's t."""
+    factor = float(stats.t.ppf(0.5 + LEVEL / 2, len(estimates) - 2))
+    return factor * jackknife_error(estimates, draws)
+
+
+def interval(name: str, estimates: Array, draws: Array, exact_norm: float = 1.0) -> tuple[Array, Array]:
+    """95 % interval of a figure of FIGURES, within what it can be.
+
+    The interval of a signed root is that of its square, transformed: the square is what is nearly normal.
+    """
+    if name in ("bias_norm_debiased", "relative_bias_debiased"):
+        unit = exact_norm if name.startswith("relative") else 1.0
+        low, high = interval("squared_bias_debiased", np.sign(estimates) * np.square(estimates * unit), draws)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return signed_root(low) / unit, signed_root(high) / unit
+    _, least, most = FIGURES.get(name, ("", -np.inf, np.inf))
+    width = half_width(estimates, draws)
+    return np.clip(estimates[0] - width, least, most), np.clip(estimates[0] + width, least, most)

@@ -1,0 +1,209 @@
+"""Monte Carlo moments of estimators: draws in chunks, one forward pass for all that share its points.
+
+Noise array a of draw i is generated from (seed, i, a) alone, so that the figures depend neither on the chunk size nor
+on what else is measured, and all temperatures and estimators share their noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import errors, progress
+from .estimators import Estimator
+from .exact import MEMORY, activations_per_code
+from .latents import LatentKind, category_indices, codes_at, derived_seed
+from .model import LatentModel
+
+BATCHES = 32  # of draws, for the intervals
+
+
+@dataclass
+class BatchMoments:
+    """Count, mean and sum of squared deviations of each batch of draws, float64: `(batch, example, latent[, category])`."""
+
+    count: Tensor  # (batch,)
+    mean: Tensor
+    squares: Tensor
+
+    def add(self, batch: int, estimates: Tensor) -> None:
+        """Merge estimates (draw, ...) into a batch, centred (Chan, Golub, LeVeque 1979)."""
+        estimates = estimates.double()
+        before, more = int(self.count[batch]), len(estimates)
+        mean = estimates.mean(0)
+        squares = (estimates - mean).square_().sum(0)
+        delta = mean - self.mean[batch]
+        self.count[batch] += more
+        self.mean[batch] += delta * (more / (before + more))
+        self.squares[batch] += squares + delta.square() * (before * more / (before + more))
+
+
+def batch_bounds(draws: int) -> list[int]:
+    """Edges of the batches of draws, as even as can be."""
+    batches = min(BATCHES, draws)
+    return [draws * b // batches for b in range(batches + 1)]
+
+
+def noise_of_draws(
+    kind: LatentKind, like: Tensor, arrays: int, start: int, stop: int, seed: int, generator: torch.Generator
+) -> Tensor:
+    """Standard noise (array, draw, *like.shape) of the draws start .. stop-1."""
+    noise = like.new_empty(arrays, stop - start, *like.shape)
+    for draw in range(start, stop):
+        for array in range(arrays):
+            generator.manual_seed(derived_seed(seed, "draw", draw, array))
+            noise[array, draw - start] = kind.noise(
+                tuple(like.shape), dtype=like.dtype, device=like.device, generator=generator
+            )
+    return noise
+
+
+def sample_moments(
+    model: LatentModel,
+    x: Tensor,
+    logits: Tensor,
+    estimators: Sequence[Estimator],
+    *,
+    draws: int,
+    seed: int,
+    memory: int = MEMORY,
+    advance: progress.Advance = lambda *a, **k: None,
+) -> list[BatchMoments]:
+    """Moments of the estimates of each estimator over `draws` draws.
+
+    `model`, `x` and `logits` share dtype and device, in which draws are computed; moments are float64. Estimators with
+    equal `forward` share the decoder passes. `advance` is called with the number of draws done, per group of these.
+    """
+    moments = [_empty(logits, draws) for _ in estimators]
+    for group in groups(estimators):
+        _sample_group(model, x, logits, [estimators[i] for i in group], [moments[i] for i in group],
+                      draws, seed, memory, advance)
+    return moments
+
+
+def groups(estimators: Sequence[Estimator]) -> list[list[int]]:
+    """Positions of the estimators that share their points."""
+    by_forward: dict[Hashable, list[int]] = {}
+    for position, estimator in enumerate(estimators):
+        by_forward.setdefault(estimator.forward, []).append(position)
+    return list(by_forward.values())
+
+
+def _empty(logits: Tensor, draws: int) -> BatchMoments:
+    batches = len(batch_bounds(draws)) - 1
+    zeros = torch.zeros(batches, *logits.shape, dtype=torch.float64, device=logits.device)
+    return BatchMoments(torch.zeros(batches, dtype=torch.long), zeros, zeros.clone())
+
+
+def _sample_group(
+    model: LatentModel,
+    x: Tensor,
+    logits: Tensor,
+    estimators: list[Estimator],
+    moments: list[BatchMoments],
+    draws: int,
+    seed: int,
+    memory: int,
+    advance: progress.Advance,
+) -> None:
+    first = estimators[0]
+    arrays = max(e.noise_arrays for e in estimators)
+    generator = torch.Generator(logits.device)
+    bounds = batch_bounds(draws)
+    numbers = logits.numel() * (2 * arrays + 8 * first.evaluations)
+    chunk = max(1, memory // (numbers * logits.element_size()))
+
+    def noise(start: int, stop: int, arrays: int = arrays) -> Tensor:
+        return noise_of_draws(model.kind, logits, arrays, start, stop, seed, generator)
+
+    table = None
+    # every distinct pair of image and code is evaluated once, if all draws' codes and derivatives fit
+    if first.discrete_points and _table_bytes(model, logits, first, draws) <= memory and _indexable(model, logits):
+        table = _Table(model, x, memory)
+        for start in range(0, draws, chunk):
+            stop = min(draws, start + chunk)
+            table.collect(first.points(model.kind, logits, noise(start, stop, first.noise_arrays)))
+        table.evaluate()
+    for batch, (begin, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+        for start in range(begin, end, chunk):
+            stop = min(end, start + chunk)
+            g = noise(start, stop)
+            points = first.points(model.kind, logits, g)
+            loss, derivative = table.look_up(points) if table else evaluate_points(model, x, points, memory)
+            for estimator, into in zip(estimators, moments, strict=True):
+                into.add(batch, estimator.estimate(model.kind, logits, g, points, loss, derivative))
+            advance(stop - start)
+
+
+def evaluate_points(model: LatentModel, x: Tensor, points: Tensor, memory: int) -> tuple[Tensor, Tensor]:
+    """Loss (evaluation, draw, example) and derivative of points' shape, the decoder seeing every point."""
+    shape = points.shape[:3]
+    image = torch.arange(len(x), device=x.device).repeat(math.prod(shape[:2]))
+    loss, derivative = _losses_and_derivatives(model, x, points.flatten(0, 2), image, memory)
+    return loss.reshape(shape), derivative.reshape(points.shape)
+
+
+def _losses_and_derivatives(
+    model: LatentModel, x: Tensor, codes: Tensor, image: Tensor, memory: int
+) -> tuple[Tensor, Tensor]:
+    """f(z, x[image]) and df/dz of codes (n, latent[, category]), in blocks of bounded memory."""
+    per_row = (2 * activations_per_code(model, x) + 4 * math.prod(x.shape[1:])) * x.element_size()
+    step = max(1, memory // per_row)
+    losses, derivatives = [], []
+    for rows in torch.arange(len(codes), device=x.device).split(step):
+        loss, derivative = model.losses_and_derivatives(codes[rows], x[image[rows]])
+        losses.append(loss)
+        derivatives.append(derivative)
+    loss = torch.cat(losses)
+    if not bool(torch.isfinite(loss).all()):
+        row = int(torch.nonzero(~torch.isfinite(loss))[0, 0])
+        raise ValueError(
+            f"losses: {loss[row].item()} at example {int(image[row])}; the decoder and likelihood must give finite losses"
+        )
+    derivative = torch.cat(derivatives)
+    errors.finite("derivative", derivative, "df/dz must be finite at every code that is drawn")
+    return loss, derivative
+
+
+class _Table:
+    """Loss and derivative at the distinct pairs (image, code) that are drawn."""
+
+    def __init__(self, model: LatentModel, x: Tensor, memory: int):
+        self.model, self.x, self.memory = model, x, memory
+        strides = [model.categories ** (model.latents - 1 - i) for i in range(model.latents)]
+        self.strides = torch.tensor(strides, device=x.device)
+        self.found: list[Tensor] = []
+
+    def keys(self, points: Tensor) -> Tensor:
+        """image * configurations + configuration, for points (..., example, latent[, category])."""
+        configuration = (category_indices(self.model.kind, points) * self.strides).sum(-1)
+        return configuration + torch.arange(len(self.x), device=self.x.device) * self.model.configurations
+
+    def collect(self, points: Tensor) -> None:
+        self.found.append(self.keys(points).unique())
+
+    def evaluate(self) -> None:
+        self.found = [torch.cat(self.found).unique()]
+        image = self.found[0] // self.model.configurations
+        configuration = self.found[0] % self.model.configurations
+        indices = (configuration[:, None] // self.strides) % self.model.categories
+        codes = codes_at(indices, self.model.categories, self.model.binary, self.x.dtype)
+        self.loss, self.derivative = _losses_and_derivatives(self.model, self.x, codes, image, self.memory)
+
+    def look_up(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        at = torch.searchsorted(self.found[0], self.keys(points))
+        return self.loss[at], self.derivative[at]
+
+
+def _indexable(model: LatentModel, logits: Tensor) -> bool:
+    return model.configurations * len(logits) < 2**62
+
+
+def _table_bytes(model: LatentModel, logits: Tensor, estimator: Estimator, draws: int) -> int:
+    """An upper bound: as many pairs as draws, or as there are."""
+    pairs = len(logits) * min(draws * estimator.evaluations, model.configurations)
+    return pairs * (2 * math.prod(model.code_shape) * logits.element_size() + 32)
