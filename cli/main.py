@@ -8,6 +8,10 @@ import click
 
 from gradlab import __version__
 
+from .bias import bias
+from .data import data
+from .estimators import estimators
+from .results import plot, show
 from .train import train
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -19,13 +23,14 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 def cli(debug: bool) -> None:
     """How faithful are the gradients of discrete-latent models?
 
+    \b
     Measure the bias and variance of gradient estimators against the exact gradient:
-
       gradlab bias --tf 1.6 --tb 1.3
     """
 
 
-cli.add_command(train)
+for command in (bias, train, plot, show, estimators, data):
+    cli.add_command(command)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -43,7 +43,7 @@ def vae(data, data_dir, latents, categories, lr, out, resume, keep_every, device
     """
     from gradlab import datasets, training
 
-    from .output import report_training
+    from . import output
 
     if lr is None:
         lr = 7e-4 if (categories, latents) == (16, 12) else 5e-4
@@ -60,4 +60,4 @@ def vae(data, data_dir, latents, categories, lr, out, resume, keep_every, device
         device=resolve_device(device),
         shown=True,
     )
-    report_training(model, out, as_json)
+    output.training(model, out, as_json)

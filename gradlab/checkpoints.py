@@ -16,8 +16,11 @@ from . import errors, files, networks
 from .model import LatentModel
 
 FORMAT = "gradlab-1"
+BUNDLED = "vae-8x4-mnist"
 TRAINING = "training."  # prefix of the tensors that only resuming a training needs
-MOST_METADATA = 16 * 2**20
+PRECISIONS = {"F64", "F32", "F16", "BF16"}  # as safetensors names them; a model keeps the one of its file
+MOST_HEADER = 16 * 2**20  # bytes
+MOST_CONFIG = 4096  # characters of JSON; more could name thousands of layers
 
 
 def save(model: LatentModel, path: str | Path) -> None:
@@ -39,14 +42,25 @@ def load(path: str | Path) -> LatentModel:
 def bundled(name: str | None = None) -> LatentModel | list[str]:
     """A model shipped with the package; without a name, the list of names."""
     folder = importlib.resources.files("gradlab.data")
-    names = sorted(f.name.removesuffix(".safetensors") for f in folder.iterdir() if f.name.endswith(".safetensors"))
+    files_there = (f.name for f in folder.iterdir())
+    names = sorted(n.removesuffix(".safetensors") for n in files_there if n.endswith(".safetensors"))
     if name is None:
         return names
     with importlib.resources.as_file(folder / f"{errors.choice('name', name, names)}.safetensors") as path:
         return load(path)
 
 
-def write(path: str | Path, model: LatentModel, training: dict[str, Tensor], provenance: dict[str, Any]) -> None:
+def load_described(path: str | Path | None) -> tuple[LatentModel, dict[str, Any]]:
+    """A model from a file, or the bundled 8x4 VAE if None, and attributes that tell a result which it was."""
+    if path is not None:
+        return load(path), {"checkpoint": str(path), "checkpoint_sha256": files.sha256(path)}
+    with importlib.resources.as_file(importlib.resources.files("gradlab.data") / f"{BUNDLED}.safetensors") as there:
+        return load(there), {"checkpoint": f"{BUNDLED} (bundled)", "checkpoint_sha256": files.sha256(there)}
+
+
+def write(
+    path: str | Path, model: LatentModel, training: dict[str, Tensor], provenance: dict[str, Any]
+) -> None:
     if model.architecture is None:
         raise ValueError(
             "model: not of a built-in architecture, so its configuration is unknown;"
@@ -54,53 +68,102 @@ def write(path: str | Path, model: LatentModel, training: dict[str, Tensor], pro
         )
     tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     tensors |= {TRAINING + name: tensor.detach().contiguous() for name, tensor in training.items()}
-    about = {
-        "format": FORMAT,
-        "architecture": model.architecture,
-        "config": json.dumps(model.config),
-        "provenance": json.dumps(provenance),
-    }
-    with files.written_aside(path) as aside:
-        save_file(tensors, aside, metadata=about)
+    try:
+        about = {
+            "format": FORMAT,
+            "architecture": model.architecture,
+            "config": json.dumps(model.config),
+            "provenance": json.dumps(provenance),
+        }
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"model: its config or provenance is no plain JSON ({error})") from None
+    try:
+        with files.written_aside(path) as aside:
+            save_file(tensors, aside, metadata=about)
+    except SafetensorError as error:  # a full disk
+        raise OSError(f"{path}: cannot be written ({error})") from None
 
 
 def read(path: str | Path) -> tuple[LatentModel, dict[str, Tensor], dict[str, Any]]:
     """The model, the training's tensors and the provenance."""
     path = Path(path)
+    if path.is_dir():
+        raise errors.BadFile(f"{path}: a folder; give the checkpoint file itself")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint file")
+    _check_header_size(path)
     try:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
             model = _empty_model(path, about)
-            expected = model.state_dict()
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
-            for name, tensor in expected.items():
-                if shapes.get(name) != tuple(tensor.shape):
-                    raise errors.BadFile(
-                        f"{path}: tensor {name} has shape {shapes.get(name)}, its configuration needs {tuple(tensor.shape)}"
-                    )
-            model.load_state_dict({name: file.get_tensor(name) for name in expected}, assign=True)
-            training = {n.removeprefix(TRAINING): file.get_tensor(n) for n in shapes if n.startswith(TRAINING)}
-            provenance = json.loads(about.get("provenance", "{}"))
+            provenance = _json_object(path, {"provenance": "{}"} | about, "provenance")
+            names = list(file.keys())
+            _check_tensors(path, model, {name: file.get_slice(name) for name in names})
+            model.load_state_dict({name: file.get_tensor(name) for name in model.state_dict()}, assign=True)
+            training = {n.removeprefix(TRAINING): file.get_tensor(n) for n in names if n.startswith(TRAINING)}
     except SafetensorError as error:
         raise errors.BadFile(f"{path}: not a whole safetensors file ({error})") from None
-    except json.JSONDecodeError as error:
-        raise errors.BadFile(f"{path}: its metadata is not JSON ({error})") from None
     for name, parameter in model.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
-            raise errors.BadFile(f"{path}: tensor {name} holds values that are not finite (has training diverged?)")
+            raise errors.BadFile(
+                f"{path}: tensor {name} holds values that are not finite (has training diverged?)"
+            )
     model.provenance = provenance
     return model.requires_grad_(), training, provenance
+
+
+def _check_header_size(path: Path) -> None:
+    """A safetensors file begins with the size of its header, which is read as a whole."""
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+    if not 0 < size <= min(MOST_HEADER, path.stat().st_size - 8):
+        raise errors.BadFile(f"{path}: not a whole safetensors file (announced header: {size:,} bytes)")
 
 
 def _empty_model(path: Path, about: dict[str, str]) -> LatentModel:
     """The model on the meta device: shapes to compare with the file, no memory."""
     if about.get("format") != FORMAT:
-        raise errors.BadFile(f"{path}: no gradlab checkpoint (format {about.get('format')!r}, {FORMAT!r} is known)")
-    config = json.loads(about["config"])
+        raise errors.BadFile(
+            f"{path}: no gradlab checkpoint (format {about.get('format')!r}, {FORMAT!r} is known)"
+        )
+    if len(about.get("config", "")) > MOST_CONFIG:
+        raise errors.BadFile(f"{path}: its configuration has more than {MOST_CONFIG:,} characters")
+    config = _json_object(path, about, "config")
     try:
         with torch.device("meta"):
-            return networks.build(about["architecture"], config)
-    except (ValueError, RuntimeError, KeyError, OverflowError) as error:
-        raise errors.BadFile(f"{path}: no model can be built from its configuration ({error})") from None
+            return networks.build(about.get("architecture", "none"), config)
+    except (ValueError, RuntimeError, TypeError, OverflowError) as error:
+        reason = str(error).splitlines()[0][:300]
+        raise errors.BadFile(f"{path}: no model can be built from its configuration ({reason})") from None
+
+
+def _json_object(path: Path, about: dict[str, str], key: str) -> dict[str, Any]:
+    try:
+        value = json.loads(about.get(key, ""))
+    except (ValueError, RecursionError) as error:
+        raise errors.BadFile(f"{path}: its {key} is not JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise errors.BadFile(f"{path}: its {key} is no JSON object")
+    return value
+
+
+def _check_tensors(path: Path, model: LatentModel, there: dict[str, Any]) -> None:
+    """BadFile unless the file's tensors are those of the model, in one floating-point precision."""
+    expected = model.state_dict()
+    extra = [name for name in there if name not in expected and not name.startswith(TRAINING)]
+    if extra:
+        raise errors.BadFile(f"{path}: tensor {extra[0]} is not part of its configuration")
+    precisions = set()
+    for name, tensor in expected.items():
+        shape = tuple(there[name].get_shape()) if name in there else None
+        if shape != tuple(tensor.shape):
+            raise errors.BadFile(
+                f"{path}: tensor {name} has shape {shape}, its configuration needs {tuple(tensor.shape)}"
+            )
+        if tensor.is_floating_point():
+            precisions.add(there[name].get_dtype())
+    if len(precisions) > 1 or not precisions <= PRECISIONS:
+        raise errors.BadFile(
+            f"{path}: its tensors are of type {' and '.join(sorted(precisions))};"
+            f" one of {', '.join(sorted(PRECISIONS))} can be read"
+        )

@@ -7,21 +7,20 @@ import hashlib
 import importlib.resources
 import math
 import os
-import tempfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from . import errors, files
+from . import errors, files, progress
 
 SPLITS = ("train", "test")
 IDX_FILES = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
-MOST_BYTES = 2**31  # of one file's pixels
+MOST_BYTES = 2**30  # of one file's pixels, and of one download
+CHUNK = 2**16
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,10 @@ SOURCES = {
     ),
     "fashion-mnist": Source(
         "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
-        {"train": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888", "test": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"},
+        {
+            "train": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+            "test": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        },
         {"train": 60000, "test": 10000},
         "H. Xiao, K. Rasul, R. Vollgraf; MIT",
     ),
@@ -89,13 +91,13 @@ def default_folder() -> Path:
     return Path(os.environ.get("GRADLAB_DATA") or pooch.os_cache("gradlab"))
 
 
-def load(name: str, split: str = "test", folder: str | Path | None = None) -> Images:
+def load(name: str | Path, split: str = "test", folder: str | Path | None = None) -> Images:
     """Images of a known data set, of the bundled sample, or of a folder with IDX files of the usual names.
 
     Parameters
     ----------
-    name : "mnist", "fashion-mnist", "mnist-sample" (bundled, test split only), or the path of a folder that holds
-        train-images-idx3-ubyte and t10k-images-idx3-ubyte, plain or .gz
+    name : "mnist", "fashion-mnist", "mnist-sample" (bundled, test split only), or the path of a folder that
+        holds train-images-idx3-ubyte and t10k-images-idx3-ubyte, plain or .gz
     split : "train" or "test"
     folder : where known data sets lie, themselves or in a sub-folder of their name; default_folder() if None
 
@@ -107,109 +109,196 @@ def load(name: str, split: str = "test", folder: str | Path | None = None) -> Im
         No such file; the message says how to get it.
     """
     errors.choice("split", split, SPLITS)
-    if name == SAMPLE:
-        if split != "test":
-            raise ValueError(f"split: got {split!r}; {SAMPLE} has test images only")
-        with importlib.resources.as_file(importlib.resources.files("gradlab.data") / f"{SAMPLE}.gz") as path:
-            pixels, digest = read_idx(path)
-        return Images(pixels, name, split, digest)
-    if name not in SOURCES:
-        own = Path(name)
-        if not own.is_dir():
-            raise errors.unknown_name("data", name, names())
-        pixels, digest = read_idx(_find([own], split, f"{own} has none"))
-        return Images(pixels, own.name, split, digest)
-    root = Path(folder) if folder is not None else default_folder()
-    cure = f"`gradlab data fetch {name}` downloads it, or give the folder that holds it"
-    path = _find([root / name, root], split, cure)
-    pixels, digest = read_idx(path)
-    if digest != SOURCES[name].sha256[split]:
-        raise errors.BadFile(f"{path}: sha256 {digest} is not that of {name}, {SOURCES[name].sha256[split]}")
-    return Images(pixels, name, split, digest)
+    if name == SAMPLE and split != "test":
+        raise ValueError(f"split: got {split!r}; {SAMPLE} has test images only")
+    path = where(name, folder)[split]
+    if path is None:
+        raise FileNotFoundError(_missing(name, split, folder))
+    pixels, digest = _read_known(name, split, path)
+    return Images(pixels, str(name) if name in names() else Path(name).resolve().name, split, digest)
 
 
-def fetch(name: str, folder: str | Path | None = None, mirror: str | None = None) -> list[Path]:
-    """Download what is missing of a known data set, check it, and return its files.
+def where(name: str | Path, folder: str | Path | None = None) -> dict[str, Path | None]:
+    """The file of each split that `load` reads, None where there is none. Nothing is opened.
 
-    A download is checked before it takes its final name. Raises ValueError for an unknown name, BadFile for content
-    that does not match its checksum, OSError where the network fails.
+    Raises ValueError for a name that is no known data set and no folder.
     """
-    import pooch
+    if name == SAMPLE:
+        path = Path(str(importlib.resources.files("gradlab.data") / f"{SAMPLE}.gz"))
+        return {"test": path if path.is_file() else None}
+    return {split: _find(_folders(name, folder), split) for split in SPLITS}
 
+
+@dataclass(frozen=True)
+class Check:
+    """What there is of one split; `fault` is empty where the file is whole and of the known checksum."""
+
+    split: str
+    path: Path | None
+    fault: str
+
+
+def check(name: str | Path, folder: str | Path | None = None) -> list[Check]:
+    """Read each split's file and compare its checksum with the known one.
+
+    A folder of one's own and the bundled sample have no known checksum: their files must be whole.
+    Raises ValueError for a name that is no known data set and no folder.
+    """
+    found = []
+    for split, path in where(name, folder).items():
+        fault = ""
+        try:
+            if path is None:
+                fault = _missing(name, split, folder)
+            else:
+                _read_known(name, split, path)
+        except (errors.BadFile, OSError) as error:
+            fault = str(error)
+        found.append(Check(split, path, fault))
+    return found
+
+
+def fetch(
+    name: str, folder: str | Path | None = None, mirror: str | None = None, shown: bool = False
+) -> list[Path]:
+    """Download what `load` would not find of a known data set, check it, and return the files of all splits.
+
+    A download is checked before it takes its final name. `mirror` replaces the address of the data set's
+    folder; `shown` draws a progress bar on standard error where that is a terminal.
+
+    Raises
+    ------
+    ValueError
+        An unknown name, or a mirror that is no http address.
+    BadFile, a ValueError
+        Content that does not match its checksum, downloaded or (not from a download) already there.
+    OSError
+        The network fails or the file cannot be written.
+    """
     if name not in SOURCES:
         raise errors.unknown_name("data", name, SOURCES)
-    root = (Path(folder) if folder is not None else default_folder()) / name
     base = (mirror or SOURCES[name].url).rstrip("/")
+    if not base.startswith(("http://", "https://")):
+        raise ValueError(f"mirror: got {mirror!r}; give an address that begins with http:// or https://")
     paths = []
-    for split in SPLITS:
-        target = root / f"{IDX_FILES[split]}.gz"
-        paths.append(target)
-        if target.is_file() and read_idx(target)[1] == SOURCES[name].sha256[split]:
-            continue
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root) as aside:
-            raw = Path(aside) / target.name
-            pooch.HTTPDownloader(timeout=30)(f"{base}/{target.name}", str(raw), None)
-            digest = read_idx(raw)[1]
-            if digest != SOURCES[name].sha256[split]:
-                raise errors.BadFile(
-                    f"{base}/{target.name}: sha256 {digest} is not that of {name}, {SOURCES[name].sha256[split]}"
-                )
-            with files.written_aside(target) as final:
-                final.write_bytes(raw.read_bytes())
+    for one in check(name, folder):
+        target = _folders(name, folder)[0] / f"{IDX_FILES[one.split]}.gz"
+        if one.fault and one.path not in (None, target):
+            raise errors.BadFile(f"{one.fault}; remove or rename this file, a download would not replace it")
+        if one.fault:
+            with files.written_aside(target) as aside:
+                _download(f"{base}/{target.name}", aside, shown)
+                _read_known(name, one.split, aside, f"{base}/{target.name}")
+        paths.append(target if one.path is None else one.path)
     return paths
 
 
-def read_idx(path: str | Path) -> tuple[Tensor, str]:
-    """Pixels `(example, 1, height, width)` of an IDX image file, plain or gzip, and the sha256 of its content.
+def _folders(name: str | Path, folder: str | Path | None) -> list[Path]:
+    """Where the files of a known data set, or of a folder of one's own, may lie, in the order of search."""
+    if isinstance(name, str) and name in SOURCES:
+        root = Path(folder) if folder is not None else default_folder()
+        return [root / name, root]
+    if not isinstance(name, str | Path) or not str(name) or not Path(name).is_dir():
+        unknown = errors.unknown_name("data", name, names())
+        raise errors.UnknownName(f"{unknown}; or give a folder that is there and holds IDX files")
+    return [Path(name)]
 
-    Reads no more than the header announces, and nothing if that is over the limit. Raises BadFile.
+
+def _find(folders: list[Path], split: str) -> Path | None:
+    places = (folder / f"{IDX_FILES[split]}{suffix}" for folder in folders for suffix in ("", ".gz"))
+    return next((path for path in places if path.is_file()), None)
+
+
+def _missing(name: str | Path, split: str, folder: str | Path | None) -> str:
+    if name == SAMPLE:
+        return f"{SAMPLE}.gz is missing from this installation of gradlab; install it again"
+    looked = " and ".join(str(f) for f in _folders(name, folder))
+    cure = f"`gradlab data fetch {name}` downloads it, or give the folder that holds it"
+    return f"{IDX_FILES[split]}[.gz] is not in {looked}; {cure if name in SOURCES else 'put it there'}"
+
+
+def _read_known(name: str | Path, split: str, path: Path, called: str | None = None) -> tuple[Tensor, str]:
+    pixels, digest = read_idx(path, called)
+    if name in SOURCES and digest != (known := SOURCES[str(name)].sha256[split]):
+        raise errors.BadFile(f"{called or path}: sha256 {digest} is not that of {name}, {known}")
+    return pixels, digest
+
+
+def _download(url: str, path: Path, shown: bool) -> None:
+    import requests
+
+    try:
+        with requests.get(url, stream=True, timeout=30) as response, open(path, "wb") as file:
+            response.raise_for_status()
+            announced = response.headers.get("Content-Length", "")
+            total = int(announced) if announced.isdigit() else 0
+            done = 0
+            with progress.bar(url.rpartition("/")[2], total, shown) as advance:
+                for piece in response.iter_content(CHUNK):
+                    done += len(piece)
+                    if done > MOST_BYTES:
+                        raise errors.BadFile(f"{url}: more than {MOST_BYTES:,} bytes, no such data set")
+                    file.write(piece)
+                    advance(len(piece))
+    except requests.RequestException as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise OSError(f"{url}: cannot be downloaded ({reason}); try again, or another mirror") from None
+
+
+def read_idx(path: str | Path, called: str | None = None) -> tuple[Tensor, str]:
+    """Pixels `(example, 1, height, width)` of an IDX image file, plain or gzip, and its content's sha256.
+
+    Reads no more than the header announces, and nothing if that is over the limit. Raises BadFile, in which
+    the file is `called` so if a name is given.
     """
-    path = Path(path)
+    called = called or str(path)
     with open(path, "rb") as raw:
         zipped = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         try:
             content: IO[bytes] = gzip.GzipFile(fileobj=raw) if zipped else raw  # type: ignore[assignment]
             header = content.read(16)
-            if len(header) < 16 or header[:4] != b"\x00\x00\x08\x03":
-                raise errors.BadFile(f"{path}: no IDX image file (it begins with {header[:4].hex(' ') or 'nothing'})")
-            shape = tuple(int.from_bytes(header[i : i + 4], "big") for i in (4, 8, 12))
+            shape = _announced(called, header)
             size = math.prod(shape)
-            if not 0 < size <= MOST_BYTES:
-                raise errors.BadFile(f"{path}: announces {shape} pixels; 1 to {MOST_BYTES} bytes can be read")
             body = _read(content, size + 1)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise errors.BadFile(f"{path}: its compression is broken or cut short ({error})") from None
+            raise errors.BadFile(f"{called}: its compression is broken or cut short ({error})") from None
     if len(body) != size:
-        found = "more than" if len(body) > size else "cut short,"
-        raise errors.BadFile(f"{path}: {found} {min(len(body), size)} of the {size} bytes of {shape} pixels")
-    digest = hashlib.sha256(header + body).hexdigest()
-    return torch.from_numpy(np.frombuffer(body, np.uint8).copy()).reshape(shape[0], 1, *shape[1:]), digest
+        found = "more than" if len(body) > size else f"cut short, {len(body)} of"
+        raise errors.BadFile(f"{called}: {found} the {size} bytes of {shape} pixels")
+    digest = hashlib.sha256(header)
+    digest.update(body)
+    pixels = torch.frombuffer(body, dtype=torch.uint8).reshape(shape[0], 1, *shape[1:])
+    return pixels, digest.hexdigest()
+
+
+def _announced(called: str, header: bytes) -> tuple[int, ...]:
+    """(example, height, width) by the header."""
+    if len(header) < 16 or header[:4] != b"\x00\x00\x08\x03":
+        begins = header[:4].hex(" ") or "nothing"
+        raise errors.BadFile(f"{called}: no IDX image file (it begins with {begins})")
+    shape = tuple(int.from_bytes(header[i : i + 4], "big") for i in (4, 8, 12))
+    if not 0 < math.prod(shape) <= MOST_BYTES:
+        raise errors.BadFile(f"{called}: announces {shape} pixels; 1 to {MOST_BYTES:,} bytes can be read")
+    return shape
 
 
 def write_idx(path: str | Path, pixels: Tensor) -> None:
     """Write images `(example, 1, height, width)`, uint8, as a gzip IDX file with no time stamp in it."""
+    if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 1 or not pixels.numel():
+        raise ValueError(
+            f"pixels: got {pixels.dtype} of shape {tuple(pixels.shape)};"
+            " torch.uint8 of shape (example, 1, height, width) is needed"
+        )
     n, _, height, width = pixels.shape
     header = b"\x00\x00\x08\x03" + b"".join(int(k).to_bytes(4, "big") for k in (n, height, width))
     with files.written_aside(path) as aside:
         aside.write_bytes(gzip.compress(header + pixels.contiguous().numpy().tobytes(), mtime=0))
 
 
-def _read(content: IO[bytes], most: int) -> bytes:
+def _read(content: IO[bytes], most: int) -> bytearray:
     """Up to `most` bytes, in pieces, so that memory follows what is there and not what is announced."""
-    pieces = []
-    while most > 0 and (piece := content.read(min(most, 2**22))):
-        pieces.append(piece)
-        most -= len(piece)
-    return b"".join(pieces)
-
-
-def _find(folders: list[Path], split: str, cure: str) -> Path:
-    for folder in folders:
-        for suffix in ("", ".gz"):
-            path = folder / f"{IDX_FILES[split]}{suffix}"
-            if path.is_file():
-                return path
-    looked = " and ".join(str(f) for f in folders)
-    raise FileNotFoundError(f"{IDX_FILES[split]}[.gz] is not in {looked}; {cure}")
+    body = bytearray()
+    while len(body) < most and (piece := content.read(min(most - len(body), CHUNK))):
+        body += piece
+    return body

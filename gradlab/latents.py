@@ -20,7 +20,8 @@ class LatentKind(ABC):
     name: str
     event_dims: int  # trailing dimensions that belong to one latent: 1 for (category,), 0 for one logit
 
-    @abstractmethod
+    exponentials: int  # Exp(1) numbers that one number of noise is made of
+
     def noise(
         self,
         shape: tuple[int, ...],
@@ -30,6 +31,12 @@ class LatentKind(ABC):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Standard noise g, such that hard(l + g) has the law with logits l."""
+        e = torch.empty((self.exponentials, *shape), dtype=dtype, device=device)
+        return self.noise_from(e.exponential_(generator=generator))
+
+    @abstractmethod
+    def noise_from(self, e: Tensor) -> Tensor:
+        """Standard noise (*shape) from Exp(1) numbers e (exponentials, *shape), which are overwritten."""
 
     @abstractmethod
     def hard(self, a: Tensor) -> Tensor:
@@ -59,9 +66,10 @@ class LatentKind(ABC):
 class Categorical(LatentKind):
     name = "categorical"
     event_dims = 1
+    exponentials = 1
 
-    def noise(self, shape, *, dtype, device="cpu", generator=None):
-        return _log_exponential(shape, dtype, device, generator).neg_()  # Gumbel(0,1) = -log E
+    def noise_from(self, e):
+        return _log(e)[0].neg_()  # Gumbel(0,1) = -log E
 
     def hard(self, a):
         return torch.zeros_like(a).scatter_(-1, a.argmax(-1, keepdim=True), 1.0)
@@ -83,10 +91,11 @@ class Categorical(LatentKind):
 class Binary(LatentKind):
     name = "binary"
     event_dims = 0
+    exponentials = 2
 
-    def noise(self, shape, *, dtype, device="cpu", generator=None):
-        log_e = _log_exponential((2, *shape), dtype, device, generator)
-        return log_e[1] - log_e[0]  # logistic: the difference of two Gumbels
+    def noise_from(self, e):
+        _log(e)
+        return e[1] - e[0]  # logistic: the difference of two Gumbels
 
     def hard(self, a):
         return (a > 0).to(a.dtype)
@@ -104,9 +113,8 @@ class Binary(LatentKind):
         return torch.stack([logits, torch.zeros_like(logits)], -1)
 
 
-def _log_exponential(shape, dtype, device, generator):
-    e = torch.empty(shape, dtype=dtype, device=device).exponential_(generator=generator)
-    return e.clamp_(min=torch.finfo(dtype).tiny).log_()  # the smallest normal number keeps the log finite
+def _log(e: Tensor) -> Tensor:
+    return e.clamp_(min=torch.finfo(e.dtype).tiny).log_()  # the smallest normal number keeps the log finite
 
 
 CATEGORICAL = Categorical()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from typing import Any
 
@@ -88,7 +89,7 @@ class LatentModel(nn.Module):
 
         Raises ValueError where the encoder's output does not fit the code space.
         """
-        out = self.encoder(x)
+        out = _apply(self.encoder, "encoder", x)
         expected = " or ".join(str((len(x), *s)) for s in dict.fromkeys([(math.prod(self.code_shape),), self.code_shape]))
         if not isinstance(out, Tensor) or out.ndim < 2 or out.shape[0] != len(x):
             raise ValueError(f"encoder: got {_shape(out)} for {len(x)} examples; logits of shape {expected} would do")
@@ -107,7 +108,7 @@ class LatentModel(nn.Module):
         """Likelihood parameters `(n, *x shape)` of codes `(n, latent, category)`; binary: `(n, latent)`."""
         if self.binary and self.unit_shape is not None:
             codes = codes.reshape(len(codes), *self.unit_shape)
-        out = self.decoder(codes)
+        out = _apply(self.decoder, "decoder", codes)
         if not isinstance(out, Tensor) or out.ndim < 1 or out.shape[0] != len(codes):
             raise ValueError(f"decoder: got {_shape(out)} for {len(codes)} codes; one row per code is needed")
         return out
@@ -145,6 +146,20 @@ def check_pixels(parameters: Tensor, x: Tensor) -> None:
         )
 
 
+def _apply(module: nn.Module, name: str, given: Tensor) -> Any:
+    """The module's output; where torch finds that shapes or types do not fit, a ValueError that says whose."""
+    try:
+        return module(given)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, IndexError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"{name}: cannot take {given.dtype} of shape {tuple(given.shape)} ({reason});"
+            f" {'the images must fit the model' if name == 'encoder' else 'it must take codes of that shape'}"
+        ) from error
+
+
 def _shape(value: object) -> str:
     return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
@@ -161,20 +176,18 @@ def measured_copy(model: LatentModel, dtype: torch.dtype | None, device: torch.d
                 f"model: {name} ({type(module).__name__}) is in training mode, so the loss is random or mixes examples;"
                 " call model.eval() before measuring"
             )
-    own_dtype, own_device = dtype_and_device(model)
-    dtype = dtype or own_dtype
-    device = torch.device(device) if device is not None else own_device
-    if (dtype, device) == (own_dtype, own_device):
+    own = _own_tensor(model)
+    dtype = dtype or (own.dtype if own is not None else None)
+    device = torch.device(device) if device is not None else (own.device if own is not None else None)
+    if own is None or (dtype, device) == (own.dtype, own.device):
         return model
     return copy.deepcopy(model).to(device=device, dtype=dtype)
 
 
-def dtype_and_device(model: nn.Module) -> tuple[torch.dtype, torch.device]:
-    """Of the first floating-point parameter or buffer; float32 on the CPU where there is none."""
-    for tensor in [*model.parameters(), *model.buffers()]:
-        if tensor.is_floating_point():
-            return tensor.dtype, tensor.device
-    return torch.float32, torch.device("cpu")
+def _own_tensor(model: nn.Module) -> Tensor | None:
+    """The first floating-point parameter or buffer: its dtype and device are the model's."""
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    return next((tensor for tensor in tensors if tensor.is_floating_point()), None)
 
 
 def observations(model: LatentModel, x: Any) -> Tensor:
@@ -183,7 +196,6 @@ def observations(model: LatentModel, x: Any) -> Tensor:
     Raises ValueError for values that are not finite, no examples, or targets outside the likelihood's range.
     """
     x = torch.as_tensor(x)
-    dtype, device = dtype_and_device(model)
     if x.ndim < 2 or len(x) == 0:
         raise ValueError(f"x: got shape {tuple(x.shape)}; a batch of at least one example, (example, ...), is needed")
     if not x.is_floating_point():
@@ -193,7 +205,8 @@ def observations(model: LatentModel, x: Any) -> Tensor:
     errors.finite("x", x, "observations must be finite")
     if isinstance(model.likelihood, likelihoods.Canonical):
         model.likelihood.check(x)
-    return x.to(device=device, dtype=dtype)
+    own = _own_tensor(model)
+    return x if own is None else x.to(device=own.device, dtype=own.dtype)
 
 
 def encode(model: LatentModel, x: Tensor) -> Tensor:

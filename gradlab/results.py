@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import io
+import math
+import numbers
 import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import h5netcdf
 import h5py
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
+from xarray.backends import H5NetCDFStore
 
 from . import __version__, errors, files
 
 MOST_BYTES = 2**34  # of one results file, in memory
+MOST_RATIO = 1100  # of data to file; no zlib stream expands more
 
 
 def stamp(**about: Any) -> dict[str, Any]:
@@ -37,53 +43,109 @@ def tensor_sha256(x: Tensor) -> str:
     return hashlib.sha256(x.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
+def join_checkpoints(found: list[xr.Dataset]) -> xr.Dataset:
+    """Results of the same analysis on several checkpoints, along a dim `checkpoint`."""
+    names = [str(ds.attrs["checkpoint"]) for ds in found]
+    joined = xr.concat(found, "checkpoint", join="exact", combine_attrs="drop_conflicts")
+    joined = joined.assign_coords(
+        checkpoint=("checkpoint", names, {"long_name": "checkpoint", "units": "1"}),
+        checkpoint_sha256=(
+            "checkpoint",
+            [str(ds.attrs["checkpoint_sha256"]) for ds in found],
+            {"long_name": "sha256 of the checkpoint file", "units": "1"},
+        ),
+    )
+    return joined.assign_attrs(found[0].attrs | {"checkpoint": f"{len(names)} checkpoints", "checkpoint_sha256": "of each: see coordinate"})
+
+
 def save_results(ds: xr.Dataset, path: str | Path) -> None:
     """Write a Dataset to an HDF5 file, whole or not at all.
 
-    The file is written beside `path` and renamed, so that a crash or a full disk leaves what was there before.
-    Raises ValueError for something that is no Dataset, OSError where it cannot be written.
+    The file is written beside `path` and renamed, so that a crash or a full disk leaves what was there.
+    Raises ValueError for what cannot be stored, OSError where it cannot be written.
     """
     if not isinstance(ds, xr.Dataset):
-        raise ValueError(f"ds: got {type(ds).__name__}; an xarray.Dataset, as gradlab.bias returns, is needed")
-    encoding: Mapping[Any, Any] = {
-        name: {"zlib": True, "complevel": 4, "shuffle": True}
-        for name, variable in ds.variables.items()
-        if variable.ndim > 0 and variable.dtype.kind == "f" and variable.size > 1000
-    }
+        raise ValueError(f"ds: got {type(ds).__name__}; gradlab.bias returns the xarray.Dataset needed")
+    _check_storable(ds)
+    content = _hdf5(ds)
     with files.written_aside(path) as aside:
-        ds.to_netcdf(aside, engine="h5netcdf", encoding=encoding)
+        aside.write_bytes(content)
 
 
 def open_results(path: str | Path) -> xr.Dataset:
     """Read a results file into memory.
 
-    Raises BadFile (a ValueError) for a file that is not whole, no HDF5, refers to other files or is absurdly large;
-    FileNotFoundError for none.
+    Raises BadFile (a ValueError) for a file that is not whole, no HDF5, refers to other files or is absurdly
+    large; FileNotFoundError for none.
     """
     path = Path(path)
+    if path.is_dir():
+        raise errors.BadFile(f"{path}: a folder; give the results file itself")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such results file")
     try:
         with h5py.File(path, "r") as file:
             _check(path, file)
-        return xr.load_dataset(path, engine="h5netcdf")
-    except errors.BadFile:
+        ds = xr.load_dataset(path, engine="h5netcdf", phony_dims="access")
+    except (errors.BadFile, PermissionError, MemoryError):
         raise
-    except (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise errors.BadFile(f"{path}: no whole HDF5 results file ({reason})") from None
+    except Exception as error:  # what three libraries raise at damaged files is no closed list
+        raise errors.BadFile(f"{path}: no whole HDF5 results file ({_first_line(error)})") from None
+    if any(str(dim).startswith("phony_dim") for dim in ds.dims):
+        raise errors.BadFile(f"{path}: no results file (its dimensions have no names)")
+    return ds
+
+
+def _check_storable(ds: xr.Dataset) -> None:
+    for name, variable in ds.variables.items():
+        if variable.dtype.kind == "O" and not all(isinstance(v, str) for v in variable.values.flat):
+            raise ValueError(f"ds: variable {name!r} holds Python objects; numbers or strings can be stored")
+    owners = {"ds": ds.attrs} | {f"variable {name!r}": v.attrs for name, v in ds.variables.items()}
+    for owner, attributes in owners.items():
+        for name, value in attributes.items():
+            storable = isinstance(value, str | bytes | numbers.Number | np.ndarray | list | tuple)
+            if not storable or isinstance(value, bool):
+                raise ValueError(
+                    f"ds: attribute {name!r} of {owner} is {value!r}; text, numbers or lists can be stored"
+                )
+
+
+def _hdf5(ds: xr.Dataset) -> memoryview:
+    """The file's content. Made in memory: an HDF5 library that finds the disk full ends the whole process."""
+    encoding: Mapping[Any, Any] = {
+        name: {"zlib": True, "complevel": 4, "shuffle": True}
+        for name, variable in ds.variables.items()
+        if variable.ndim > 0 and variable.dtype.kind == "f" and variable.size > 1000
+    }
+    content = io.BytesIO()
+    try:
+        with h5netcdf.File(content, "w") as file:
+            ds.dump_to_store(H5NetCDFStore(file), encoding=encoding)
+    except (TypeError, ValueError, h5netcdf.CompatibilityError) as error:
+        raise ValueError(f"ds: cannot be stored as HDF5 ({_first_line(error)})") from None
+    return content.getbuffer()
 
 
 def _check(path: Path, file: h5py.File) -> None:
+    """BadFile unless all data are numbers or strings, lie in the file itself, and fit in memory."""
     size = 0
     for name in file:
-        link = file.get(name, getlink=True)
-        if not isinstance(link, h5py.HardLink):
+        if not isinstance(file.get(name, getlink=True), h5py.HardLink):
             raise errors.BadFile(f"{path}: {name} is a link to elsewhere; results hold their own data")
         item = file[name]
-        if isinstance(item, h5py.Dataset):
-            if item.external or item.is_virtual:
-                raise errors.BadFile(f"{path}: {name} keeps its data in another file; results hold their own data")
-            size += int(np.prod(item.shape, dtype=object)) * item.dtype.itemsize
-    if size > MOST_BYTES:
-        raise errors.BadFile(f"{path}: announces {size:,} bytes of data; at most {MOST_BYTES:,} are read")
+        if isinstance(item, h5py.Datatype):
+            continue
+        if not isinstance(item, h5py.Dataset) or item.shape is None:
+            raise errors.BadFile(f"{path}: no results file ({name} is no array)")
+        if item.external or item.is_virtual:
+            raise errors.BadFile(f"{path}: {name} keeps its data elsewhere; results hold their own data")
+        if item.dtype.kind not in "biufcSU" and h5py.check_string_dtype(item.dtype) is None:
+            raise errors.BadFile(f"{path}: no results file ({name} is of type {item.dtype})")
+        size += max(math.prod(item.shape), math.prod(item.chunks or ())) * item.dtype.itemsize
+    most = min(MOST_BYTES, 2**24 + MOST_RATIO * path.stat().st_size)
+    if size > most:
+        raise errors.BadFile(f"{path}: announces {size:,} bytes of data; at most {most:,} are read from it")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -48,18 +48,26 @@ def batch_bounds(draws: int) -> list[int]:
     return [draws * b // batches for b in range(batches + 1)]
 
 
-def noise_of_draws(
-    kind: LatentKind, like: Tensor, arrays: int, start: int, stop: int, seed: int, generator: torch.Generator
-) -> Tensor:
-    """Standard noise (array, draw, *like.shape) of the draws start .. stop-1."""
-    noise = like.new_empty(arrays, stop - start, *like.shape)
-    for draw in range(start, stop):
-        for array in range(arrays):
-            generator.manual_seed(derived_seed(seed, "draw", draw, array))
-            noise[array, draw - start] = kind.noise(
-                tuple(like.shape), dtype=like.dtype, device=like.device, generator=generator
-            )
-    return noise
+class Noise:
+    """The standard noise of all draws, for logits like `like`: kept if it fits a quarter of `memory`, else made anew."""
+
+    def __init__(self, kind: LatentKind, like: Tensor, arrays: int, draws: int, seed: int, memory: int = MEMORY):
+        self.kind, self.like, self.seed, self.draws = kind, like, seed, draws
+        self.generator = torch.Generator(like.device)
+        fits = arrays * draws * like.numel() * like.element_size() <= memory // 4
+        self.kept = self._make(arrays, 0, draws) if fits else None
+
+    def of(self, arrays: int, start: int, stop: int) -> Tensor:
+        """Noise (array, draw, *like.shape) of the draws start .. stop-1."""
+        return self.kept[:arrays, start:stop] if self.kept is not None else self._make(arrays, start, stop)
+
+    def _make(self, arrays: int, start: int, stop: int) -> Tensor:
+        e = self.like.new_empty(self.kind.exponentials, arrays, stop - start, *self.like.shape)
+        for draw in range(start, stop):
+            for array in range(arrays):
+                self.generator.manual_seed(derived_seed(self.seed, "draw", draw, array))
+                e[:, array, draw - start] = torch.empty_like(e[:, 0, 0]).exponential_(generator=self.generator)
+        return self.kind.noise_from(e)
 
 
 def sample_moments(
@@ -67,21 +75,20 @@ def sample_moments(
     x: Tensor,
     logits: Tensor,
     estimators: Sequence[Estimator],
+    noise: Noise,
     *,
-    draws: int,
-    seed: int,
     memory: int = MEMORY,
     advance: progress.Advance = lambda *a, **k: None,
 ) -> list[BatchMoments]:
-    """Moments of the estimates of each estimator over `draws` draws.
+    """Moments of the estimates of each estimator over all draws of `noise`.
 
     `model`, `x` and `logits` share dtype and device, in which draws are computed; moments are float64. Estimators with
     equal `forward` share the decoder passes. `advance` is called with the number of draws done, per group of these.
     """
-    moments = [_empty(logits, draws) for _ in estimators]
+    moments = [_empty(logits, noise.draws) for _ in estimators]
     for group in groups(estimators):
-        _sample_group(model, x, logits, [estimators[i] for i in group], [moments[i] for i in group],
-                      draws, seed, memory, advance)
+        some, into = [estimators[i] for i in group], [moments[i] for i in group]
+        _sample_group(model, x, logits, some, into, noise, memory, advance)
     return moments
 
 
@@ -105,33 +112,27 @@ def _sample_group(
     logits: Tensor,
     estimators: list[Estimator],
     moments: list[BatchMoments],
-    draws: int,
-    seed: int,
+    noise: Noise,
     memory: int,
     advance: progress.Advance,
 ) -> None:
-    first = estimators[0]
+    first, draws = estimators[0], noise.draws
     arrays = max(e.noise_arrays for e in estimators)
-    generator = torch.Generator(logits.device)
     bounds = batch_bounds(draws)
     numbers = logits.numel() * (2 * arrays + 8 * first.evaluations)
     chunk = max(1, memory // (numbers * logits.element_size()))
-
-    def noise(start: int, stop: int, arrays: int = arrays) -> Tensor:
-        return noise_of_draws(model.kind, logits, arrays, start, stop, seed, generator)
-
     table = None
     # every distinct pair of image and code is evaluated once, if all draws' codes and derivatives fit
     if first.discrete_points and _table_bytes(model, logits, first, draws) <= memory and _indexable(model, logits):
         table = _Table(model, x, memory)
         for start in range(0, draws, chunk):
             stop = min(draws, start + chunk)
-            table.collect(first.points(model.kind, logits, noise(start, stop, first.noise_arrays)))
+            table.collect(first.points(model.kind, logits, noise.of(first.noise_arrays, start, stop)))
         table.evaluate()
     for batch, (begin, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
         for start in range(begin, end, chunk):
             stop = min(end, start + chunk)
-            g = noise(start, stop)
+            g = noise.of(arrays, start, stop)
             points = first.points(model.kind, logits, g)
             loss, derivative = table.look_up(points) if table else evaluate_points(model, x, points, memory)
             for estimator, into in zip(estimators, moments, strict=True):

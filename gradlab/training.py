@@ -1,10 +1,11 @@
-"""Training with any estimator: resumable bit for bit, because every random number follows from (seed, step)."""
+"""Training with any estimator: resumable bit for bit, every random number follows from (seed, step)."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import datetime
+import json
 import math
 import signal
 import threading
@@ -17,19 +18,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import __version__, checkpoints, errors, estimators, networks, progress
+from . import __version__, checkpoints, errors, estimators, files, networks, progress
 from .datasets import Images
 from .estimators import Estimator
 from .latents import derived_seed
 from .model import LatentModel
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"radam": torch.optim.RAdam, "adam": torch.optim.Adam}
+STATE = {"step", "exp_avg", "exp_avg_sq"}  # of these optimizers, per parameter
 HISTORY = ("train_loss", "train_kl", "validation_loss", "validation_kl")  # per epoch; loss without KL
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything that decides the final weights, but the images. Defaults: the paper's 8x4 VAE (appendix A.2)."""
+    """All that decides the final weights, but the images. Defaults: the paper's 8x4 VAE (appendix A.2)."""
 
     architecture: str = "categorical-vae"
     config: dict[str, Any] = field(default_factory=lambda: {"latents": 4, "categories": 8})
@@ -44,23 +46,33 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self):
-        errors.temperature("tf", self.tf)
-        errors.temperature("tb", self.tb)
-        errors.choice("optimizer", self.optimizer, list(OPTIMIZERS))
-        errors.whole_number("batch_size", self.batch_size, 1)
-        errors.whole_number("epochs", self.epochs, 1)
-        errors.whole_number("seed", self.seed, 0)
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise ValueError(f"lr: got {self.lr}; a learning rate is a finite number above 0")
+        checked = {
+            "tf": errors.temperature("tf", self.tf),
+            "tb": errors.temperature("tb", self.tb),
+            "optimizer": errors.choice("optimizer", self.optimizer, list(OPTIMIZERS)),
+            "architecture": errors.choice("architecture", self.architecture, list(networks.ARCHITECTURES)),
+            "estimator": errors.choice("estimator", self.estimator, estimators.names()),
+            "batch_size": errors.whole_number("batch_size", self.batch_size, 1),
+            "epochs": errors.whole_number("epochs", self.epochs, 1),
+            "seed": errors.whole_number("seed", self.seed, 0),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        if not isinstance(self.lr, int | float) or not (math.isfinite(self.lr) and self.lr > 0):
+            raise ValueError(f"lr: got {self.lr!r}; a learning rate is a finite number above 0")
+        if not isinstance(self.kl, bool):
+            raise ValueError(f"kl: got {self.kl!r}; give True or False")
+        if not isinstance(self.config, dict):
+            raise ValueError(f"config: got {self.config!r}; a dict of the architecture's arguments is needed")
 
 
 def backward(
     model: LatentModel, estimator: Estimator, x: Tensor, noise: Tensor, kl: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """One backward pass of the mean loss over the batch: the estimator's gradient for the encoder, autograd's for the rest.
+    """One backward pass of the batch's mean loss: the estimator's gradient for the encoder, else autograd's.
 
-    Gradients are added to the parameters' `.grad`. Returns the batch means of the loss and of the KL term, in nats or
-    the likelihood's unit. `noise` is `(array, example, latent, category)` (binary: without category).
+    Gradients are added to the parameters' `.grad`. Returns the batch means of the loss and of the KL term, in
+    nats or the likelihood's unit. `noise` is `(array, example, latent, category)` (binary: without category).
     """
     logits = model.logits(x)
     detached = logits.detach()
@@ -73,7 +85,7 @@ def backward(
     loss = loss.detach().reshape(points.shape[:2])
     derivative = codes.grad.reshape(points.shape) * n if estimator.uses_derivative else None  # type: ignore[union-attr]
     estimate = estimator.estimate(model.kind, detached, noise, points, loss, derivative)
-    divergence = model.kind.kl_to_uniform(logits).mean() if kl else torch.zeros((), dtype=loss.dtype)
+    divergence = model.kind.kl_to_uniform(logits).mean() if kl else loss.new_zeros(())
     heads, slopes = [logits], [estimate / len(x)]
     if kl:
         heads.append(divergence)
@@ -83,8 +95,10 @@ def backward(
 
 
 @torch.no_grad()
-def evaluate(model: LatentModel, images: Images, tf: float, seed: int, batch: int = 1000) -> tuple[float, float]:
-    """Mean loss at one code per image from softmax(l/tf), and mean KL. The codes' noise depends on `seed` alone."""
+def evaluate(
+    model: LatentModel, images: Images, tf: float, seed: int, batch: int = 1000
+) -> tuple[float, float]:
+    """Mean loss at one code per image from softmax(l/tf), and mean KL. The noise depends on `seed` alone."""
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(derived_seed(seed, "validation"))
     sums = torch.zeros(2, dtype=torch.float64)
@@ -117,27 +131,34 @@ def train(
 ) -> LatentModel:
     """Train a built-in model, write it to `out`, and return it.
 
-    The state is written to `resume_path(out)` after every epoch and on Ctrl-C, and removed at the end; `resume=True`
-    goes on from there to the same weights, bit for bit, as an unbroken run on the same machine. `keep_every=10` also
-    keeps the model of every tenth epoch, as NAME-epoch0010.safetensors.
+    The state is written to `resume_path(out)` after every epoch and on Ctrl-C, and removed at the end;
+    `resume=True` goes on from there to the same weights, bit for bit, as an unbroken run on the same machine.
+    `keep_every=10` also keeps the model of every tenth epoch, as NAME-epoch0010.safetensors.
 
     Raises
     ------
     ValueError
-        Settings out of range, images that do not fit; `resume` with a state that was trained with other settings.
+        Settings out of range, images that do not fit; `resume` with a state of other settings or images.
+    FileExistsError
+        The state of an interrupted training is there and `resume` was not given: it is not overwritten.
     FileNotFoundError
         `resume` without a state to go on from.
     FloatingPointError
-        The loss is no longer finite; the state of the last epoch is kept.
+        The loss or a weight is no longer finite; the last finite state is kept.
     KeyboardInterrupt
         On Ctrl-C, once the state is written.
     """
-    state = resume_path(out)
+    keep_every = errors.whole_number("keep_every", keep_every, 0)
+    target = files.writable(out)
+    state = resume_path(target)
+    if state.is_file() and not resume:
+        raise FileExistsError(
+            f"{state}: an interrupted training is there; go on with it (--resume), or remove it to begin anew"
+        )
     run = _Run(settings, images, validation, device)
+    steps, total = run.steps, run.total
     if resume:
         run.restore(state)
-    steps = -(-len(images) // settings.batch_size)
-    total = settings.epochs * steps
     with _interruptible() as stop, progress.bar("training", total, shown, done=run.step) as advance:
         while run.step < total:
             epoch = run.step // steps
@@ -146,15 +167,20 @@ def train(
                 run.one_step(batch)
                 advance()
                 if stop.is_set():
-                    run.save(state)
-                    raise KeyboardInterrupt(f"stopped at step {run.step} of {total}; --resume goes on from {state}")
-            run.end_epoch(state)
-            advance(0, epoch=f"{epoch + 1}/{settings.epochs}", validation=f"{run.history['validation_loss'][-1]:.2f}")
+                    break
+            if run.step % steps == 0:
+                run.end_epoch(state)
+                figures = {"validation": f"{run.history['validation_loss'][-1]:.2f}"}
+                advance(0, epoch=f"{epoch + 1}/{settings.epochs}", **figures)
+                if keep_every and (epoch + 1) % keep_every == 0:
+                    kept = f"{target.stem}-epoch{epoch + 1:04d}{target.suffix}"
+                    run.save(target.with_name(kept), final=True)
+            run.check_finite(state)
             run.save(state)
-            if keep_every and (epoch + 1) % keep_every == 0:
-                name = Path(out)
-                run.save(name.with_name(f"{name.stem}-epoch{epoch + 1:04d}{name.suffix}"), final=True)
-    run.save(out, final=True)
+            if stop.is_set():
+                at = f"stopped at step {run.step} of {total}"
+                raise KeyboardInterrupt(f"{at}; --resume goes on from {state}")
+    run.save(target, final=True)
     state.unlink(missing_ok=True)
     return run.model
 
@@ -165,10 +191,19 @@ class _Run:
     def __init__(self, settings: Settings, images: Images, validation: Images, device: str):
         self.settings, self.images, self.validation = settings, images, validation
         self.device = torch.device(device)
-        self.model = networks.build(settings.architecture, settings.config, settings.seed).to(self.device)
+        model = networks.build(settings.architecture, settings.config, settings.seed)
+        _check_fit(model, "images", images)
+        _check_fit(model, "validation", validation)
+        self.model = model.to(self.device)
         self.estimator = estimators.find(settings.estimator)().at(settings.tf, settings.tb)
+        if model.kind.name not in self.estimator.kinds:
+            kinds = " and ".join(self.estimator.kinds)
+            raise ValueError(f"estimator: {settings.estimator} is for {kinds} latents, not {model.kind.name}")
+        self.steps = -(-len(images) // settings.batch_size)  # per epoch
+        self.total = settings.epochs * self.steps
         # foreach: the update as few large operations; on two cores the step is a quarter shorter
-        self.optimizer = OPTIMIZERS[settings.optimizer](self.model.parameters(), lr=settings.lr, foreach=True)  # type: ignore[call-arg]
+        optimizer: Any = OPTIMIZERS[settings.optimizer]
+        self.optimizer = optimizer(self.model.parameters(), lr=settings.lr, foreach=True)
         self.generator = torch.Generator(self.device)
         self.step = 0
         self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, KL, examples
@@ -191,24 +226,38 @@ class _Run:
         self.step += 1
 
     def end_epoch(self, state: Path) -> None:
+        self.check_finite(state)
         loss, kl, examples = self.sums.tolist()
-        if not math.isfinite(loss + kl):
-            raise FloatingPointError(
-                f"the loss is no longer finite after step {self.step}; the state of the epoch before is in {state}"
-                " (a smaller lr may do)"
-            )
         self.sums.zero_()
         of_validation = evaluate(self.model, self.validation, self.settings.tf, self.settings.seed)
+        if not all(map(math.isfinite, of_validation)):
+            raise self._diverged(state)
         for name, value in zip(HISTORY, (loss / examples, kl / examples, *of_validation), strict=True):
             self.history[name].append(value)
+
+    def check_finite(self, state: Path) -> None:
+        """FloatingPointError before a state that cannot be gone on from replaces one that can."""
+        if not all(bool(torch.isfinite(t).all()) for t in (self.sums, *self.model.parameters())):
+            raise self._diverged(state)
+
+    def _diverged(self, state: Path) -> FloatingPointError:
+        kept = f"; the last finite state is in {state}" if state.is_file() else ""
+        return FloatingPointError(
+            f"the loss or a weight is no longer finite after step {self.step}{kept} (a smaller lr may do)"
+        )
+
+    def about(self) -> dict[str, Any]:
+        return {
+            "settings": dataclasses.asdict(self.settings),
+            "data": {"name": self.images.name, "sha256": self.images.sha256, "images": len(self.images)},
+            "validation": {"sha256": self.validation.sha256, "images": len(self.validation)},
+        }
 
     def save(self, path: str | Path, final: bool = False) -> None:
         now = time.perf_counter()
         self.seconds, self.since = self.seconds + now - self.since, now
         provenance = {
-            "settings": dataclasses.asdict(self.settings),
-            "data": {"name": self.images.name, "sha256": self.images.sha256, "images": len(self.images)},
-            "validation": {"sha256": self.validation.sha256, "images": len(self.validation)},
+            **self.about(),
             "history": {name: [float(f"{v:.7g}") for v in values] for name, values in self.history.items()},
             "step": self.step,
             "seconds": round(self.seconds, 1),
@@ -228,31 +277,78 @@ class _Run:
 
     def restore(self, path: Path) -> None:
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: no interrupted training to resume; leave out --resume to begin one")
+            raise FileNotFoundError(f"{path}: no interrupted training; begin one without --resume")
         model, training, provenance = checkpoints.read(path)
-        asked = dataclasses.asdict(self.settings) | {"data": self.images.sha256}
-        there = provenance["settings"] | {"data": provenance["data"]["sha256"]}
-        # JSON made tuples lists; more epochs than planned are no other training
-        other = [k for k in asked if k != "epochs" and str(asked[k]) != str(there.get(k))]
+        try:
+            difference = self._difference(provenance)
+            if not difference:
+                self._take(model, training, provenance)
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError, RuntimeError) as error:
+            raise errors.BadFile(f"{path}: no whole state of a training ({error!r:.200})") from None
+        if difference:
+            raise ValueError(f"resume: {path} {difference}")
+
+    def _difference(self, provenance: dict[str, Any]) -> str:
+        """What keeps the state from being of this training; "" if nothing does."""
+        asked, there = (_identity(about) for about in (self.about(), provenance))
+        other = [f"{k} {there.get(k)} (asked: {asked[k]})" for k in asked if asked[k] != there.get(k)]
         if other:
-            differences = ", ".join(f"{k} {there.get(k)} (asked: {asked[k]})" for k in other)
-            raise ValueError(f"resume: {path} was trained with {differences}; give the same settings")
+            return f"was trained with {', '.join(other)}; give the same settings"
+        if provenance["step"] > self.total:
+            done = provenance["step"] // self.steps
+            return f"has gone through {done} epochs (asked: epochs {self.settings.epochs}); give no fewer"
+        return ""
+
+    def _take(self, model: LatentModel, training: dict[str, Tensor], provenance: dict[str, Any]) -> None:
         self.model.load_state_dict(model.state_dict())
         optimizer = self.optimizer.state_dict()
         optimizer["state"] = {}
+        shapes = [p.shape for p in self.model.parameters()]
         for name, value in training.items():
             if name.startswith("optimizer."):
                 _, index, key = name.split(".")
+                if value.shape not in (torch.Size([]), shapes[int(index)]):
+                    raise ValueError(f"{name} has shape {tuple(value.shape)}")
                 optimizer["state"].setdefault(int(index), {})[key] = value
+        if any(set(state) != STATE for state in optimizer["state"].values()):
+            raise ValueError(f"the optimizer's state is not {sorted(STATE)}")
         self.optimizer.load_state_dict(optimizer)
-        self.sums.copy_(training["sums"])
-        self.step, self.history = provenance["step"], provenance["history"]
-        self.seconds = provenance["seconds"]
+        self.sums.copy_(training["sums"].reshape(3))
+        self.step = errors.whole_number("step", provenance["step"], 1)
+        self.history = {name: [float(v) for v in provenance["history"][name]] for name in HISTORY}
+        if any(len(values) != self.step // self.steps for values in self.history.values()):
+            raise ValueError(f"the history is not of {self.step // self.steps} epochs")
+        self.seconds = float(provenance["seconds"])
+
+
+def _identity(about: dict[str, Any]) -> dict[str, Any]:
+    """What two runs of one training share: not `epochs`, as more than planned are no other training."""
+    plain = json.loads(json.dumps(about))  # lists for tuples, as in a file
+    images = {f"{k} {of}": plain[k][of] for k in ("data", "validation") for of in ("sha256", "images")}
+    return {k: v for k, v in plain["settings"].items() if k != "epochs"} | images
+
+
+def _check_fit(model: LatentModel, argument: str, images: Images) -> None:
+    """ValueError unless the model takes such images."""
+    if not len(images):
+        raise ValueError(f"{argument}: got none; give at least one image")
+    x = images.floats(slice(0, 1))
+    model.eval()  # one image must not move a layer's running statistics
+    try:
+        with torch.no_grad():
+            model.logits(x)
+            model.losses(torch.zeros(1, *model.code_shape), x)
+    except (RuntimeError, ValueError) as error:
+        got = f"{argument}: got images of shape {tuple(images.pixels.shape[1:])}"
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{got}, which do not fit config {model.config} ({reason})") from None
+    finally:
+        model.train()
 
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[threading.Event]:
-    """Ctrl-C sets the event that is yielded, so that no step is cut in two; a second one interrupts at once."""
+    """Ctrl-C sets the event yielded, so that no step is cut in two; a second one interrupts at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -3,6 +3,6 @@
 from . import relaxed, straight_through  # noqa: F401  (fills the registry)
 from .base import Estimator, Relaxation
 from .layers import decoupled_st_gumbel_softmax
-from .registry import find, get, names, register
+from .registry import describe, find, get, names, parse, register
 
-__all__ = ["Estimator", "Relaxation", "decoupled_st_gumbel_softmax", "find", "get", "names", "register"]
+__all__ = ["Estimator", "Relaxation", "decoupled_st_gumbel_softmax", "describe", "find", "get", "names", "parse", "register"]

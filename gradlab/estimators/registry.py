@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 from typing import Any, TypeVar
 
@@ -46,3 +47,45 @@ def get(name: str, **parameters: Any) -> Estimator:
         if given not in known:
             raise errors.unknown_name(f"estimator {name}", given, known)
     return cls(**parameters)
+
+
+def parse(text: str) -> Estimator:
+    """An estimator written as on the command line, `st-gs` or `st-gs:convention=jang`.
+
+    Raises ValueError for an unknown name or parameter, or one without a value.
+    """
+    name, _, rest = text.partition(":")
+    parameters: dict[str, Any] = {}
+    for part in filter(None, rest.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise ValueError(f"estimator: got {text!r}; write parameters as name:key=value,key=value")
+        try:
+            parameters[key.strip()] = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError):
+            parameters[key.strip()] = value.strip()
+    return get(name, **parameters)
+
+
+def describe() -> list[dict[str, Any]]:
+    """What is known of every estimator, as plain values."""
+    rows = []
+    for name in names():
+        cls = _CLASSES[name]
+        default = cls()
+        parameters = {f.name: "tf" if f.name == "tb" else f.default for f in dataclasses.fields(cls)}
+        rows.append(
+            {
+                "name": name,
+                "formula": cls.formula,
+                "parameters": parameters,
+                "latents": list(cls.kinds),
+                "unbiased": cls.unbiased,
+                "uses_loss": cls.uses_loss,
+                "uses_derivative": cls.uses_derivative,
+                "code_only": cls.code_only,
+                "evaluations": default.evaluations,
+                "reference": cls.reference,
+            }
+        )
+    return rows

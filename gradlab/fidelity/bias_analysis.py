@@ -14,7 +14,7 @@ from .. import errors, estimators, likelihoods, progress, results
 from ..estimators import Estimator
 from ..exact import LIMIT, MEMORY, TARGETS, check_enumerable, exact_gradients, kl_gradient
 from ..model import LatentModel, encode, measured_copy, observations
-from ..sampling import BatchMoments, batch_bounds, groups, sample_moments
+from ..sampling import BatchMoments, Noise, batch_bounds, groups, sample_moments
 from . import metrics
 
 INTERVALS = "95 %, delete-one-batch jackknife over batches of draws, Student's t"
@@ -32,6 +32,7 @@ def bias(
     target: str = "sampled",
     seed: int = 0,
     moments: str = "monte-carlo",
+    cross: tuple[float, float] | None = None,
     kl: bool = False,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
@@ -52,6 +53,7 @@ def bias(
         or "both", which adds a dim `target`
     seed : the same seed gives the same numbers, whatever the chunks; the global random state is not touched
     moments : "monte-carlo"
+    cross : measure only the pairs with tf = cross[0] or tb = cross[1]; the others are NaN (figure 6)
     kl : add the gradient of the KL term to exact and mean gradient alike
     device, dtype : where and in which precision draws are computed; the model's own by default. The exact gradient
         and all sums over draws are float64
@@ -76,6 +78,8 @@ def bias(
     """
     tfs = errors.temperatures("tf", tf)
     tbs = errors.temperatures("tb", tfs if tb is None else tb)
+    if cross is not None and not (cross[0] in tfs and cross[1] in tbs):
+        raise ValueError(f"cross: got {cross}; give a pair of one of tf {tfs} and one of tb {tbs}")
     draws = errors.whole_number("draws", draws, 2, "a variance needs two")
     seed = errors.whole_number("seed", seed, 0)
     errors.choice("moments", moments, ("monte-carlo",))
@@ -98,15 +102,15 @@ def bias(
     exact = exact + shift
 
     points = _Points(len(chosen), targets, tfs, tbs, logits.shape, draws)
-    rows = [[e.at(t, b) for e in chosen for b in tbs] for t in tfs]
+    columns = [[j for j, b in enumerate(tbs) if cross is None or t == cross[0] or b == cross[1]] for t in tfs]
+    rows = [[e.at(t, tbs[j]) for e in chosen for j in some] for t, some in zip(tfs, columns, strict=True)]
+    noise = Noise(model.kind, logits, max(e.noise_arrays for e in chosen), draws, seed, memory)
     with progress.bar("drawing", draws * sum(len(groups(row)) for row in rows), shown) as advance:
         for i, row in enumerate(rows):
-            found = sample_moments(
-                measured, x, logits, row, draws=draws, seed=seed, memory=memory, advance=advance
-            )
+            found = sample_moments(measured, x, logits, row, noise, memory=memory, advance=advance)
             for position, of_point in enumerate(found):
-                e, j = divmod(position, len(tbs))
-                points.fill(e, i, j, exact[:, i], shift, of_point)
+                e, j = divmod(position, len(columns[i]))
+                points.fill(e, i, columns[i][j], exact[:, i], shift, of_point)
     about = results.stamp(
         analysis="bias",
         seed=seed,
@@ -132,6 +136,8 @@ def bias(
         checkpoint_sha256="",
         intervals=INTERVALS,
     )
+    if cross is not None:
+        about |= {"tf_fixed": float(cross[0]), "tb_fixed": float(cross[1])}
     return points.dataset(exact, labels if listed else None, target == "both", likelihoods.unit_of(model.likelihood), about)
 
 
@@ -156,13 +162,13 @@ class _Points:
         self.targets, self.tfs, self.tbs = targets, tfs, tbs
         self.batches = len(batch_bounds(draws)) - 1
         grid = (chosen, len(targets), len(tfs), len(tbs))
-        self.mean = np.empty((chosen, len(tfs), len(tbs), *shape))
-        self.std = np.empty_like(self.mean)
-        self.figures = {name: np.empty((*grid, 3)) for name in metrics.FIGURES}  # value, low, high
-        self.replicates = np.empty((len(metrics.FIGURES), self.batches, *grid))
-        self.per_example = np.empty((*grid, shape[0]))
+        self.mean = np.full((chosen, len(tfs), len(tbs), *shape), np.nan)  # NaN where nothing was measured
+        self.std = self.mean.copy()
+        self.figures = {name: np.full((*grid, 3), np.nan) for name in metrics.FIGURES}  # value, low, high
+        self.replicates = np.full((len(metrics.FIGURES), self.batches, *grid), np.nan)
+        self.per_example = np.full((*grid, shape[0]), np.nan)
         ratios = ("relative_bias_per_example_quantiles", "relative_bias_elementwise_quantiles")
-        self.quantiles = {name: np.empty((*grid, len(metrics.QUANTILES), 3)) for name in ratios}
+        self.quantiles = {name: np.full((*grid, len(metrics.QUANTILES), 3), np.nan) for name in ratios}
 
     def fill(self, e: int, i: int, j: int, exact: np.ndarray, shift: np.ndarray, found: BatchMoments) -> None:
         """One point: `exact` (target, example, latent[, category]), `shift` a constant added to every estimate."""

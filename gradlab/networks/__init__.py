@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -21,12 +22,20 @@ def build(architecture: str, config: dict[str, Any], seed: int | None = None) ->
     """
     if architecture not in ARCHITECTURES:
         raise errors.unknown_name("architecture", architecture, ARCHITECTURES)
+    try:
+        plain = json.loads(json.dumps(config))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"config: got {config!r}; plain JSON values are needed ({error})") from None
+    if seed is not None and errors.whole_number("seed", seed, 0) >= 2**64:
+        raise ValueError(f"seed: got {seed}; give a whole number below 2**64")
     with torch.random.fork_rng(devices=[]):
         if seed is not None:
-            torch.manual_seed(seed)
+            # torch.manual_seed would seed the accelerators' generators too
+            torch.default_generator.manual_seed(seed)
         try:
-            model = ARCHITECTURES[architecture](**config)
+            model = ARCHITECTURES[architecture](**plain)
         except TypeError as error:
-            raise ValueError(f"config: {architecture} does not take {config} ({error})") from None
-    model.architecture, model.config = architecture, dict(config)
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"config: {architecture} does not take {config} ({reason})") from None
+    model.architecture, model.config = architecture, plain
     return model

@@ -1,7 +1,8 @@
-"""The paper's categorical VAE (appendix A.2): an MLP 784-512-256-(latents x categories) and its mirror, ReLU."""
+"""The paper's categorical VAE (appendix A.2): an MLP 784-512-256-(latents x categories), mirrored, ReLU."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -20,6 +21,8 @@ def categorical_vae(
     """Bernoulli likelihood in nats summed over pixels; images are `(example, *image_shape)` or flat."""
     widths = [errors.whole_number("hidden", h, 1) for h in hidden]
     shape = tuple(errors.whole_number("image_shape", n, 1) for n in image_shape)
+    if not shape:
+        raise ValueError(f"image_shape: got {image_shape!r}; give (channels, height, width)")
     latents = errors.whole_number("latents", latents, 1)
     categories = errors.whole_number("categories", categories, 2)
     outer = [math.prod(shape), *widths]
@@ -30,6 +33,6 @@ def categorical_vae(
 
 def _mlp(widths: Sequence[int]) -> list[nn.Module]:
     layers: list[nn.Module] = []
-    for before, after in zip(widths[:-1], widths[1:], strict=True):
+    for before, after in itertools.pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU()]
     return layers[:-1]

@@ -1,0 +1,71 @@
+"""gradlab data: image data sets."""
+
+from __future__ import annotations
+
+import click
+
+from .options import data_dir_option, json_option
+
+
+@click.group()
+def data() -> None:
+    """List, download and check image data sets."""
+
+
+@data.command("list")
+@data_dir_option
+@json_option
+def list_(data_dir, as_json):
+    """List the known data sets and where their files are.
+
+    \b
+    Example:
+      gradlab data list
+    """
+    from gradlab import datasets
+
+    from . import output
+
+    rows = []
+    for name in datasets.names():
+        places = {split: str(path) if path else None for split, path in datasets.where(name, data_dir).items()}
+        credit = datasets.SOURCES[name].credit if name in datasets.SOURCES else "bundled: the first 1,000 MNIST test images"
+        rows.append({"name": name, "files": places, "credit": credit})
+    output.datasets(rows, as_json)
+
+
+@data.command()
+@click.argument("name")
+@data_dir_option
+@click.option("--mirror", help="Address of a folder that holds the files, in place of the usual one.")
+def fetch(name, data_dir, mirror):
+    """Download a data set and check it.
+
+    \b
+    Example:
+      gradlab data fetch mnist
+    """
+    from gradlab import datasets
+
+    for path in datasets.fetch(name, data_dir, mirror, shown=True):
+        click.echo(path)
+
+
+@data.command()
+@click.argument("name")
+@data_dir_option
+def check(name, data_dir):
+    """Compare a data set's files with their checksums.
+
+    \b
+    Example:
+      gradlab data check mnist
+    """
+    from gradlab import datasets
+
+    faults = []
+    for one in datasets.check(name, data_dir):
+        click.echo(f"{one.split}: {one.fault or f'{one.path} is whole'}")
+        faults += [one.split] * bool(one.fault)
+    if faults:
+        raise click.ClickException(f"{name}: {' and '.join(faults)} split not as it should be")

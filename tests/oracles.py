@@ -1,0 +1,54 @@
+"""Slow, obvious versions of what the library computes fast: float64, autograd, plain loops."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from gradlab import LatentModel
+
+
+def exact_gradient(model: LatentModel, x: Tensor, tf: float, target: str) -> Tensor:
+    """Autograd of sum over all configurations of probability times loss, one decoder row per image and configuration."""
+    with torch.no_grad():
+        logits = model.logits(x)
+    leaf = logits.detach().clone().requires_grad_()
+    t = tf if target == "sampled" else 1.0
+    pairs = torch.stack([leaf, torch.zeros_like(leaf)], -1) if model.binary else leaf
+    log_p = torch.log_softmax(pairs / t, -1)
+    expected = torch.zeros((), dtype=x.dtype)
+    for configuration in itertools.product(range(model.categories), repeat=model.latents):
+        one_hot = torch.eye(model.categories, dtype=x.dtype)[list(configuration)]
+        code = one_hot[:, 0] if model.binary else one_hot
+        with torch.no_grad():
+            loss = model.losses(code.expand(len(x), *code.shape), x)
+        log_probability = (log_p * one_hot).sum((1, 2))
+        expected = expected + (log_probability.exp() * loss).sum()
+    return torch.autograd.grad(expected, leaf)[0]
+
+
+def straight_through_draws(
+    model: LatentModel, x: Tensor, hard: Callable[[Tensor, Tensor], Tensor], soft: Callable[[Tensor, Tensor], Tensor],
+    noise: Tensor,
+) -> Tensor:
+    """Estimates (draw, example, latent, category), one autograd pass per draw, of z = hard(l, g) with soft's gradient."""
+    with torch.no_grad():
+        logits = model.logits(x)
+    estimates = []
+    for g in noise:
+        leaf = logits.clone().requires_grad_()
+        q = soft(leaf, g)
+        z = hard(leaf.detach(), g) + (q - q.detach())
+        estimates.append(torch.autograd.grad(model.losses(z, x).sum(), leaf)[0])
+    return torch.stack(estimates)
+
+
+def one_hot_argmax(a: Tensor) -> Tensor:
+    return torch.nn.functional.one_hot(a.argmax(-1), a.shape[-1]).to(a.dtype)
+
+
+def relative_error(found: Tensor, wanted: Tensor) -> float:
+    return float((found.double() - wanted.double()).norm() / wanted.double().norm())

@@ -1,0 +1,382 @@
+"""Results files: round trips, readable without gradlab, and refusal of what is no results file."""
+
+import time
+
+import h5py
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import gradlab
+from gradlab import networks, results
+from gradlab.errors import BadFile
+
+
+def tiny_bias():
+    config = {"latents": 2, "categories": 3, "hidden": [8], "image_shape": [1, 3, 3]}
+    model = networks.build("categorical-vae", config, seed=0)
+    x = torch.rand(4, 1, 3, 3, generator=torch.Generator().manual_seed(1))
+    return gradlab.bias(model, x, tf=[1.0, 1.6], tb=1.3, draws=64)
+
+
+@pytest.fixture(scope="module")
+def ds():
+    return tiny_bias()
+
+
+@pytest.fixture(scope="module")
+def content(ds, tmp_path_factory):
+    path = tmp_path_factory.mktemp("results") / "bias.h5"
+    gradlab.save_results(ds, path)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def saved(content, tmp_path):
+    path = tmp_path / "bias.h5"
+    path.write_bytes(content)
+    return path
+
+
+def refused(path, match=None):
+    began = time.perf_counter()
+    with pytest.raises(BadFile, match=match) as raised:
+        gradlab.open_results(path)
+    assert time.perf_counter() - began < 5
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_round_trip_changes_nothing(ds, saved):
+    back = gradlab.open_results(saved)
+    xr.testing.assert_identical(back, ds)
+    assert list(back.attrs) == list(ds.attrs)
+    assert list(back.variables) == list(ds.variables) or set(back.variables) == set(ds.variables)
+    for name, variable in ds.variables.items():
+        assert back[name].dtype == variable.dtype, name
+        assert back[name].dims == variable.dims, name
+        assert back[name].attrs == variable.attrs, name
+
+
+def test_a_second_round_trip_changes_nothing(saved, ds):
+    gradlab.save_results(gradlab.open_results(saved), saved)
+    xr.testing.assert_identical(gradlab.open_results(saved), ds)
+
+
+def test_values_are_kept_to_the_bit(tmp_path):
+    values = np.array([0.1, -0.0, 5e-324, np.nan, np.inf, 1 / 3])
+    gradlab.save_results(xr.Dataset({"a": ("x", values)}), tmp_path / "a.h5")
+    assert gradlab.open_results(tmp_path / "a.h5")["a"].values.tobytes() == values.tobytes()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.arange(3, dtype=np.int16),
+        np.float32([0.1, 0.2]),
+        np.array([True, False]),
+        np.array(["a", "Gumbel–Söftmax"]),
+        np.array(["2024-02-29"], "M8[ns]"),
+        np.array([1 + 2j]),
+        np.array(3.5),
+        np.zeros(0),
+    ],
+    ids=lambda v: f"{v.dtype}{v.shape}",
+)
+def test_types_are_kept(tmp_path, values):
+    ds = xr.Dataset({"a": (["x"][: values.ndim], values, {"long_name": "a"})})
+    gradlab.save_results(ds, tmp_path / "a.h5")
+    back = gradlab.open_results(tmp_path / "a.h5")
+    xr.testing.assert_identical(back, ds)
+    assert back["a"].dtype == values.dtype
+
+
+def test_long_attributes_are_kept(tmp_path):
+    attributes = {"command_line": "checkpoint.safetensors " * 20_000, "empty": ""}
+    ds = xr.Dataset({"a": ("x", [1.0])}, attrs=attributes)
+    gradlab.save_results(ds, tmp_path / "a.h5")
+    xr.testing.assert_identical(gradlab.open_results(tmp_path / "a.h5"), ds)
+
+
+def test_large_arrays_are_compressed(tmp_path):
+    gradlab.save_results(xr.Dataset({"a": ("x", np.zeros(10**6))}), tmp_path / "a.h5")
+    assert (tmp_path / "a.h5").stat().st_size < 10**5
+    assert gradlab.open_results(tmp_path / "a.h5").sizes["x"] == 10**6
+
+
+def test_plain_h5py_reads_it(saved, ds):
+    with h5py.File(saved, "r") as file:
+        np.testing.assert_array_equal(file["mean_gradient"][()], ds["mean_gradient"].values)
+        assert file["mean_gradient"].attrs["long_name"] == ds["mean_gradient"].attrs["long_name"]
+        assert file.attrs["draws"] == 64
+        scales = [dimension.keys() for dimension in file["exact_gradient"].dims]
+        assert scales == [["tf"], ["example"], ["latent"], ["category"]]
+
+
+def test_plain_xarray_reads_it(saved, ds):
+    with xr.open_dataset(saved) as back:
+        xr.testing.assert_identical(back.load(), ds)
+
+
+def test_every_variable_says_what_it_is(saved):
+    for name, variable in gradlab.open_results(saved).variables.items():
+        assert variable.attrs.get("long_name"), name
+        assert variable.attrs.get("units"), name
+
+
+def test_a_crash_while_writing_leaves_the_old_file(saved, content, ds, monkeypatch):
+    def crash(*given, **named):
+        raise RuntimeError("crash")
+
+    monkeypatch.setattr("os.replace", crash)
+    with pytest.raises(RuntimeError, match="crash"):
+        gradlab.save_results(ds, saved)
+    assert saved.read_bytes() == content
+    assert list(saved.parent.iterdir()) == [saved]
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"a": 1}, "ds: got dict"),
+        (None, "ds: got NoneType"),
+        (xr.Dataset({"a": ("x", np.array([object()]))}), "variable 'a' holds Python objects"),
+        (xr.Dataset({"a": ("x", np.array(["a", None]))}), "variable 'a' holds Python objects"),
+        (xr.Dataset(attrs={"a": None}), "attribute 'a' of ds is None"),
+        (xr.Dataset(attrs={"a": True}), "attribute 'a' of ds is True"),
+        (xr.Dataset(attrs={"a": {}}), "attribute 'a' of ds is {}"),
+        (xr.Dataset({"v": ("x", [1.0], {"a": None})}), "attribute 'a' of variable 'v' is None"),
+        (xr.Dataset(attrs={"a": ["b", None]}), "ds: cannot be stored"),
+        (xr.Dataset({"a/b": ("x", [1.0])}), "ds: cannot be stored"),
+    ],
+)
+def test_what_cannot_be_stored_is_refused_and_the_old_file_kept(saved, content, given, match):
+    with pytest.raises(ValueError, match=match):
+        gradlab.save_results(given, saved)
+    assert saved.read_bytes() == content
+    assert list(saved.parent.iterdir()) == [saved]
+
+
+def test_a_missing_file_and_a_folder_are_told_apart(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such results file"):
+        gradlab.open_results(tmp_path / "none.h5")
+    refused(tmp_path, "a folder")
+
+
+FOREIGN = [b"", b"\x89HDF\r\n\x1a\n", b"PK\x03\x04", b"# notes\n" * 500, bytes(5000)]
+
+
+@pytest.mark.parametrize("foreign", FOREIGN, ids=range(len(FOREIGN)))
+def test_a_foreign_file_is_refused(tmp_path, foreign):
+    (tmp_path / "a.h5").write_bytes(foreign)
+    refused(tmp_path / "a.h5", "no whole HDF5")
+
+
+def test_a_file_cut_short_anywhere_is_refused(saved, content):
+    for size in [*range(0, 400, 13), *range(400, len(content), 997), len(content) - 1]:
+        saved.write_bytes(content[:size])
+        refused(saved)
+
+
+def test_a_damaged_byte_is_refused_or_read_but_nothing_else(tmp_path):
+    """HDF5 does not check numbers; damage elsewhere must end in BadFile and in nothing worse."""
+    path = tmp_path / "a.h5"
+    gradlab.save_results(xr.Dataset({"a": ("x", np.arange(3.0), {"units": "1"})}), path)
+    content = path.read_bytes()
+    random = np.random.default_rng(0)
+    refusals = 0
+    for position in random.integers(0, len(content), 300):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 + int(random.integers(255))
+        path.write_bytes(damaged)
+        try:
+            gradlab.open_results(path)
+        except BadFile:
+            refusals += 1
+    assert refusals > 0
+
+
+def scale(file, name, values):
+    file[name] = values
+    file[name].make_scale(name)
+    return file[name]
+
+
+def external_link(file, elsewhere):
+    file["a"] = h5py.ExternalLink(str(elsewhere), "/secret")
+
+
+def soft_link(file, elsewhere):
+    scale(file, "b", [1.0])
+    file["a"] = h5py.SoftLink("/b")
+
+
+def dangling_link(file, elsewhere):
+    file["a"] = h5py.SoftLink("/none")
+
+
+def link_in_a_group(file, elsewhere):
+    file.create_group("g")["a"] = h5py.ExternalLink(str(elsewhere), "/secret")
+
+
+def loop(file, elsewhere):
+    file["a"] = file["/"]
+
+
+def external_storage(file, elsewhere):
+    file.create_dataset("a", (8,), "u1", external=[(str(elsewhere), 0, 8)]).make_scale("a")
+
+
+def virtual(file, elsewhere):
+    layout = h5py.VirtualLayout((8,), "f8")
+    layout[:] = h5py.VirtualSource(str(elsewhere), "secret", (8,))
+    file.create_virtual_dataset("a", layout).make_scale("a")
+
+
+@pytest.mark.parametrize(
+    ("build", "match"),
+    [
+        (external_link, "a is a link to elsewhere"),
+        (soft_link, "a is a link to elsewhere"),
+        (dangling_link, "a is a link to elsewhere"),
+        (link_in_a_group, "g is no array"),
+        (loop, "a is no array"),
+        (external_storage, "a keeps its data elsewhere"),
+        (virtual, "a keeps its data elsewhere"),
+    ],
+    ids=lambda v: getattr(v, "__name__", ""),
+)
+def test_a_file_that_refers_to_elsewhere_is_refused(tmp_path, build, match):
+    elsewhere = tmp_path / "secret.h5"
+    with h5py.File(elsewhere, "w") as file:
+        file["secret"] = np.arange(8.0)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        build(file, elsewhere)
+    refused(tmp_path / "a.h5", match)
+
+
+def absurd_shape(file):
+    file.create_dataset("a", (10**6, 10**7), "f8", chunks=(100, 100))
+
+
+def more_than_the_file_can_hold(file):
+    file.create_dataset("a", (2**24,), "f8", chunks=(1000,)).make_scale("a")
+
+
+def never_written(file):
+    file.create_dataset("a", (2**28,), "f8").make_scale("a")
+
+
+def absurd_chunk(file):
+    file.create_dataset("a", (1,), "f8", maxshape=(None,), chunks=(2**28,)).make_scale("a")
+
+
+def many_small(file):
+    for k in range(40):
+        file.create_dataset(f"a{k}", (2**18,), "f8", chunks=(1000,)).make_scale(f"a{k}")
+
+
+@pytest.mark.parametrize(
+    "build", [absurd_shape, more_than_the_file_can_hold, never_written, absurd_chunk, many_small]
+)
+def test_sizes_are_checked_before_memory_is_taken(tmp_path, build):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        build(file)
+    assert (tmp_path / "a.h5").stat().st_size < 10**5
+    refused(tmp_path / "a.h5", "announces .* bytes of data; at most")
+
+
+def test_the_limit_is_on_the_sum(saved, monkeypatch):
+    monkeypatch.setattr(results, "MOST_BYTES", 1000)
+    refused(saved, "at most 1,000")
+
+
+def unnamed(file):
+    file["a"] = np.arange(3.0)
+
+
+def references(file):
+    file.create_dataset("a", (2,), h5py.ref_dtype)
+
+
+def compound(file):
+    file["a"] = np.zeros(2, [("x", "f8"), ("y", "i4")])
+
+
+def opaque(file):
+    file["a"] = np.array([b"ab"], "V2")
+
+
+def ragged(file):
+    file.create_dataset("a", (2,), h5py.vlen_dtype("f8"))
+
+
+def no_space(file):
+    file["a"] = h5py.Empty("f8")
+
+
+def named_type(file):
+    file["a"] = np.dtype("f8")
+
+
+def scale_that_is_none(file):
+    file["a"] = np.arange(3.0)
+    file["a"].attrs["CLASS"] = "DIMENSION_SCALE"
+    file["a"].attrs["_Netcdf4Dimid"] = "x"
+
+
+def dimensions_that_are_text(file):
+    file["a"] = np.arange(3.0)
+    file["a"].attrs["DIMENSION_LIST"] = "x"
+
+
+def rubbish_units(file):
+    scale(file, "a", np.arange(3.0)).attrs["units"] = "days since rubbish"
+
+
+def rubbish_scale_factor(file):
+    scale(file, "a", np.arange(3.0)).attrs["scale_factor"] = "rubbish"
+
+
+def reference_as_attribute(file):
+    file.attrs["a"] = file.ref
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        unnamed,
+        references,
+        compound,
+        opaque,
+        ragged,
+        no_space,
+        named_type,
+        scale_that_is_none,
+        dimensions_that_are_text,
+        rubbish_units,
+        rubbish_scale_factor,
+        reference_as_attribute,
+    ],
+)
+def test_hdf5_that_is_no_results_file_is_refused(tmp_path, build, recwarn):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        build(file)
+    refused(tmp_path / "a.h5")
+    assert not recwarn.list
+
+
+def test_a_file_may_be_replaced_while_its_dataset_is_in_use(saved, ds):
+    back = gradlab.open_results(saved)
+    gradlab.save_results(xr.Dataset({"a": ("x", [1.0])}), saved)
+    xr.testing.assert_identical(back, ds)
+
+
+def test_stamps_and_checksums():
+    about = results.stamp(seed=3)
+    assert {"gradlab", "torch", "date", "command_line"} < set(about)
+    assert about["seed"] == 3
+    x = torch.arange(6.0).reshape(2, 3)
+    assert results.tensor_sha256(x.T.contiguous().T) == results.tensor_sha256(x)
+    assert results.tensor_sha256(x) != results.tensor_sha256(x + 1)
