@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
@@ -14,10 +15,12 @@ import numpy as np
 import xarray as xr
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import CenteredNorm, Colormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from matplotlib.transforms import ScaledTranslation
 
 from . import errors, files
@@ -25,12 +28,12 @@ from . import errors, files
 FORMATS = ("png", "pdf", "svg")
 PAPER_POINT = {"tf": 1.6, "tb": 1.3}
 LAWS = {"sampled": "softmax(l/tf)", "model": "softmax(l)"}
-LINES = {"sampled": ("-", "--"), "model": ("-.", ":")}  # of a figure, and of the same with sampling noise included
+LINES = {"sampled": ("-", "--"), "model": ("-.", ":")}  # with sampling noise subtracted, and included
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
 MARKERS = "osD^vPX*"
-WIDTH, FONT, SMALL = 5.5, 9, 7.5  # inches of a text column, points
+WIDTH, FONT, SMALL = 5.5, 9, 7.5  # inches of a text column; points
 LOG_FROM = 30  # largest over smallest value from which a logarithmic scale serves
-CELLS_WRITTEN = 12
+CELLS_WRITTEN = 12  # cells a side up to which values are written
 
 
 def bias_trends(
@@ -42,58 +45,55 @@ def bias_trends(
 ) -> Figure:
     """Figure 6 of the paper: bias (top) and standard deviation (bottom) of the estimates.
 
-    Left against tf at fixed tb, right against tb at fixed tf; the fixed point is a thin vertical line. Bias is drawn
-    with the sampling noise subtracted, clipped at 0, and thin with the noise included; bands are the intervals of
-    `ds`. One colour per estimator and checkpoint, one line style per target law. Points that are NaN are left out.
+    Left against tf at fixed tb, right against tb at fixed tf; a thin vertical line marks the fixed point.
+    Bias has its sampling noise subtracted and is clipped at 0; thin, with the noise included. Bands are the
+    intervals of `ds`. One colour per estimator and checkpoint, one line style per target law. Points that are
+    NaN are left out; a point alone is a marker with its interval.
 
     Parameters
     ----------
     ds : what `gradlab.bias` returns, over a grid or a cross padded with NaN
-    tf, tb : the fixed temperatures, of the grid; by default the attributes tf_fixed and tb_fixed of `ds` or the
-        paper's 1.6 and 1.3, moved to the nearest value with the most points
+    tf, tb : the fixed temperatures, from the grid; by default, of the values with the most points, the nearest
+        to the attributes tf_fixed and tb_fixed of `ds` or else to the paper's 1.6 and 1.3
     target : the target law to draw; by default all there are
-    relative : over the norm of the exact gradient (which changes with tf for the target "sampled"), or as norms
+    relative : over the norm of the exact gradient, which for the target "sampled" changes with tf; or the norms
 
     Raises ValueError for a Dataset of another analysis, a temperature or a target that is not in it.
     """
     ds = _bias(_chosen(ds, target=target))
     at = {"tf": _fixed(ds, "tf", tf), "tb": _fixed(ds, "tb", tb)}
-    bias, raw, std = (
-        ("relative_bias_debiased", "relative_bias", "relative_std")
-        if relative
-        else ("bias_norm_debiased", "bias_norm", "std_norm")
-    )
+    bias, raw, std = ("bias_norm_debiased", "bias_norm", "std_norm")
+    if relative:
+        bias, raw, std = ("relative_bias_debiased", "relative_bias", "relative_std")
     figure = Figure(figsize=(WIDTH, 4.9), layout="constrained")
     axes = figure.subplots(2, 2, sharex="col", sharey="row", squeeze=False)
     series = _series(ds)
     drawn: dict[str, list[np.ndarray]] = {bias: [], std: []}
     for column, (along, other) in enumerate((("tf", "tb"), ("tb", "tf"))):
-        top, bottom = axes[:, column]
-        for position, one in enumerate(series):
-            data = one.data.sel({other: at[other]})
-            shift = 5 * (position - (len(series) - 1) / 2)
-            for ax, name in ((top, bias), (bottom, std)):
-                drawn[name].append(_trend(ax, one, data[along].values, _with_interval(data, name), shift))
-            _thin(top, one, data[along].values, np.asarray(data[raw]))
-        for ax in (top, bottom):
-            _temperature_axis(ax, ds[along].values, at[along])
-        top.set_title(f"at {other} = {at[other]:g}", fontsize=FONT)
-        bottom.set_xlabel(_temperature_label(ds, along), fontsize=FONT)
+        for row, name in enumerate((bias, std)):
+            for position, one in enumerate(series):
+                data = one.data.sel({other: at[other]})
+                shift = 5 * (position - (len(series) - 1) / 2)
+                thin = data[raw] if name == bias else None
+                drawn[name].append(_trend(axes[row, column], one, along, data, name, thin, shift))
+            _temperature_axis(axes[row, column], ds[along].values, at[along])
+        axes[0, column].set_title(f"at {other} = {at[other]:g}", fontsize=FONT)
+        axes[1, column].set_xlabel(_temperature(ds, along), fontsize=FONT)
     words = ("relative bias", "relative standard\ndeviation") if relative else ("bias", "standard deviation")
     for row, (name, what) in enumerate(zip((bias, std), words, strict=True)):
-        _value_axis(axes[row, 0], "y", what + (" " if relative else "\n") + _units(ds[name]), np.concatenate(drawn[name]))
-    about = f"{words[0]}: {ds[bias].attrs.get('long_name', bias)}, clipped at 0; vertical line: the fixed temperature"
-    noise = Line2D([], [], color="0.4", lw=0.8, ls="--", label="sampling noise included")
+        axes[row, 0].set_ylabel(what + (" " if relative else "\n") + _units(ds[name]), fontsize=FONT)
+        _value_axis(axes[row, 0], "y", np.hstack(drawn[name]))
+    noise = Line2D([], [], color="0.4", lw=0.8, ls="--", label="thin: sampling noise included")
     _legend(figure, [*_keys(series), noise])
-    _caption(figure, ds, about, _aggregation(ds[bias]), _intervals(ds, bias))
+    _caption(figure, ds, ds[bias], f"{words[0]}: {_long_name(ds[bias])}, clipped at 0")
     return figure
 
 
 def comparison(ds: xr.Dataset, target: str | None = None) -> Figure:
-    """Relative bias (sampling noise subtracted, clipped at 0) and relative standard deviation at one (tf, tb).
+    """Relative bias (noise subtracted, clipped at 0) and relative standard deviation at one (tf, tb).
 
-    One row per estimator and checkpoint with the intervals of `ds`; filled markers for the target "sampled", hollow
-    ones for "model".
+    One row per estimator and checkpoint, with the intervals of `ds`. Markers are filled for the target law
+    "sampled" and hollow for "model".
 
     Parameters
     ----------
@@ -104,42 +104,40 @@ def comparison(ds: xr.Dataset, target: str | None = None) -> Figure:
     """
     ds = _bias(_chosen(ds, target=target))
     if ds.sizes["tf"] * ds.sizes["tb"] > 1:
-        raise ValueError(
-            f"ds: got {ds.sizes['tf']} tf and {ds.sizes['tb']} tb; a comparison is of one point, as of ds.sel(tf=..., tb=...)"
-        )
+        sizes = f"{ds.sizes['tf']} tf and {ds.sizes['tb']} tb"
+        raise ValueError(f"ds: got {sizes}; a comparison takes one point, ds.sel(tf=..., tb=...) would do")
     series = _series(ds.isel(tf=0, tb=0))
     rows = list(dict.fromkeys(one.label for one in series))
     targets = len(series) // len(rows)
-    figure = Figure(figsize=(WIDTH, 1.6 + 0.26 * len(rows) * (1 + 0.4 * (targets - 1))), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.7 + 0.26 * len(rows) + 0.1 * len(series)), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    names = ("relative_bias_debiased", "relative_std")
-    for ax, name, what in zip(panels, names, ("relative bias", "relative standard deviation"), strict=True):
-        drawn = []
-        for position, one in enumerate(series):
-            row, of_target = divmod(position, targets)
-            y = row + 0.3 * (of_target - (targets - 1) / 2)
-            value, low, high = _with_interval(one.data, name)
+    names = {"relative_bias_debiased": "relative bias", "relative_std": "relative standard deviation"}
+    for ax, (name, what) in zip(panels, names.items(), strict=True):
+        drawn = [_with_interval(one.data, name) for one in series]
+        for position, (one, (value, low, high)) in enumerate(zip(series, drawn, strict=True)):
+            row, law = divmod(position, targets)
+            y = row + 0.3 * (law - (targets - 1) / 2)
             ax.hlines(y, low, high, color=one.colour, lw=1.2)
             ax.plot(value, y, **one.marks())
-            drawn.append(value)
-        _value_axis(ax, "x", f"{what} {_units(ds[name])}", np.concatenate(drawn))
+        ax.set_xlabel(f"{what} {_units(ds[name])}", fontsize=FONT)
         ax.grid(axis="y", color="0.9", lw=0.6)
-    panels[0].set_yticks(range(len(rows)), [one or _of(ds, "estimator") or "" for one in rows])
+        _value_axis(ax, "x", np.hstack(drawn))
+    panels[0].set_yticks(range(len(rows)), [label or _of(ds, "estimator") or "" for label in rows])
     panels[0].set_ylim(len(rows) - 0.4, -0.6)
     if targets > 1:
         _legend(figure, _keys(series)[-targets:])
     point = ", ".join(f"{name} = {ds[name].item():g}" for name in ("tf", "tb"))
-    about = f"relative bias: {ds[names[0]].attrs.get('long_name', names[0])}, clipped at 0"
-    _caption(figure, ds, point, about, _aggregation(ds[names[0]]), _intervals(ds, names[0]))
+    bias = ds["relative_bias_debiased"]
+    _caption(figure, ds, bias, f"relative bias: {_long_name(bias)}, clipped at 0", first=point)
     return figure
 
 
 def heatmap(ds: xr.Dataset, variable: str, target: str | None = None, estimator: str | None = None) -> Figure:
     """A variable over all temperatures: tf to the right, tb upwards, cells of equal size.
 
-    Values stand in the cells of grids up to 12 x 12; cells with tf = tb are outlined, cells without a finite value
-    hatched. The colour scale is shared by all panels: logarithmic for positive values that span a factor above 30,
-    diverging from 0 for values of both signs. One panel per estimator, target, definition and checkpoint.
+    Values stand in the cells of grids up to 12 x 12; cells with tf = tb are outlined, cells without a finite
+    value hatched. One panel per checkpoint, estimator, target law and definition, all on one colour scale:
+    logarithmic for positive values that span a factor above 30, diverging from 0 for values of both signs.
 
     Parameters
     ----------
@@ -147,8 +145,8 @@ def heatmap(ds: xr.Dataset, variable: str, target: str | None = None, estimator:
     variable : name of a variable over tf and tb
     target, estimator : draw this one only
 
-    Raises ValueError for an unknown name (with the near matches), and for a variable that has not both temperatures
-    or has dims besides those named above.
+    Raises ValueError for an unknown name (with the near matches) and for a variable that lacks a temperature or
+    has dims besides those named above.
     """
     ds = _chosen(ds, target=target, estimator=estimator)
     if variable not in ds.data_vars:
@@ -157,40 +155,39 @@ def heatmap(ds: xr.Dataset, variable: str, target: str | None = None, estimator:
     facets = [d for d in ("checkpoint", "estimator", "target", "definition") if d in values.dims]
     if set(values.dims) != {"tf", "tb", *facets}:
         raise ValueError(
-            f"variable: {variable} has the dims {', '.join(map(str, values.dims))}; a heatmap takes one over tf and tb"
-            " (and estimator, target, definition, checkpoint): select along the others first"
+            f"variable: {variable} has the dims {', '.join(map(str, values.dims))}; one over tf and tb"
+            " (and checkpoint, estimator, target, definition) would do"
         )
-    panels = [(label, one.transpose("tb", "tf").to_numpy()) for label, one in _picks(values, facets)]
-    shown = np.ma.masked_invalid(np.stack([cells for _, cells in panels]))
+    panels = {label: one.transpose("tb", "tf").to_numpy() for label, one in _picks(values, facets)}
+    shown = np.ma.masked_invalid(np.stack(list(panels.values())))
     norm, cmap = _colours(shown.compressed())
     columns = min(len(panels), 2)
     rows = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=_heatmap_size(values, rows, columns), layout="compressed")
-    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for ax, (label, _), cells in zip(axes.flat, panels, shown, strict=False):
-        image = ax.imshow(cells, norm=norm, cmap=cmap, origin="lower")
+    figure = Figure(figsize=_heatmap_size(values, rows, columns), layout="constrained")
+    axes = [figure.add_subplot(rows, columns, k + 1) for k in range(len(panels))]
+    for k, (ax, label, cells) in enumerate(zip(axes, panels, shown, strict=True)):
+        image = ax.imshow(cells, norm=norm, cmap=cmap, origin="lower", aspect="auto")
         ax.patch.set(facecolor="0.93", edgecolor="0.75", hatch="////", linewidth=0)
         ax.set_title(label, fontsize=FONT)
-        _mark_cells(ax, cells, image.to_rgba(cells), values["tf"].values, values["tb"].values)
-    for ax in axes.flat[len(panels) :]:
-        ax.remove()
-    for ax in axes.flat[: len(panels)]:
-        _cell_axes(ax, values)
-    label = textwrap.fill(f"{values.attrs.get('long_name', variable)} {_units(values)}", 44)
-    bar = figure.colorbar(image, ax=axes.ravel().tolist()[: len(panels)], aspect=25)
-    bar.set_label(label, fontsize=FONT)
+        _write_cells(ax, cells, image.to_rgba(cells), values)
+        _cell_axis(ax.xaxis, values, "tf", outer=k + columns >= len(panels))
+        _cell_axis(ax.yaxis, values, "tb", outer=k % columns == 0)
+    bar = figure.colorbar(image, ax=axes, aspect=25)
+    bar.set_label(textwrap.fill(f"{_long_name(values)} {_units(values)}", 44), fontsize=FONT)
     bar.ax.tick_params(labelsize=SMALL)
+    if isinstance(norm, LogNorm):
+        _log_ticks(bar.ax.yaxis, shown.compressed())
     diagonal = "outlined: tf = tb" if np.isin(values["tf"], values["tb"]).any() else ""
     missing = "hatched: no finite value" if shown.mask.any() else ""
-    _caption(figure, ds, _aggregation(values), diagonal, missing, first=variable)
+    _caption(figure, ds, values, diagonal, missing, first=variable)
     return figure
 
 
 def auto(ds: xr.Dataset) -> Figure:
     """The figure that suits a Dataset.
 
-    `comparison` for one point, `heatmap` of the relative bias for a full grid of at least 4 x 4, `bias_trends` for
-    all else; for a gap analysis `heatmap` of the gap. Raises ValueError as these do.
+    `comparison` for one point, `heatmap` of the relative bias for a full grid of at least 4 x 4, `bias_trends`
+    for all else; for a gap analysis `heatmap` of the gap. Raises ValueError as these do.
     """
     ds = _chosen(ds)
     if "gap" in ds:
@@ -210,13 +207,14 @@ def save(figure: Figure, path: str | Path) -> None:
     """
     suffix = PurePath(path).suffix.lower().removeprefix(".")
     if suffix not in FORMATS:
-        raise ValueError(f"path: got {str(path)!r}; a name that ends in {', '.join('.' + f for f in FORMATS)} would do")
+        endings = ", ".join(f".{known}" for known in FORMATS)
+        raise ValueError(f"path: got {str(path)!r}; a name that ends in one of {endings} would do")
     with files.written_aside(path) as aside:
         figure.savefig(aside, format=suffix, dpi=200)
 
 
 class _Series(NamedTuple):
-    """What is drawn in one colour and line style: a Dataset of one estimator, checkpoint and target law."""
+    """What is drawn in one colour and line style: one estimator, checkpoint and target law."""
 
     label: str
     target: str
@@ -228,18 +226,20 @@ class _Series(NamedTuple):
     def lines(self) -> tuple[str, str]:
         return LINES.get(self.target, LINES["sampled"])
 
-    def marks(self) -> dict[str, Any]:
+    def marks(self, **changes: Any) -> dict[str, Any]:
         face = "white" if self.target == "model" else self.colour
-        return {"marker": self.marker, "ms": 4, "color": self.colour, "mfc": face, "mec": self.colour, "ls": ""}
+        return {"marker": self.marker, "ms": 4, "color": self.colour, "mfc": face, "ls": ""} | changes
 
 
 def _series(ds: xr.Dataset) -> list[_Series]:
     dims = [d for d in ("checkpoint", "estimator") if d in ds.dims]
-    targets = [str(t) for t in ds["target"].values] if "target" in ds.dims else [""]
+    laws = [str(t) for t in ds["target"].values] if "target" in ds.dims else [""]
     return [
-        _Series(label, t, one.sel(target=t) if t else one, COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)])
-        for i, (label, one) in enumerate(_picks(ds, dims))
-        for t in targets
+        _Series(label, law, one.sel(target=law) if law else one, colour, marker)
+        for (label, one), colour, marker in zip(
+            _picks(ds, dims), itertools.cycle(COLOURS), itertools.cycle(MARKERS), strict=False
+        )
+        for law in laws
     ]
 
 
@@ -252,11 +252,11 @@ def _picks(data: Any, dims: Sequence[str]) -> Iterator[tuple[str, Any]]:
 
 
 def _chosen(ds: xr.Dataset, **names: str | None) -> xr.Dataset:
-    """`ds` with temperatures as sorted dims, of each dim in `names` the one named, and no other dim of length 1."""
+    """`ds` with sorted dims tf and tb, what `names` asks for along other dims, and none of these of length 1."""
     if not isinstance(ds, xr.Dataset):
-        raise ValueError(f"ds: got {type(ds).__name__}; an xarray.Dataset, as gradlab.bias returns, is needed")
+        raise ValueError(f"ds: got {type(ds).__name__}; an xarray.Dataset, as gradlab.bias returns, would do")
     if absent := [d for d in ("tf", "tb") if d not in ds.coords]:
-        raise ValueError(f"ds: got a Dataset without {' and '.join(absent)}; what gradlab.bias returns would do")
+        raise ValueError(f"ds: got a Dataset without {' and '.join(absent)}; one of gradlab.bias would do")
     for dim, name in names.items():
         if name is not None:
             known = [str(v) for v in ds[dim].values] if dim in ds.dims else [_of(ds, dim) or "none"]
@@ -270,7 +270,7 @@ def _chosen(ds: xr.Dataset, **names: str | None) -> xr.Dataset:
 def _bias(ds: xr.Dataset) -> xr.Dataset:
     for name in ("relative_bias_debiased", "relative_bias", "relative_std"):
         if name not in ds or not {"tf", "tb"} <= set(ds[name].dims):
-            raise ValueError(f"ds: got a Dataset without {name} over tf and tb; what gradlab.bias returns would do")
+            raise ValueError(f"ds: got a Dataset without {name} over tf and tb; one of gradlab.bias would do")
     return ds
 
 
@@ -278,45 +278,48 @@ def _fixed(ds: xr.Dataset, name: str, given: float | None) -> float:
     """The value of the grid at which `name` is held."""
     known = ds[name].values
     if given is not None:
-        near = np.isclose(known, errors.temperature(name, given), rtol=1e-6)
-        if not near.any():
+        same = np.isclose(known, errors.temperature(name, given))
+        if not same.any():
             raise ValueError(f"{name}: got {given}; one of {', '.join(f'{v:g}' for v in known)} would do")
-        return float(known[near][0])
-    finite = np.isfinite(ds["relative_std"])
-    points = finite.sum([d for d in finite.dims if d != name]).to_numpy()
+        return float(known[same][0])
+    measured = ds["relative_std"].notnull()
+    points = measured.sum([d for d in measured.dims if d != name]).to_numpy()
     fullest = known[points == points.max()]
     wanted = float(ds.attrs.get(f"{name}_fixed", PAPER_POINT[name]))
     return float(fullest[np.argmin(np.abs(fullest - wanted))])
 
 
-def _with_interval(data: xr.Dataset, name: str) -> list[np.ndarray]:
-    """Value, low and high end, clipped at 0; the ends are the value where `data` has none."""
-    return [
-        np.maximum(np.atleast_1d(data[name + end if name + end in data else name]), 0) for end in ("", "_low", "_high")
-    ]
+def _with_interval(data: xr.Dataset, name: str) -> np.ndarray:
+    """Value, low and high end in rows, clipped at 0; without an interval the ends are the value."""
+    ends = [name + end if name + end in data else name for end in ("", "_low", "_high")]
+    return np.maximum(np.stack([np.atleast_1d(data[end]) for end in ends]), 0)
 
 
-def _trend(ax: Axes, one: _Series, x: np.ndarray, ends: list[np.ndarray], shift: float) -> np.ndarray:
-    """One figure of one series with its interval; returns the values that were drawn."""
-    keep = np.isfinite(ends[0])
-    x, (value, low, high) = x[keep], (end[keep] for end in ends)
+def _trend(
+    ax: Axes,
+    one: _Series,
+    along: str,
+    data: xr.Dataset,
+    name: str,
+    thin: xr.DataArray | None,
+    shift: float,
+) -> np.ndarray:
+    """Draw one figure of one series with its interval; returns what was drawn."""
+    drawn = _with_interval(data, name)
+    keep = np.isfinite(drawn[0])
+    x, drawn = data[along].values[keep], drawn[:, keep]
+    value, low, high = drawn
     if len(x) == 1:
-        # several series would stand on each other: put each `shift` points aside
-        assert ax.figure is not None
+        # several series would stand on each other: each goes `shift` points aside
         aside = ax.transData + ScaledTranslation(shift / 72, 0, ax.figure.dpi_scale_trans)
         ax.vlines(x, low, high, color=one.colour, lw=1.2, transform=aside)
         ax.plot(x, value, **one.marks(), transform=aside)
-    else:
-        ax.fill_between(x, low, high, color=one.colour, alpha=0.2, lw=0)
-        size = 3.5 if len(x) <= 24 else 0
-        ax.plot(x, value, **(one.marks() | {"ls": one.lines[0], "lw": 1.4, "ms": size}))
-    return value
-
-
-def _thin(ax: Axes, one: _Series, x: np.ndarray, value: np.ndarray) -> None:
-    keep = np.isfinite(value)
-    if keep.sum() > 1:
-        ax.plot(x[keep], value[keep], color=one.colour, lw=0.8, ls=one.lines[1])
+        return drawn
+    ax.fill_between(x, low, high, color=one.colour, alpha=0.2, lw=0)
+    ax.plot(x, value, **one.marks(ls=one.lines[0], lw=1.4, ms=3.5 if len(x) <= 24 else 0))
+    if thin is not None:
+        ax.plot(x, thin.values[keep], color=one.colour, lw=0.8, ls=one.lines[1])
+    return drawn
 
 
 def _temperature_axis(ax: Axes, grid: np.ndarray, fixed: float) -> None:
@@ -327,18 +330,19 @@ def _temperature_axis(ax: Axes, grid: np.ndarray, fixed: float) -> None:
     ax.axvline(fixed, color="0.6", lw=0.6, zorder=0)
     if _serves_log(grid):
         ax.set_xscale("log")
+        _log_ticks(ax.xaxis, grid)
 
 
-def _value_axis(ax: Axes, which: str, label: str, drawn: np.ndarray) -> None:
-    """Label, and a scale from 0, or logarithmic where that serves."""
+def _value_axis(ax: Axes, which: str, drawn: np.ndarray) -> None:
+    """A scale from 0, or logarithmic where that serves; `drawn` as `_with_interval` gives it."""
     ax.tick_params(labelsize=SMALL)
     ax.set_axisbelow(True)
-    if _serves_log(drawn):
+    if _serves_log(drawn[0]):
         ax.set(**{f"{which}scale": "log"})
+        _log_ticks(ax.xaxis if which == "x" else ax.yaxis, drawn[0])
     else:
-        ax.set(**{f"{which}lim": (0, None)})
-    ax.set(**{f"{which}label": label})
-    (ax.xaxis if which == "x" else ax.yaxis).label.set_fontsize(FONT)
+        most = drawn[np.isfinite(drawn)].max(initial=0)
+        ax.set(**{f"{which}lim": (0, 1.05 * most or 1)})
 
 
 def _serves_log(values: np.ndarray) -> bool:
@@ -346,55 +350,55 @@ def _serves_log(values: np.ndarray) -> bool:
     return bool(values.size and values.min() > 0 and values.max() / values.min() > LOG_FROM)
 
 
+def _log_ticks(axis: Axis, values: np.ndarray) -> None:
+    few = np.log10(values.max() / values.min()) < 3
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def _colours(values: np.ndarray) -> tuple[Normalize, Colormap]:
-    if not values.size:
-        return Normalize(0, 1), colormaps["viridis"]
-    least, most = float(values.min()), float(values.max())
+    least, most = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
     if least < 0 < most:
         return CenteredNorm(0, max(-least, most)), colormaps["RdBu_r"]
-    if _serves_log(values):
-        return LogNorm(least, most), colormaps["viridis"]
-    return Normalize(least, most), colormaps["viridis"]
+    return (LogNorm if _serves_log(values) else Normalize)(least, most), colormaps["viridis"]
 
 
 def _heatmap_size(values: xr.DataArray, rows: int, columns: int) -> tuple[float, float]:
-    """Inches: cells wide enough for their values, grids of more cells as wide as a text column."""
-    across, up = values.sizes["tf"], values.sizes["tb"]
-    cell = 0.36 if max(across, up) <= CELLS_WRITTEN else 3.9 / max(across, up)
-    width, height = max(across * cell, 1.2), max(up * cell, 1.2)
-    return max(columns * (width + 0.3) + 1.3, 3.5), rows * (height + 0.35) + 1.3
+    """Inches: room for the values in the cells, and for the labels beside few cells."""
+    most = max(values.sizes["tf"], values.sizes["tb"])
+    cell = 0.36 if most <= CELLS_WRITTEN else 4.0 / most
+    width, height = (max(values.sizes[name] * cell, 2.1) for name in ("tf", "tb"))
+    return columns * (width + 0.2) + 1.3, rows * (height + 0.3) + 1.0
 
 
-def _cell_axes(ax: Axes, values: xr.DataArray) -> None:
-    for axis, name in ((ax.xaxis, "tf"), (ax.yaxis, "tb")):
-        known = values[name].values
-        step = math.ceil(len(known) / CELLS_WRITTEN)
-        digits = next((d for d in (3, 6) if len({f"{v:.{d}g}" for v in known}) == len(known)), 12)
-        axis.set_ticks(range(0, len(known), step), [f"{v:.{digits}g}" for v in known[::step]])
-        axis.set_tick_params(labelsize=SMALL, length=2)
-        if ax.get_subplotspec().is_last_row() if name == "tf" else ax.get_subplotspec().is_first_col():
-            axis.set_label_text(_temperature_label(values, name), fontsize=FONT)
+def _cell_axis(axis: Axis, values: xr.DataArray, name: str, outer: bool) -> None:
+    known = values[name].values
+    step = math.ceil(len(known) / CELLS_WRITTEN)
+    digits = next((d for d in (3, 6) if len({f"{v:.{d}g}" for v in known}) == len(known)), 12)
+    axis.set_ticks(range(0, len(known), step), [f"{v:.{digits}g}" if outer else "" for v in known[::step]])
+    axis.set_tick_params(labelsize=SMALL, length=2)
+    if outer:
+        axis.set_label_text(_temperature(values, name), fontsize=FONT)
 
 
-def _mark_cells(ax: Axes, cells: np.ma.MaskedArray, colours: np.ndarray, tf: np.ndarray, tb: np.ndarray) -> None:
+def _write_cells(ax: Axes, cells: np.ma.MaskedArray, colours: np.ndarray, values: xr.DataArray) -> None:
     for (row, column), value in np.ndenumerate(cells.filled(np.nan)):
         ink = "black" if colours[row, column, :3] @ (0.299, 0.587, 0.114) > 0.5 else "white"
-        if np.isclose(tb[row], tf[column]):
+        if np.isclose(values["tb"][row], values["tf"][column]):
             ax.add_patch(Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, ec=ink, lw=0.7))
         if max(cells.shape) <= CELLS_WRITTEN and np.isfinite(value):
-            ax.text(column, row, _short(value), ha="center", va="center", fontsize=6.5, color=ink)
+            digits = 3 if 0.1 <= abs(value) < 1000 else 2
+            text = f"{value:.{digits}g}".replace("e-0", "e-").replace("e+0", "e")
+            ax.text(column, row, text, ha="center", va="center", fontsize=6.5, color=ink)
 
 
-def _short(value: float) -> str:
-    """At most three digits, to fit a cell."""
-    if value == 0 or 0.01 <= abs(value) < 1000:
-        return f"{value:.3g}" if abs(value) >= 0.1 else f"{value:.2g}"
-    mantissa, exponent = f"{value:.0e}".split("e")
-    return f"{mantissa}e{int(exponent)}"
-
-
-def _temperature_label(data: xr.Dataset | xr.DataArray, name: str) -> str:
+def _temperature(data: xr.Dataset | xr.DataArray, name: str) -> str:
     return f"{data[name].attrs.get('long_name', 'temperature')} {name} (1)"
+
+
+def _long_name(values: xr.DataArray) -> str:
+    return values.attrs.get("long_name", str(values.name))
 
 
 def _units(values: xr.DataArray) -> str:
@@ -402,13 +406,16 @@ def _units(values: xr.DataArray) -> str:
 
 
 def _keys(series: Sequence[_Series]) -> list[Line2D]:
-    """Legend entries: colours and markers for labels, line styles for targets, where there are several."""
+    """Legend entries: colour and marker of each label, line style of each target law."""
     labels = {one.label: one for one in series if one.label}
-    targets = {one.target: one for one in series if one.target}
-    keys = [Line2D([], [], **(one.marks() | {"mfc": one.colour, "ls": "-"}), label=name) for name, one in labels.items()]
-    return keys + [
-        Line2D([], [], **(one.marks() | {"ls": one.lines[0]}), label=f"target {name}") for name, one in targets.items()
-    ]
+    laws = {one.target: one for one in series if one.target}
+    plain = {"color": "0.4", "marker": "o"} if labels else {}
+    keys = [Line2D([], [], **one.marks(mfc=one.colour, ls="-"), label=name) for name, one in labels.items()]
+    for name, one in laws.items():
+        key = Line2D([], [], **one.marks(ls=one.lines[0], **plain), label=f"target {name}")
+        key.set_markerfacecolor("white" if name == "model" else key.get_color())
+        keys.append(key)
+    return keys
 
 
 def _legend(figure: Figure, keys: list[Line2D]) -> None:
@@ -418,40 +425,32 @@ def _legend(figure: Figure, keys: list[Line2D]) -> None:
 
 
 def _of(ds: xr.Dataset, name: str) -> str | None:
-    """The estimator, target law or other fact of the whole Dataset, where it is known."""
+    """The estimator, the target law: of the selection, or of the whole Dataset, where it is known."""
     if name in ds.coords and ds[name].ndim == 0:
         return str(ds[name].item())
     text = str(ds.attrs.get(name, ""))
-    if name == "estimator":
-        try:
-            text = str(json.loads(text))
-        except ValueError:
-            pass
+    with contextlib.suppress(ValueError):
+        text = str(json.loads(text))
     return text or None
 
 
-def _aggregation(values: xr.DataArray) -> str:
-    return values.attrs.get("aggregation", "")
-
-
-def _intervals(ds: xr.Dataset, name: str) -> str:
-    known = f"{name}_low" in ds and ds.attrs.get("intervals")
-    return f"interval: {known}" if known else ""
-
-
-def _caption(figure: Figure, ds: xr.Dataset, *more: str, first: str = "") -> None:
-    """What was measured and how, under the figure."""
-    laws = [str(t) for t in np.atleast_1d(ds["target"])] if "target" in ds.coords else [_of(ds, "target")]
-    law = " and ".join(f"{name}, {LAWS[name]}" for name in laws if name in LAWS)
-    code = "{categories}x{latents}".format_map(ds.attrs) if {"categories", "latents"} <= set(ds.attrs) else ""
+def _caption(figure: Figure, ds: xr.Dataset, values: xr.DataArray, *more: str, first: str = "") -> None:
+    """What was measured, and how, under the figure."""
+    about = ds.attrs
+    laws = [str(t) for t in ds["target"].values] if "target" in ds.dims else [_of(ds, "target")]
+    named = " and ".join(f"{law} ({LAWS[law]})" for law in laws if law in LAWS)
+    intervals = about.get("intervals") if f"{values.name}_low" in ds else ""
     facts = [
         first,
-        "" if "estimator" in ds.dims else _of(ds, "estimator") or "",
-        f"target law {law}" if law else "",
-        f"{int(ds.attrs['draws']):,} draws" if "draws" in ds.attrs else "",
-        f"{int(ds.attrs['examples']):,} examples" if "examples" in ds.attrs else "",
-        f"code {code}" if code else "",
-        f"loss {ds.attrs['loss']}" if "loss" in ds.attrs else "",
+        "" if "estimator" in ds.dims else _of(ds, "estimator"),
+        f"target law{'s' if len(laws) > 1 else ''} {named}" if named else "",
+        f"{int(about['draws']):,} draws" if "draws" in about else "",
+        f"{int(about['examples']):,} examples" if "examples" in about else "",
+        f"code {about['categories']}x{about['latents']}" if {"categories", "latents"} <= set(about) else "",
+        f"loss {about['loss']} ({about.get('unit', '')})" if "loss" in about else "",
         *more,
+        f"aggregation: {values.attrs['aggregation']}" if "aggregation" in values.attrs else "",
+        f"interval: {intervals}" if intervals else "",
     ]
-    figure.supxlabel("; ".join(filter(None, facts)) + ".", x=0.02, ha="left", fontsize=SMALL, color="0.25", wrap=True)
+    text = "; ".join(fact for fact in facts if fact).replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
+    figure.supxlabel(f"{text}.", x=0.02, ha="left", fontsize=SMALL, color="0.25", wrap=True)

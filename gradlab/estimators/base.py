@@ -47,7 +47,7 @@ class Estimator(ABC):
         for field in dataclasses.fields(self):
             if field.name in ("tf", "tb"):
                 given = getattr(self, field.name)
-                value = self.tf if given is None else errors.temperature(field.name, given)
+                value = self.tf if given is None and field.name == "tb" else errors.temperature(field.name, given)
                 object.__setattr__(self, field.name, value)
 
     @property

@@ -1,0 +1,80 @@
+"""Run the benchmarks given by name, or all; print the machine and one table."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from . import table
+
+NAMES = ("point", "exact", "cross", "grid", "space", "step", "help")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(NAMES)}; all if none is given")
+    parser.add_argument("--here", choices=["machine", *NAMES], help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    unknown = [name for name in given.names if name not in NAMES]
+    if unknown:
+        parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    if given.here:
+        print(json.dumps(here(given.here)))
+        return
+    print(_process("machine"), flush=True)
+    rows = []
+    for name in given.names or NAMES:
+        print(f"measuring {name}", file=sys.stderr, flush=True)
+        rows += [console_help()] if name == "help" else [table.Row(**row) for row in _process(name)]
+    print(*table.lines(rows), sep="\n")
+
+
+def here(name: str):
+    """Measure in this process: a line on the machine, or rows as dicts."""
+    import os
+
+    import torch
+
+    from . import measure, rows
+
+    torch.manual_seed(0)
+    if name == "machine":
+        rates = [f"{measure.matrix_product_rate(t) / 1e9:.0f} GFLOP/s {t}" for t in (torch.float32, torch.float64)]
+        return (
+            f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__};"
+            f" matrix product 2000^3: {', '.join(rates).replace('torch.', '')}"
+        )
+    return [dataclasses.asdict(row) for row in getattr(rows, name)()]
+
+
+def console_help() -> table.Row:
+    """`gradlab --help` against the bare interpreter, in turn."""
+    script = Path(sys.executable).with_name("gradlab")
+    times = [[_seconds([script, "--help"]), _seconds([sys.executable, "-c", "pass"])] for _ in range(5)]
+    fast, bare = (statistics.median(column) for column in zip(*times, strict=True))
+    return table.Row(
+        name="gradlab --help", gradlab=fast, straightforward=bare, remarks="median of 5; against `python -c pass`"
+    )
+
+
+def _seconds(command: list) -> float:
+    start = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def _process(name: str):
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks", "--here", name], check=True, stdout=subprocess.PIPE, text=True
+    )
+    return json.loads(done.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""What is measured, by name. All on the bundled 8x4 VAE and 100 bundled images, but where the row says otherwise.
+
+A row takes the peak memory after gradlab's part; the straightforward version runs afterwards, on a part of the work
+where it is slow, and is scaled.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import statistics
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import gradlab
+from gradlab import LatentModel, datasets, networks, training
+from gradlab.latents import derived_seed
+from gradlab.sampling import Noise
+
+from . import measure, straightforward
+from .table import Row
+
+TF, TB = 1.6, 1.3
+DRAWS = 1024
+TIMED_DRAWS = 4 * straightforward.CHUNK  # of the straightforward version
+CHECKED_DRAWS = 2 * straightforward.CHUNK  # same noise on both sides
+GRID = [round(0.3 * i, 1) for i in range(1, 11)]  # 0.3 .. 3.0
+
+
+@functools.cache
+def problem() -> tuple[LatentModel, Tensor]:
+    return gradlab.bundled("vae-8x4-mnist"), datasets.load("mnist-sample").first(100).floats()
+
+
+def exact() -> list[Row]:
+    model, x = problem()
+    first = measure.seconds(lambda: gradlab.exact_gradient(model, x, TF))
+    fast = measure.median_seconds(lambda: gradlab.exact_gradient(model, x, TF), 5)
+    peak = measure.peak_memory()
+    some = 4
+    wide = copy.deepcopy(model).double()
+    straightforward.exact_gradient(wide, x[:1].double(), TF)
+    slow = measure.seconds(lambda: straightforward.exact_gradient(wide, x[:some].double(), TF)) * len(x) / some
+    wanted = straightforward.exact_gradient(wide, x[:some].double(), TF)
+    return [
+        Row(
+            name="exact gradient, float64, warm",
+            gradlab=fast,
+            straightforward=slow,
+            difference=relative(gradlab.exact_gradient(model, x, TF)[:some], wanted),
+            peak=peak,
+            remarks=f"limit 0.25 s; first call {first:.2g} s; straightforward on {some} images, scaled",
+        )
+    ]
+
+
+def point() -> list[Row]:
+    model, x = problem()
+    bias = gradlab.bias  # imports it
+    cold = measure.seconds(lambda: bias(model, x, TF, TB, draws=DRAWS))
+    warm = measure.median_seconds(lambda: bias(model, x, TF, TB, draws=DRAWS), 5)
+    peak = measure.peak_memory()
+    slow = straightforward_point()
+    difference = sampled_difference([TF], [TB], [(TF, TB)])
+    remarks = f"straightforward: the draws alone, on {TIMED_DRAWS} draws, scaled"
+    return [
+        Row(name=f"one point, {DRAWS:,} draws, cold", gradlab=cold, straightforward=slow, difference=difference,
+            remarks=f"first call after imports; {remarks}"),
+        Row(name=f"one point, {DRAWS:,} draws, warm", gradlab=warm, straightforward=slow, difference=difference,
+            peak=peak, remarks=f"target 2.5 s; {remarks}"),
+    ]  # fmt: skip
+
+
+def cross() -> list[Row]:
+    tfs, tbs = sorted([*GRID, TF]), sorted([*GRID, TB])
+    return [over_points("cross", tfs, tbs, len(tfs) + len(tbs) - 1, (TF, TB))]
+
+
+def grid() -> list[Row]:
+    return [over_points("10x10 grid", GRID, GRID, len(GRID) ** 2, None)]
+
+
+def over_points(name: str, tfs: list[float], tbs: list[float], points: int, through: tuple[float, float] | None) -> Row:
+    model, x = problem()
+    checked = [(tfs[0], TB), (TF, tbs[-1]), (tfs[-1], TB)] if through else [(0.3, 3.0), (1.5, 1.2), (3.0, 0.3)]
+    difference = sampled_difference(tfs, tbs, checked, through)
+    # measured by a process of its own below: the check has decoded much the same
+    fast = measure.seconds(lambda: gradlab.bias(model, x, tfs, tbs, draws=DRAWS, cross=through))
+    peak = measure.peak_memory()
+    return Row(
+        name=f"{name}, {points} points, {DRAWS:,} draws",
+        gradlab=fast,
+        straightforward=straightforward_point() * points,
+        difference=difference,
+        peak=peak,
+        remarks=f"straightforward: the draws alone, on {TIMED_DRAWS} draws of one point, scaled",
+    )
+
+
+def space() -> list[Row]:
+    _, x = problem()
+    model = networks.build("categorical-vae", {"latents": 10, "categories": 4}, seed=0)
+    found: list[Tensor] = []
+    fast = measure.seconds(lambda: found.append(gradlab.exact_gradient(model, x)))
+    peak = measure.peak_memory()
+    operations = model.configurations * (decoder_operations(model) + 2 * x[0].numel() * len(x))
+    rate, reachable = operations / fast, measure.matrix_product_rate(torch.float64)
+    some = 1
+    wide = copy.deepcopy(model).double()
+    wanted: list[Tensor] = []
+    slow = measure.seconds(lambda: wanted.append(straightforward.exact_gradient(wide, x[:some].double(), 1.0)))
+    reached = f"{rate / 1e9:.3g} GFLOP/s float64, {rate / reachable:.0%} of a matrix product's"
+    return [
+        Row(
+            name=f"exact gradient, {model.configurations:,} configurations",
+            gradlab=fast,
+            straightforward=slow * len(x) / some,
+            difference=relative(found[0][:some], wanted[0]),
+            peak=peak,
+            remarks=f"untrained 4x10 VAE; {reached}; straightforward on {some} image, scaled",
+        )
+    ]
+
+
+def step() -> list[Row]:
+    settings = training.Settings()
+    images = datasets.load("mnist-sample")
+    validation = images.first(100)
+    run = training._Run(settings, images, validation, "cpu")
+    batches = list(torch.arange(len(images)).split(settings.batch_size))
+
+    def bare(foreach: bool | None) -> tuple[LatentModel, torch.optim.Optimizer]:
+        model = networks.build(settings.architecture, settings.config, settings.seed)
+        return model, torch.optim.RAdam(model.parameters(), lr=settings.lr, foreach=foreach)
+
+    model, optimizer = bare(True)
+    generator = torch.Generator().manual_seed(derived_seed(settings.seed, "noise", 0))
+    shape = (settings.batch_size, *model.code_shape)
+    g = model.kind.noise(shape, dtype=torch.float32, generator=generator)
+    run.one_step(batches[0])
+    straightforward.training_step(model, optimizer, images.floats(batches[0]), TF, TB, g)
+    gradients = [torch.cat([p.grad.flatten() for p in m.parameters()]) for m in (run.model, model)]
+
+    bares = {"RAdam foreach=True": bare(True), "torch's default RAdam": bare(None)}
+    times: dict[str, list[float]] = {name: [] for name in ("gradlab", *bares)}
+    for index in range(210):
+        batch = batches[index % len(batches)]
+        times["gradlab"].append(measure.seconds(lambda b=batch: run.one_step(b)))
+        for name, (m, o) in bares.items():
+            call = functools.partial(straightforward.training_step, m, o, tf=TF, tb=TB)
+            times[name].append(measure.seconds(lambda b=batch, c=call: c(x=images.floats(b))))
+    warm = {name: statistics.median(t[10:]) for name, t in times.items()}
+    return [
+        Row(
+            name=f"training step, against {name}",
+            gradlab=warm["gradlab"],
+            straightforward=warm[name],
+            difference=relative(*gradients) if index == 0 else None,
+            remarks="target 0.9; median of 200 steps in turn"
+            + ("; difference of the first step's gradients" if index == 0 else ""),
+        )
+        for index, name in enumerate(bares)
+    ]
+
+
+@functools.cache
+def straightforward_point() -> float:
+    """Seconds of one point's draws."""
+    model, x = problem()
+    straightforward.estimates(model, x, TF, TB, straightforward.CHUNK)
+    return measure.seconds(lambda: moments(straightforward.estimates(model, x, TF, TB, TIMED_DRAWS))) * DRAWS / TIMED_DRAWS
+
+
+def sampled_difference(
+    tfs: list[float], tbs: list[float], checked: list[tuple[float, float]], through: tuple[float, float] | None = None
+) -> float:
+    """Largest relative difference of mean and standard deviation at some points, both sides with gradlab's noise."""
+    model, x = problem()
+    ds = gradlab.bias(model, x, tfs, tbs, draws=CHECKED_DRAWS, cross=through, seed=0)
+    with torch.no_grad():
+        logits = model.logits(x)
+    noise = Noise(model.kind, logits, 1, CHECKED_DRAWS, 0)
+    differences = []
+    for tf, tb in checked:
+        found = ds.sel(tf=tf, tb=tb)
+        wanted = moments(
+            straightforward.estimates(model, x, tf, tb, CHECKED_DRAWS, lambda start, stop: noise.of(1, start, stop)[0])
+        )
+        for name, value in zip(("mean_gradient", "std_gradient"), wanted, strict=True):
+            differences.append(relative(torch.from_numpy(found[name].to_numpy()), value))
+    return float(np.max(differences))  # NaN stays NaN
+
+
+def moments(estimates: Tensor) -> tuple[Tensor, Tensor]:
+    wide = estimates.double()
+    return wide.mean(0), wide.std(0)
+
+
+def relative(found: Tensor, wanted: Tensor) -> float:
+    return float((found.double() - wanted.double()).norm() / wanted.double().norm())
+
+
+def decoder_operations(model: LatentModel) -> int:
+    """Multiplications and additions of one configuration, of the linear layers."""
+    layers = [layer for layer in model.decoder.modules() if isinstance(layer, torch.nn.Linear)]
+    return sum(2 * layer.in_features * layer.out_features for layer in layers)
