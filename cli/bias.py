@@ -20,7 +20,13 @@ SWEPT = [0.3, 0.6, 0.9, 1.2, 1.5, 1.8, 2.1, 2.4, 2.7, 3.0]  # the paper's range
 
 @click.command()
 @click.argument("checkpoints", nargs=-1, type=click.Path(dir_okay=False), metavar="[CHECKPOINT]...")
-@click.option("--tf", type=TemperatureSpec(), default="1.6", show_default=True, help="Forward temperatures: 1.6, or 0.5,1.0,1.6 or 0.3:3.0:10.")
+@click.option(
+    "--tf",
+    type=TemperatureSpec(),
+    default="1.6",
+    show_default=True,
+    help="Forward temperatures: 1.6, or 0.5,1.0,1.6 or 0.3:3.0:10.",
+)
 @click.option("--tb", type=TemperatureSpec(), default="1.3", show_default=True, help="Backward temperatures, likewise.")
 @click.option(
     "--sweep",
@@ -28,10 +34,20 @@ SWEPT = [0.3, 0.6, 0.9, 1.2, 1.5, 1.8, 2.1, 2.4, 2.7, 3.0]  # the paper's range
     help="cross: also 0.3 to 3.0 along each temperature through the one point given (figure 6); grid: every pair of"
     " these; none: the pairs given.  [default: cross for one point, else none]",
 )
-@click.option("--estimator", "names", multiple=True, metavar="NAME", help="Repeat to compare, e.g. st-gs or st-gs:convention=jang.  [default: decoupled-st-gs]")
+@click.option(
+    "--estimator",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="Repeat to compare, e.g. st-gs or st-gs:convention=jang.  [default: decoupled-st-gs]",
+)
 @click.option("--draws", type=click.IntRange(min=2), default=1024, show_default=True)
-@click.option("--images", type=click.IntRange(min=1), default=100, show_default=True, help="The first so many of the test split.")
-@click.option("--data", default="mnist-sample", show_default=True, help="See `gradlab data list`, or a folder of IDX files.")
+@click.option(
+    "--images", type=click.IntRange(min=1), default=100, show_default=True, help="The first so many of the test split."
+)
+@click.option(
+    "--data", default="mnist-sample", show_default=True, help="See `gradlab data list`, or a folder of IDX files."
+)
 @data_dir_option
 @click.option(
     "--target",
@@ -42,13 +58,34 @@ SWEPT = [0.3, 0.6, 0.9, 1.2, 1.5, 1.8, 2.1, 2.4, 2.7, 3.0]  # the paper's range
 )
 @click.option("--moments", type=click.Choice(["monte-carlo"]), default="monte-carlo", show_default=True)
 @click.option("--kl", is_flag=True, help="Add the KL term's gradient to both sides.")
-@click.option("--memory", type=click.IntRange(min=1), default=256, show_default=True, help="Working memory in MiB, about.")
+@click.option(
+    "--memory", type=click.IntRange(min=1), default=256, show_default=True, help="Working memory in MiB, about."
+)
 @device_option
 @seed_option
 @click.option("--out", type=click.Path(dir_okay=False), default="bias.h5", show_default=True)
 @click.option("--plot/--no-plot", default=True, help="Also draw OUT.png.  [default: plot]")
 @json_option
-def bias(checkpoints, tf, tb, sweep, names, draws, images, data, data_dir, target, moments, kl, memory, device, seed, out, plot, as_json):
+def bias(
+    checkpoints,
+    tf,
+    tb,
+    sweep,
+    names,
+    draws,
+    images,
+    data,
+    data_dir,
+    target,
+    moments,
+    kl,
+    memory,
+    device,
+    seed,
+    out,
+    plot,
+    as_json,
+):
     """Bias and variance of gradient estimators against the exact gradient.
 
     Without CHECKPOINT the bundled 8x4 VAE is measured on bundled images. Several checkpoints (a training run's, say)
@@ -73,18 +110,29 @@ def bias(checkpoints, tf, tb, sweep, names, draws, images, data, data_dir, targe
     cross = (tf[0], tb[0]) if sweep == "cross" else None
     if sweep != "none":
         tf, tb = sorted({*SWEPT, *tf}), sorted({*SWEPT, *tb})
-    chosen = [estimators.parse(name) for name in names] or ["decoupled-st-gs"]
+    chosen = [estimators.parse(name) for name in names or ("decoupled-st-gs",)]
     loaded = [files.load_described(path) for path in checkpoints or [None]]
     observed = datasets.load(data, "test", data_dir).first(images)
     device = resolve_device(device)
     found = []
     for model, about in loaded:
         ds = gradlab.bias(
-            model, observed.floats(), tf=tf, tb=tb, cross=cross, estimator=chosen if len(chosen) > 1 else chosen[0],
-            draws=draws, target=target, seed=seed, moments=moments, kl=kl, device=device, memory=memory * 2**20,
+            model,
+            observed.floats(),
+            tf=tf,
+            tb=tb,
+            cross=cross,
+            estimator=chosen if len(chosen) > 1 else chosen[0],
+            draws=draws,
+            target=target,
+            seed=seed,
+            moments=moments,
+            kl=kl,
+            device=device,
+            memory=memory * 2**20,
             shown=True,
         )
-        ds.attrs |= about | {"data": f"{observed.name}, {observed.split} split, first {images}", "data_sha256": observed.sha256}
+        ds.attrs |= about | observed.described()
         found.append(ds)
     ds = found[0] if len(found) == 1 else results.join_checkpoints(found)
     gradlab.save_results(ds, out)

@@ -29,7 +29,9 @@ def list_(data_dir, as_json):
     rows = []
     for name in datasets.names():
         places = {split: str(path) if path else None for split, path in datasets.where(name, data_dir).items()}
-        credit = datasets.SOURCES[name].credit if name in datasets.SOURCES else "bundled: the first 1,000 MNIST test images"
+        credit = (
+            datasets.SOURCES[name].credit if name in datasets.SOURCES else "bundled: the first 1,000 MNIST test images"
+        )
         rows.append({"name": name, "files": places, "credit": credit})
     output.datasets(rows, as_json)
 

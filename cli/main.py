@@ -11,6 +11,7 @@ from gradlab import __version__
 from .bias import bias
 from .data import data
 from .estimators import estimators
+from .reproduce import reproduce
 from .results import plot, show
 from .train import train
 
@@ -29,7 +30,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for command in (bias, train, plot, show, estimators, data):
+for command in (bias, train, plot, show, estimators, data, reproduce):
     cli.add_command(command)
 
 

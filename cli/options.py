@@ -42,7 +42,9 @@ def _range(text: str) -> list[float]:
 device_option = click.option(
     "--device", default="auto", show_default=True, help="auto (a GPU where there is one), cpu, cuda, cuda:1, ..."
 )
-seed_option = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all noise.")
+seed_option = click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all noise."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
 data_dir_option = click.option(
     "--data-dir",

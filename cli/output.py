@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 POINT_DIMS = ("checkpoint", "estimator", "target", "tf", "tb")
-LINE = ("relative_bias_debiased", "relative_std", "cosine", "matched_bias")  # columns of a table of many points
+LINE = ("relative_bias_debiased", "relative_std", "cosine")  # columns of a table of many points
 WIDTH = 110  # where standard output is no terminal
 
 
@@ -32,7 +32,8 @@ def report(ds: Any, as_json: bool, written: Sequence[str]) -> None:
     if centre:
         console.print(_all_figures(ds, centre))
     if len(points) > len(centre):
-        console.print(_lines(ds, points))
+        for line in _sorted_lines(ds, points):
+            console.print(_lines(ds, line))
     for path in written:
         console.print(f"wrote {path}", highlight=False, soft_wrap=True)
 
@@ -76,6 +77,43 @@ def datasets(rows: list[dict[str, Any]], as_json: bool) -> None:
     _console().print(table)
 
 
+def analyses(there: dict[str, str], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"analyses": there}))
+        return
+    for name, text in there.items():
+        click.echo(f"{name}\n\n{text}")
+
+
+def verdicts(found: Sequence[Any], as_json: bool, written: Sequence[str]) -> None:
+    if as_json:
+        rows = [
+            {
+                "claim": v.claim,
+                "target": v.target,
+                "figure": v.figure,
+                "verdict": v.verdict,
+                "change": v.whole._asdict(),
+                "against": v.against,
+                "lowest_at": v.lowest_at,
+            }
+            for v in found
+        ]
+        click.echo(json.dumps({"verdicts": rows, "files": list(written)}))
+        return
+    console = _console()
+    for claim in dict.fromkeys(v.claim for v in found):
+        table = Table(box=box.SIMPLE_HEAD, title=claim, title_justify="left")
+        for column in ("figure", "target law", "change, first to last [95 %]", "verdict"):
+            table.add_column(column, no_wrap=column != "verdict")
+        for v in (v for v in found if v.claim == claim):
+            low, high = (_text(end) for end in v.whole[1:])
+            table.add_row(v.figure, v.target, f"{v.whole.value:+.4g} \\[{low}, {high}]", v.words)
+        console.print(table)
+    for path in written:
+        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+
+
 def training(model: Any, out: str, as_json: bool) -> None:
     about = model.provenance
     last = {name: values[-1] for name, values in about["history"].items()}
@@ -96,7 +134,7 @@ def _console() -> Console:
 
 
 def _points(ds: Any) -> Iterator[dict[str, Any]]:
-    """One dict per measured point: its coordinates and {figure: {value, low, high}}; pairs not measured are left out."""
+    """One dict per point: its coordinates and {figure: {value, low, high}}; pairs not measured are left out."""
     dims = [dim for dim in POINT_DIMS if dim in ds.dims]
     names = [n for n in ds.data_vars if set(ds[n].dims) == set(dims) and not n.endswith(("_low", "_high"))]
     columns = {n: ds[n].transpose(*dims).values for n in ds.data_vars if set(ds[n].dims) == set(dims)}
@@ -116,8 +154,20 @@ def _number(value: Any) -> float | None:
 
 def _centre(ds: Any, points: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The points to show in full: those of the one pair of temperatures that was asked for, at one checkpoint."""
-    wanted = [p for p in points if p["tf"] == ds.attrs.get("tf_fixed", p["tf"]) and p["tb"] == ds.attrs.get("tb_fixed", p["tb"])]
+    wanted = [
+        p
+        for p in points
+        if p["tf"] == ds.attrs.get("tf_fixed", p["tf"]) and p["tb"] == ds.attrs.get("tb_fixed", p["tb"])
+    ]
     return wanted if len(wanted) <= 2 else []
+
+
+def _sorted_lines(ds: Any, points: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """A cross as its two lines, anything else as it is."""
+    if "tf_fixed" not in ds.attrs:
+        return [points]
+    along_tf = [p for p in points if p["tb"] == ds.attrs["tb_fixed"]]
+    return [along_tf, [p for p in points if p["tf"] == ds.attrs["tf_fixed"]]]
 
 
 def _headline(ds: Any) -> str:
@@ -125,9 +175,10 @@ def _headline(ds: Any) -> str:
     laws = {"sampled": "softmax(l/tf)", "model": "softmax(l)", "both": "both softmax(l/tf) and softmax(l)"}
     size = f"{a['latents']} latents x {a['categories']} categories"
     return (
-        f"{a['checkpoint']}: {size}; {a['data']} ({a['examples']} examples); loss {a['loss']} in {a['unit']}\n"
-        f"{a['estimator']}: {int(a['draws']):,} draws; target law {a['target']}: {laws.get(str(a['target']), '')}\n"
-        f"norms over example, latent, category; intervals {a['intervals']}"
+        f"{a['checkpoint']}: {size}, {a['loss']} loss in {a['unit']}\n"
+        f"{a['data']} ({a['examples']} examples); {int(a['draws']):,} draws of {a['estimator']}\n"
+        f"target law {a['target']}: {laws.get(str(a['target']), '')}; norms over example, latent, category\n"
+        f"intervals: {a['intervals']}"
     ).replace("[", r"\[")
 
 
@@ -136,36 +187,34 @@ def _all_figures(ds: Any, points: list[dict[str, Any]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title=f"at tf = {first['tf']:g}, tb = {first['tb']:g}", title_justify="left")
     table.add_column("figure", no_wrap=True)
     for point in points:
-        table.add_column(" ".join(str(point[d]) for d in POINT_DIMS[:3] if d in point) or "value", justify="right")
-        table.add_column("95 % interval", justify="right")
-    table.add_column("unit")
-    table.add_column("", style="dim")
+        which = " ".join(str(point[d]) for d in POINT_DIMS[:3] if d in point)
+        table.add_column(f"{which or 'value'} [dim]\\[95 %][/dim]", no_wrap=True)
+    table.add_column("unit", no_wrap=True)
     for name in first["figures"]:
-        cells = [cell for point in points for cell in _value_and_interval(point["figures"][name])]
-        table.add_row(name, *cells, ds[name].attrs["units"], ds[name].attrs["long_name"])
+        cells = [_value_and_interval(point["figures"][name]) for point in points]
+        table.add_row(name, *cells, ds[name].attrs["units"])
     return table
 
 
 def _lines(ds: Any, points: list[dict[str, Any]]) -> Table:
+    """A line a point, in two columns of temperatures and some of figures."""
     dims = [dim for dim in POINT_DIMS if dim in points[0]]
     table = Table(box=box.SIMPLE_HEAD)
     for dim in dims:
-        table.add_column(dim, justify="right" if dim in ("tf", "tb") else "left", no_wrap=True)
+        table.add_column(dim, justify="right" if dim in ("tf", "tb") else "left", overflow="fold")
     names = [name for name in LINE if name in ds.data_vars]
     for name in names:
-        table.add_column(name, justify="right")
-        table.add_column("95 % interval", justify="right")
+        table.add_column(f"{name} [dim]\\[95 %][/dim]")
     for point in points:
         where = [f"{point[dim]:g}" if dim in ("tf", "tb") else str(point[dim]) for dim in dims]
-        cells = [cell for name in names for cell in _value_and_interval(point["figures"][name])]
-        table.add_row(*where, *cells)
+        table.add_row(*where, *(_value_and_interval(point["figures"][name]) for name in names))
     return table
 
 
-def _value_and_interval(figure: dict[str, float | None]) -> tuple[str, str]:
-    low, high = figure.get("low"), figure.get("high")
-    interval = f"{_text(low)} to {_text(high)}" if "low" in figure else "exact"
-    return _text(figure["value"]), interval
+def _value_and_interval(figure: dict[str, float | None]) -> str:
+    if "low" not in figure:
+        return f"{_text(figure['value'])} [dim]exact[/dim]"
+    return f"{_text(figure['value'])} [dim]\\[{_text(figure['low'])}, {_text(figure['high'])}][/dim]"
 
 
 def _text(value: float | None) -> str:

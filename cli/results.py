@@ -31,7 +31,9 @@ def show(results, as_json):
 
 @click.command()
 @click.argument("results", type=click.Path(dir_okay=False))
-@click.option("--kind", type=click.Choice(["auto", "trends", "heatmap", "comparison"]), default="auto", show_default=True)
+@click.option(
+    "--kind", type=click.Choice(["auto", "trends", "heatmap", "comparison"]), default="auto", show_default=True
+)
 @click.option("--variable", default="relative_bias_debiased", show_default=True, help="What a heatmap shows.")
 @click.option("--target", help="Draw this target law only.")
 @click.option("--out", type=click.Path(dir_okay=False), help="PNG, PDF or SVG.  [default: RESULTS.png]")

@@ -21,12 +21,28 @@ _HOME = {
     "save_results": "results",
     "open_results": "results",
 }
-_MODULES = ("datasets", "estimators", "latents", "likelihoods", "training")
+_MODULES = ("datasets", "estimators", "latents", "likelihoods", "plots", "training")
 
-__all__ = [*_HOME, *_MODULES]
+__all__ = [
+    "LatentModel",
+    "bias",
+    "bundled",
+    "datasets",
+    "decoupled_st_gumbel_softmax",
+    "estimators",
+    "exact_gradient",
+    "latents",
+    "likelihoods",
+    "load",
+    "open_results",
+    "plots",
+    "save",
+    "save_results",
+    "training",
+]
 
 if TYPE_CHECKING:
-    from . import datasets, estimators, latents, likelihoods, training
+    from . import datasets, estimators, latents, likelihoods, plots, training
     from .checkpoints import bundled, load, save
     from .estimators import decoupled_st_gumbel_softmax
     from .exact import exact_gradient

@@ -58,9 +58,7 @@ def load_described(path: str | Path | None) -> tuple[LatentModel, dict[str, Any]
         return load(there), {"checkpoint": f"{BUNDLED} (bundled)", "checkpoint_sha256": files.sha256(there)}
 
 
-def write(
-    path: str | Path, model: LatentModel, training: dict[str, Tensor], provenance: dict[str, Any]
-) -> None:
+def write(path: str | Path, model: LatentModel, training: dict[str, Tensor], provenance: dict[str, Any]) -> None:
     if model.architecture is None:
         raise ValueError(
             "model: not of a built-in architecture, so its configuration is unknown;"
@@ -105,9 +103,7 @@ def read(path: str | Path) -> tuple[LatentModel, dict[str, Tensor], dict[str, An
         raise errors.BadFile(f"{path}: not a whole safetensors file ({error})") from None
     for name, parameter in model.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
-            raise errors.BadFile(
-                f"{path}: tensor {name} holds values that are not finite (has training diverged?)"
-            )
+            raise errors.BadFile(f"{path}: tensor {name} holds values that are not finite (has training diverged?)")
     model.provenance = provenance
     return model.requires_grad_(), training, provenance
 
@@ -123,9 +119,7 @@ def _check_header_size(path: Path) -> None:
 def _empty_model(path: Path, about: dict[str, str]) -> LatentModel:
     """The model on the meta device: shapes to compare with the file, no memory."""
     if about.get("format") != FORMAT:
-        raise errors.BadFile(
-            f"{path}: no gradlab checkpoint (format {about.get('format')!r}, {FORMAT!r} is known)"
-        )
+        raise errors.BadFile(f"{path}: no gradlab checkpoint (format {about.get('format')!r}, {FORMAT!r} is known)")
     if len(about.get("config", "")) > MOST_CONFIG:
         raise errors.BadFile(f"{path}: its configuration has more than {MOST_CONFIG:,} characters")
     config = _json_object(path, about, "config")

@@ -79,6 +79,10 @@ class Images:
             raise ValueError(f"images: got {count}; the {self.split} split of {self.name} has {len(self)}")
         return Images(self.pixels[:count], self.name, self.split, self.sha256)
 
+    def described(self) -> dict[str, str]:
+        """Attributes that tell a result which images it was measured on."""
+        return {"data": f"{self.name}, {self.split} split, first {len(self)}", "data_sha256": self.sha256}
+
 
 def names() -> list[str]:
     return sorted([*SOURCES, SAMPLE])
@@ -158,9 +162,7 @@ def check(name: str | Path, folder: str | Path | None = None) -> list[Check]:
     return found
 
 
-def fetch(
-    name: str, folder: str | Path | None = None, mirror: str | None = None, shown: bool = False
-) -> list[Path]:
+def fetch(name: str, folder: str | Path | None = None, mirror: str | None = None, shown: bool = False) -> list[Path]:
     """Download what `load` would not find of a known data set, check it, and return the files of all splits.
 
     A download is checked before it takes its final name. `mirror` replaces the address of the data set's

@@ -104,4 +104,5 @@ def unit_of(likelihood: Likelihood) -> str:
 
 
 def name_of(likelihood: Likelihood) -> str:
-    return getattr(likelihood, "name", None) or getattr(likelihood, "__name__", type(likelihood).__name__)
+    named = getattr(likelihood, "name", None) or getattr(likelihood, "__name__", None)
+    return str(named or type(likelihood).__name__)

@@ -90,7 +90,9 @@ class LatentModel(nn.Module):
         Raises ValueError where the encoder's output does not fit the code space.
         """
         out = _apply(self.encoder, "encoder", x)
-        expected = " or ".join(str((len(x), *s)) for s in dict.fromkeys([(math.prod(self.code_shape),), self.code_shape]))
+        expected = " or ".join(
+            str((len(x), *s)) for s in dict.fromkeys([(math.prod(self.code_shape),), self.code_shape])
+        )
         if not isinstance(out, Tensor) or out.ndim < 2 or out.shape[0] != len(x):
             raise ValueError(f"encoder: got {_shape(out)} for {len(x)} examples; logits of shape {expected} would do")
         if math.prod(out.shape[1:]) != math.prod(self.code_shape) or (
@@ -199,9 +201,7 @@ def observations(model: LatentModel, x: Any) -> Tensor:
     if x.ndim < 2 or len(x) == 0:
         raise ValueError(f"x: got shape {tuple(x.shape)}; a batch of at least one example, (example, ...), is needed")
     if not x.is_floating_point():
-        raise ValueError(
-            f"x: got {x.dtype}; floating-point images are needed (grey values in [0, 1]: x.float() / 255)"
-        )
+        raise ValueError(f"x: got {x.dtype}; floating-point images are needed (grey values in [0, 1]: x.float() / 255)")
     errors.finite("x", x, "observations must be finite")
     if isinstance(model.likelihood, likelihoods.Canonical):
         model.likelihood.check(x)

@@ -37,11 +37,7 @@ CELLS_WRITTEN = 12  # cells a side up to which values are written
 
 
 def bias_trends(
-    ds: xr.Dataset,
-    tf: float | None = None,
-    tb: float | None = None,
-    target: str | None = None,
-    relative: bool = True,
+    ds: xr.Dataset, tf: float | None = None, tb: float | None = None, target: str | None = None, relative: bool = True
 ) -> Figure:
     """Figure 6 of the paper: bias (top) and standard deviation (bottom) of the estimates.
 
@@ -53,10 +49,10 @@ def bias_trends(
     Parameters
     ----------
     ds : what `gradlab.bias` returns, over a grid or a cross padded with NaN
-    tf, tb : the fixed temperatures, from the grid; by default, of the values with the most points, the nearest
-        to the attributes tf_fixed and tb_fixed of `ds` or else to the paper's 1.6 and 1.3
+    tf, tb : the fixed temperatures, from the grid; by default, of those with the most points, the nearest to
+        the attributes tf_fixed and tb_fixed of `ds`, or else to the paper's 1.6 and 1.3
     target : the target law to draw; by default all there are
-    relative : over the norm of the exact gradient, which for the target "sampled" changes with tf; or the norms
+    relative : over the norm of the exact gradient (which changes with tf for the target "sampled"), or not
 
     Raises ValueError for a Dataset of another analysis, a temperature or a target that is not in it.
     """
@@ -77,32 +73,28 @@ def bias_trends(
                 thin = data[raw] if name == bias else None
                 drawn[name].append(_trend(axes[row, column], one, along, data, name, thin, shift))
             _temperature_axis(axes[row, column], ds[along].values, at[along])
-        axes[0, column].set_title(f"at {other} = {at[other]:g}", fontsize=FONT)
+        axes[0, column].set_title(f"at {other} = {at[other]:.4g}", fontsize=FONT)
         axes[1, column].set_xlabel(_temperature(ds, along), fontsize=FONT)
     words = ("relative bias", "relative standard\ndeviation") if relative else ("bias", "standard deviation")
     for row, (name, what) in enumerate(zip((bias, std), words, strict=True)):
         axes[row, 0].set_ylabel(what + (" " if relative else "\n") + _units(ds[name]), fontsize=FONT)
         _value_axis(axes[row, 0], "y", np.hstack(drawn[name]))
-    noise = Line2D([], [], color="0.4", lw=0.8, ls="--", label="thin: sampling noise included")
+    noise = Line2D([], [], color="0.4", lw=0.8, ls="--", label="thin: noise included")
     _legend(figure, [*_keys(series), noise])
-    _caption(figure, ds, ds[bias], f"{words[0]}: {_long_name(ds[bias])}, clipped at 0")
+    about = f"{words[0]}: {_long_name(ds[bias])}, clipped at 0", "thin: sampling noise included"
+    _caption(figure, ds, ds[bias], *about)
     return figure
 
 
-def comparison(ds: xr.Dataset, target: str | None = None) -> Figure:
+def comparison(ds: xr.Dataset) -> Figure:
     """Relative bias (noise subtracted, clipped at 0) and relative standard deviation at one (tf, tb).
 
     One row per estimator and checkpoint, with the intervals of `ds`. Markers are filled for the target law
     "sampled" and hollow for "model".
 
-    Parameters
-    ----------
-    ds : what `gradlab.bias` returns for one tf and one tb
-    target : the target law to draw; by default all there are
-
-    Raises ValueError for a Dataset of another analysis, several points, or a target that is not in it.
+    Raises ValueError for a Dataset of another analysis or of several points.
     """
-    ds = _bias(_chosen(ds, target=target))
+    ds = _bias(_chosen(ds))
     if ds.sizes["tf"] * ds.sizes["tb"] > 1:
         sizes = f"{ds.sizes['tf']} tf and {ds.sizes['tb']} tb"
         raise ValueError(f"ds: got {sizes}; a comparison takes one point, ds.sel(tf=..., tb=...) would do")
@@ -145,8 +137,8 @@ def heatmap(ds: xr.Dataset, variable: str, target: str | None = None, estimator:
     variable : name of a variable over tf and tb
     target, estimator : draw this one only
 
-    Raises ValueError for an unknown name (with the near matches) and for a variable that lacks a temperature or
-    has dims besides those named above.
+    Raises ValueError for an unknown name (with the near matches) and for a variable that lacks a temperature
+    or has dims besides those named above.
     """
     ds = _chosen(ds, target=target, estimator=estimator)
     if variable not in ds.data_vars:
@@ -163,7 +155,8 @@ def heatmap(ds: xr.Dataset, variable: str, target: str | None = None, estimator:
     norm, cmap = _colours(shown.compressed())
     columns = min(len(panels), 2)
     rows = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=_heatmap_size(values, rows, columns), layout="constrained")
+    width, height = _heatmap_size(values, rows, columns)
+    figure = Figure(figsize=(width, height), layout="constrained")
     axes = [figure.add_subplot(rows, columns, k + 1) for k in range(len(panels))]
     for k, (ax, label, cells) in enumerate(zip(axes, panels, shown, strict=True)):
         image = ax.imshow(cells, norm=norm, cmap=cmap, origin="lower", aspect="auto")
@@ -173,8 +166,10 @@ def heatmap(ds: xr.Dataset, variable: str, target: str | None = None, estimator:
         _cell_axis(ax.xaxis, values, "tf", outer=k + columns >= len(panels))
         _cell_axis(ax.yaxis, values, "tb", outer=k % columns == 0)
     bar = figure.colorbar(image, ax=axes, aspect=25)
-    bar.set_label(textwrap.fill(f"{_long_name(values)} {_units(values)}", 44), fontsize=FONT)
+    label = f"{_long_name(values)} {_units(values)}"
+    bar.set_label(textwrap.fill(label, int(13 * (height - 1.2))), fontsize=FONT)
     bar.ax.tick_params(labelsize=SMALL)
+    bar.ax.yaxis.get_offset_text().set_fontsize(SMALL)
     if isinstance(norm, LogNorm):
         _log_ticks(bar.ax.yaxis, shown.compressed())
     diagonal = "outlined: tf = tb" if np.isin(values["tf"], values["tb"]).any() else ""
@@ -186,8 +181,8 @@ def heatmap(ds: xr.Dataset, variable: str, target: str | None = None, estimator:
 def auto(ds: xr.Dataset) -> Figure:
     """The figure that suits a Dataset.
 
-    `comparison` for one point, `heatmap` of the relative bias for a full grid of at least 4 x 4, `bias_trends`
-    for all else; for a gap analysis `heatmap` of the gap. Raises ValueError as these do.
+    `comparison` for one point, `heatmap` of the relative bias for a full grid of at least 4 x 4,
+    `bias_trends` for all else; for a gap analysis `heatmap` of the gap. Raises ValueError as these do.
     """
     ds = _chosen(ds)
     if "gap" in ds:
@@ -252,7 +247,7 @@ def _picks(data: Any, dims: Sequence[str]) -> Iterator[tuple[str, Any]]:
 
 
 def _chosen(ds: xr.Dataset, **names: str | None) -> xr.Dataset:
-    """`ds` with sorted dims tf and tb, what `names` asks for along other dims, and none of these of length 1."""
+    """`ds` with sorted dims tf and tb, of other dims what `names` asks for, and no other dim of length 1."""
     if not isinstance(ds, xr.Dataset):
         raise ValueError(f"ds: got {type(ds).__name__}; an xarray.Dataset, as gradlab.bias returns, would do")
     if absent := [d for d in ("tf", "tb") if d not in ds.coords]:
@@ -296,13 +291,7 @@ def _with_interval(data: xr.Dataset, name: str) -> np.ndarray:
 
 
 def _trend(
-    ax: Axes,
-    one: _Series,
-    along: str,
-    data: xr.Dataset,
-    name: str,
-    thin: xr.DataArray | None,
-    shift: float,
+    ax: Axes, one: _Series, along: str, data: xr.Dataset, name: str, thin: xr.DataArray | None, shift: float
 ) -> np.ndarray:
     """Draw one figure of one series with its interval; returns what was drawn."""
     drawn = _with_interval(data, name)
@@ -324,24 +313,32 @@ def _trend(
 
 def _temperature_axis(ax: Axes, grid: np.ndarray, fixed: float) -> None:
     ax.tick_params(labelsize=SMALL)
-    if len(grid) == 1:
-        ax.set_xticks(grid, [f"{grid[0]:g}"])
+    low, high = grid.min(), grid.max()
+    if low == high:
+        ax.set_xlim(0.5 * low, 1.5 * low)
+        ax.set_xticks([low], [f"{low:g}"])
         return
     ax.axvline(fixed, color="0.6", lw=0.6, zorder=0)
     if _serves_log(grid):
         ax.set_xscale("log")
+        ax.set_xlim(low / 1.2, high * 1.2)
         _log_ticks(ax.xaxis, grid)
+    else:
+        ax.set_xlim(low - 0.05 * (high - low), high + 0.05 * (high - low))
 
 
 def _value_axis(ax: Axes, which: str, drawn: np.ndarray) -> None:
     """A scale from 0, or logarithmic where that serves; `drawn` as `_with_interval` gives it."""
     ax.tick_params(labelsize=SMALL)
     ax.set_axisbelow(True)
-    if _serves_log(drawn[0]):
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    axis.get_offset_text().set_fontsize(SMALL)
+    finite = drawn[np.isfinite(drawn)]
+    if _serves_log(drawn[0]) and finite.min() > 0:
         ax.set(**{f"{which}scale": "log"})
-        _log_ticks(ax.xaxis if which == "x" else ax.yaxis, drawn[0])
+        _log_ticks(axis, finite)
     else:
-        most = drawn[np.isfinite(drawn)].max(initial=0)
+        most = finite.max(initial=0)
         ax.set(**{f"{which}lim": (0, 1.05 * most or 1)})
 
 
@@ -351,10 +348,11 @@ def _serves_log(values: np.ndarray) -> bool:
 
 
 def _log_ticks(axis: Axis, values: np.ndarray) -> None:
-    few = np.log10(values.max() / values.min()) < 3
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.set_minor_formatter(NullFormatter())
+    """Plain numbers at 1, 2 and 5 where there are few decades; powers of ten stay where there are many."""
+    if values.max() / values.min() < 1000:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def _colours(values: np.ndarray) -> tuple[Normalize, Colormap]:
@@ -374,7 +372,7 @@ def _heatmap_size(values: xr.DataArray, rows: int, columns: int) -> tuple[float,
 
 def _cell_axis(axis: Axis, values: xr.DataArray, name: str, outer: bool) -> None:
     known = values[name].values
-    step = math.ceil(len(known) / CELLS_WRITTEN)
+    step = math.ceil(len(known) / 10) if len(known) > CELLS_WRITTEN else 1
     digits = next((d for d in (3, 6) if len({f"{v:.{d}g}" for v in known}) == len(known)), 12)
     axis.set_ticks(range(0, len(known), step), [f"{v:.{digits}g}" if outer else "" for v in known[::step]])
     axis.set_tick_params(labelsize=SMALL, length=2)
@@ -384,12 +382,13 @@ def _cell_axis(axis: Axis, values: xr.DataArray, name: str, outer: bool) -> None
 
 def _write_cells(ax: Axes, cells: np.ma.MaskedArray, colours: np.ndarray, values: xr.DataArray) -> None:
     for (row, column), value in np.ndenumerate(cells.filled(np.nan)):
-        ink = "black" if colours[row, column, :3] @ (0.299, 0.587, 0.114) > 0.5 else "white"
+        light = np.isnan(value) or colours[row, column, :3] @ (0.299, 0.587, 0.114) > 0.5
+        ink = "black" if light else "white"
         if np.isclose(values["tb"][row], values["tf"][column]):
             ax.add_patch(Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, ec=ink, lw=0.7))
         if max(cells.shape) <= CELLS_WRITTEN and np.isfinite(value):
             digits = 3 if 0.1 <= abs(value) < 1000 else 2
-            text = f"{value:.{digits}g}".replace("e-0", "e-").replace("e+0", "e")
+            text = f"{value:.{digits}g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
             ax.text(column, row, text, ha="center", va="center", fontsize=6.5, color=ink)
 
 
@@ -420,7 +419,7 @@ def _keys(series: Sequence[_Series]) -> list[Line2D]:
 
 def _legend(figure: Figure, keys: list[Line2D]) -> None:
     widest = max(len(str(key.get_label())) for key in keys)
-    columns = max(1, min(len(keys), 100 // (widest + 7)))
+    columns = max(1, min(len(keys), 96 // (widest + 9)))
     figure.legend(handles=keys, loc="outside upper center", ncols=columns, fontsize=SMALL, frameon=False)
 
 

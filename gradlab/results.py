@@ -55,7 +55,9 @@ def join_checkpoints(found: list[xr.Dataset]) -> xr.Dataset:
             {"long_name": "sha256 of the checkpoint file", "units": "1"},
         ),
     )
-    return joined.assign_attrs(found[0].attrs | {"checkpoint": f"{len(names)} checkpoints", "checkpoint_sha256": "of each: see coordinate"})
+    return joined.assign_attrs(
+        found[0].attrs | {"checkpoint": f"{len(names)} checkpoints", "checkpoint_sha256": "of each: see coordinate"}
+    )
 
 
 def save_results(ds: xr.Dataset, path: str | Path) -> None:

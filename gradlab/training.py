@@ -95,9 +95,7 @@ def backward(
 
 
 @torch.no_grad()
-def evaluate(
-    model: LatentModel, images: Images, tf: float, seed: int, batch: int = 1000
-) -> tuple[float, float]:
+def evaluate(model: LatentModel, images: Images, tf: float, seed: int, batch: int = 1000) -> tuple[float, float]:
     """Mean loss at one code per image from softmax(l/tf), and mean KL. The noise depends on `seed` alone."""
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(derived_seed(seed, "validation"))

@@ -31,7 +31,10 @@ def exact_gradient(model: LatentModel, x: Tensor, tf: float, target: str) -> Ten
 
 
 def straight_through_draws(
-    model: LatentModel, x: Tensor, hard: Callable[[Tensor, Tensor], Tensor], soft: Callable[[Tensor, Tensor], Tensor],
+    model: LatentModel,
+    x: Tensor,
+    hard: Callable[[Tensor, Tensor], Tensor],
+    soft: Callable[[Tensor, Tensor], Tensor],
     noise: Tensor,
 ) -> Tensor:
     """Estimates (draw, example, latent, category), one autograd pass per draw, of z = hard(l, g) with soft's gradient."""

@@ -92,7 +92,11 @@ def test_permuting_latents_permutes_the_estimate(name, kind):
     loss, derivative = quadratic(points)
     plain = estimator.estimate(kind, logits, noise, points, loss, derivative)
     moved = estimator.estimate(
-        kind, permuted(logits), permuted(noise), estimator.points(kind, permuted(logits), permuted(noise)), loss,
+        kind,
+        permuted(logits),
+        permuted(noise),
+        estimator.points(kind, permuted(logits), permuted(noise)),
+        loss,
         permuted(derivative),
     )
     assert torch.equal(moved, permuted(plain))
@@ -222,7 +226,12 @@ def test_st_gs_against_autograd(convention):
         problem.model, problem.x, lambda l, g: oracles.one_hot_argmax(l / tf + g),
         lambda l, g: torch.softmax(l / tb + g if convention == "paper" else (l + g) / tb, -1), noise[0],
     )  # fmt: skip
-    assert oracles.relative_error(estimates(problem, estimators.get("st-gs", tf=tf, tb=tb, convention=convention), noise), wanted) < 1e-12
+    assert (
+        oracles.relative_error(
+            estimates(problem, estimators.get("st-gs", tf=tf, tb=tb, convention=convention), noise), wanted
+        )
+        < 1e-12
+    )
 
 
 def test_gumbel_softmax_against_autograd():

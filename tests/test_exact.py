@@ -30,7 +30,9 @@ def test_agrees_with_brute_force(name, tf, target):
 def test_blocks_do_not_change_the_result(name, memory):
     problem = problems.make(name)
     whole = gradlab.exact_gradient(problem.model, problem.x, tf=1.6)
-    assert oracles.relative_error(gradlab.exact_gradient(problem.model, problem.x, tf=1.6, memory=memory), whole) < 1e-12
+    assert (
+        oracles.relative_error(gradlab.exact_gradient(problem.model, problem.x, tf=1.6, memory=memory), whole) < 1e-12
+    )
 
 
 def test_small_memory_does_stream():
@@ -149,7 +151,9 @@ def test_losses_that_are_not_finite_are_named_with_the_first_index():
         loss = problems.heavy_tailed(parameters, x)
         return torch.where(x.flatten(1)[:, 0] == problem.x[3].flatten()[0], torch.nan, loss)
 
-    model = gradlab.LatentModel(problem.model.encoder, problem.model.decoder, latents=5, categories=3, likelihood=broken)
+    model = gradlab.LatentModel(
+        problem.model.encoder, problem.model.decoder, latents=5, categories=3, likelihood=broken
+    )
     with pytest.raises(ValueError, match=re.escape("losses: nan at example 3, configuration (0, 0, 0, 0, 0)")):
         gradlab.exact_gradient(model, problem.x)
 
@@ -158,7 +162,10 @@ def test_losses_that_are_not_finite_are_named_with_the_first_index():
 def test_a_million_configurations():
     """4^10 against the same expectation by another route: each latent's c from draws of nothing, all from one table."""
     torch.manual_seed(0)
-    encoder, decoder = nn.Linear(6, 40).double(), nn.Sequential(nn.Flatten(), nn.Linear(40, 8), nn.Tanh(), nn.Linear(8, 6))
+    encoder, decoder = (
+        nn.Linear(6, 40).double(),
+        nn.Sequential(nn.Flatten(), nn.Linear(40, 8), nn.Tanh(), nn.Linear(8, 6)),
+    )
     model = gradlab.LatentModel(encoder, decoder.double(), latents=10, categories=4)
     x = torch.rand(2, 6, dtype=torch.float64)
     found = gradlab.exact_gradient(model, x, tf=1.3)

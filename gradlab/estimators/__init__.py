@@ -5,4 +5,14 @@ from .base import Estimator, Relaxation
 from .layers import decoupled_st_gumbel_softmax
 from .registry import describe, find, get, names, parse, register
 
-__all__ = ["Estimator", "Relaxation", "decoupled_st_gumbel_softmax", "describe", "find", "get", "names", "parse", "register"]
+__all__ = [
+    "Estimator",
+    "Relaxation",
+    "decoupled_st_gumbel_softmax",
+    "describe",
+    "find",
+    "get",
+    "names",
+    "parse",
+    "register",
+]

@@ -93,7 +93,7 @@ class Estimator(ABC):
 
     @property
     def label(self) -> str:
-        """Name and parameters other than the temperatures, where they are not the defaults: `st-gs(convention=jang)`."""
+        """Name, and parameters that are neither temperatures nor defaults: `st-gs(convention=jang)`."""
         own = [
             f"{f.name}={getattr(self, f.name)}"
             for f in dataclasses.fields(self)

@@ -56,7 +56,9 @@ class STGS(Relaxation):
     convention: str = "paper"
 
     name: ClassVar[str] = "st-gs"
-    formula = "(1/tb) J(q) v(z), z = onehot(argmax(l/tf + g)), q = softmax(l/tb + g) [paper] or softmax((l + g)/tb) [jang]"
+    formula = (
+        "(1/tb) J(q) v(z), z = onehot(argmax(l/tf + g)), q = softmax(l/tb + g) [paper] or softmax((l + g)/tb) [jang]"
+    )
     reference = "Jang, Gu, Poole 2017; Maddison, Mnih, Teh 2017"
 
     def __post_init__(self):

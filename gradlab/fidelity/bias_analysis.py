@@ -84,8 +84,8 @@ def bias(
     seed = errors.whole_number("seed", seed, 0)
     errors.choice("moments", moments, ("monte-carlo",))
     targets = TARGETS if target == "both" else (errors.choice("target", target, (*TARGETS, "both")),)
-    listed = isinstance(estimator, Sequence) and not isinstance(estimator, str)
-    chosen = [_resolve(e, model) for e in (estimator if listed else [estimator])]  # type: ignore[union-attr,list-item]
+    listed = not isinstance(estimator, str | Estimator) and isinstance(estimator, Sequence)
+    chosen = [_resolve(e, model) for e in (list(estimator) if listed else [estimator])]  # type: ignore[arg-type]
     labels = [e.label for e in chosen]
     if not chosen or len(set(labels)) < len(labels):
         raise ValueError(f"estimator: got {labels}; give at least one, each of them once")
@@ -138,7 +138,9 @@ def bias(
     )
     if cross is not None:
         about |= {"tf_fixed": float(cross[0]), "tb_fixed": float(cross[1])}
-    return points.dataset(exact, labels if listed else None, target == "both", likelihoods.unit_of(model.likelihood), about)
+    return points.dataset(
+        exact, labels if listed else None, target == "both", likelihoods.unit_of(model.likelihood), about
+    )
 
 
 def _resolve(given: str | Estimator, model: LatentModel) -> Estimator:
@@ -147,7 +149,9 @@ def _resolve(given: str | Estimator, model: LatentModel) -> Estimator:
     if not isinstance(given, Estimator):
         raise ValueError(f"estimator: got {given!r}; a name of gradlab.estimators.names(), or an Estimator, would do")
     if model.kind.name not in given.kinds:
-        raise ValueError(f"estimator: {given.name} is for {' and '.join(given.kinds)} latents, the model's are {model.kind.name}")
+        raise ValueError(
+            f"estimator: {given.name} is for {' and '.join(given.kinds)} latents, the model's are {model.kind.name}"
+        )
     return given
 
 
@@ -158,7 +162,9 @@ def _own_parameters(estimator: Estimator) -> dict[str, Any]:
 class _Points:
     """Arrays over (estimator, target, tf, tb), filled point by point."""
 
-    def __init__(self, chosen: int, targets: Sequence[str], tfs: list[float], tbs: list[float], shape: Sequence[int], draws: int):
+    def __init__(
+        self, chosen: int, targets: Sequence[str], tfs: list[float], tbs: list[float], shape: Sequence[int], draws: int
+    ):
         self.targets, self.tfs, self.tbs = targets, tfs, tbs
         self.batches = len(batch_bounds(draws)) - 1
         grid = (chosen, len(targets), len(tfs), len(tbs))
@@ -204,15 +210,18 @@ class _Points:
         norm_unit = {True: "1", False: f"{unit} per logit"}
         variables: dict[str, Any] = {
             "exact_gradient": (
-                ("target", "tf", *coordinates), exact,
+                ("target", "tf", *coordinates),
+                exact,
                 {"long_name": "exact gradient of the expected loss, by enumeration", "units": norm_unit[False]},
             ),
             "mean_gradient": (
-                ("estimator", "tf", "tb", *coordinates), self.mean,
+                ("estimator", "tf", "tb", *coordinates),
+                self.mean,
                 {"long_name": "mean of the estimates over draws", "units": norm_unit[False]},
             ),
             "std_gradient": (
-                ("estimator", "tf", "tb", *coordinates), self.std,
+                ("estimator", "tf", "tb", *coordinates),
+                self.std,
                 {"long_name": "standard deviation of the estimates over draws (N - 1)", "units": norm_unit[False]},
             ),
             "exact_norm": (
@@ -233,11 +242,13 @@ class _Points:
             words = f"quantiles over {over} of |mean estimate - exact gradient| / |exact gradient|"
             variables |= _with_interval(name, (*grid, "quantile"), values, {"long_name": words, "units": "1"})
         variables["relative_bias_per_example"] = (
-            (*grid, "example"), self.per_example,
+            (*grid, "example"),
+            self.per_example,
             {"long_name": "|mean estimate - exact gradient| / |exact gradient| of each example", "units": "1"},
         )
         variables["replicates"] = (
-            ("figure", "batch", *grid), self.replicates,
+            ("figure", "batch", *grid),
+            self.replicates,
             {"long_name": "each figure without each batch of draws in turn", "units": "as the figure"},
         )
         ds = xr.Dataset(
@@ -251,9 +262,7 @@ class _Points:
                 "figure": ("figure", list(metrics.FIGURES), {"long_name": "figure", "units": "1"}),
                 **{
                     name: (name, np.arange(size), {"long_name": name, "units": "1"})
-                    for name, size in zip(
-                        (*coordinates, "batch"), (*exact.shape[2:], self.batches), strict=True
-                    )
+                    for name, size in zip((*coordinates, "batch"), (*exact.shape[2:], self.batches), strict=True)
                 },
             },
             attrs=about,

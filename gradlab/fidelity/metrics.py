@@ -28,7 +28,11 @@ FIGURES: dict[str, tuple[str, float, float]] = {
     "relative_bias_debiased": ("bias_norm_debiased over exact_norm", -np.inf, np.inf),
     "relative_std": ("std_norm over exact_norm", 0, np.inf),
     "cosine": ("cosine between mean estimate and exact gradient", -1, 1),
-    "matched_bias": ("smallest norm of a * mean estimate - exact gradient over exact_norm", 0, 1),
+    "matched_bias": (
+        "smallest norm of a * mean estimate - exact gradient over exact_norm, sampling noise included",
+        0,
+        1,
+    ),
     "matched_scale": ("the scale a at which matched_bias is reached", -np.inf, np.inf),
 }
 

@@ -18,7 +18,7 @@ NAMES = ("point", "exact", "cross", "grid", "space", "step", "help")
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(NAMES)}; all if none is given")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all if none is given")
     parser.add_argument("--here", choices=["machine", *NAMES], help=argparse.SUPPRESS)
     given = parser.parse_args()
     unknown = [name for name in given.names if name not in NAMES]
@@ -45,7 +45,8 @@ def here(name: str):
 
     torch.manual_seed(0)
     if name == "machine":
-        rates = [f"{measure.matrix_product_rate(t) / 1e9:.0f} GFLOP/s {t}" for t in (torch.float32, torch.float64)]
+        both = (torch.float32, torch.float64)
+        rates = [f"{measure.matrix_product_rate(t) / 1e9:.0f} GFLOP/s {t}" for t in both]
         return (
             f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__};"
             f" matrix product 2000^3: {', '.join(rates).replace('torch.', '')}"
@@ -59,7 +60,10 @@ def console_help() -> table.Row:
     times = [[_seconds([script, "--help"]), _seconds([sys.executable, "-c", "pass"])] for _ in range(5)]
     fast, bare = (statistics.median(column) for column in zip(*times, strict=True))
     return table.Row(
-        name="gradlab --help", gradlab=fast, straightforward=bare, remarks="median of 5; against `python -c pass`"
+        name="gradlab --help",
+        gradlab=fast,
+        straightforward=bare,
+        remarks="median of 5; against `python -c pass`",
     )
 
 
@@ -70,9 +74,8 @@ def _seconds(command: list) -> float:
 
 
 def _process(name: str):
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks", "--here", name], check=True, stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-m", "tests.benchmarks", "--here", name]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -17,8 +16,10 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def median_seconds(call: Callable[[], object], times: int) -> float:
-    return statistics.median(seconds(call) for _ in range(times))
+def best_in_turn(times: int, *calls: Callable[[], object]) -> list[float]:
+    """Least seconds of each call, all called in turn, so that other load of the machine meets them alike."""
+    found = [[seconds(call) for call in calls] for _ in range(times)]
+    return [min(column) for column in zip(*found, strict=True)]
 
 
 def peak_memory() -> int:

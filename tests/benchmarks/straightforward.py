@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -17,8 +18,7 @@ CONFIGURATIONS = 4096  # decoded at once
 def exact_gradient(model: LatentModel, x: Tensor, tf: float) -> Tensor:
     """Target "sampled". `model` and `x` are float64; every image decodes every configuration."""
     with torch.no_grad():
-        logits = model.to(torch.float32).logits(x.float()).double()  # as measured: rounded to the encoder's precision
-        model.to(torch.float64)
+        logits = copy.deepcopy(model).float().logits(x.float()).double()  # the encoder as measured, in float32
     gradients = []
     for image, l in zip(x, logits, strict=True):
         leaf = l.clone().requires_grad_()
@@ -36,7 +36,12 @@ def exact_gradient(model: LatentModel, x: Tensor, tf: float) -> Tensor:
 
 
 def estimates(
-    model: LatentModel, x: Tensor, tf: float, tb: float, draws: int, noise_of: Callable[[int, int], Tensor] | None = None
+    model: LatentModel,
+    x: Tensor,
+    tf: float,
+    tb: float,
+    draws: int,
+    noise_of: Callable[[int, int], Tensor] | None = None,
 ) -> Tensor:
     """Decoupled ST-GS, one autograd pass per chunk of draws: (draw, example, latent, category).
 
@@ -62,9 +67,14 @@ def straight_through(logits: Tensor, g: Tensor, tf: float, tb: float) -> Tensor:
 
 
 def training_step(
-    model: LatentModel, optimizer: torch.optim.Optimizer, x: Tensor, tf: float, tb: float, g: Tensor | None = None
+    model: LatentModel,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    tf: float,
+    tb: float,
+    g: Tensor | None = None,
 ) -> None:
-    """Bernoulli nats + KL(softmax(l) || uniform), mean over the batch; the noise is drawn in place if `g` is None."""
+    """Bernoulli nats + KL(softmax(l) || uniform), mean over the batch; noise drawn in place if `g` is None."""
     logits = model.encoder(x).reshape(len(x), *model.code_shape)
     g = -torch.empty_like(logits).exponential_().log() if g is None else g
     o = model.decoder(straight_through(logits, g, tf, tb))

@@ -9,7 +9,7 @@ COLUMNS = ("row", "gradlab", "straightforward", "ratio", "difference", "peak", "
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Seconds of gradlab and of the straightforward version, how far apart their results are, and peak memory.
+    """Seconds of gradlab and of the straightforward version, how far apart they are, and peak memory.
 
     `peak` is the process's peak memory in bytes, torch included, after gradlab's part and before the
     straightforward version's; `difference` is ||fast - straightforward|| / ||straightforward||.
@@ -41,8 +41,8 @@ def seconds(t: float) -> str:
 def lines(rows: list[Row]) -> list[str]:
     cells = [COLUMNS, *(row.cells() for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(COLUMNS))]
-    padded = [
-        [c.rjust(w) if 0 < i < len(widths) - 1 else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+    text = {0, len(COLUMNS) - 1}
+    return [
+        "  ".join(row[i].ljust(w) if i in text else row[i].rjust(w) for i, w in enumerate(widths)).rstrip()
         for row in cells
     ]
-    return ["  ".join(row).rstrip() for row in padded]

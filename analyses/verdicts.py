@@ -1,0 +1,64 @@
+"""Verdicts on claims of the form "FIGURE falls (or rises) as TEMPERATURE rises"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import xarray as xr
+
+from gradlab.fidelity.changes import Change, change
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of a claim, for one figure and target law.
+
+    supported: the whole change has the claimed sign and no step between neighbours is resolved against it.
+    contradicted: the whole change, or at least one step, is resolved against it. undetermined: neither.
+    """
+
+    claim: str
+    target: str
+    figure: str
+    verdict: str
+    whole: Change  # 95 % interval
+    against: list[tuple[float, float]]  # steps resolved against the claim, all steps together at 95 %
+    lowest_at: float
+
+    @property
+    def words(self) -> str:
+        if not self.against:
+            return self.verdict
+        joined = [list(self.against[0])]
+        for start, end in self.against[1:]:
+            if start == joined[-1][1]:
+                joined[-1][1] = end
+            else:
+                joined.append([start, end])
+        return f"{self.verdict}: goes the other way from " + ", ".join(f"{a:g} to {b:g}" for a, b in joined)
+
+
+def trend(
+    ds: xr.Dataset, claim: str, figure: str, along: str, fixed: Mapping[str, object], falls: bool, target: str
+) -> Verdict:
+    """Judge one claim on the points of `ds` along a temperature, the others fixed."""
+    values = ds[figure].sel(fixed).squeeze(drop=True)
+    temperatures = values[along].values[np.isfinite(values.values)]
+    sign = -1 if falls else 1
+    steps = list(pairwise(temperatures))
+    level = 1 - 0.05 / len(steps)  # Bonferroni
+
+    def between(start: float, end: float, level: float) -> Change:
+        return change(ds, figure, {**fixed, along: start}, {**fixed, along: end}, level)
+
+    whole = between(temperatures[0], temperatures[-1], 0.95)
+    against = [(float(a), float(b)) for a, b in steps if between(a, b, level).sign == -sign]
+    if against or whole.sign == -sign:
+        verdict = "contradicted"
+    else:
+        verdict = "supported" if whole.sign == sign else "undetermined"
+    lowest_at = float(values[along].values[np.nanargmin(values.values)])
+    return Verdict(claim, target, figure, verdict, whole, against, lowest_at)

@@ -1,0 +1,53 @@
+"""How a figure changes from one point to another, with an interval that uses their common noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+from scipy import stats
+
+from .. import errors
+from ..sampling import batch_bounds
+from . import metrics
+
+
+class Change(NamedTuple):
+    """value = figure at the end minus figure at the start, with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the interval excludes 0, else 0: not resolved."""
+        return int(self.low > 0) - int(self.high < 0)
+
+
+def change(
+    ds: xr.Dataset, figure: str, start: Mapping[str, object], end: Mapping[str, object], level: float = metrics.LEVEL
+) -> Change:
+    """Change of `figure` of a `gradlab.bias` Dataset between the points `start` and `end`, as for `ds.sel`.
+
+    Both points saw the same noise, so the jackknife of the difference is sharper than that of either end.
+    Raises ValueError for an unknown figure or points that leave a dim open.
+    """
+    errors.choice("figure", figure, [str(name) for name in ds.figure.values])
+    replicates = ds.replicates.sel(figure=figure)
+    differences = []
+    for values in (ds[figure], replicates):
+        ends = [values.sel(point).squeeze(drop=True) for point in (start, end)]
+        differences.append(np.atleast_1d(ends[1].values - ends[0].values))
+    if differences[0].size != 1:
+        raise ValueError(
+            f"start, end: {dict(start)} to {dict(end)} leaves {differences[0].size} points open; fix each dim"
+        )
+    bounds = np.asarray(batch_bounds(int(ds.attrs["draws"])))
+    draws = np.concatenate([bounds[-1:], bounds[-1] - np.diff(bounds)]).astype(float)
+    error = float(metrics.jackknife_error(np.concatenate(differences), draws))
+    width = error * float(stats.t.ppf(0.5 + level / 2, len(bounds) - 2))
+    value = float(differences[0][0])
+    return Change(value, value - width, value + width)
