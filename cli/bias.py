@@ -8,6 +8,7 @@ import click
 
 from .options import (
     TemperatureSpec,
+    check_writable,
     data_dir_option,
     device_option,
     json_option,
@@ -41,7 +42,7 @@ SWEPT = [0.3, 0.6, 0.9, 1.2, 1.5, 1.8, 2.1, 2.4, 2.7, 3.0]  # the paper's range
     metavar="NAME",
     help="Repeat to compare, e.g. st-gs or st-gs:convention=jang.  [default: decoupled-st-gs]",
 )
-@click.option("--draws", type=click.IntRange(min=2), default=1024, show_default=True)
+@click.option("--draws", type=click.IntRange(min=2), default=1024, show_default=True, help="Estimates per point.")
 @click.option(
     "--images", type=click.IntRange(min=1), default=100, show_default=True, help="The first so many of the test split."
 )
@@ -56,14 +57,22 @@ SWEPT = [0.3, 0.6, 0.9, 1.2, 1.5, 1.8, 2.1, 2.4, 2.7, 3.0]  # the paper's range
     show_default=True,
     help="Law whose expected loss the exact gradient differentiates: softmax(l/tf), or softmax(l).",
 )
-@click.option("--moments", type=click.Choice(["monte-carlo"]), default="monte-carlo", show_default=True)
+@click.option(
+    "--moments",
+    type=click.Choice(["monte-carlo"]),
+    default="monte-carlo",
+    show_default=True,
+    help="How mean and variance of the estimates are found: monte-carlo, from draws.",
+)
 @click.option("--kl", is_flag=True, help="Add the KL term's gradient to both sides.")
 @click.option(
     "--memory", type=click.IntRange(min=1), default=256, show_default=True, help="Working memory in MiB, about."
 )
 @device_option
 @seed_option
-@click.option("--out", type=click.Path(dir_okay=False), default="bias.h5", show_default=True)
+@click.option(
+    "--out", type=click.Path(dir_okay=False), default="bias.h5", show_default=True, help="Results file, in HDF5."
+)
 @click.option("--plot/--no-plot", default=True, help="Also draw OUT.png.  [default: plot]")
 @json_option
 def bias(
@@ -103,6 +112,8 @@ def bias(
 
     from . import output
 
+    if plot and Path(out).suffix == ".png":
+        raise click.UsageError(f"--out: {out!r} is the results file, and the figure would overwrite it; end it in .h5")
     one_point = len(tf) == len(tb) == 1
     sweep = sweep or ("cross" if one_point else "none")
     if sweep == "cross" and not one_point:
@@ -112,8 +123,10 @@ def bias(
         tf, tb = sorted({*SWEPT, *tf}), sorted({*SWEPT, *tb})
     chosen = [estimators.parse(name) for name in names or ("decoupled-st-gs",)]
     loaded = [files.load_described(path) for path in checkpoints or [None]]
+    _check_alike(loaded)
     observed = datasets.load(data, "test", data_dir).first(images)
     device = resolve_device(device)
+    check_writable(out)
     found = []
     for model, about in loaded:
         ds = gradlab.bias(
@@ -143,3 +156,14 @@ def bias(
         written.append(str(Path(out).with_suffix(".png")))
         plots.save(plots.auto(ds), written[1])
     output.report(ds, as_json, written)
+
+
+def _check_alike(loaded):
+    """ValueError, before anything is measured, unless all checkpoints fit into one file."""
+    (first, about), *others = loaded
+    for model, of_model in others:
+        if model.code_shape != first.code_shape:
+            raise ValueError(
+                f"checkpoint: {of_model['checkpoint']} has latents of shape {model.code_shape}, {about['checkpoint']}"
+                f" {first.code_shape}; measure models of different size into different files"
+            )

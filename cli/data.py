@@ -9,7 +9,12 @@ from .options import data_dir_option, json_option
 
 @click.group()
 def data() -> None:
-    """List, download and check image data sets."""
+    """List, download and check image data sets.
+
+    \b
+    Example:
+      gradlab data list
+    """
 
 
 @data.command("list")

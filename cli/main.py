@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any, NoReturn
 
 import click
 
@@ -16,12 +17,22 @@ from .results import plot, show
 from .train import train
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+EXPECTED = (ValueError, OSError, FloatingPointError, MemoryError)  # their messages speak for themselves
+NO_COMMAND: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())  # since click 8.2
 
 
-@click.group(context_settings=CONTEXT)
+class _Commands(click.Group):
+    def invoke(self, ctx):
+        """Ends on Ctrl-C here: click would put an empty line on standard error first."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            _end(str(interrupt) or "interrupted", 130)
+
+
+@click.group(context_settings=CONTEXT, cls=_Commands)
 @click.version_option(__version__, prog_name="gradlab")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def cli(debug: bool) -> None:
+def cli() -> None:
     """How faithful are the gradients of discrete-latent models?
 
     \b
@@ -34,26 +45,39 @@ for command in (bias, train, plot, show, estimators, data, reproduce):
     cli.add_command(command)
 
 
+def _accept_debug(command: click.Command) -> None:
+    """Adds --debug to a command and all below it; `main` looks for it among the arguments."""
+    debug = click.Option(["--debug"], is_flag=True, expose_value=False, help="Show the traceback of an error.")
+    command.params.append(debug)
+    for below in getattr(command, "commands", {}).values():
+        _accept_debug(below)
+
+
+_accept_debug(cli)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         cli.main(arguments, prog_name="gradlab", standalone_mode=False)
-    except click.exceptions.Abort as abort:
-        _end("interrupted", 130, abort.__cause__)
-    except KeyboardInterrupt as interrupt:
-        _end(str(interrupt) or "interrupted", 130)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        _end("interrupted", 130)
+    except NO_COMMAND as error:
+        click.echo(error.ctx.get_help(), err=True)
+        sys.exit(2)
     except click.ClickException as error:
         where = f" (see {error.ctx.command_path} --help)" if isinstance(error, click.UsageError) and error.ctx else ""
         _end(error.format_message() + where, error.exit_code)
-    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
+    except Exception as error:
         if "--debug" in arguments:
             raise
-        _end(str(error) or type(error).__name__, 1)
+        unforeseen = "" if isinstance(error, EXPECTED) else f"unforeseen {type(error).__name__} (--debug shows where): "
+        _end(f"{unforeseen}{error}" if str(error) else type(error).__name__, 1)
 
 
-def _end(message: str, code: int, cause: BaseException | None = None) -> None:
-    if cause is not None and str(cause):
-        message = str(cause)
-    click.echo(f"gradlab: {message}", err=True)
+def _end(message: str, code: int) -> NoReturn:
+    """Exits with one line on standard error."""
+    one_line = "; ".join(line.strip() for line in message.splitlines() if line.strip())
+    click.echo(f"gradlab: {one_line}", err=True)
     sys.exit(code)

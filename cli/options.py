@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 
 import click
 
 MOST_TEMPERATURES = 1000
+MOST_SEED = 2**63 - 1  # what a results file can hold
 
 
 class TemperatureSpec(click.ParamType):
@@ -43,7 +46,7 @@ device_option = click.option(
     "--device", default="auto", show_default=True, help="auto (a GPU where there is one), cpu, cuda, cuda:1, ..."
 )
 seed_option = click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all noise."
+    "--seed", type=click.IntRange(0, MOST_SEED), default=0, show_default=True, help="Seed of all noise."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
 data_dir_option = click.option(
@@ -60,8 +63,20 @@ def resolve_device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=name)
+        torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device: {name!r} cannot be used here ({reason}); 'auto' or 'cpu' would do") from None
     return name
+
+
+def check_writable(out: str) -> None:
+    """OSError, before anything is computed, where --out cannot be written; makes its folder."""
+    from gradlab import files
+
+    try:
+        folder = files.writable(out).parent
+    except OSError as error:
+        raise OSError(f"--out: {out!r} cannot be written ({error.strerror or error})") from None
+    if not os.access(folder, os.W_OK):
+        raise OSError(f"--out: {out!r} cannot be written (no permission to write in {Path(folder).resolve()})")

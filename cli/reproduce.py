@@ -43,14 +43,15 @@ def reproduce(name, checkpoint, images, data, data_dir, draws, device, out, as_j
         return
     from gradlab import checkpoints, datasets, plots, results
 
-    from .options import resolve_device
+    from .options import check_writable, resolve_device
 
     analysis = importlib.import_module(f"..analyses.{ANALYSES[name]}", __package__)
     model, about = checkpoints.load_described(checkpoint)
     observed = datasets.load(data, "test", data_dir).first(images)
+    paths = [Path(out) / f"{name}.h5", Path(out) / f"{name}.png"]
+    check_writable(str(paths[0]))
     ds = analysis.measure(model.to(resolve_device(device)), observed.floats(), draws=draws, shown=True)
     ds.attrs |= about | observed.described()
-    paths = [Path(out) / f"{name}.h5", Path(out) / f"{name}.png"]
     results.save_results(ds, paths[0])
     plots.save(analysis.draw(ds), paths[1])
     output.verdicts(analysis.judge(ds), as_json, [str(path) for path in paths])

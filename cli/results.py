@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import json_option
+from .options import check_writable, json_option
 
 
 @click.command()
@@ -32,7 +32,11 @@ def show(results, as_json):
 @click.command()
 @click.argument("results", type=click.Path(dir_okay=False))
 @click.option(
-    "--kind", type=click.Choice(["auto", "trends", "heatmap", "comparison"]), default="auto", show_default=True
+    "--kind",
+    type=click.Choice(["auto", "trends", "heatmap", "comparison"]),
+    default="auto",
+    show_default=True,
+    help="auto: what suits the file.",
 )
 @click.option("--variable", default="relative_bias_debiased", show_default=True, help="What a heatmap shows.")
 @click.option("--target", help="Draw this target law only.")
@@ -58,5 +62,6 @@ def plot(results, kind, variable, target, out):
     else:
         figure = plots.auto(ds)
     out = out or str(Path(results).with_suffix(".png"))
+    check_writable(out)
     plots.save(figure, out)
     click.echo(f"wrote {out}")

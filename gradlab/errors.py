@@ -33,7 +33,7 @@ def temperature(argument: str, value: object) -> float:
     """A finite positive float, or ValueError."""
     try:
         number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # RuntimeError: a tensor of several
         raise ValueError(f"{argument}: got {value!r}; a temperature is a finite number above 0") from None
     if isinstance(value, bool) or not (math.isfinite(number) and number > 0):
         raise ValueError(f"{argument}: got {value!r}; a temperature is a finite number above 0")
@@ -57,7 +57,7 @@ def temperatures(argument: str, value: object) -> list[float]:
 def whole_number(argument: str, value: object, at_least: int, reason: str = "") -> int:
     try:
         number = int(value)  # type: ignore[call-overload]
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         number = None
     if number is None or isinstance(value, bool) or number != value or number < at_least:
         because = f" ({reason})" if reason else ""

@@ -79,7 +79,7 @@ def exact_gradients(
     memory: int = MEMORY,
     shown: bool = False,
 ) -> Tensor:
-    """Exact gradients at given float64 logits for several (tf, target), from one pass: `(law, example, latent[, category])`."""
+    """Exact gradients at float64 logits for several (tf, target), one pass: `(law, example, latent[, category])`."""
     check_enumerable(model, limit)
     pairs = model.kind.two_category(logits)
     law_temperatures = [tf if target == "sampled" else 1.0 for tf, target in laws]
@@ -108,8 +108,8 @@ def check_enumerable(model: LatentModel, limit: int = LIMIT) -> None:
     if model.configurations > limit:
         raise errors.SpaceTooLarge(
             f"model: {model.categories}^{model.latents} = {model.configurations:.4g} configurations are too many to"
-            f" enumerate, the limit is {limit:,} (limit=... raises it); for larger spaces use the gradient gap,"
-            " gradlab.gap, or measure a smaller model"
+            f" enumerate, the limit is {limit:,}; measure a model with fewer latents or categories, or raise limit=..."
+            " (the gradient gap is the figure for spaces that cannot be enumerated)"
         )
 
 
@@ -117,7 +117,7 @@ def check_enumerable(model: LatentModel, limit: int = LIMIT) -> None:
 def conditional_losses(
     model: LatentModel, x: Tensor, p: Tensor, *, memory: int = MEMORY, shown: bool = False
 ) -> Tensor:
-    """c = E[f | z_l = k] under laws `p` (law, example, latent, category), of p's shape, up to a constant per example."""
+    """c = E[f | z_l = k] under laws p (law, example, latent, category), of its shape, up to a constant per example."""
     measured = measured_copy(model, p.dtype, p.device)
     x = x.to(p)
     laws, examples, count, categories = p.shape

@@ -122,7 +122,7 @@ BINARY = Binary()
 
 
 def configurations(latents: int, categories: int, start: int, stop: int) -> Tensor:
-    """Category indices `(configuration, latent)` of the configurations start .. stop-1; the last latent turns fastest."""
+    """Category indices `(configuration, latent)` of configurations start .. stop-1; the last latent turns fastest."""
     index = torch.arange(start, stop)
     strides = [categories ** (latents - 1 - i) for i in range(latents)]
     return torch.stack([(index // s) % categories for s in strides], -1)

@@ -99,7 +99,8 @@ class LatentModel(nn.Module):
             not self.binary and out.ndim > 2 and tuple(out.shape[1:]) != self.code_shape
         ):
             raise ValueError(
-                f"encoder: got logits of shape {tuple(out.shape)}; {self.latents} latents of {self.categories} categories"
+                f"encoder: got logits of shape {tuple(out.shape)};"
+                f" {self.latents} latents of {self.categories} categories"
                 f"{' (binary, one logit per unit)' if self.binary else ''} need {expected}"
             )
         if self.binary and self.unit_shape is None:
@@ -123,7 +124,15 @@ class LatentModel(nn.Module):
         """The likelihood at the decoder's output, row by row: `(n,)`."""
         if isinstance(self.likelihood, likelihoods.Canonical):
             check_pixels(parameters, x)
-        loss = self.likelihood(parameters, x)
+        try:
+            loss = self.likelihood(parameters, x)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, IndexError) as error:
+            raise ValueError(
+                f"likelihood: cannot take parameters of shape {tuple(parameters.shape)} with x of shape"
+                f" {tuple(x.shape)} ({_first_line(error)}); the decoder's output must fit the images"
+            ) from error
         if not isinstance(loss, Tensor) or tuple(loss.shape) != (len(parameters),):
             raise ValueError(
                 f"likelihood: got {_shape(loss)} for {len(parameters)} examples; a loss per example,"
@@ -155,11 +164,15 @@ def _apply(module: nn.Module, name: str, given: Tensor) -> Any:
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, IndexError) as error:
-        reason = str(error).splitlines()[0]
+        reason = _first_line(error)
         raise ValueError(
             f"{name}: cannot take {given.dtype} of shape {tuple(given.shape)} ({reason});"
             f" {'the images must fit the model' if name == 'encoder' else 'it must take codes of that shape'}"
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _shape(value: object) -> str:
@@ -197,7 +210,10 @@ def observations(model: LatentModel, x: Any) -> Tensor:
 
     Raises ValueError for values that are not finite, no examples, or targets outside the likelihood's range.
     """
-    x = torch.as_tensor(x)
+    try:
+        x = torch.as_tensor(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"x: got a {type(x).__name__}; a tensor of images is needed ({error})") from None
     if x.ndim < 2 or len(x) == 0:
         raise ValueError(f"x: got shape {tuple(x.shape)}; a batch of at least one example, (example, ...), is needed")
     if not x.is_floating_point():

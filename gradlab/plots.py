@@ -70,8 +70,8 @@ def bias_trends(
             for position, one in enumerate(series):
                 data = one.data.sel({other: at[other]})
                 shift = 5 * (position - (len(series) - 1) / 2)
-                thin = data[raw] if name == bias else None
-                drawn[name].append(_trend(axes[row, column], one, along, data, name, thin, shift))
+                raw_too = data[raw] if name == bias else None
+                drawn[name].append(_trend(axes[row, column], one, along, data, name, raw_too, shift))
             _temperature_axis(axes[row, column], ds[along].values, at[along])
         axes[0, column].set_title(f"at {other} = {at[other]:.4g}", fontsize=FONT)
         axes[1, column].set_xlabel(_temperature(ds, along), fontsize=FONT)
@@ -79,29 +79,32 @@ def bias_trends(
     for row, (name, what) in enumerate(zip((bias, std), words, strict=True)):
         axes[row, 0].set_ylabel(what + (" " if relative else "\n") + _units(ds[name]), fontsize=FONT)
         _value_axis(axes[row, 0], "y", np.hstack(drawn[name]))
-    noise = Line2D([], [], color="0.4", lw=0.8, ls="--", label="thin: noise included")
-    _legend(figure, [*_keys(series), noise])
-    about = f"{words[0]}: {_long_name(ds[bias])}, clipped at 0", "thin: sampling noise included"
-    _caption(figure, ds, ds[bias], *about)
+    keys, thin = _keys(series), ""
+    if ds.sizes["tf"] * ds.sizes["tb"] > 1:
+        keys.append(Line2D([], [], color="0.4", lw=0.8, ls="--", label="thin: noise included"))
+        thin = "thin: sampling noise included"
+    _legend(figure, keys)
+    _caption(figure, ds, ds[bias], f"{words[0]}: {_long_name(ds[bias])}, clipped at 0", thin)
     return figure
 
 
-def comparison(ds: xr.Dataset) -> Figure:
+def comparison(ds: xr.Dataset, target: str | None = None) -> Figure:
     """Relative bias (noise subtracted, clipped at 0) and relative standard deviation at one (tf, tb).
 
     One row per estimator and checkpoint, with the intervals of `ds`. Markers are filled for the target law
-    "sampled" and hollow for "model".
+    "sampled" and hollow for "model"; `target` draws one of them only.
 
-    Raises ValueError for a Dataset of another analysis or of several points.
+    Raises ValueError for a Dataset of another analysis or of several points, or a target that is not in it.
     """
-    ds = _bias(_chosen(ds))
+    ds = _bias(_chosen(ds, target=target))
     if ds.sizes["tf"] * ds.sizes["tb"] > 1:
         sizes = f"{ds.sizes['tf']} tf and {ds.sizes['tb']} tb"
         raise ValueError(f"ds: got {sizes}; a comparison takes one point, ds.sel(tf=..., tb=...) would do")
     series = _series(ds.isel(tf=0, tb=0))
     rows = list(dict.fromkeys(one.label for one in series))
     targets = len(series) // len(rows)
-    figure = Figure(figsize=(WIDTH, 1.7 + 0.26 * len(rows) + 0.1 * len(series)), layout="constrained")
+    size = WIDTH + 0.06 * max(0, max(map(len, rows)) - 16), 1.7 + 0.26 * len(rows) + 0.1 * len(series)
+    figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     names = {"relative_bias_debiased": "relative bias", "relative_std": "relative standard deviation"}
     for ax, (name, what) in zip(panels, names.items(), strict=True):
@@ -242,8 +245,16 @@ def _picks(data: Any, dims: Sequence[str]) -> Iterator[tuple[str, Any]]:
     """Label and selection for every combination of the coordinates of `dims`."""
     for index in itertools.product(*(range(data.sizes[d]) for d in dims)):
         pick = dict(zip(dims, index, strict=True))
-        names = [("target " if d == "target" else "") + str(data[d].values[i]) for d, i in pick.items()]
-        yield ", ".join(names), data.isel(pick)
+        yield ", ".join(_names(data, d)[i] for d, i in pick.items()), data.isel(pick)
+
+
+def _names(data: Any, dim: str) -> list[str]:
+    """What the coordinates of `dim` are called in a figure: checkpoints without folder, where that tells them apart."""
+    names = [str(value) for value in data[dim].values]
+    stems = [PurePath(name).stem for name in names]
+    if dim == "checkpoint" and len(set(stems)) == len(stems):
+        return stems
+    return [f"target {name}" for name in names] if dim == "target" else names
 
 
 def _chosen(ds: xr.Dataset, **names: str | None) -> xr.Dataset:
@@ -259,7 +270,9 @@ def _chosen(ds: xr.Dataset, **names: str | None) -> xr.Dataset:
             ds = ds.sel({dim: name}) if dim in ds.dims else ds
     ds = ds.expand_dims([d for d in ("tf", "tb") if d not in ds.dims])
     alone = [d for d in ("checkpoint", "estimator", "target", "definition") if ds.sizes.get(d) == 1]
-    return ds.isel(dict.fromkeys(alone, 0)).sortby(["tf", "tb"])
+    ds = ds.isel(dict.fromkeys(alone, 0))
+    # sorting copies every array, gradients included: only where it must
+    return ds.sortby([d for d in ("tf", "tb") if not ds.indexes[d].is_monotonic_increasing])
 
 
 def _bias(ds: xr.Dataset) -> xr.Dataset:
@@ -335,11 +348,12 @@ def _value_axis(ax: Axes, which: str, drawn: np.ndarray) -> None:
     axis.get_offset_text().set_fontsize(SMALL)
     finite = drawn[np.isfinite(drawn)]
     if _serves_log(drawn[0]) and finite.min() > 0:
-        ax.set(**{f"{which}scale": "log"})
+        margin = (finite.max() / finite.min()) ** 0.04
+        ax.set(**{f"{which}scale": "log", f"{which}lim": (finite.min() / margin, finite.max() * margin)})
         _log_ticks(axis, finite)
     else:
         most = finite.max(initial=0)
-        ax.set(**{f"{which}lim": (0, 1.05 * most or 1)})
+        ax.set(**{f"{which}lim": (-0.03 * most, 1.05 * most or 1)})
 
 
 def _serves_log(values: np.ndarray) -> bool:
@@ -349,8 +363,8 @@ def _serves_log(values: np.ndarray) -> bool:
 
 def _log_ticks(axis: Axis, values: np.ndarray) -> None:
     """Plain numbers at 1, 2 and 5 where there are few decades; powers of ten stay where there are many."""
-    if values.max() / values.min() < 1000:
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    if values.max() / values.min() < 200:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axis.set_minor_formatter(NullFormatter())
 
@@ -387,9 +401,15 @@ def _write_cells(ax: Axes, cells: np.ma.MaskedArray, colours: np.ndarray, values
         if np.isclose(values["tb"][row], values["tf"][column]):
             ax.add_patch(Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, ec=ink, lw=0.7))
         if max(cells.shape) <= CELLS_WRITTEN and np.isfinite(value):
-            digits = 3 if 0.1 <= abs(value) < 1000 else 2
-            text = f"{value:.{digits}g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
-            ax.text(column, row, text, ha="center", va="center", fontsize=6.5, color=ink)
+            ax.text(column, row, _short(value), ha="center", va="center", fontsize=6.5, color=ink)
+
+
+def _short(value: float) -> str:
+    """Two or three digits, as a cell has room for."""
+    if value == 0 or 0.01 <= abs(value) < 1000:
+        return f"{value:.{3 if abs(value) >= 0.1 else 2}g}"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
 
 
 def _temperature(data: xr.Dataset | xr.DataArray, name: str) -> str:
@@ -418,6 +438,8 @@ def _keys(series: Sequence[_Series]) -> list[Line2D]:
 
 
 def _legend(figure: Figure, keys: list[Line2D]) -> None:
+    if not keys:
+        return
     widest = max(len(str(key.get_label())) for key in keys)
     columns = max(1, min(len(keys), 96 // (widest + 9)))
     figure.legend(handles=keys, loc="outside upper center", ncols=columns, fontsize=SMALL, frameon=False)
@@ -445,6 +467,7 @@ def _caption(figure: Figure, ds: xr.Dataset, values: xr.DataArray, *more: str, f
         f"target law{'s' if len(laws) > 1 else ''} {named}" if named else "",
         f"{int(about['draws']):,} draws" if "draws" in about else "",
         f"{int(about['examples']):,} examples" if "examples" in about else "",
+        *(PurePath(known).name for known in (_of(ds, "checkpoint"), _of(ds, "data")) if known and known[:5] != "given"),
         f"code {about['categories']}x{about['latents']}" if {"categories", "latents"} <= set(about) else "",
         f"loss {about['loss']} ({about.get('unit', '')})" if "loss" in about else "",
         *more,
@@ -452,4 +475,6 @@ def _caption(figure: Figure, ds: xr.Dataset, values: xr.DataArray, *more: str, f
         f"interval: {intervals}" if intervals else "",
     ]
     text = "; ".join(fact for fact in facts if fact).replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
-    figure.supxlabel(f"{text}.", x=0.02, ha="left", fontsize=SMALL, color="0.25", wrap=True)
+    across = int(figure.get_figwidth() * 72 / (0.53 * SMALL))  # letters are about half as wide as high
+    lines = textwrap.fill(f"{text}.", across, break_on_hyphens=False)
+    figure.supxlabel(lines, x=0.02, ha="left", fontsize=SMALL, color="0.25")

@@ -6,6 +6,7 @@ on what else is measured, and all temperatures and estimators share their noise.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ BATCHES = 32  # of draws, for the intervals
 
 @dataclass
 class BatchMoments:
-    """Count, mean and sum of squared deviations of each batch of draws, float64: `(batch, example, latent[, category])`."""
+    """Count, mean, sum of squared deviations per batch of draws, float64: `(batch, example, latent[, category])`."""
 
     count: Tensor  # (batch,)
     mean: Tensor
@@ -49,7 +50,7 @@ def batch_bounds(draws: int) -> list[int]:
 
 
 class Noise:
-    """The standard noise of all draws, for logits like `like`: kept if it fits a quarter of `memory`, else made anew."""
+    """Standard noise of all draws, for logits like `like`: kept if it fits a quarter of `memory`, else made anew."""
 
     def __init__(self, kind: LatentKind, like: Tensor, arrays: int, draws: int, seed: int, memory: int = MEMORY):
         self.kind, self.like, self.seed, self.draws = kind, like, seed, draws
@@ -129,7 +130,7 @@ def _sample_group(
             stop = min(draws, start + chunk)
             table.collect(first.points(model.kind, logits, noise.of(first.noise_arrays, start, stop)))
         table.evaluate()
-    for batch, (begin, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+    for batch, (begin, end) in enumerate(itertools.pairwise(bounds)):
         for start in range(begin, end, chunk):
             stop = min(end, start + chunk)
             g = noise.of(arrays, start, stop)
@@ -163,7 +164,7 @@ def _losses_and_derivatives(
     if not bool(torch.isfinite(loss).all()):
         row = int(torch.nonzero(~torch.isfinite(loss))[0, 0])
         raise ValueError(
-            f"losses: {loss[row].item()} at example {int(image[row])}; the decoder and likelihood must give finite losses"
+            f"losses: {loss[row].item()} at example {int(image[row])}; decoder and likelihood must give finite losses"
         )
     derivative = torch.cat(derivatives)
     errors.finite("derivative", derivative, "df/dz must be finite at every code that is drawn")

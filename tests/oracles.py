@@ -12,7 +12,7 @@ from gradlab import LatentModel
 
 
 def exact_gradient(model: LatentModel, x: Tensor, tf: float, target: str) -> Tensor:
-    """Autograd of sum over all configurations of probability times loss, one decoder row per image and configuration."""
+    """Autograd of the sum of probability times loss, one decoder row per image and configuration."""
     with torch.no_grad():
         logits = model.logits(x)
     leaf = logits.detach().clone().requires_grad_()
@@ -37,7 +37,7 @@ def straight_through_draws(
     soft: Callable[[Tensor, Tensor], Tensor],
     noise: Tensor,
 ) -> Tensor:
-    """Estimates (draw, example, latent, category), one autograd pass per draw, of z = hard(l, g) with soft's gradient."""
+    """Estimates (draw, example, latent, category) of z = hard(l, g) with soft's gradient, one autograd pass a draw."""
     with torch.no_grad():
         logits = model.logits(x)
     estimates = []

@@ -1,11 +1,13 @@
 """Changes between points and verdicts on trends."""
 
+import itertools
+
 import numpy as np
 import pytest
 import xarray as xr
+from gradlab.analyses import figure6_bias_variance, verdicts
 
 import gradlab
-from gradlab.analyses import figure6_bias_variance, verdicts
 from gradlab.fidelity import changes, metrics
 from gradlab.sampling import batch_bounds
 
@@ -17,7 +19,7 @@ def planted(values, noise, seed=0, draws=640):
     rng = np.random.default_rng(seed)
     e = values + noise * rng.normal(size=(draws, 1)) + 0.1 * noise * rng.normal(size=(draws, len(values)))
     bounds = batch_bounds(draws)
-    without = [np.delete(e, np.s_[a:b], 0).mean(0) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    without = [np.delete(e, np.s_[a:b], 0).mean(0) for a, b in itertools.pairwise(bounds)]
     return xr.Dataset(
         {
             "mean_norm": (("tf", "tb"), e.mean(0)[None]),

@@ -54,7 +54,8 @@ def test_every_variable_names_itself_and_its_unit(grid):
 
 def test_attributes_say_how_it_was_made(grid):
     wanted = {"gradlab", "torch", "date", "seed", "device", "dtype", "estimator", "estimator_parameters", "draws",
-              "target", "data", "data_sha256", "checkpoint", "checkpoint_sha256", "command_line", "intervals"}  # fmt: skip
+              "target", "data", "data_sha256", "checkpoint", "checkpoint_sha256", "command_line",
+              "intervals"}  # fmt: skip
     assert wanted <= set(grid.attrs)
     assert grid.attrs["draws"] == 70
     assert grid.attrs["target"] == "sampled"

@@ -157,7 +157,7 @@ def agrees(estimates, exact):
 
 
 def test_agreement_has_power():
-    """A score function with the mean as baseline agrees; with 2 % of the gradient's norm planted as bias it does not."""
+    """A score function with the mean as baseline agrees; with 2 % of the gradient's norm planted it does not."""
     logits, noise = example(CATEGORICAL, torch.float64, draws=400_000)
     codes = CATEGORICAL.hard(logits / 1.4 + noise[0])
     loss, _ = quadratic(codes)

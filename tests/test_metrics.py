@@ -57,7 +57,7 @@ def test_matched_bias_is_the_minimum_over_scales():
 
 
 def test_debiased_square_has_no_noise_floor():
-    """400 repetitions of 64 draws, true squared bias 0 and 0.25 * 12: mean within 5 standard errors; the raw square is not."""
+    """400 repetitions of 64 draws, true squared bias 0 and 3: mean within 5 standard errors; the raw square is not."""
     for bias in (0.0, 0.5):
         raw, debiased = [], []
         for seed in range(400):
@@ -98,7 +98,7 @@ def test_jackknife_error_of_a_mean_is_the_standard_error():
 
 
 def covered(name, draws, repetitions, bias, batches=32, shrink=1.0):
-    """How often the interval of a figure holds what the figure is at the true mean and variance (with noise, for raw)."""
+    """How often the interval of a figure holds what the figure is at the true mean and variance."""
     inside = 0
     for seed in range(repetitions):
         exact, e, variance = sampled(seed, draws, 12, bias=bias)
@@ -111,14 +111,14 @@ def covered(name, draws, repetitions, bias, batches=32, shrink=1.0):
     return inside / repetitions
 
 
-COVERED = ["squared_bias_debiased", "bias_norm_debiased", "relative_bias_debiased", "std_norm", "relative_std", "cosine",
-           "mean_norm", "matched_bias", "matched_scale"]  # fmt: skip
+COVERED = ["squared_bias_debiased", "bias_norm_debiased", "relative_bias_debiased", "std_norm", "relative_std",
+           "cosine", "mean_norm", "matched_bias", "matched_scale"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", COVERED)
 def test_intervals_cover_at_their_rate(name):
-    """500 repetitions of 512 draws: 95 % is 0.95 +- 0.0097; 0.91 and 0.985 are 4 and 3.6 of these off. Intervals of half
-    the length (coverage 67 %) are found out."""
+    """500 repetitions of 512 draws: 95 % is 0.95 +- 0.0097; 0.91 and 0.985 are 4 and 3.6 of these off. Intervals of
+    half the length (coverage 67 %) are found out."""
     assert 0.91 <= covered(name, 512, 500, bias=0.3) <= 0.985
     assert covered(name, 512, 500, bias=0.3, shrink=0.5) < 0.8
 

@@ -86,7 +86,7 @@ def elementwise_ratios(exact: Array, mean: Array) -> Array:
 
 
 def quantiles(ratios: Array) -> Array:
-    """QUANTILES over the last axis, NaN left out: (..., quantile). Never a mean: ratios explode where exact is near 0."""
+    """QUANTILES over the last axis, NaN left out: (..., quantile). No mean: ratios explode where exact is near 0."""
     keep = ~np.isnan(ratios).reshape(-1, ratios.shape[-1]).any(0)
     if not keep.any():
         return np.full((*ratios.shape[:-1], len(QUANTILES)), np.nan)

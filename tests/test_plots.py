@@ -1,0 +1,465 @@
+"""Figures: what is drawn is what the Dataset holds, labelled, and nothing outside the figure is touched."""
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import FillBetweenPolyCollection, LineCollection
+from matplotlib.colors import CenteredNorm, LogNorm, to_hex
+from matplotlib.patches import Rectangle
+
+import gradlab
+from gradlab import networks, plots
+
+NAMES = ["decoupled-st-gs", "ste", "gumbel-softmax"]
+TFS, TBS = [0.5, 1.0, 1.6, 2.0], [0.4, 1.0, 1.3, 1.6]
+
+
+def measured(tf, tb, **options):
+    config = {"latents": 2, "categories": 3, "hidden": [8], "image_shape": [1, 3, 3]}
+    model = networks.build("categorical-vae", config, seed=0)
+    x = torch.rand(4, 1, 3, 3, generator=torch.Generator().manual_seed(1))
+    return gradlab.bias(model, x, tf=tf, tb=tb, draws=64, **options)
+
+
+@pytest.fixture(scope="module")
+def grid():
+    return measured(TFS, TBS)
+
+
+@pytest.fixture(scope="module")
+def cross():
+    return measured(TFS, TBS, cross=(1.0, 1.6))
+
+
+@pytest.fixture(scope="module")
+def several():
+    return measured([0.5, 1.6], [1.0, 1.3], estimator=NAMES, target="both")
+
+
+@pytest.fixture(scope="module")
+def checkpoints(grid):
+    paths = ["runs/vae-epoch0001.safetensors", "runs/vae-epoch0002.safetensors"]
+    return xr.concat(
+        [grid, grid.map(lambda v: 2 * v, keep_attrs=True)],
+        xr.DataArray(paths, dims="checkpoint", name="checkpoint"),
+        data_vars="all",
+        combine_attrs="override",
+    )
+
+
+def changed(ds, name, values):
+    return ds.assign({name: ds[name].copy(data=values)})
+
+
+def curves(ax):
+    """The thick lines of a trend panel: those with markers."""
+    return [line for line in ax.lines if line.get_marker() not in ("None", "", None)]
+
+
+def thin(ax):
+    return [line for line in ax.lines if line.get_linewidth() == 0.8]
+
+
+def band(ax):
+    return next(c for c in ax.collections if isinstance(c, FillBetweenPolyCollection))
+
+
+def segments(ax):
+    lines = (c for c in ax.collections if isinstance(c, LineCollection))
+    return [s for c in lines for s in c.get_segments()]
+
+
+def caption(figure):
+    return " ".join(figure.get_supxlabel().split())  # undoes wrapping and no-break spaces
+
+
+def legend(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()] if figure.legends else []
+
+
+def cell_texts(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+def drawn_texts(figure):
+    """Titles, labels, legend and caption with their bounding boxes, after layout."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    axes = [t for ax in figure.axes for t in (ax.title, ax.xaxis.label, ax.yaxis.label)]
+    entries = [t for legend in figure.legends for t in legend.get_texts()]
+    texts = [t for t in [*axes, *entries, *figure.texts] if t.get_text()]
+    return [(t.get_text(), t.get_window_extent(canvas.get_renderer())) for t in texts]
+
+
+# trends
+
+
+@pytest.mark.parametrize(
+    ("relative", "names"),
+    [
+        (True, ("relative_bias_debiased", "relative_bias", "relative_std")),
+        (False, ("bias_norm_debiased", "bias_norm", "std_norm")),
+    ],
+)
+def test_trends_draw_the_lines_of_the_grid(grid, relative, names):
+    axes = plots.bias_trends(grid, tf=1.0, tb=1.3, relative=relative).axes
+    lines = {"tf": grid.sel(tb=1.3), "tb": grid.sel(tf=1.0)}
+    for ax, name, along in zip(axes, (names[0], names[0], names[2], names[2]), ("tf", "tb") * 2, strict=True):
+        (line,) = curves(ax)
+        np.testing.assert_array_equal(line.get_xdata(), grid[along])
+        np.testing.assert_array_equal(line.get_ydata(), np.maximum(lines[along][name], 0))
+    for ax, along in zip(axes[:2], ("tf", "tb"), strict=True):
+        (line,) = thin(ax)
+        np.testing.assert_array_equal(line.get_ydata(), lines[along][names[1]])
+    assert not thin(axes[2])
+    assert not thin(axes[3])
+
+
+def test_the_band_is_the_interval_of_the_dataset(grid):
+    axes = plots.bias_trends(grid, tf=1.0, tb=1.3).axes
+    for ax, name in ((axes[0], "relative_bias_debiased"), (axes[2], "relative_std")):
+        corners = band(ax).get_paths()[0].vertices
+        for k, tf in enumerate(TFS):
+            low, high = (np.maximum(grid[name + end].sel(tf=tf, tb=1.3).item(), 0) for end in ("_low", "_high"))
+            at = corners[np.isclose(corners[:, 0], tf), 1]
+            assert (at.min(), at.max()) == (low, high), k
+
+
+def test_negative_debiased_bias_is_clipped_for_display_and_only_there(grid):
+    values = grid["relative_bias_debiased"].values.copy()
+    values[1] = -0.3
+    ds = changed(grid, "relative_bias_debiased", values)
+    (line,) = curves(plots.bias_trends(ds, tf=1.6, tb=1.3).axes[0])
+    assert line.get_ydata()[1] == 0
+    assert (line.get_ydata()[[0, 2, 3]] > 0).all()
+    assert ds["relative_bias_debiased"].values[1, 0] == -0.3
+
+
+def test_labels_carry_units_and_the_caption_says_what_was_measured(grid):
+    figure = plots.bias_trends(grid)
+    top, right, bottom, corner = figure.axes
+    assert top.get_ylabel() == "relative bias (1)"
+    assert bottom.get_ylabel().replace("\n", " ") == "relative standard deviation (1)"
+    assert (bottom.get_xlabel(), corner.get_xlabel()) == (
+        "forward temperature tf (1)",
+        "backward temperature tb (1)",
+    )
+    assert (top.get_title(), right.get_title()) == ("at tb = 1.3", "at tf = 1.6")
+    for fact in (
+        "decoupled-st-gs",
+        "target law sampled (softmax(l/tf))",
+        "64 draws",
+        "4 examples",
+        "code 3x2",
+        "bernoulli (nats)",
+        "interval: 95 %, delete-one-batch jackknife",
+        "Euclidean norm over example, latent and category",
+    ):
+        assert fact in caption(figure)
+    absolute = plots.bias_trends(grid, relative=False)
+    assert absolute.axes[0].get_ylabel().replace("\n", " ") == "bias (nats per logit)"
+    assert absolute.axes[2].get_ylabel().replace("\n", " ") == "standard deviation (nats per logit)"
+
+
+def test_a_cross_padded_with_nan_is_drawn_along_its_arms(cross):
+    assert int(cross["relative_std"].isnull().sum()) == 9
+    axes = plots.bias_trends(cross).axes
+    assert [ax.get_title() for ax in axes[:2]] == ["at tb = 1.6", "at tf = 1"]
+    for ax, along in zip(axes, ("tf", "tb") * 2, strict=True):
+        (line,) = curves(ax)
+        np.testing.assert_array_equal(line.get_xdata(), cross[along])
+        assert np.isfinite(line.get_ydata()).all()
+
+
+def test_the_arms_of_a_cross_are_found_without_its_attributes(cross):
+    bare = cross.copy()
+    bare.attrs = {}
+    assert [ax.get_title() for ax in plots.bias_trends(bare).axes[:2]] == ["at tb = 1.6", "at tf = 1"]
+
+
+def test_points_missing_on_a_line_are_left_out(grid):
+    values = grid["relative_std"].values.copy()
+    values[1, 2] = np.nan
+    line = curves(plots.bias_trends(changed(grid, "relative_std", values), tf=1.6, tb=1.3).axes[2])[0]
+    np.testing.assert_array_equal(line.get_xdata(), [0.5, 1.6, 2.0])
+
+
+def test_unsorted_temperatures_are_drawn_in_order(grid):
+    line = curves(plots.bias_trends(grid.isel(tf=[2, 0, 3, 1]), tf=1.6, tb=1.3).axes[0])[0]
+    np.testing.assert_array_equal(line.get_xdata(), TFS)
+    np.testing.assert_array_equal(line.get_ydata(), grid["relative_bias_debiased"].sel(tb=1.3))
+
+
+def test_a_point_alone_is_a_marker_with_its_interval(grid):
+    ds = grid.sel(tf=[1.6], tb=[1.3])
+    for ax, name in zip(plots.bias_trends(ds).axes[::2], ("relative_bias_debiased", "relative_std"), strict=True):
+        (line,) = curves(ax)
+        assert line.get_linestyle() == "None"
+        assert line.get_ydata() == [ds[name].item()]
+        (segment,) = segments(ax)
+        assert segment[:, 1].tolist() == [ds[f"{name}_low"].item(), ds[f"{name}_high"].item()]
+        low, high = ax.get_xlim()
+        assert (low + high) / 2 == pytest.approx(1.6)
+
+
+def test_a_selected_temperature_is_a_point(grid):
+    axes = plots.bias_trends(grid.sel(tf=1.6)).axes
+    assert len(curves(axes[0])[0].get_xdata()) == 1
+    assert len(curves(axes[1])[0].get_xdata()) == len(TBS)
+
+
+def test_without_intervals_there_are_lines_all_the_same(grid):
+    ends = [name for name in grid if name.endswith(("_low", "_high"))]
+    figure = plots.bias_trends(grid.drop_vars(ends))
+    np.testing.assert_array_equal(curves(figure.axes[2])[0].get_ydata(), grid["relative_std"].sel(tb=1.3))
+    assert "interval" not in caption(figure)
+
+
+def test_each_estimator_and_target_has_its_own_look(several):
+    figure = plots.bias_trends(several)
+    lines = curves(figure.axes[1])
+    assert len(lines) == len(thin(figure.axes[1])) == 6
+    assert len({(to_hex(l.get_color()), l.get_marker()) for l in lines}) == 3
+    assert len({(to_hex(l.get_color()), l.get_linestyle(), l.get_markerfacecolor()) for l in lines}) == 6
+    assert [l.get_markerfacecolor() == "white" for l in lines] == [False, True] * 3
+    assert legend(figure) == [*NAMES, "target sampled", "target model", "thin: noise included"]
+    assert "target laws sampled (softmax(l/tf)) and model (softmax(l))" in caption(figure)
+    chosen = plots.bias_trends(several, target="model")
+    assert legend(chosen) == [*NAMES, "thin: noise included"]
+    assert "target law model (softmax(l));" in caption(chosen)
+    expected = several["relative_bias_debiased"].sel(target="model", estimator="ste", tf=1.6)
+    np.testing.assert_array_equal(curves(chosen.axes[1])[1].get_ydata(), np.maximum(expected, 0))
+
+
+def test_one_line_per_checkpoint(checkpoints):
+    figure = plots.bias_trends(checkpoints)
+    assert legend(figure)[:2] == ["vae-epoch0001", "vae-epoch0002"]
+    first, second = curves(figure.axes[2])
+    np.testing.assert_array_equal(2 * first.get_ydata(), second.get_ydata())
+    alone = plots.bias_trends(checkpoints.isel(checkpoint=[1]))
+    assert legend(alone) == ["thin: noise included"]
+    assert "vae-epoch0002" in caption(alone)
+
+
+def test_a_logarithmic_scale_only_where_it_serves(grid):
+    std = grid["relative_std"].values
+    assert plots.bias_trends(grid).axes[2].get_yscale() == "linear"
+    wide = grid
+    for end in ("", "_low", "_high"):
+        wide = changed(wide, f"relative_std{end}", grid[f"relative_std{end}"].values ** 9)
+    assert (std**9).max() / (std**9).min() > 1000
+    assert plots.bias_trends(wide).axes[2].get_yscale() == "log"
+    touching = changed(wide, "relative_std_low", np.zeros_like(std))
+    assert plots.bias_trends(touching).axes[2].get_yscale() == "linear"
+
+
+# heatmaps
+
+
+def test_heatmap_shows_tf_to_the_right_and_tb_upwards(grid):
+    figure = plots.heatmap(grid, "relative_std")
+    ax, bar = figure.axes
+    (image,) = ax.images
+    np.testing.assert_array_equal(image.get_array(), grid["relative_std"].transpose("tb", "tf"))
+    assert image.origin == "lower"
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["0.5", "1", "1.6", "2"]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["0.4", "1", "1.3", "1.6"]
+    assert ax.get_xlabel() == "forward temperature tf (1)"
+    assert bar.get_ylabel().replace("\n", " ") == "std_norm over exact_norm (1)"
+    assert caption(figure).startswith("relative_std; decoupled-st-gs; target law sampled (softmax(l/tf)); 64 draws")
+    outlined = [(p.get_x() + 0.46, p.get_y() + 0.46) for p in ax.patches if isinstance(p, Rectangle)]
+    assert sorted((round(x), round(y)) for x, y in outlined) == [(1, 1), (2, 3)]  # tf = tb = 1 and 1.6
+
+
+def test_cells_hold_their_values_in_small_grids_only(grid):
+    texts = cell_texts(plots.heatmap(grid, "relative_std").axes[0])
+    assert len(texts) == 16
+    assert float(texts[0]) == pytest.approx(grid["relative_std"].values[0, 0], rel=0.01)
+    assert float(texts[1]) == pytest.approx(grid["relative_std"].values[1, 0], rel=0.01)
+    many = grid.isel(tf=[0] * 13).assign_coords(tf=np.linspace(0.3, 3, 13))
+    ax = plots.heatmap(many, "relative_std").axes[0]
+    assert not cell_texts(ax)
+    assert len(ax.get_xticklabels()) == 7
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (0.5346, "0.535"), (-0.0234, "-0.023"), (123.4, "123"), (4321.0, "4.3e3"), (-1.26e-9, "-1.3e-9")],
+)
+def test_values_in_cells_are_short(grid, value, text):
+    ds = changed(grid, "cosine", np.full((4, 4), value))
+    assert set(cell_texts(plots.heatmap(ds, "cosine").axes[0])) == {text}
+
+
+def test_colours_fit_the_values(grid):
+    def norm(values):
+        return plots.heatmap(changed(grid, "cosine", np.reshape(values, (4, 4))), "cosine").axes[0].images[0].norm
+
+    ramp = np.linspace(1, 2, 16)
+    assert type(norm(ramp)) is matplotlib.colors.Normalize
+    assert isinstance(norm(10 ** (2 * ramp)), LogNorm)
+    signed = norm(ramp - 1.75)
+    assert isinstance(signed, CenteredNorm)
+    assert (signed.vmin, signed.vmax) == (-0.75, 0.75)
+
+
+def test_cells_without_a_value_stay_hatched(cross):
+    figure = plots.heatmap(cross, "relative_std")
+    ax = figure.axes[0]
+    assert int(ax.images[0].get_array().mask.sum()) == 9
+    assert ax.patch.get_hatch()
+    assert len(cell_texts(ax)) == 7
+    assert "hatched: no finite value" in caption(figure)
+
+
+def test_one_panel_for_each_estimator_and_target_unless_selected(several):
+    figure = plots.heatmap(several, "relative_bias")
+    titles = [f"{e}, target {t}" for e in NAMES for t in ("sampled", "model")]
+    assert [ax.get_title() for ax in figure.axes[:-1]] == titles
+    assert len({(ax.images[0].norm.vmin, ax.images[0].norm.vmax) for ax in figure.axes[:-1]}) == 1
+    one = plots.heatmap(several, "relative_bias", target="model", estimator="ste")
+    assert len(one.axes) == 2
+    expected = several["relative_bias"].sel(target="model", estimator="ste").transpose("tb", "tf")
+    np.testing.assert_array_equal(one.axes[0].images[0].get_array(), expected)
+    assert "ste; target law model" in caption(one)
+
+
+def test_heatmap_of_a_gap_has_a_panel_for_each_definition():
+    values = np.arange(1.0, 13).reshape(2, 2, 3)
+    gap = (("definition", "tf", "tb"), values, {"long_name": "norm of the gap", "units": "nats per logit"})
+    coords = {"definition": ["autodiff", "shared-backward"], "tf": [0.5, 1.0], "tb": [0.5, 1.0, 2.0]}
+    figure = plots.auto(xr.Dataset({"gap": gap}, coords, {"draws": 64}))
+    assert [ax.get_title() for ax in figure.axes] == ["autodiff", "shared-backward", ""]
+    np.testing.assert_array_equal(figure.axes[1].images[0].get_array(), values[1].T)
+    assert figure.axes[2].get_ylabel().replace("\n", " ") == "norm of the gap (nats per logit)"
+
+
+# comparison, choice
+
+
+def test_comparison_draws_values_and_intervals(several):
+    point = several.sel(tf=[1.6], tb=[1.3])
+    figure = plots.comparison(point)
+    for ax, name in zip(figure.axes, ("relative_bias_debiased", "relative_std"), strict=True):
+        shown = point[name].transpose("estimator", "target", ...).values.ravel()
+        np.testing.assert_array_equal([line.get_xdata()[0] for line in ax.lines], np.maximum(shown, 0))
+        ends = [point[f"{name}_{end}"].transpose("estimator", "target", ...).values.ravel() for end in ("low", "high")]
+        np.testing.assert_array_equal([s[:, 0] for s in segments(ax)], np.maximum(np.stack(ends, 1), 0))
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == NAMES
+    assert figure.axes[0].yaxis_inverted()
+    assert [ax.get_xlabel() for ax in figure.axes] == ["relative bias (1)", "relative standard deviation (1)"]
+    assert "tf = 1.6, tb = 1.3" in caption(figure)
+    assert legend(figure) == ["target sampled", "target model"]
+    assert len(plots.comparison(point, target="model").axes[0].lines) == 3
+
+
+def test_auto_picks_the_figure(grid, cross, several, checkpoints):
+    def shown(ds):
+        figure = plots.auto(ds)
+        return "heatmap" if figure.axes[0].images else {4: "trends", 2: "comparison"}[len(figure.axes)]
+
+    assert shown(grid) == "heatmap"
+    assert shown(checkpoints) == "heatmap"
+    assert shown(cross) == shown(several) == shown(grid.isel(tf=[0])) == shown(grid.isel(tb=slice(3))) == "trends"
+    assert shown(several.isel(tf=[0], tb=[0])) == shown(grid.isel(tf=0, tb=0)) == "comparison"
+
+
+def test_a_results_file_draws_the_same(several, tmp_path):
+    gradlab.save_results(several, tmp_path / "bias.h5")
+    again = plots.bias_trends(gradlab.open_results(tmp_path / "bias.h5"))
+    figure = plots.bias_trends(several)
+    assert caption(again) == caption(figure)
+    for ax, other in zip(figure.axes, again.axes, strict=True):
+        for line, same in zip(ax.lines, other.lines, strict=True):
+            np.testing.assert_array_equal(line.get_ydata(), same.get_ydata())
+
+
+@pytest.mark.parametrize("draw", [plots.bias_trends, lambda ds: plots.heatmap(ds, "relative_bias")])
+def test_no_text_overlaps_or_leaves_the_figure(several, draw):
+    figure = draw(several)
+    boxes = drawn_texts(figure)
+    assert len(boxes) > 8
+    for k, (text, box) in enumerate(boxes):
+        assert figure.bbox.x0 <= box.x0, text
+        assert box.x1 <= figure.bbox.x1, text
+        assert figure.bbox.y0 <= box.y0, text
+        assert box.y1 <= figure.bbox.y1, text
+        assert not [other for other, at in boxes[k + 1 :] if box.overlaps(at)], text
+
+
+# nothing else is touched
+
+
+def test_figures_leave_pyplot_settings_and_data_alone(several, tmp_path):
+    before, settings, numbers = several.copy(deep=True), dict(matplotlib.rcParams), plt.get_fignums()
+    plots.heatmap(several, "cosine")
+    plots.comparison(several.isel(tf=0, tb=0))
+    plots.save(plots.auto(several), tmp_path / "figure.png")
+    assert plt.get_fignums() == numbers
+    assert dict(matplotlib.rcParams) == settings
+    xr.testing.assert_identical(several, before)
+
+
+@pytest.mark.parametrize(
+    ("name", "start"), [("a.png", b"\x89PNG"), ("b.PDF", b"%PDF"), ("c.svg", b"<?xml"), ("sub/d.png", b"\x89PNG")]
+)
+def test_save_writes_what_the_suffix_says(grid, tmp_path, name, start):
+    plots.save(plots.heatmap(grid, "cosine"), tmp_path / name)
+    assert (tmp_path / name).read_bytes().startswith(start)
+    assert [p.name for p in (tmp_path / name).parent.iterdir()] == [name.split("/")[-1]]
+
+
+def test_a_save_that_fails_leaves_what_was_there(grid, tmp_path, monkeypatch):
+    figure, path = plots.heatmap(grid, "cosine"), tmp_path / "a.png"
+    path.write_bytes(b"before")
+
+    def torn(file, **options):
+        file.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(figure, "savefig", torn)
+    with pytest.raises(OSError, match="disk full"):
+        plots.save(figure, path)
+    assert path.read_bytes() == b"before"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+# errors
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a", "a.png.gz"])
+def test_save_names_the_suffixes_that_would_do(grid, tmp_path, name):
+    with pytest.raises(ValueError, match=r"^path: got .*one of \.png, \.pdf, \.svg would do$"):
+        plots.save(plots.heatmap(grid, "cosine"), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda ds: plots.heatmap(ds, "relativ_bias"),
+            r"variable: unknown name 'relativ_bias'; did you mean.*relative_bias",
+        ),
+        (lambda ds: plots.heatmap(ds, "exact_gradient"), "variable: exact_gradient has the dims .*tf and tb"),
+        (lambda ds: plots.heatmap(ds, "std_gradient"), "variable: std_gradient has the dims .*would do"),
+        (lambda ds: plots.heatmap(ds, "cosine", estimator="st"), "estimator: unknown name 'st'; .*ste"),
+        (lambda ds: plots.bias_trends(ds, target="modle"), "target: unknown name 'modle'; did you mean model"),
+        (lambda ds: plots.bias_trends(ds.isel(target=0), target="model"), "target: unknown name 'model'; .*sampled"),
+        (lambda ds: plots.bias_trends(ds, tf=1.7), r"tf: got 1\.7; one of 0\.5, 1\.6 would do"),
+        (lambda ds: plots.bias_trends(ds, tb=-1), "tb: got -1; a temperature is"),
+        (lambda ds: plots.comparison(ds), r"ds: got 2 tf and 2 tb; .*ds\.sel\(tf=\.\.\., tb=\.\.\.\)"),
+        (lambda ds: plots.bias_trends(ds[["cosine"]]), "ds: got a Dataset without relative_bias_debiased"),
+        (lambda ds: plots.auto(ds[["cosine"]]), "ds: got a Dataset without relative_bias_debiased"),
+        (lambda ds: plots.auto(ds.mean("tb").drop_vars("tb", errors="ignore")), "ds: got a Dataset without tb"),
+        (lambda ds: plots.auto(ds["cosine"]), "ds: got DataArray; an xarray.Dataset"),
+        (lambda ds: plots.auto({}), "ds: got dict; an xarray.Dataset"),
+    ],
+)
+def test_errors_say_what_came_and_what_would_do(several, call, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        call(several)
