@@ -40,7 +40,10 @@ def load(path: str | Path) -> LatentModel:
 
 
 def bundled(name: str | None = None) -> LatentModel | list[str]:
-    """A model shipped with the package; without a name, the list of names."""
+    """A model shipped with the package; without a name, the list of names.
+
+    Raises ValueError for an unknown name, with the near matches.
+    """
     folder = importlib.resources.files("gradlab.data")
     files_there = (f.name for f in folder.iterdir())
     names = sorted(n.removesuffix(".safetensors") for n in files_there if n.endswith(".safetensors"))

@@ -286,7 +286,10 @@ def _announced(called: str, header: bytes) -> tuple[int, ...]:
 
 
 def write_idx(path: str | Path, pixels: Tensor) -> None:
-    """Write images `(example, 1, height, width)`, uint8, as a gzip IDX file with no time stamp in it."""
+    """Write images `(example, 1, height, width)`, uint8, as a gzip IDX file with no time stamp in it.
+
+    Raises ValueError for a tensor of another type or shape.
+    """
     if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 1 or not pixels.numel():
         raise ValueError(
             f"pixels: got {pixels.dtype} of shape {tuple(pixels.shape)};"

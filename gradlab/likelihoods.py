@@ -92,6 +92,7 @@ _NAMED = {"bernoulli": Bernoulli, "gaussian": Gaussian}
 
 
 def resolve(likelihood: str | Likelihood) -> Likelihood:
+    """A likelihood by name, or the callable itself. Raises ValueError for an unknown name."""
     if callable(likelihood):
         return likelihood
     if likelihood not in _NAMED:

@@ -269,7 +269,7 @@ def test_heatmap_shows_tf_to_the_right_and_tb_upwards(grid):
     assert [t.get_text() for t in ax.get_xticklabels()] == ["0.5", "1", "1.6", "2"]
     assert [t.get_text() for t in ax.get_yticklabels()] == ["0.4", "1", "1.3", "1.6"]
     assert ax.get_xlabel() == "forward temperature tf (1)"
-    assert bar.get_ylabel().replace("\n", " ") == "std_norm over exact_norm (1)"
+    assert bar.get_ylabel().replace("\n", " ") == f"{grid.relative_std.attrs['long_name']} (1)"
     assert caption(figure).startswith("relative_std; decoupled-st-gs; target law sampled (softmax(l/tf)); 64 draws")
     outlined = [(p.get_x() + 0.46, p.get_y() + 0.46) for p in ax.patches if isinstance(p, Rectangle)]
     assert sorted((round(x), round(y)) for x, y in outlined) == [(1, 1), (2, 3)]  # tf = tb = 1 and 1.6
