@@ -11,6 +11,7 @@ from .options import (
     check_writable,
     data_dir_option,
     device_option,
+    figure_path,
     json_option,
     resolve_device,
     seed_option,
@@ -114,6 +115,10 @@ def bias(
 
     if plot and Path(out).suffix == ".png":
         raise click.UsageError(f"--out: {out!r} is the results file, and the figure would overwrite it; end it in .h5")
+    if len(set(checkpoints)) < len(checkpoints):
+        raise click.UsageError(f"checkpoints: got {' '.join(checkpoints)}; give each once")
+    if any("tf=" in name or "tb=" in name for name in names):
+        raise click.UsageError("--estimator: temperatures are given by --tf and --tb")
     one_point = len(tf) == len(tb) == 1
     sweep = sweep or ("cross" if one_point else "none")
     if sweep == "cross" and not one_point:
@@ -153,7 +158,7 @@ def bias(
     if plot:
         from gradlab import plots
 
-        written.append(str(Path(out).with_suffix(".png")))
+        written.append(figure_path(out))
         plots.save(plots.auto(ds), written[1])
     output.report(ds, as_json, written)
 

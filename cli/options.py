@@ -80,3 +80,10 @@ def check_writable(out: str) -> None:
         raise OSError(f"--out: {out!r} cannot be written ({error.strerror or error})") from None
     if not os.access(folder, os.W_OK):
         raise OSError(f"--out: {out!r} cannot be written (no permission to write in {Path(folder).resolve()})")
+
+
+def figure_path(results: str) -> str:
+    """Where the figure of a results file goes: beside it, ending in .png."""
+    path = Path(results)
+    name = path.stem if path.suffix in (".h5", ".hdf5", ".nc") else path.name
+    return str(path.with_name(f"{name}.png"))

@@ -21,6 +21,10 @@ WIDTH = 110  # where standard output is no terminal
 
 def report(ds: Any, as_json: bool, written: Sequence[str]) -> None:
     """A result: one point as a table of all its figures, many as a line each."""
+    if ds.attrs.get("analysis") != "bias":
+        raise ValueError(
+            f"results: analysis {ds.attrs.get('analysis')!r} is not known; a file that `gradlab bias` wrote would do"
+        )
     points = list(_points(ds))
     if as_json:
         about = {name: value.item() if hasattr(value, "item") else value for name, value in ds.attrs.items()}
@@ -139,7 +143,7 @@ def _points(ds: Any) -> Iterator[dict[str, Any]]:
     names = [n for n in ds.data_vars if set(ds[n].dims) == set(dims) and not n.endswith(("_low", "_high"))]
     columns = {n: ds[n].transpose(*dims).values for n in ds.data_vars if set(ds[n].dims) == set(dims)}
     for at in itertools.product(*(range(ds.sizes[dim]) for dim in dims)):
-        if math.isnan(float(columns[names[-1]][at])) and all(math.isnan(float(columns[n][at])) for n in names[1:]):
+        if math.isnan(float(columns["mean_norm"][at])):
             continue
         figures = {}
         for n in names:

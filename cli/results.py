@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from .options import check_writable, json_option
+from .options import check_writable, figure_path, json_option
 
 
 @click.command()
@@ -60,8 +58,8 @@ def plot(results, kind, variable, target, out):
     elif kind == "comparison":
         figure = plots.comparison(ds, target=target)
     else:
-        figure = plots.auto(ds)
-    out = out or str(Path(results).with_suffix(".png"))
+        figure = plots.auto(ds, target)
+    out = out or figure_path(results)
     check_writable(out)
     plots.save(figure, out)
     click.echo(f"wrote {out}")

@@ -32,7 +32,7 @@ def unknown_name(argument: str, name: object, known: Iterable[str]) -> UnknownNa
 def temperature(argument: str, value: object) -> float:
     """A finite positive float, or ValueError."""
     try:
-        number = float(value)  # type: ignore[arg-type]
+        number = math.nan if isinstance(value, str | bytes) else float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError, RuntimeError):  # RuntimeError: a tensor of several
         raise ValueError(f"{argument}: got {value!r}; a temperature is a finite number above 0") from None
     if isinstance(value, bool) or not (math.isfinite(number) and number > 0):

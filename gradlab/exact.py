@@ -94,6 +94,7 @@ def exact_gradients(
         gradient = gradient[..., 0]  # the pair of logits is (l, 0)
     if kl:
         gradient = gradient + kl_gradient(model, logits)
+    errors.finite("exact gradient", gradient, "temperatures this small overflow, or losses are too large")
     return gradient
 
 
@@ -105,6 +106,10 @@ def kl_gradient(model: LatentModel, logits: Tensor) -> Tensor:
 
 
 def check_enumerable(model: LatentModel, limit: int = LIMIT) -> None:
+    if not isinstance(model, LatentModel):
+        raise ValueError(
+            f"model: got a {type(model).__name__}; a gradlab.LatentModel is needed (gradlab.load reads a file)"
+        )
     if model.configurations > limit:
         raise errors.SpaceTooLarge(
             f"model: {model.categories}^{model.latents} = {model.configurations:.4g} configurations are too many to"

@@ -145,6 +145,10 @@ class LatentModel(nn.Module):
         with torch.enable_grad():
             z = codes.detach().requires_grad_()
             loss = self.losses(z, x)
+            if not loss.requires_grad:
+                raise ValueError(
+                    "decoder: the loss does not depend on the codes differentiably (a detach or no_grad inside?)"
+                )
             (v,) = torch.autograd.grad(loss.sum(), z)
         return loss.detach(), v
 

@@ -181,21 +181,22 @@ def heatmap(ds: xr.Dataset, variable: str, target: str | None = None, estimator:
     return figure
 
 
-def auto(ds: xr.Dataset) -> Figure:
+def auto(ds: xr.Dataset, target: str | None = None) -> Figure:
     """The figure that suits a Dataset.
 
     `comparison` for one point, `heatmap` of the relative bias for a full grid of at least 4 x 4,
-    `bias_trends` for all else; for a gap analysis `heatmap` of the gap. Raises ValueError as these do.
+    `bias_trends` for all else; for a gap analysis `heatmap` of the gap. `target` is the target law to draw, by
+    default all there are. Raises ValueError as these do.
     """
     ds = _chosen(ds)
     if "gap" in ds:
         return heatmap(ds, "gap")
     ds = _bias(ds)
     if ds.sizes["tf"] * ds.sizes["tb"] == 1:
-        return comparison(ds)
+        return comparison(ds, target)
     if min(ds.sizes["tf"], ds.sizes["tb"]) >= 4 and bool(ds["relative_bias_debiased"].notnull().all()):
-        return heatmap(ds, "relative_bias_debiased")
-    return bias_trends(ds)
+        return heatmap(ds, "relative_bias_debiased", target)
+    return bias_trends(ds, target=target)
 
 
 def save(figure: Figure, path: str | Path) -> None:

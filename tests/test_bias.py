@@ -203,3 +203,33 @@ def test_float32_draws_agree_with_float64_ones():
 def test_bad_input_is_named(problem, bad, message):
     with pytest.raises(ValueError, match=message):
         gradlab.bias(problem.model, problem.x, **({"tf": 1.6, "tb": 1.3} | bad))
+
+
+def test_a_path_in_place_of_a_model_is_named(problem):
+    for measure in (gradlab.bias, gradlab.exact_gradient):
+        with pytest.raises(ValueError, match=r"model: got a str; .*gradlab.load"):
+            measure("vae.safetensors", problem.x)
+
+
+def test_a_decoder_without_derivative_is_refused_not_measured_as_zero(problem):
+    class Detached(torch.nn.Module):
+        def forward(self, z):
+            return problem.model.decoder(z).detach()
+
+    model = gradlab.LatentModel(problem.model.encoder, Detached(), latents=5, categories=3)
+    with pytest.raises(ValueError, match="decoder: the loss does not depend on the codes"):
+        gradlab.bias(model, problem.x)
+
+
+def test_temperatures_so_small_that_gradients_vanish_give_nan_and_no_warning(problem):
+    """Saturated: exact gradient and estimates are 0, so that nothing is relative to them."""
+    ds = gradlab.bias(problem.model, problem.x, tf=[1e-305, 1.0], tb=[1e-305, 1.0], draws=8)
+    assert float(ds.exact_norm.sel(tf=1e-305, tb=1.0)) == 0
+    assert np.isnan(ds.relative_bias.sel(tf=1e-305)).all()
+    assert np.isfinite(ds.bias_norm).all()
+    assert float(ds.mean_norm.sel(tf=1.0, tb=1e-305)) == 0
+
+
+def test_temperatures_that_overflow_are_refused(problem):
+    with pytest.raises(ValueError, match="temperatures"):
+        gradlab.bias(problem.model, problem.x, tf=1.0, tb=1e-322, draws=8)

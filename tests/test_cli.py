@@ -924,3 +924,26 @@ def test_the_global_random_states_do_not_matter(problem):
     one = gradlab.bias(problem.model, problem.x, draws=8)
     torch.rand(3), random.random()
     xr.testing.assert_equal(one, gradlab.bias(problem.model, problem.x, draws=8))
+
+
+def test_plot_of_one_target_draws_that_one_whatever_the_kind(run, tmp_path):
+    """Two panels for both target laws, one for one: half the figure's width or less."""
+    run("bias", "--tf", "0.5:2:4", "--tb", "0.5:2:4", "--images", "2", "--draws", "4", "--target", "both", "--no-plot")
+    widths = []
+    for target in ([], ["--target", "model"]):
+        run("plot", "bias.h5", "--out", "figure.png", *target)
+        widths.append(int.from_bytes((tmp_path / "figure.png").read_bytes()[16:20], "big"))
+    assert widths[1] < widths[0]
+    refused(run("plot", "bias.h5", "--target", "modl"), 1, "target", "model")
+
+
+def test_a_results_file_of_something_else_is_named(run, tmp_path):
+    import xarray as xr
+
+    xr.Dataset({"a": ("x", [1.0])}).to_netcdf(tmp_path / "other.h5", engine="h5netcdf")
+    refused(run("show", "other.h5"), 1, "results", "gradlab bias")
+
+
+def test_temperatures_within_an_estimator_and_checkpoints_twice_are_usage_errors(run, checkpoint):
+    refused(run("bias", "--estimator", "st-gs:tb=0.5"), 2, "--tb")
+    refused(run("bias", checkpoint, checkpoint), 2, "each once")

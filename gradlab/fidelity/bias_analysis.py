@@ -76,9 +76,12 @@ def bias(
 
     Source: section 5.2.2, figure 6 and appendix C of the Decoupled ST-GS paper.
     """
+    check_enumerable(model, limit)
     tfs = errors.temperatures("tf", tf)
     tbs = errors.temperatures("tb", tfs if tb is None else tb)
-    if cross is not None and not (cross[0] in tfs and cross[1] in tbs):
+    if cross is not None and not (
+        isinstance(cross, tuple | list) and len(cross) == 2 and cross[0] in tfs and cross[1] in tbs
+    ):
         raise ValueError(f"cross: got {cross}; give a pair of one of tf {tfs} and one of tb {tbs}")
     draws = errors.whole_number("draws", draws, 2, "a variance needs two")
     seed = errors.whole_number("seed", seed, 0)
@@ -89,7 +92,6 @@ def bias(
     labels = [e.label for e in chosen]
     if not chosen or len(set(labels)) < len(labels):
         raise ValueError(f"estimator: got {labels}; give at least one, each of them once")
-    check_enumerable(model, limit)
 
     measured = measured_copy(model, dtype, device)
     x = observations(measured, x)
@@ -182,6 +184,9 @@ class _Points:
         flat = (len(count), -1)
         batch_mean = found.mean.cpu().numpy().reshape(flat) + shift.reshape(-1)
         draws, means, variances = metrics.leave_one_out(count, batch_mean, found.squares.cpu().numpy().reshape(flat))
+        if not np.isfinite(means).all():
+            point = f"tf = {self.tfs[i]:g}, tb = {self.tbs[j]:g}"
+            raise ValueError(f"tf, tb: estimates at {point} are not finite; larger temperatures would do")
         shape = self.mean.shape[3:]
         self.mean[e, i, j] = means[0].reshape(shape)
         self.std[e, i, j] = np.sqrt(variances[0]).reshape(shape)

@@ -44,7 +44,7 @@ def signed_root(squared: Array) -> Array:
 
 def figures(exact: Array, mean: Array, variance: Array, draws: Array | int) -> dict[str, Array]:
     """All of FIGURES for `mean`, `variance` (..., coordinate), `exact` (coordinate) and the number of draws (...)."""
-    exact_norm = np.sqrt(np.dot(exact, exact))
+    exact_norm = np.sqrt(np.dot(exact, exact)) or np.nan  # nothing is relative to an exact gradient of 0
     squared_mean = np.einsum("...i,...i->...", mean, mean)
     along = mean @ exact
     summed_variance = variance.sum(-1)
