@@ -60,13 +60,11 @@ def resolve_device(name: str) -> str:
     """The device to use; ValueError where it is not there."""
     import torch
 
+    from gradlab.errors import precision_and_place
+
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=name).item()
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device: {name!r} cannot be used here ({reason}); 'auto' or 'cpu' would do") from None
+    precision_and_place(None, name)
     return name
 
 

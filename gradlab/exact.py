@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from . import errors, latents, likelihoods, progress
-from .model import LatentModel, check_pixels, encode, measured_copy, observations
+from .model import LatentModel, check_pixels, encode, measured_copy, observations, plain_arithmetic
 
 LIMIT = 2**24  # configurations
 MEMORY = 2**28  # bytes of working memory
@@ -63,9 +63,11 @@ def exact_gradient(
     tf = errors.temperature("tf", tf)
     errors.choice("target", target, TARGETS)
     check_enumerable(model, limit)
-    x = observations(model, x)
-    logits = encode(measured_copy(model, None, None), x).double()
-    return exact_gradients(model, x, logits, [(tf, target)], kl=kl, limit=limit, memory=memory, shown=shown)[0]
+    memory = errors.whole_number("memory", memory, 1)
+    with plain_arithmetic():
+        x = observations(model, x)
+        logits = encode(measured_copy(model, None, None), x).double()
+        return exact_gradients(model, x, logits, [(tf, target)], kl=kl, limit=limit, memory=memory, shown=shown)[0]
 
 
 def exact_gradients(
@@ -198,7 +200,8 @@ def _losses(model: LatentModel, x: Tensor, start: int, stop: int, memory: int) -
         f = torch.cat(
             [
                 model.losses_of(
-                    parameters.expand(len(some), *parameters.shape).flatten(0, 1), some.repeat_interleave(n, 0)
+                    parameters.repeat(len(some), *[1] * (parameters.ndim - 1)),  # a copy: the likelihood may write
+                    some.repeat_interleave(n, 0),
                 ).reshape(len(some), n)
                 for some in x.split(step)
             ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -48,6 +50,9 @@ class LatentModel(nn.Module):
         binary: bool = False,
     ):
         super().__init__()
+        for name, module in (("encoder", encoder), ("decoder", decoder)):
+            if not isinstance(module, nn.Module):
+                raise ValueError(f"{name}: got a {type(module).__name__}; a torch.nn.Module is needed")
         self.encoder = encoder
         self.decoder = decoder
         self.unit_shape: tuple[int, ...] | None = None
@@ -105,6 +110,8 @@ class LatentModel(nn.Module):
             )
         if self.binary and self.unit_shape is None:
             self.unit_shape = tuple(out.shape[1:])
+        if self.binary and out.ndim > 2 and tuple(out.shape[1:]) != self.unit_shape:
+            raise ValueError(f"encoder: got units of shape {tuple(out.shape[1:])}; the model's are {self.unit_shape}")
         return out.reshape(len(x), *self.code_shape)
 
     def decode(self, codes: Tensor) -> Tensor:
@@ -114,6 +121,7 @@ class LatentModel(nn.Module):
         out = _apply(self.decoder, "decoder", codes)
         if not isinstance(out, Tensor) or out.ndim < 1 or out.shape[0] != len(codes):
             raise ValueError(f"decoder: got {_shape(out)} for {len(codes)} codes; one row per code is needed")
+        _check_precision("decoder", codes, out)
         return out
 
     def losses(self, codes: Tensor, x: Tensor) -> Tensor:
@@ -138,18 +146,19 @@ class LatentModel(nn.Module):
                 f"likelihood: got {_shape(loss)} for {len(parameters)} examples; a loss per example,"
                 f" shape ({len(parameters)},), is needed"
             )
+        _check_precision("likelihood", parameters, loss)
         return loss
 
     def losses_and_derivatives(self, codes: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """f(z, x) `(n,)` and v(z, x) = df/dz, of the codes' shape. Parameters get no gradient."""
         with torch.enable_grad():
             z = codes.detach().requires_grad_()
-            loss = self.losses(z, x)
-            if not loss.requires_grad:
-                raise ValueError(
-                    "decoder: the loss does not depend on the codes differentiably (a detach or no_grad inside?)"
-                )
-            (v,) = torch.autograd.grad(loss.sum(), z)
+            loss = self.losses(z.clone(), x)  # a copy, since layers may work in place
+            v = torch.autograd.grad(loss.sum(), z, allow_unused=True)[0] if loss.requires_grad else None
+        if v is None:
+            raise ValueError(
+                "decoder: the loss does not depend on the codes differentiably (a detach or no_grad inside?)"
+            )
         return loss.detach(), v
 
 
@@ -175,6 +184,14 @@ def _apply(module: nn.Module, name: str, given: Tensor) -> Any:
         ) from error
 
 
+def _check_precision(name: str, given: Tensor, out: Tensor) -> None:
+    if out.dtype != given.dtype:
+        raise ValueError(
+            f"{name}: gives {out.dtype} from {given.dtype}; it must keep the precision it is given, since figures are"
+            " computed in several (a .float() inside?)"
+        )
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
@@ -190,7 +207,7 @@ def measured_copy(model: LatentModel, dtype: torch.dtype | None, device: torch.d
     """
     for name, module in model.named_modules():
         noisy = isinstance(module, nn.modules.dropout._DropoutNd | nn.modules.batchnorm._BatchNorm)
-        if noisy and module.training and not (isinstance(module, nn.modules.dropout._DropoutNd) and module.p == 0):
+        if noisy and module.training and getattr(module, "p", 1) > 0:
             raise ValueError(
                 f"model: {name} ({type(module).__name__}) is in training mode, so the loss is random or mixes examples;"
                 " call model.eval() before measuring"
@@ -200,7 +217,10 @@ def measured_copy(model: LatentModel, dtype: torch.dtype | None, device: torch.d
     device = torch.device(device) if device is not None else (own.device if own is not None else None)
     if own is None or (dtype, device) == (own.dtype, own.device):
         return model
-    return copy.deepcopy(model).to(device=device, dtype=dtype)
+    try:
+        return copy.deepcopy(model).to(device=device, dtype=dtype)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(f"model: cannot be copied to {dtype} on {device} ({_first_line(error)})") from error
 
 
 def _own_tensor(model: nn.Module) -> Tensor | None:
@@ -218,6 +238,8 @@ def observations(model: LatentModel, x: Any) -> Tensor:
         x = torch.as_tensor(x)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"x: got a {type(x).__name__}; a tensor of images is needed ({error})") from None
+    if x.layout != torch.strided:
+        raise ValueError(f"x: got a tensor of layout {x.layout}; a dense one is needed (x.to_dense())")
     if x.ndim < 2 or len(x) == 0:
         raise ValueError(f"x: got shape {tuple(x.shape)}; a batch of at least one example, (example, ...), is needed")
     if not x.is_floating_point():
@@ -226,12 +248,40 @@ def observations(model: LatentModel, x: Any) -> Tensor:
     if isinstance(model.likelihood, likelihoods.Canonical):
         model.likelihood.check(x)
     own = _own_tensor(model)
-    return x if own is None else x.to(device=own.device, dtype=own.dtype)
+    # a tensor of our own: no history, no inference mode
+    return x.detach().clone() if own is None else x.detach().to(device=own.device, dtype=own.dtype, copy=True)
 
 
 def encode(model: LatentModel, x: Tensor) -> Tensor:
     """The model's logits at x, checked to be finite, without gradient."""
     with torch.no_grad():
-        logits = model.logits(x)
+        logits = model.logits(x.clone())  # a copy, since layers may work in place
     errors.finite("logits", logits, "the encoder must give finite logits (has training diverged?)")
+    _check_rows("encoder", model.logits, x[:2])
+    ends = torch.tensor([[0], [model.categories - 1]], device=x.device).expand(2, model.latents)
+    _check_rows("decoder", model.decode, latents.codes_at(ends, model.categories, model.binary, logits.dtype))
     return logits
+
+
+@torch.no_grad()
+def _check_rows(name: str, function: Callable[[Tensor], Tensor], rows: Tensor) -> None:
+    """ValueError where rows come out otherwise a second time, or alone: both silently falsify every figure."""
+    with torch.random.fork_rng(devices=[]):
+        together, again = function(rows.clone()), function(rows.clone())
+        alone = torch.cat([function(row.clone()) for row in rows.split(1)])
+    tolerance = torch.finfo(together.dtype).eps ** 0.5 * float(together.abs().max())
+    if float((together - again).abs().max()) > tolerance:
+        raise ValueError(f"{name}: gives other values for the same input (dropout or noise inside?); call model.eval()")
+    if float((together - alone).abs().max()) > tolerance:
+        raise ValueError(
+            f"{name}: its output for one row depends on the others in the batch (batch norm without running"
+            " statistics?); a row must be computed from itself alone"
+        )
+
+
+@contextlib.contextmanager
+def plain_arithmetic() -> Iterator[None]:
+    """Switch off a caller's autocast (its bfloat16 moves every figure) and inference mode (it knows no derivative)."""
+    off = [torch.autocast(kind, enabled=False) for kind in ("cpu", "cuda")]
+    with torch.inference_mode(False), off[0], off[1]:
+        yield

@@ -40,7 +40,7 @@ def stamp(**about: Any) -> dict[str, Any]:
 
 def tensor_sha256(x: Tensor) -> str:
     """Checksum of a tensor's values."""
-    return hashlib.sha256(x.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+    return hashlib.sha256(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
 def join_checkpoints(found: list[xr.Dataset]) -> xr.Dataset:

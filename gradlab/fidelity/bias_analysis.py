@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import xarray as xr
 from .. import errors, estimators, likelihoods, progress, results
 from ..estimators import Estimator
 from ..exact import LIMIT, MEMORY, TARGETS, check_enumerable, exact_gradients, kl_gradient
-from ..model import LatentModel, encode, measured_copy, observations
+from ..model import LatentModel, encode, measured_copy, observations, plain_arithmetic
 from ..sampling import BatchMoments, Noise, batch_bounds, groups, sample_moments
 from . import metrics
 
@@ -87,32 +87,36 @@ def bias(
     seed = errors.whole_number("seed", seed, 0)
     errors.choice("moments", moments, ("monte-carlo",))
     targets = TARGETS if target == "both" else (errors.choice("target", target, (*TARGETS, "both")),)
-    listed = not isinstance(estimator, str | Estimator) and isinstance(estimator, Sequence)
+    listed = not isinstance(estimator, str | Estimator) and isinstance(estimator, Iterable)
     chosen = [_resolve(e, model) for e in (list(estimator) if listed else [estimator])]  # type: ignore[arg-type]
     labels = [e.label for e in chosen]
     if not chosen or len(set(labels)) < len(labels):
         raise ValueError(f"estimator: got {labels}; give at least one, each of them once")
 
-    measured = measured_copy(model, dtype, device)
-    x = observations(measured, x)
-    logits = encode(measured, x)
-    wide = logits.double()
-    laws = [(t, name) for name in targets for t in tfs]
-    exact = exact_gradients(model, x, wide, laws, limit=limit, memory=memory, shown=shown).cpu().numpy()
-    exact = exact.reshape(len(targets), len(tfs), *logits.shape)
-    shift = kl_gradient(model, wide).cpu().numpy() if kl else np.zeros(logits.shape)
-    exact = exact + shift
+    errors.precision_and_place(dtype, device)
+    memory = errors.whole_number("memory", memory, 1)
+    with plain_arithmetic():
+        measured = measured_copy(model, dtype, device)
+        x = observations(measured, x)
+        logits = encode(measured, x)
+        model.unit_shape = measured.unit_shape
+        wide = logits.double()
+        laws = [(t, name) for name in targets for t in tfs]
+        exact = exact_gradients(model, x, wide, laws, limit=limit, memory=memory, shown=shown).cpu().numpy()
+        exact = exact.reshape(len(targets), len(tfs), *logits.shape)
+        shift = kl_gradient(model, wide).cpu().numpy() if kl else np.zeros(logits.shape)
+        exact = exact + shift
 
-    points = _Points(len(chosen), targets, tfs, tbs, logits.shape, draws)
-    columns = [[j for j, b in enumerate(tbs) if cross is None or t == cross[0] or b == cross[1]] for t in tfs]
-    rows = [[e.at(t, tbs[j]) for e in chosen for j in some] for t, some in zip(tfs, columns, strict=True)]
-    noise = Noise(model.kind, logits, max(e.noise_arrays for e in chosen), draws, seed, memory)
-    with progress.bar("drawing", draws * sum(len(groups(row)) for row in rows), shown) as advance:
-        for i, row in enumerate(rows):
-            found = sample_moments(measured, x, logits, row, noise, memory=memory, advance=advance)
-            for position, of_point in enumerate(found):
-                e, j = divmod(position, len(columns[i]))
-                points.fill(e, i, columns[i][j], exact[:, i], shift, of_point)
+        points = _Points(len(chosen), targets, tfs, tbs, logits.shape, draws)
+        columns = [[j for j, b in enumerate(tbs) if cross is None or t == cross[0] or b == cross[1]] for t in tfs]
+        rows = [[e.at(t, tbs[j]) for e in chosen for j in some] for t, some in zip(tfs, columns, strict=True)]
+        noise = Noise(model.kind, logits, max(e.noise_arrays for e in chosen), draws, seed, memory)
+        with progress.bar("drawing", draws * sum(len(groups(row)) for row in rows), shown) as advance:
+            for i, row in enumerate(rows):
+                found = sample_moments(measured, x, logits, row, noise, memory=memory, advance=advance)
+                for position, of_point in enumerate(found):
+                    e, j = divmod(position, len(columns[i]))
+                    points.fill(e, i, columns[i][j], exact[:, i], shift, of_point)
     about = results.stamp(
         analysis="bias",
         seed=seed,
@@ -174,7 +178,7 @@ class _Points:
         self.std = self.mean.copy()
         self.figures = {name: np.full((*grid, 3), np.nan) for name in metrics.FIGURES}  # value, low, high
         self.replicates = np.full((len(metrics.FIGURES), self.batches, *grid), np.nan)
-        self.per_example = np.full((*grid, shape[0]), np.nan)
+        self.per_example = np.full((*grid, shape[0], 3), np.nan)
         ratios = ("relative_bias_per_example_quantiles", "relative_bias_elementwise_quantiles")
         self.quantiles = {name: np.full((*grid, len(metrics.QUANTILES), 3), np.nan) for name in ratios}
 
@@ -199,13 +203,10 @@ class _Points:
                 self.figures[name][at] = values[0], low, high
                 self.replicates[(position, slice(None), *at)] = values[1:]
             per_example = metrics.per_example_ratios(g, means, shape[0])
-            self.per_example[at] = per_example[0]
+            self.per_example[at] = _ratio_with_interval(per_example, draws)
             ratios = (per_example, metrics.elementwise_ratios(g, means))
             for name, values in zip(self.quantiles, ratios, strict=True):
-                found_quantiles = metrics.quantiles(values)
-                width = metrics.half_width(found_quantiles, draws)
-                value = found_quantiles[0]
-                self.quantiles[name][at] = np.stack([value, np.maximum(value - width, 0), value + width], -1)
+                self.quantiles[name][at] = _ratio_with_interval(metrics.quantiles(values), draws)
 
     def dataset(
         self, exact: np.ndarray, labels: list[str] | None, both: bool, unit: str, about: dict[str, Any]
@@ -246,11 +247,9 @@ class _Points:
             over = "examples" if "per_example" in name else "coordinates whose exact gradient is not 0"
             words = f"quantiles over {over} of |mean estimate - exact gradient| / |exact gradient|"
             variables |= _with_interval(name, (*grid, "quantile"), values, {"long_name": words, "units": "1"})
-        variables["relative_bias_per_example"] = (
-            (*grid, "example"),
-            self.per_example,
-            {"long_name": "|mean estimate - exact gradient| / |exact gradient| of each example", "units": "1"},
-        )
+        words = "|mean estimate - exact gradient| / |exact gradient| of each example"
+        attributes = {"long_name": words, "units": "1"}
+        variables |= _with_interval("relative_bias_per_example", (*grid, "example"), self.per_example, attributes)
         variables["replicates"] = (
             ("figure", "batch", *grid),
             self.replicates,
@@ -282,6 +281,12 @@ _NORM = "Euclidean norm over example, latent and category"
 
 def _is_relative(name: str) -> bool:
     return name.startswith(("relative", "cosine", "matched"))
+
+
+def _ratio_with_interval(replicates: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Value, lower and upper end (..., 3) of a ratio of norms, from its leave-one-out values."""
+    value, width = replicates[0], metrics.half_width(replicates, draws)
+    return np.stack([value, np.maximum(value - width, 0), value + width], -1)
 
 
 def _with_interval(name: str, dims: Sequence[str], values: np.ndarray, attributes: dict[str, str]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ FIGURES: dict[str, tuple[str, float, float]] = {
     "relative_bias": ("bias over exact gradient (norms), sampling noise included", 0, np.inf),
     "relative_bias_debiased": ("bias over exact gradient (norms), sampling noise subtracted", -np.inf, np.inf),
     "relative_std": ("root of the summed variances over norm of the exact gradient", 0, np.inf),
-    "cosine": ("cosine between mean estimate and exact gradient", -1, 1),
+    "cosine": ("cosine between mean estimate and exact gradient, sampling noise included", -1, 1),
     "matched_bias": (
         "smallest |a * mean estimate - exact gradient| over |exact gradient|, sampling noise included",
         0,
@@ -110,9 +110,9 @@ def leave_one_out(count: Array, mean: Array, squares: Array) -> tuple[Array, Arr
     means = np.concatenate([total_mean[None], total_mean - share * off])
     sums = np.concatenate([total_squares[None], total_squares - squares - n * share * np.square(off)])
     draws = np.concatenate([[n], n - count])
-    # of one draw (two draws, one left out) there is no variance: take that of all
+    # one draw (of two, one left out) has no variance, so at two draws what depends on it has no interval
     with np.errstate(divide="ignore", invalid="ignore"):
-        variances = np.where(draws[:, None] > 1, np.maximum(sums, 0) / (draws[:, None] - 1), total_squares / (n - 1))
+        variances = np.where(draws[:, None] > 1, np.maximum(sums, 0) / (draws[:, None] - 1), np.nan)
     return draws, means, variances
 
 
