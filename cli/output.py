@@ -126,7 +126,7 @@ def training(model: Any, out: str, as_json: bool) -> None:
         click.echo(json.dumps({"checkpoint": str(out), "epochs": epochs, **last, "seconds": about["seconds"]}))
         return
     click.echo(
-        f"{epochs} epochs in {about['seconds']:.0f} s: validation loss {last['validation_loss']:.3f}"
+        f"{epochs} epoch{'s' * (epochs > 1)} in {about['seconds']:.0f} s: validation loss {last['validation_loss']:.3f}"
         f" + KL {last['validation_kl']:.3f} nats per image"
         f" (training {last['train_loss']:.3f} + {last['train_kl']:.3f})"
     )
