@@ -37,7 +37,8 @@ def list_(data_dir, as_json):
         credit = (
             datasets.SOURCES[name].credit if name in datasets.SOURCES else "bundled: the first 1,000 MNIST test images"
         )
-        rows.append({"name": name, "files": places, "credit": credit})
+        counts = datasets.SOURCES[name].counts if name in datasets.SOURCES else {"test": 1000}
+        rows.append({"name": name, "images": counts, "files": places, "credit": credit})
     output.datasets(rows, as_json)
 
 

@@ -73,11 +73,12 @@ def datasets(rows: list[dict[str, Any]], as_json: bool) -> None:
         click.echo(json.dumps({"datasets": rows}))
         return
     table = Table(box=box.SIMPLE_HEAD)
-    for column in ("name", "split", "file", "credit"):
+    for column in ("name", "split", "images", "file", "credit"):
         table.add_column(column, overflow="fold", no_wrap=column == "name")
     for row in rows:
         for split, path in row["files"].items():
-            table.add_row(row["name"], split, path or f"not here: gradlab data fetch {row['name']}", row["credit"])
+            where = path or f"not here: gradlab data fetch {row['name']}"
+            table.add_row(row["name"], split, f"{row['images'][split]:,}", where, row["credit"])
     _console().print(table)
 
 

@@ -58,10 +58,6 @@ class LatentKind(ABC):
     def two_category(self, logits: Tensor) -> Tensor:
         """Logits of the same law as `(..., latent, category)`."""
 
-    def like_code(self, loss: Tensor) -> Tensor:
-        """A loss per example, shaped to multiply codes."""
-        return loss.reshape(*loss.shape, *([1] * (1 + self.event_dims)))
-
 
 class Categorical(LatentKind):
     name = "categorical"
