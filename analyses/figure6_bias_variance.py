@@ -23,7 +23,7 @@ from gradlab import LatentModel
 
 from .verdicts import Verdict, trend
 
-TEMPERATURES = [0.3, 0.6, 0.9, 1.2, 1.5, 1.8, 2.1, 2.4, 2.7, 3.0]
+TEMPERATURES = [0.3, 0.6, 0.9, 1.2, 1.5, 1.8, 2.1, 2.4, 2.7, 3.0]  # of the paper's range
 TF, TB = 1.6, 1.3
 CLAIMS = {
     "(b) bias falls as tb rises": (

@@ -10,14 +10,15 @@ from .options import (
     TemperatureSpec,
     check_writable,
     data_dir_option,
+    data_option,
     device_option,
+    draws_option,
     figure_path,
+    images_option,
     json_option,
     resolve_device,
     seed_option,
 )
-
-SWEPT = [0.3, 0.6, 0.9, 1.2, 1.5, 1.8, 2.1, 2.4, 2.7, 3.0]  # the paper's range
 
 
 @click.command()
@@ -43,13 +44,9 @@ SWEPT = [0.3, 0.6, 0.9, 1.2, 1.5, 1.8, 2.1, 2.4, 2.7, 3.0]  # the paper's range
     metavar="NAME",
     help="Repeat to compare, e.g. st-gs or st-gs:convention=jang.  [default: decoupled-st-gs]",
 )
-@click.option("--draws", type=click.IntRange(min=2), default=1024, show_default=True, help="Estimates per point.")
-@click.option(
-    "--images", type=click.IntRange(min=1), default=100, show_default=True, help="The first so many of the test split."
-)
-@click.option(
-    "--data", default="mnist-sample", show_default=True, help="See `gradlab data list`, or a folder of IDX files."
-)
+@draws_option
+@images_option
+@data_option
 @data_dir_option
 @click.option(
     "--target",
@@ -107,6 +104,8 @@ def bias(
       gradlab bias vae.safetensors --tf 0.3:3.0:10 --tb 0.3:3.0:10 --target both --out grid.h5
       gradlab bias --tf 1 --tb 1 --sweep none --estimator ste --estimator st-gs --estimator gumbel-softmax
     """
+    from gradlab.analyses.figure6_bias_variance import TEMPERATURES
+
     import gradlab
     from gradlab import checkpoints as files
     from gradlab import datasets, estimators, results
@@ -125,7 +124,7 @@ def bias(
         raise click.UsageError("--sweep cross goes through one point: give one --tf and one --tb")
     cross = (tf[0], tb[0]) if sweep == "cross" else None
     if sweep != "none":
-        tf, tb = sorted({*SWEPT, *tf}), sorted({*SWEPT, *tb})
+        tf, tb = sorted({*TEMPERATURES, *tf}), sorted({*TEMPERATURES, *tb})
     chosen = [estimators.parse(name) for name in names or ("decoupled-st-gs",)]
     loaded = [files.load_described(path) for path in checkpoints or [None]]
     _check_alike(loaded)

@@ -48,6 +48,15 @@ device_option = click.option(
 seed_option = click.option(
     "--seed", type=click.IntRange(0, MOST_SEED), default=0, show_default=True, help="Seed of all noise."
 )
+draws_option = click.option(
+    "--draws", type=click.IntRange(min=2), default=1024, show_default=True, help="Estimates per point."
+)
+images_option = click.option(
+    "--images", type=click.IntRange(min=1), default=100, show_default=True, help="The first so many of the test split."
+)
+data_option = click.option(
+    "--data", default="mnist-sample", show_default=True, help="See `gradlab data list`, or a folder of IDX files."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
 data_dir_option = click.option(
     "--data-dir",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .options import data_dir_option, device_option, json_option
+from .options import data_dir_option, data_option, device_option, draws_option, images_option, json_option
 
 ANALYSES = {"figure6": "figure6_bias_variance"}
 
@@ -15,12 +15,10 @@ ANALYSES = {"figure6": "figure6_bias_variance"}
 @click.command()
 @click.argument("name", required=False, type=click.Choice(list(ANALYSES)))
 @click.option("--checkpoint", type=click.Path(dir_okay=False), help="A trained 8x4 VAE.  [default: the bundled one]")
-@click.option(
-    "--images", type=click.IntRange(min=1), default=100, show_default=True, help="The first so many of the test split."
-)
-@click.option("--data", default="mnist-sample", show_default=True, help="See `gradlab data list`.")
+@images_option
+@data_option
 @data_dir_option
-@click.option("--draws", type=click.IntRange(min=2), default=1024, show_default=True, help="Estimates per point.")
+@draws_option
 @device_option
 @click.option(
     "--out", type=click.Path(file_okay=False), default="results", show_default=True, help="Folder for figure and data."

@@ -67,7 +67,7 @@ def exact_gradient(
     with plain_arithmetic():
         x = observations(model, x)
         logits = encode(measured_copy(model, None, None), x).double()
-        return exact_gradients(model, x, logits, [(tf, target)], kl=kl, limit=limit, memory=memory, shown=shown)[0]
+        return exact_gradients(model, x, logits, [(tf, target)], kl=kl, memory=memory, shown=shown)[0]
 
 
 def exact_gradients(
@@ -77,12 +77,10 @@ def exact_gradients(
     laws: list[tuple[float, str]],
     *,
     kl: bool = False,
-    limit: int = LIMIT,
     memory: int = MEMORY,
     shown: bool = False,
 ) -> Tensor:
     """Exact gradients at float64 logits for several (tf, target), one pass: `(law, example, latent[, category])`."""
-    check_enumerable(model, limit)
     pairs = model.kind.two_category(logits)
     law_temperatures = [tf if target == "sampled" else 1.0 for tf, target in laws]
     # (law, example, latent, category)
@@ -107,12 +105,12 @@ def kl_gradient(model: LatentModel, logits: Tensor) -> Tensor:
         return torch.autograd.grad(model.kind.kl_to_uniform(leaf).sum(), leaf)[0]
 
 
-def check_enumerable(model: LatentModel, limit: int = LIMIT) -> None:
+def check_enumerable(model: LatentModel, limit: int) -> None:
     if not isinstance(model, LatentModel):
         raise ValueError(
             f"model: got a {type(model).__name__}; a gradlab.LatentModel is needed (gradlab.load reads a file)"
         )
-    if model.configurations > limit:
+    if model.configurations > errors.whole_number("limit", limit, 1):
         raise errors.SpaceTooLarge(
             f"model: {model.categories}^{model.latents} = {model.configurations:.4g} configurations are too many to"
             f" enumerate, the limit is {limit:,}; measure a model with fewer latents or categories, or raise limit=..."

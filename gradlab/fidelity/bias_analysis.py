@@ -102,7 +102,7 @@ def bias(
         model.unit_shape = measured.unit_shape
         wide = logits.double()
         laws = [(t, name) for name in targets for t in tfs]
-        exact = exact_gradients(model, x, wide, laws, limit=limit, memory=memory, shown=shown).cpu().numpy()
+        exact = exact_gradients(model, x, wide, laws, memory=memory, shown=shown).cpu().numpy()
         exact = exact.reshape(len(targets), len(tfs), *logits.shape)
         shift = kl_gradient(model, wide).cpu().numpy() if kl else np.zeros(logits.shape)
         exact = exact + shift
@@ -213,22 +213,22 @@ class _Points:
     ) -> xr.Dataset:
         coordinates = COORDINATES[: exact.ndim - 2]
         grid = ("estimator", "target", "tf", "tb")
-        norm_unit = {True: "1", False: f"{unit} per logit"}
+        of_gradient = f"{unit} per logit"
         variables: dict[str, Any] = {
             "exact_gradient": (
                 ("target", "tf", *coordinates),
                 exact,
-                {"long_name": "exact gradient of the expected loss, by enumeration", "units": norm_unit[False]},
+                {"long_name": "exact gradient of the expected loss, by enumeration", "units": of_gradient},
             ),
             "mean_gradient": (
                 ("estimator", "tf", "tb", *coordinates),
                 self.mean,
-                {"long_name": "mean of the estimates over draws", "units": norm_unit[False]},
+                {"long_name": "mean of the estimates over draws", "units": of_gradient},
             ),
             "std_gradient": (
                 ("estimator", "tf", "tb", *coordinates),
                 self.std,
-                {"long_name": "standard deviation of the estimates over draws (N - 1)", "units": norm_unit[False]},
+                {"long_name": "standard deviation of the estimates over draws (N - 1)", "units": of_gradient},
             ),
             "exact_norm": (
                 grid,
@@ -236,12 +236,13 @@ class _Points:
                     np.sqrt(np.square(exact).reshape(*exact.shape[:2], -1).sum(-1))[None, :, :, None],
                     self.per_example.shape[:4],
                 ).copy(),
-                {"long_name": "norm of the exact gradient", "units": norm_unit[False], "aggregation": _NORM},
+                {"long_name": "norm of the exact gradient", "units": of_gradient, "aggregation": _NORM},
             ),
         }
         for name, values in self.figures.items():
-            words, relative = metrics.FIGURES[name][0], _is_relative(name)
-            units = norm_unit[relative] if name != "squared_bias_debiased" else f"({norm_unit[False]})^2"
+            words, units = metrics.FIGURES[name][0], "1" if _is_relative(name) else of_gradient
+            if name == "squared_bias_debiased":
+                units = f"({of_gradient})^2"
             variables |= _with_interval(name, grid, values, {"long_name": words, "units": units, "aggregation": _NORM})
         for name, values in self.quantiles.items():
             over = "examples" if "per_example" in name else "coordinates whose exact gradient is not 0"

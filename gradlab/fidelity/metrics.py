@@ -147,6 +147,6 @@ def interval(name: str, estimates: Array, draws: Array, exact_norm: float = 1.0)
         low, high = interval("squared_bias_debiased", np.sign(estimates) * np.square(estimates * unit), draws)
         with np.errstate(divide="ignore", invalid="ignore"):
             return signed_root(low) / unit, signed_root(high) / unit
-    _, least, most = FIGURES.get(name, ("", -np.inf, np.inf))
+    _, least, most = FIGURES[name]
     width = half_width(estimates, draws)
     return np.clip(estimates[0] - width, least, most), np.clip(estimates[0] + width, least, most)
