@@ -47,7 +47,7 @@ def list_(data_dir, as_json):
 @data_dir_option
 @click.option("--mirror", help="Address of a folder that holds the files, in place of the usual one.")
 def fetch(name, data_dir, mirror):
-    """Download a data set and check it.
+    """Download a known data set and check it. cifar10 is 170 MB, svhn 246 MB.
 
     \b
     Example:
@@ -64,6 +64,9 @@ def fetch(name, data_dir, mirror):
 @data_dir_option
 def check(name, data_dir):
     """Compare a data set's files with their checksums.
+
+    NAME is a known data set, a folder of one's own or a CIFAR-10 archive; the latter two have no known checksum
+    and must be whole.
 
     \b
     Example:

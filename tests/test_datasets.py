@@ -15,9 +15,10 @@ import pytest
 import torch
 
 from gradlab import datasets
+from gradlab.datasets import bounded, fetching
 from gradlab.errors import BadFile, UnknownName
 
-SHIPPED = datasets.SOURCES  # which these tests replace
+SHIPPED = dict(datasets.SOURCES)  # which these tests replace
 MAGIC = b"\x00\x00\x08\x03"
 TRAIN, TEST = datasets.IDX_FILES["train"], datasets.IDX_FILES["test"]
 
@@ -40,19 +41,27 @@ PLAIN = {split: idx(values) for split, values in PIXELS.items()}
 SERVED = {f"/{datasets.IDX_FILES[split]}.gz": gzip.compress(plain, mtime=0) for split, plain in PLAIN.items()}
 
 
+def only(monkeypatch, sources, cache):
+    """These known data sets and no others, and no folder of the user's."""
+    for name in list(datasets.SOURCES):
+        monkeypatch.delitem(datasets.SOURCES, name)
+    for name, source in sources.items():
+        monkeypatch.setitem(datasets.SOURCES, name, source)
+    monkeypatch.setenv("GRADLAB_DATA", str(cache))
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture(autouse=True)
 def known(monkeypatch, tmp_path):
-    """One tiny known data set, and no folder of the user's."""
+    """One tiny known data set under two names."""
     source = datasets.Source(
         "http://127.0.0.1:9/nothing/",
         {split: hashlib.sha256(plain).hexdigest() for split, plain in PLAIN.items()},
         {"train": 7, "test": 5},
         "nobody",
     )
-    monkeypatch.setattr(datasets, "SOURCES", {"tiny": source, "tinier": source})
-    monkeypatch.setenv("GRADLAB_DATA", str(tmp_path / "cache"))
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
+    only(monkeypatch, {"tiny": source, "tinier": source}, tmp_path / "cache")
 
 
 @pytest.fixture
@@ -335,15 +344,21 @@ def answer(request, body, announced=None, **headers):
     request.wfile.write(body)
 
 
-@pytest.fixture
-def server():
-    server = Server(SERVED)
+@contextlib.contextmanager
+def serving(content):
+    server = Server(content)
     thread = threading.Thread(target=server.http.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server
     server.http.shutdown()
     server.http.server_close()
     thread.join()
+
+
+@pytest.fixture
+def server():
+    with serving(SERVED) as server:
+        yield server
 
 
 def assert_nothing_left(folder):
@@ -361,7 +376,7 @@ def test_fetch_downloads_what_load_then_reads(server, tmp_path):
 
 def test_fetch_without_a_mirror_uses_the_source_s_address(server, tmp_path, monkeypatch):
     source = datasets.Source(f"{server.url}/", datasets.SOURCES["tiny"].sha256, {}, "")
-    monkeypatch.setattr(datasets, "SOURCES", {"tiny": source})
+    monkeypatch.setitem(datasets.SOURCES, "tiny", source)
     datasets.fetch("tiny")
     assert (tmp_path / "cache" / "tiny" / f"{TEST}.gz").is_file()
 
@@ -480,7 +495,7 @@ def test_an_answer_without_a_length_is_understood(server, tmp_path):
 
 
 def test_an_endless_download_is_cut_off(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "MOST_BYTES", 10**6)
+    monkeypatch.setattr(bounded, "MOST_BYTES", 10**6)
 
     def endless(request, body):
         request.send_response(200)
@@ -499,7 +514,7 @@ def test_a_full_disk_is_not_blamed_on_the_network(server, tmp_path, monkeypatch)
     def full(path, aside, shown):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(datasets, "_download", full)
+    monkeypatch.setattr(fetching, "_download", full)
     with pytest.raises(OSError, match="No space left on device"):
         datasets.fetch("tiny", tmp_path, server.url)
     assert_nothing_left(tmp_path)
@@ -542,8 +557,10 @@ def test_a_fetch_shows_its_progress_on_a_terminal(server, tmp_path, monkeypatch)
 
 
 def test_the_shipped_sources_are_complete():
-    for source in SHIPPED.values():
-        assert source.url.startswith("https://")
+    assert set(SHIPPED) == {"mnist", "fashion-mnist", "cifar10", "svhn"}
+    for name, source in SHIPPED.items():
+        assert source.url.startswith("http://" if name == "svhn" else "https://")
+        assert source.url.endswith("/")
         assert source.credit
         assert set(source.sha256) == set(source.counts) == set(datasets.SPLITS)
         assert all(len(bytes.fromhex(digest)) == 32 for digest in source.sha256.values())

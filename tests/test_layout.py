@@ -109,18 +109,37 @@ def test_the_library_knows_neither_command_line_nor_analyses(name):
     ] == []
 
 
-@pytest.mark.parametrize("name", sorted(set(EVERYTHING) - {"gradlab.plots"}))
+PLOTS = [name for name in MODULES if within(name, "gradlab.plots")]
+
+
+@pytest.mark.parametrize("name", sorted(set(EVERYTHING) - set(PLOTS)))
 def test_only_plots_draws(name):
     assert [found for found in imports(name) if within(found, "matplotlib", "pylab", "seaborn")] == []
 
 
 def test_plots_do_draw():
-    assert any(within(found, "matplotlib") for found in imports("gradlab.plots"))
+    assert len(PLOTS) > 1
+    assert any(within(found, "matplotlib") for name in PLOTS for found in imports(name))
 
 
-@pytest.mark.parametrize("name", sorted(set(MODULES) - {"gradlab.plots", "gradlab"}))
+@pytest.mark.parametrize("name", PLOTS)
+def test_plots_see_results_only(name):
+    """Neither models nor what computes: of the library, errors, files and each other."""
+    found = imports(name)
+    assert [one for one in found if within(one, "torch", "scipy")] == []
+    own = [one for one in found if within(one, "gradlab")]
+    assert [one for one in own if not within(one, "gradlab.errors", "gradlab.files", "gradlab.plots")] == []
+
+
+def test_plots_open_no_windows():
+    script = "import sys, gradlab.plots; print(*(f'matplotlib.{name}' in sys.modules for name in ('figure', 'pyplot')))"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout == "True False\n"
+
+
+@pytest.mark.parametrize("name", sorted(set(MODULES) - {*PLOTS, "gradlab"}))
 def test_the_library_does_not_import_its_plots(name):
-    assert "gradlab.plots" not in imports(name)
+    assert [found for found in imports(name) if within(found, "gradlab.plots")] == []
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if within(name, "gradlab.estimators")])

@@ -1,0 +1,25 @@
+"""Image data sets: MNIST, Fashion-MNIST, CIFAR-10, SVHN, files of one's own in their layouts, a bundled sample."""
+
+from .fetching import fetch
+from .finding import default_folder, where
+from .idx import read_idx, write_idx
+from .loading import Check, Images, check, load
+from .sources import IDX_FILES, SAMPLE, SOURCES, SPLITS, Source, names
+
+__all__ = [
+    "IDX_FILES",
+    "SAMPLE",
+    "SOURCES",
+    "SPLITS",
+    "Check",
+    "Images",
+    "Source",
+    "check",
+    "default_folder",
+    "fetch",
+    "load",
+    "names",
+    "read_idx",
+    "where",
+    "write_idx",
+]

@@ -1,0 +1,68 @@
+"""IDX image files, the format of MNIST: 16 bytes of header, then the pixels; plain or gzip."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .. import errors, files
+from . import bounded
+
+MAGIC = b"\x00\x00\x08\x03"  # unsigned bytes in three dimensions
+
+
+def read_idx(path: str | Path, called: str | None = None) -> tuple[Tensor, str]:
+    """Pixels `(example, 1, height, width)` of an IDX image file, plain or gzip, and its content's sha256.
+
+    Reads no more than the header announces, and nothing if that is over the limit. Raises BadFile, in which
+    the file is `called` so if a name is given.
+    """
+    called = called or str(path)
+    with open(path, "rb") as raw:
+        zipped = raw.read(2) == bounded.GZIP
+        raw.seek(0)
+        with bounded.unzipping(called):
+            content: bounded.Stream = gzip.GzipFile(fileobj=raw) if zipped else raw
+            header = content.read(16)
+            shape = _announced(called, header)
+            size = math.prod(shape)
+            body = bounded.read(content, size + 1)
+    if len(body) != size:
+        found = "more than" if len(body) > size else f"cut short, {len(body)} of"
+        raise errors.BadFile(f"{called}: {found} the {size} bytes of {shape} pixels")
+    digest = hashlib.sha256(header)
+    digest.update(body)
+    pixels = torch.frombuffer(body, dtype=torch.uint8).reshape(shape[0], 1, *shape[1:])
+    return pixels, digest.hexdigest()
+
+
+def _announced(called: str, header: bytes) -> tuple[int, ...]:
+    """(example, height, width) by the header."""
+    if len(header) < 16 or header[:4] != MAGIC:
+        begins = header[:4].hex(" ") or "nothing"
+        raise errors.BadFile(f"{called}: no IDX image file (it begins with {begins})")
+    shape = tuple(int.from_bytes(header[i : i + 4], "big") for i in (4, 8, 12))
+    if not 0 < math.prod(shape) <= bounded.MOST_BYTES:
+        raise errors.BadFile(f"{called}: announces {shape} pixels; 1 to {bounded.MOST_BYTES:,} bytes can be read")
+    return shape
+
+
+def write_idx(path: str | Path, pixels: Tensor) -> None:
+    """Write images `(example, 1, height, width)`, uint8, as a gzip IDX file with no time stamp in it.
+
+    Raises ValueError for a tensor of another type or shape.
+    """
+    if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 1 or not pixels.numel():
+        raise ValueError(
+            f"pixels: got {pixels.dtype} of shape {tuple(pixels.shape)};"
+            " torch.uint8 of shape (example, 1, height, width) is needed"
+        )
+    n, _, height, width = pixels.shape
+    header = MAGIC + b"".join(int(k).to_bytes(4, "big") for k in (n, height, width))
+    with files.written_aside(path) as aside:
+        aside.write_bytes(gzip.compress(header + pixels.contiguous().numpy().tobytes(), mtime=0))

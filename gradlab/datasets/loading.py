@@ -1,0 +1,138 @@
+"""Images, read from files that are proved to be whole and what their name promises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .. import errors
+from . import bounded, cifar10, finding, idx, svhn
+from .sources import SAMPLE, SOURCES, SPLITS, names
+
+
+@dataclass(frozen=True)
+class Images:
+    """Pixel values `pixels` (example, channel, height, width), uint8, and where they come from."""
+
+    pixels: Tensor
+    name: str
+    split: str
+    sha256: str  # of the file the split is read from: IDX its content, decompressed; .tar.gz and .mat as they are
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def floats(self, which: Tensor | slice = slice(None)) -> Tensor:
+        """Pixel values in [0, 1], float32; no normalisation, no binarisation."""
+        return self.pixels[which].to(torch.float32).div_(255)
+
+    def first(self, count: int) -> Images:
+        """The first `count` images; ValueError if there are fewer."""
+        count = errors.whole_number("images", count, 1)
+        if count > len(self):
+            raise ValueError(f"images: got {count}; the {self.split} split of {self.name} has {len(self)}")
+        return Images(self.pixels[:count], self.name, self.split, self.sha256)
+
+    def described(self) -> dict[str, str]:
+        """Attributes that tell a result which images it was measured on."""
+        return {"data": f"{self.name}, {self.split} split, first {len(self)}", "data_sha256": self.sha256}
+
+
+def load(name: str | Path, split: str = "test", folder: str | Path | None = None) -> Images:
+    """Images of a known data set, of the bundled sample, or of files of one's own.
+
+    Parameters
+    ----------
+    name : "mnist", "fashion-mnist", "cifar10", "svhn", "mnist-sample" (bundled, test split only), or the path of
+        a folder that holds one of
+        - train-images-idx3-ubyte and t10k-images-idx3-ubyte, plain or .gz,
+        - train_32x32.mat and test_32x32.mat, of SVHN's layout,
+        - cifar-10-binary.tar.gz or a single other .tar.gz, of that archive's layout;
+        or the path of such a .tar.gz itself
+    split : "train" or "test"
+    folder : where known data sets lie, themselves or in a sub-folder of their name; default_folder() if None
+
+    Raises
+    ------
+    BadFile, a ValueError
+        A file that is cut short, foreign, or (known data sets) whose checksum does not match.
+    FileNotFoundError
+        No such file; the message says how to get it.
+    """
+    errors.choice("split", split, SPLITS)
+    if name == SAMPLE and split != "test":
+        raise ValueError(f"split: got {split!r}; {SAMPLE} has test images only")
+    path = finding.where(name, folder)[split]
+    if path is None:
+        raise FileNotFoundError(finding.missing(name, split, folder))
+    pixels, digest = _read(name, split, path)
+    return Images(pixels, str(name) if name in names() else Path(name).resolve().name, split, digest)
+
+
+@dataclass(frozen=True)
+class Check:
+    """What there is of one split; `fault` is empty where the file is whole and of the known checksum."""
+
+    split: str
+    path: Path | None
+    fault: str
+
+
+def check(name: str | Path, folder: str | Path | None = None) -> list[Check]:
+    """Read each split's file and compare its checksum with the known one.
+
+    Files of one's own and the bundled sample have no known checksum: they must be whole.
+    Raises ValueError for a name that is no known data set, no folder and no archive.
+    """
+    found: list[Check] = []
+    for split, path in finding.where(name, folder).items():
+        fault = ""
+        try:
+            if path is None:
+                fault = finding.missing(name, split, folder)
+            elif finding.known(name) and found and found[0].path == path:
+                fault = found[0].fault  # one file for both splits, and one checksum
+            else:
+                prove(name, split, path)
+        except (errors.BadFile, OSError) as error:
+            fault = str(error)
+        found.append(Check(split, path, fault))
+    return found
+
+
+def prove(name: str | Path, split: str, path: Path, called: str | None = None) -> None:
+    """BadFile, in which the file is `called` so, unless it is whole and of the checksum where one is known."""
+    if finding.layout(name, path) == "idx":
+        _compare(name, split, path, idx.read_idx(path, called)[1], called)
+    elif finding.known(name):
+        _compare(name, split, path, bounded.sha256(path, called or str(path)), called)
+    else:
+        _pixels(name, split, path)
+
+
+def _read(name: str | Path, split: str, path: Path) -> tuple[Tensor, str]:
+    """Pixels and checksum."""
+    if finding.layout(name, path) == "idx":
+        pixels, digest = idx.read_idx(path)
+        _compare(name, split, path, digest)
+        return pixels, digest
+    digest = bounded.sha256(path, str(path))
+    _compare(name, split, path, digest)
+    return _pixels(name, split, path), digest
+
+
+def _pixels(name: str | Path, split: str, path: Path) -> Tensor:
+    return cifar10.read(path, split) if finding.layout(name, path) == "cifar10" else svhn.read(path)
+
+
+def _compare(name: str | Path, split: str, path: Path, digest: str, called: str | None = None) -> None:
+    if not finding.known(name) or digest == (known := SOURCES[str(name)].sha256[split]):
+        return
+    fault = f"{called or path}: sha256 {digest} is not that of {name}, {known}"
+    if called:
+        raise errors.BadFile(fault)
+    own = path if finding.layout(name, path) == "cifar10" else path.parent
+    raise errors.BadFile(f"{fault}; give {own} as the data set to use it all the same")

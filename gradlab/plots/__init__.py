@@ -1,0 +1,50 @@
+"""Figures of results: they select, clip for display and draw; they compute no statistic and show nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePath
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from .. import files
+from .bias_figures import bias_trends, comparison
+from .gap_figures import gap
+from .heatmaps import heatmap
+from .pictures import reconstructions
+from .selection import check_bias, chosen
+
+FORMATS = ("png", "pdf", "svg")
+
+__all__ = ["FORMATS", "auto", "bias_trends", "comparison", "gap", "heatmap", "reconstructions", "save"]
+
+
+def auto(ds: xr.Dataset, target: str | None = None) -> Figure:
+    """The figure that suits a Dataset.
+
+    `comparison` for one point, `heatmap` of the relative bias for a full grid of at least 4 x 4,
+    `bias_trends` for all else; for a gap analysis `gap`. `target` is the target law to draw, by default all
+    there are. Raises ValueError as these do.
+    """
+    ds = chosen(ds)
+    if ds.attrs.get("analysis") == "gap" or "gap" in ds:
+        return gap(ds)
+    check_bias(ds)
+    if ds.sizes["tf"] * ds.sizes["tb"] == 1:
+        return comparison(ds, target)
+    if min(ds.sizes["tf"], ds.sizes["tb"]) >= 4 and bool(ds["relative_bias_debiased"].notnull().all()):
+        return heatmap(ds, "relative_bias_debiased", target)
+    return bias_trends(ds, target=target)
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Write a figure as PNG, PDF or SVG, by the suffix of `path`, whole or not at all.
+
+    Raises ValueError for another suffix, OSError where it cannot be written.
+    """
+    suffix = PurePath(path).suffix.lower().removeprefix(".")
+    if suffix not in FORMATS:
+        endings = ", ".join(f".{known}" for known in FORMATS)
+        raise ValueError(f"path: got {str(path)!r}; a name that ends in one of {endings} would do")
+    with files.written_aside(path) as aside:
+        figure.savefig(aside, format=suffix, dpi=200)

@@ -1,0 +1,128 @@
+"""What all figures share: sizes, scales, ticks, labels, captions."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import PurePath
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+
+from .selection import known_name
+
+LAWS = {"sampled": "softmax(l/tf)", "model": "softmax(l)"}
+WIDTH, FONT, SMALL = 5.5, 9, 7.5  # inches of a text column; points
+LOG_FROM = 30  # largest over smallest value from which a logarithmic scale serves
+
+
+def letters_across(inches: float) -> int:
+    """How many small letters a width has room for; letters are about half as wide as high."""
+    return int(inches * 72 / (0.53 * SMALL))
+
+
+def temperature_axis(ax: Axes, grid: np.ndarray, fixed: float | None = None) -> None:
+    """Temperatures to the right, with a thin line at `fixed`."""
+    ax.tick_params(labelsize=SMALL)
+    low, high = grid.min(), grid.max()
+    if low == high:
+        ax.set_xlim(0.5 * low, 1.5 * low)
+        ax.set_xticks([low], [f"{low:g}"])
+        return
+    if fixed is not None:
+        ax.axvline(fixed, color="0.6", lw=0.6, zorder=0)
+    if serves_log(grid):
+        ax.set_xscale("log")
+        ax.set_xlim(low / 1.2, high * 1.2)
+        log_ticks(ax.xaxis, grid)
+    else:
+        ax.set_xlim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+
+
+def value_axis(ax: Axes, which: str, drawn: np.ndarray) -> None:
+    """A scale from 0, or logarithmic where that serves; `drawn` as `with_interval` gives it."""
+    ax.tick_params(labelsize=SMALL)
+    ax.set_axisbelow(True)
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    axis.get_offset_text().set_fontsize(SMALL)
+    finite = drawn[np.isfinite(drawn)]
+    if serves_log(drawn[0]) and finite.min() > 0:
+        margin = (finite.max() / finite.min()) ** 0.04
+        ax.set(**{f"{which}scale": "log", f"{which}lim": (finite.min() / margin, finite.max() * margin)})
+        log_ticks(axis, finite)
+    else:
+        most = finite.max(initial=0)
+        ax.set(**{f"{which}lim": (-0.03 * most, 1.05 * most or 1)})
+
+
+def serves_log(values: np.ndarray, log_from: float = LOG_FROM) -> bool:
+    values = values[np.isfinite(values)]
+    return bool(values.size and values.min() > 0 and values.max() / values.min() > log_from)
+
+
+def log_ticks(axis: Axis, values: np.ndarray, steps: Sequence[int] = (1, 2, 5)) -> None:
+    """Plain numbers at `steps` of each decade where there are few; powers of ten stay where there are many."""
+    span = values.max() / values.min()
+    if span < 200:
+        # too short a span may hold no step
+        few = MaxNLocator(5, steps=[1, 2, 5, 10])
+        axis.set_major_locator(few if span < 5 else LogLocator(subs=steps, numticks=12))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
+
+
+def temperature_label(data: xr.Dataset | xr.DataArray, name: str) -> str:
+    return f"{data[name].attrs.get('long_name', 'temperature')} {name} (1)"
+
+
+def long_name(values: xr.DataArray) -> str:
+    return values.attrs.get("long_name", str(values.name))
+
+
+def units(values: xr.DataArray) -> str:
+    return f"({values.attrs['units']})" if "units" in values.attrs else ""
+
+
+def caption(figure: Figure, ds: xr.Dataset, values: xr.DataArray, *more: str, first: str = "") -> None:
+    """What was measured, and how, under the figure."""
+    about = ds.attrs
+    laws = [str(t) for t in ds["target"].values] if "target" in ds.dims else [known_name(ds, "target")]
+    named = " and ".join(f"{law} ({LAWS[law]})" for law in laws if law in LAWS)
+    intervals = about.get("intervals") if f"{values.name}_low" in ds else ""
+    definition = "" if "definition" in ds.dims else known_name(ds, "definition")
+    files = (known_name(ds, "checkpoint"), known_name(ds, "data"))
+    facts = [
+        first,
+        "" if "estimator" in ds.dims else known_name(ds, "estimator"),
+        f"definition {definition}" if definition else "",
+        f"target law{'s' if len(laws) > 1 else ''} {named}" if named else "",
+        f"{int(about['draws']):,} draws" if "draws" in about else "",
+        f"{int(about['examples']):,} examples" if "examples" in about else "",
+        *(PurePath(known).name for known in files if known and known[:5] != "given"),
+        _code(ds),
+        f"loss {about['loss']} ({about.get('unit', '')})" if "loss" in about else "",
+        *more,
+        f"aggregation: {values.attrs['aggregation']}" if "aggregation" in values.attrs else "",
+        f"interval: {intervals}" if intervals else "",
+    ]
+    text = "; ".join(fact for fact in facts if fact).replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
+    write_under(figure, f"{text}.")
+
+
+def _code(ds: xr.Dataset) -> str:
+    about = ds.attrs
+    if not {"categories", "latents"} <= set(about):
+        return ""
+    if about.get("latent_kind") == "binary":
+        return f"{int(about['latents']):,} binary units"
+    return f"code {about['categories']}x{about['latents']}"
+
+
+def write_under(figure: Figure, text: str) -> None:
+    """Small text across the figure, below it."""
+    lines = textwrap.fill(text, letters_across(figure.get_figwidth()), break_on_hyphens=False)
+    figure.supxlabel(lines, x=0.02, ha="left", fontsize=SMALL, color="0.25")

@@ -1,0 +1,144 @@
+"""Values over a grid of temperatures, as coloured cells."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.colors import CenteredNorm, Colormap, LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
+
+from .. import errors
+from .furniture import FONT, LOG_FROM, SMALL, caption, log_ticks, long_name, serves_log, temperature_label, units
+from .selection import chosen, picks
+
+CELLS_WRITTEN = 12  # cells a side up to which values are written
+
+
+def heatmap(ds: xr.Dataset, variable: str, target: str | None = None, estimator: str | None = None) -> Figure:
+    """A variable over all temperatures: tf to the right, tb upwards, cells of equal size.
+
+    Values stand in the cells of grids up to 12 x 12; cells with tf = tb are outlined, cells without a finite
+    value hatched. One panel per checkpoint, estimator, target law and definition, all on one colour scale:
+    logarithmic for positive values that span a factor above 30, diverging from 0 for values of both signs.
+
+    Parameters
+    ----------
+    ds : what `gradlab.bias` or `gradlab.gap` returns
+    variable : name of a variable over tf and tb
+    target, estimator : draw this one only
+
+    Raises ValueError for an unknown name (with the near matches) and for a variable that lacks a temperature
+    or has dims besides those named above.
+    """
+    ds = chosen(ds, target=target, estimator=estimator)
+    if variable not in ds.data_vars:
+        raise errors.unknown_name("variable", variable, [str(name) for name in ds.data_vars])
+    values = ds[variable]
+    facets = [d for d in ("checkpoint", "estimator", "target", "definition") if d in values.dims]
+    if set(values.dims) != {"tf", "tb", *facets}:
+        raise ValueError(
+            f"variable: {variable} has the dims {', '.join(map(str, values.dims))}; one over tf and tb"
+            " (and checkpoint, estimator, target, definition) would do"
+        )
+    panels = dict(picks(values, facets))
+    columns = min(len(panels), 2)
+    rows = math.ceil(len(panels) / columns)
+    width, height = grid_size(values, rows, columns)
+    figure = Figure(figsize=(width + 1.3, height + 1.0), layout="constrained")
+    axes = [figure.add_subplot(rows, columns, k + 1) for k in range(len(panels))]
+    shown = cells(panels.values())
+    norm, colours = scale(shown.compressed())
+    for k, (ax, label, of_panel) in enumerate(zip(axes, panels, shown, strict=True)):
+        image = draw_cells(ax, of_panel, values, norm, colours, label)
+        cell_axis(ax.xaxis, values, "tf", outer=k + columns >= len(panels))
+        cell_axis(ax.yaxis, values, "tb", outer=k % columns == 0)
+    text = textwrap.fill(f"{long_name(values)} {units(values)}", int(13 * (height - 0.2)))
+    colour_bar(figure, image, axes, text, shown.compressed(), aspect=25)
+    caption(figure, ds, values, *cell_facts(values, shown), first=variable)
+    return figure
+
+
+def cells(panels: Iterable[xr.DataArray]) -> np.ma.MaskedArray:
+    """(panel, tb, tf), masked where there is no finite value."""
+    return np.ma.masked_invalid(np.stack([values.transpose("tb", "tf").to_numpy() for values in panels]))
+
+
+def scale(values: np.ndarray, log_from: float = LOG_FROM) -> tuple[Normalize, Colormap]:
+    """Colours for finite values; logarithmic for positive ones whose largest is over `log_from` times the smallest."""
+    least, most = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
+    if least < 0 < most:
+        return CenteredNorm(0, max(-least, most)), colormaps["RdBu_r"]
+    return (LogNorm if serves_log(values, log_from) else Normalize)(least, most), colormaps["viridis"]
+
+
+def grid_size(values: xr.DataArray, rows: int, columns: int) -> tuple[float, float]:
+    """Inches: room for the values in the cells, and for the labels beside few cells."""
+    most = max(values.sizes["tf"], values.sizes["tb"])
+    cell = 0.36 if most <= CELLS_WRITTEN else 4.0 / most
+    width, height = (max(values.sizes[name] * cell, 2.1) for name in ("tf", "tb"))
+    return columns * (width + 0.2), rows * (height + 0.3)
+
+
+def draw_cells(
+    ax: Axes, shown: np.ma.MaskedArray, values: xr.DataArray, norm: Normalize, colours: Colormap, title: str
+) -> AxesImage:
+    """One panel, `shown` (tb, tf) of `values`."""
+    image = ax.imshow(shown, norm=norm, cmap=colours, origin="lower", aspect="auto")
+    ax.patch.set(facecolor="0.93", edgecolor="0.75", hatch="////", linewidth=0)
+    ax.set_title(title, fontsize=FONT)
+    painted = image.to_rgba(shown)
+    for (row, column), value in np.ndenumerate(shown.filled(np.nan)):
+        light = np.isnan(value) or painted[row, column, :3] @ (0.299, 0.587, 0.114) > 0.5
+        ink = "black" if light else "white"
+        if np.isclose(values["tb"][row], values["tf"][column]):
+            ax.add_patch(Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, ec=ink, lw=0.7))
+        if max(shown.shape) <= CELLS_WRITTEN and np.isfinite(value):
+            ax.text(column, row, _short(value), ha="center", va="center", fontsize=6.5, color=ink)
+    return image
+
+
+def cell_axis(axis: Axis, values: xr.DataArray, name: str, outer: bool) -> None:
+    """Ticks at the cells; temperatures only at an outer panel."""
+    known = values[name].values
+    step = math.ceil(len(known) / 10) if len(known) > CELLS_WRITTEN else 1
+    digits = next((d for d in (3, 6) if len({f"{v:.{d}g}" for v in known}) == len(known)), 12)
+    axis.set_ticks(range(0, len(known), step), [f"{v:.{digits}g}" if outer else "" for v in known[::step]])
+    axis.set_tick_params(labelsize=SMALL, length=2)
+    if outer:
+        axis.set_label_text(temperature_label(values, name), fontsize=FONT)
+
+
+def colour_bar(figure: Figure, image: AxesImage, axes: Any, text: str, shown: np.ndarray, **place: Any) -> None:
+    """The bar of the colours that panels share, labelled with `text`; `shown` are the values in them."""
+    bar = figure.colorbar(image, ax=axes, **place)
+    bar.set_label(text, fontsize=FONT)
+    bar.ax.tick_params(labelsize=SMALL)
+    bar.long_axis.get_offset_text().set_fontsize(SMALL)
+    if isinstance(image.norm, LogNorm):
+        # side by side, numbers take more room than on top of each other
+        crowded = bar.orientation == "horizontal" and serves_log(shown)
+        log_ticks(bar.long_axis, shown, steps=(1, 3) if crowded else (1, 2, 5))
+
+
+def cell_facts(values: xr.DataArray, shown: np.ma.MaskedArray) -> tuple[str, str]:
+    """For the caption: what outlines and hatching say, where there are any."""
+    diagonal = "outlined: tf = tb" if np.isin(values["tf"], values["tb"]).any() else ""
+    return diagonal, "hatched: no finite value" if shown.mask.any() else ""
+
+
+def _short(value: float) -> str:
+    """Two or three digits, as a cell has room for."""
+    if value == 0 or 0.01 <= abs(value) < 1000:
+        return f"{value:.{3 if abs(value) >= 0.1 else 2}g}"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa}e{int(exponent)}"

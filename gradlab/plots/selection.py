@@ -1,0 +1,87 @@
+"""What a figure reads from a Dataset: the part to draw, values with their intervals, names."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from .. import errors
+
+
+def chosen(ds: xr.Dataset, **names: str | None) -> xr.Dataset:
+    """`ds` with sorted dims tf and tb, of other dims what `names` asks for, and no other dim of length 1.
+
+    Raises ValueError for what is no Dataset over temperatures and for an unknown name.
+    """
+    if not isinstance(ds, xr.Dataset):
+        raise ValueError(f"ds: got {type(ds).__name__}; an xarray.Dataset, as of gradlab.bias or gradlab.gap, would do")
+    if absent := [d for d in ("tf", "tb") if d not in ds.coords]:
+        raise ValueError(
+            f"ds: got a Dataset without {' and '.join(absent)}; one of gradlab.bias or gradlab.gap would do"
+        )
+    for dim, name in names.items():
+        if name is not None:
+            known = [str(v) for v in ds[dim].values] if dim in ds.dims else [known_name(ds, dim) or "none"]
+            name = errors.choice(dim, name, known)
+            ds = ds.sel({dim: name}) if dim in ds.dims else ds
+    ds = ds.expand_dims([d for d in ("tf", "tb") if d not in ds.dims])
+    alone = [d for d in ("checkpoint", "estimator", "target", "definition") if ds.sizes.get(d) == 1]
+    ds = ds.isel(dict.fromkeys(alone, 0))
+    # sorting copies every array, gradients included: only where it must
+    return ds.sortby([d for d in ("tf", "tb") if not ds.indexes[d].is_monotonic_increasing])
+
+
+def check_bias(ds: xr.Dataset) -> None:
+    """ValueError unless `ds` holds a bias analysis."""
+    _check_variables(ds, ("relative_bias_debiased", "relative_bias", "relative_std"), "gradlab.bias")
+
+
+def check_gap(ds: xr.Dataset) -> None:
+    """ValueError unless `ds` holds a gap analysis."""
+    _check_variables(ds, ("gap", "relative_gap_pooled"), "gradlab.gap")
+
+
+def _check_variables(ds: xr.Dataset, names: Sequence[str], source: str) -> None:
+    for name in names:
+        if name not in ds or not {"tf", "tb"} <= set(ds[name].dims):
+            raise ValueError(f"ds: got a Dataset without {name} over tf and tb; one of {source} would do")
+
+
+def picks(data: Any, dims: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Label and selection for every combination of the coordinates of those of `dims` that `data` has."""
+    dims = [d for d in dims if d in data.dims]
+    for index in itertools.product(*(range(data.sizes[d]) for d in dims)):
+        pick = dict(zip(dims, index, strict=True))
+        yield ", ".join(names(data, d)[i] for d, i in pick.items()), data.isel(pick)
+
+
+def names(data: Any, dim: str) -> list[str]:
+    """What the coordinates of `dim` are called in a figure: checkpoints without folder, where that tells them apart."""
+    full = [str(value) for value in data[dim].values]
+    stems = [PurePath(name).stem for name in full]
+    if dim == "checkpoint" and len(set(stems)) == len(stems):
+        return stems
+    return [f"target {name}" for name in full] if dim == "target" else full
+
+
+def known_name(ds: xr.Dataset, name: str) -> str | None:
+    """The estimator, the target law: of the selection, or of the whole Dataset, where it is known."""
+    if name in ds.coords and ds[name].ndim == 0:
+        return str(ds[name].item())
+    text = str(ds.attrs.get(name, ""))
+    with contextlib.suppress(ValueError):
+        text = str(json.loads(text))
+    return text or None
+
+
+def with_interval(data: xr.Dataset, name: str) -> np.ndarray:
+    """Value, low and high end in rows, clipped at 0; without an interval the ends are the value."""
+    ends = [name + end if name + end in data else name for end in ("", "_low", "_high")]
+    return np.maximum(np.stack([np.atleast_1d(data[end]) for end in ends]), 0)
