@@ -23,6 +23,7 @@ from gradlab import LatentModel
 
 from .verdicts import Verdict, trend
 
+BUNDLED, IMAGES, DRAWS = "vae-8x4-mnist", 100, 1024
 TEMPERATURES = [0.3, 0.6, 0.9, 1.2, 1.5, 1.8, 2.1, 2.4, 2.7, 3.0]  # of the paper's range
 TF, TB = 1.6, 1.3
 CLAIMS = {
@@ -43,7 +44,7 @@ CLAIMS = {
 }
 
 
-def measure(model: LatentModel, x: Any, draws: int = 1024, shown: bool = False) -> xr.Dataset:
+def measure(model: LatentModel, x: Any, draws: int = DRAWS, shown: bool = False) -> xr.Dataset:
     """The cross through (1.6, 1.3), both target laws."""
     return gradlab.bias(
         model,
@@ -60,7 +61,7 @@ def measure(model: LatentModel, x: Any, draws: int = 1024, shown: bool = False) 
 def judge(ds: xr.Dataset) -> list[Verdict]:
     """A verdict for each claim, target law and aggregation. std_norm does not depend on the target."""
     return [
-        trend(ds.sel(target=target), claim, figure, along, fixed, falls, target)
+        trend(ds, claim, figure, along, fixed, falls, {"target": target})
         for claim, (along, fixed, falls, figures) in CLAIMS.items()
         for figure in figures
         for target in ("sampled", "model")

@@ -14,14 +14,14 @@ from gradlab.fidelity.changes import Change, change
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of a claim, for one figure and target law.
+    """What came of a claim, for one figure; `which` says of what, a target law for example.
 
     supported: the whole change has the claimed sign and no step between neighbours is resolved against it.
     contradicted: the whole change, or at least one step, is resolved against it. undetermined: neither.
     """
 
     claim: str
-    target: str
+    which: dict[str, str]
     figure: str
     verdict: str
     whole: Change  # 95 % interval
@@ -42,9 +42,16 @@ class Verdict:
 
 
 def trend(
-    ds: xr.Dataset, claim: str, figure: str, along: str, fixed: Mapping[str, object], falls: bool, target: str
+    ds: xr.Dataset,
+    claim: str,
+    figure: str,
+    along: str,
+    fixed: Mapping[str, object],
+    falls: bool,
+    which: Mapping[str, object],
 ) -> Verdict:
-    """Judge one claim on the points of `ds` along a temperature, the others fixed."""
+    """Judge one claim on the points of `ds` that `which` selects, along a temperature, the others fixed."""
+    ds = ds.sel(which)
     values = ds[figure].sel(fixed).squeeze(drop=True)
     temperatures = values[along].values[np.isfinite(values.values)]
     sign = -1 if falls else 1
@@ -61,4 +68,5 @@ def trend(
     else:
         verdict = "supported" if whole.sign == sign else "undetermined"
     lowest_at = float(values[along].values[np.nanargmin(values.values)])
-    return Verdict(claim, target, figure, verdict, whole, against, lowest_at)
+    named = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in which.items()}
+    return Verdict(claim, named, figure, verdict, whole, against, lowest_at)

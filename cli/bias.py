@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
+from .measuring import check_usage, measure
 from .options import (
     TemperatureSpec,
-    check_writable,
     data_dir_option,
     data_option,
     device_option,
     draws_option,
-    figure_path,
     images_option,
     json_option,
+    memory_option,
+    out_option,
+    plot_option,
     resolve_device,
     seed_option,
 )
@@ -45,7 +45,7 @@ from .options import (
     help="Repeat to compare, e.g. st-gs or st-gs:convention=jang.  [default: decoupled-st-gs]",
 )
 @draws_option
-@images_option
+@images_option(100)
 @data_option
 @data_dir_option
 @click.option(
@@ -63,15 +63,11 @@ from .options import (
     help="How mean and variance of the estimates are found: monte-carlo, from draws.",
 )
 @click.option("--kl", is_flag=True, help="Add the KL term's gradient to both sides.")
-@click.option(
-    "--memory", type=click.IntRange(min=1), default=256, show_default=True, help="Working memory in MiB, about."
-)
+@memory_option
 @device_option
 @seed_option
-@click.option(
-    "--out", type=click.Path(dir_okay=False), default="bias.h5", show_default=True, help="Results file, in HDF5."
-)
-@click.option("--plot/--no-plot", default=True, help="Also draw OUT.png.  [default: plot]")
+@out_option("bias.h5")
+@plot_option
 @json_option
 def bias(
     checkpoints,
@@ -107,15 +103,10 @@ def bias(
     from gradlab.analyses.figure6_bias_variance import TEMPERATURES
 
     import gradlab
-    from gradlab import checkpoints as files
-    from gradlab import datasets, estimators, results
+    from gradlab import datasets, estimators
+    from gradlab.checkpoints import BUNDLED
 
-    from . import output
-
-    if plot and Path(out).suffix == ".png":
-        raise click.UsageError(f"--out: {out!r} is the results file, and the figure would overwrite it; end it in .h5")
-    if len(set(checkpoints)) < len(checkpoints):
-        raise click.UsageError(f"checkpoints: got {' '.join(checkpoints)}; give each once")
+    check_usage(checkpoints, out, plot)
     if any("tf=" in name or "tb=" in name for name in names):
         raise click.UsageError("--estimator: temperatures are given by --tf and --tb")
     one_point = len(tf) == len(tb) == 1
@@ -126,16 +117,13 @@ def bias(
     if sweep != "none":
         tf, tb = sorted({*TEMPERATURES, *tf}), sorted({*TEMPERATURES, *tb})
     chosen = [estimators.parse(name) for name in names or ("decoupled-st-gs",)]
-    loaded = [files.load_described(path) for path in checkpoints or [None]]
-    _check_alike(loaded)
     observed = datasets.load(data, "test", data_dir).first(images)
-    device = resolve_device(device)
-    check_writable(out)
-    found = []
-    for model, about in loaded:
-        ds = gradlab.bias(
+    place = resolve_device(device)
+
+    def analysis(model, x):
+        return gradlab.bias(
             model,
-            observed.floats(),
+            x,
             tf=tf,
             tb=tb,
             cross=cross,
@@ -145,29 +133,9 @@ def bias(
             seed=seed,
             moments=moments,
             kl=kl,
-            device=device,
+            device=place,
             memory=memory * 2**20,
             shown=True,
         )
-        ds.attrs |= about | observed.described()
-        found.append(ds)
-    ds = found[0] if len(found) == 1 else results.join_checkpoints(found)
-    gradlab.save_results(ds, out)
-    written = [out]
-    if plot:
-        from gradlab import plots
 
-        written.append(figure_path(out))
-        plots.save(plots.auto(ds), written[1])
-    output.report(ds, as_json, written)
-
-
-def _check_alike(loaded):
-    """ValueError, before anything is measured, unless all checkpoints fit into one file."""
-    (first, about), *others = loaded
-    for model, of_model in others:
-        if model.code_shape != first.code_shape:
-            raise ValueError(
-                f"checkpoint: {of_model['checkpoint']} has latents of shape {model.code_shape}, {about['checkpoint']}"
-                f" {first.code_shape}; measure models of different size into different files"
-            )
+    measure(checkpoints, BUNDLED, observed, analysis, out, plot, as_json)

@@ -12,6 +12,7 @@ from gradlab import __version__
 from .bias import bias
 from .data import data
 from .estimators import estimators
+from .gap import gap
 from .reproduce import reproduce
 from .results import plot, show
 from .train import train
@@ -41,7 +42,7 @@ def cli() -> None:
     """
 
 
-for command in (bias, train, plot, show, estimators, data, reproduce):
+for command in (bias, gap, train, plot, show, estimators, data, reproduce):
     cli.add_command(command)
 
 

@@ -51,18 +51,35 @@ seed_option = click.option(
 draws_option = click.option(
     "--draws", type=click.IntRange(min=2), default=1024, show_default=True, help="Estimates per point."
 )
-images_option = click.option(
-    "--images", type=click.IntRange(min=1), default=100, show_default=True, help="The first so many of the test split."
-)
 data_option = click.option(
     "--data", default="mnist-sample", show_default=True, help="See `gradlab data list`, or a folder of IDX files."
 )
+memory_option = click.option(
+    "--memory", type=click.IntRange(min=1), default=256, show_default=True, help="Working memory in MiB, about."
+)
+plot_option = click.option("--plot/--no-plot", default=True, help="Also draw OUT.png.  [default: plot]")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
 data_dir_option = click.option(
     "--data-dir",
     type=click.Path(file_okay=False),
     help="Folder that holds data sets.  [default: $GRADLAB_DATA or the user's cache]",
 )
+
+
+def images_option(default: int):
+    return click.option(
+        "--images",
+        type=click.IntRange(min=1),
+        default=default,
+        show_default=True,
+        help="The first so many of the test split.",
+    )
+
+
+def out_option(default: str):
+    return click.option(
+        "--out", type=click.Path(dir_okay=False), default=default, show_default=True, help="Results file, in HDF5."
+    )
 
 
 def resolve_device(name: str) -> str:

@@ -7,18 +7,28 @@ from pathlib import Path
 
 import click
 
-from .options import data_dir_option, data_option, device_option, draws_option, images_option, json_option
+from .options import data_dir_option, data_option, device_option, json_option
 
-ANALYSES = {"figure6": "figure6_bias_variance"}
+ANALYSES = {"figure5": "figure5_gradient_gap", "figure6": "figure6_bias_variance"}
 
 
 @click.command()
 @click.argument("name", required=False, type=click.Choice(list(ANALYSES)))
-@click.option("--checkpoint", type=click.Path(dir_okay=False), help="A trained 8x4 VAE.  [default: the bundled one]")
-@images_option
+@click.option(
+    "--checkpoint",
+    type=click.Path(dir_okay=False),
+    help="A trained model: figure 5 any, figure 6 an 8x4 VAE.  [default: the bundled one]",
+)
+@click.option(
+    "--images",
+    type=click.IntRange(min=1),
+    help="The first so many of the test split.  [default: 64 for figure 5, 100 for figure 6]",
+)
 @data_option
 @data_dir_option
-@draws_option
+@click.option(
+    "--draws", type=click.IntRange(min=2), help="Draws per point.  [default: 64 for figure 5, 1024 for figure 6]"
+)
 @device_option
 @click.option(
     "--out", type=click.Path(file_okay=False), default="results", show_default=True, help="Folder for figure and data."
@@ -44,11 +54,12 @@ def reproduce(name, checkpoint, images, data, data_dir, draws, device, out, as_j
     from .options import check_writable, resolve_device
 
     analysis = importlib.import_module(f"..analyses.{ANALYSES[name]}", __package__)
-    model, about = checkpoints.load_described(checkpoint)
-    observed = datasets.load(data, "test", data_dir).first(images)
+    model, about = checkpoints.load_described(checkpoint, analysis.BUNDLED)
+    observed = datasets.load(data, "test", data_dir).first(images or analysis.IMAGES)
     paths = [Path(out) / f"{name}.h5", Path(out) / f"{name}.png"]
     check_writable(str(paths[0]))
-    ds = analysis.measure(model.to(resolve_device(device)), observed.floats(), draws=draws, shown=True)
+    place = resolve_device(device)
+    ds = analysis.measure(model.to(place), observed.floats(), draws=draws or analysis.DRAWS, shown=True)
     ds.attrs |= about | observed.described()
     results.save_results(ds, paths[0])
     plots.save(analysis.draw(ds), paths[1])

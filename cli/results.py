@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from .options import check_writable, figure_path, json_option
+from .options import check_writable, data_dir_option, data_option, figure_path, json_option
 
 
 @click.command()
@@ -19,47 +21,78 @@ def show(results, as_json):
     """
     from gradlab.results import open_results
 
-    from . import output
+    from . import report
 
     ds = open_results(results)
-    output.report(ds, as_json, [])
+    report.report(ds, as_json, [])
     if not as_json:
-        output.provenance(ds)
+        report.provenance(ds)
 
 
 @click.command()
-@click.argument("results", type=click.Path(dir_okay=False))
+@click.argument("file", type=click.Path(dir_okay=False), metavar="RESULTS")
 @click.option(
     "--kind",
-    type=click.Choice(["auto", "trends", "heatmap", "comparison"]),
+    type=click.Choice(["auto", "trends", "heatmap", "comparison", "gap"]),
     default="auto",
     show_default=True,
     help="auto: what suits the file.",
 )
-@click.option("--variable", default="relative_bias_debiased", show_default=True, help="What a heatmap shows.")
+@click.option("--variable", help="What a heatmap shows.  [default: relative_bias_debiased; relative_gap of a gap]")
 @click.option("--target", help="Draw this target law only.")
+@click.option("--checkpoint", help="Draw this checkpoint only, where a gap has several.")
+@click.option("--reconstructions", is_flag=True, help="RESULTS is a checkpoint: draw images and what it makes of them.")
+@click.option("--images", type=click.IntRange(min=1), default=20, show_default=True, help="For --reconstructions.")
+@data_option
+@data_dir_option
 @click.option("--out", type=click.Path(dir_okay=False), help="PNG, PDF or SVG.  [default: RESULTS.png]")
-def plot(results, kind, variable, target, out):
-    """Draw a results file: trends (figure 6), a heatmap over temperatures, or a comparison of estimators.
+def plot(file, kind, variable, target, checkpoint, reconstructions, images, data, data_dir, out):
+    """Draw a results file: trends (figure 6), a heatmap over temperatures, a comparison of estimators, or the gradient
+    gap (figure 5); or what a trained model makes of images.
 
     \b
     Examples:
       gradlab plot bias.h5
       gradlab plot grid.h5 --kind heatmap --variable relative_std --out std.pdf
+      gradlab plot ae.safetensors --reconstructions
     """
     from gradlab import plots
-    from gradlab.results import open_results
 
-    ds = open_results(results)
-    if kind == "trends":
-        figure = plots.bias_trends(ds, target=target)
-    elif kind == "heatmap":
-        figure = plots.heatmap(ds, variable, target=target)
-    elif kind == "comparison":
-        figure = plots.comparison(ds, target=target)
+    out = out or figure_path(file)
+    if reconstructions:
+        figure = _reconstructions(file, images, data, data_dir)
     else:
-        figure = plots.auto(ds, target)
-    out = out or figure_path(results)
+        figure = _figure(file, kind, variable, target, checkpoint)
     check_writable(out)
     plots.save(figure, out)
     click.echo(f"wrote {out}")
+
+
+def _figure(path, kind, variable, target, checkpoint):
+    from gradlab import plots
+    from gradlab.results import open_results
+
+    ds = open_results(path)
+    if kind == "trends":
+        return plots.bias_trends(ds, target=target)
+    if kind == "heatmap":
+        usual = "relative_gap" if ds.attrs.get("analysis") == "gap" else "relative_bias_debiased"
+        return plots.heatmap(ds, variable or usual, target=target)
+    if kind == "comparison":
+        return plots.comparison(ds, target=target)
+    if kind == "gap" or checkpoint is not None:
+        return plots.gap(ds, checkpoint)
+    return plots.auto(ds, target)
+
+
+def _reconstructions(path, images, data, data_dir):
+    from gradlab import checkpoints, datasets, plots
+    from gradlab.model import reconstruct
+
+    model, about = checkpoints.load_described(path)
+    observed = datasets.load(data, "test", data_dir).first(images)
+    x = observed.floats()
+    tf = float(about.get("trained_tf", 1.0))
+    name = Path(path).name
+    caption = f"{name}; {observed.described()['data']}; one code per image from softmax(l/tf) at tf = {tf:g}"
+    return plots.reconstructions(x, reconstruct(model, x, tf), caption)

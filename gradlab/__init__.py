@@ -17,6 +17,7 @@ _HOME = {
     "bundled": "checkpoints",
     "exact_gradient": "exact",
     "bias": "fidelity.bias_analysis",
+    "gap": "fidelity.gap_analysis",
     "decoupled_st_gumbel_softmax": "estimators",
     "save_results": "results",
     "open_results": "results",
@@ -31,6 +32,7 @@ __all__ = [
     "decoupled_st_gumbel_softmax",
     "estimators",
     "exact_gradient",
+    "gap",
     "latents",
     "likelihoods",
     "load",
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from .estimators import decoupled_st_gumbel_softmax
     from .exact import exact_gradient
     from .fidelity.bias_analysis import bias
+    from .fidelity.gap_analysis import gap
     from .model import LatentModel
     from .results import open_results, save_results
 

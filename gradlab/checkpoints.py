@@ -16,7 +16,8 @@ from . import errors, files, networks
 from .model import LatentModel
 
 FORMAT = "gradlab-1"
-BUNDLED = "vae-8x4-mnist"
+BUNDLED = "vae-8x4-mnist"  # small enough to enumerate
+BUNDLED_LARGE = "binary-ae-mnist"
 TRAINING = "training."  # prefix of the tensors that only resuming a training needs
 PRECISIONS = {"F64", "F32", "F16", "BF16"}  # as safetensors names them; a model keeps the one of its file
 MOST_HEADER = 16 * 2**20  # bytes
@@ -53,12 +54,25 @@ def bundled(name: str | None = None) -> LatentModel | list[str]:
         return load(path)
 
 
-def load_described(path: str | Path | None) -> tuple[LatentModel, dict[str, Any]]:
-    """A model from a file, or the bundled 8x4 VAE if None, and attributes that tell a result which it was."""
+def load_described(path: str | Path | None, bundled: str = BUNDLED) -> tuple[LatentModel, dict[str, Any]]:
+    """A model from a file, or the one bundled if None, and attributes that tell a result which it was."""
     if path is not None:
-        return load(path), {"checkpoint": str(path), "checkpoint_sha256": files.sha256(path)}
-    with importlib.resources.as_file(importlib.resources.files("gradlab.data") / f"{BUNDLED}.safetensors") as there:
-        return load(there), {"checkpoint": f"{BUNDLED} (bundled)", "checkpoint_sha256": files.sha256(there)}
+        model, name, digest = load(path), str(path), files.sha256(path)
+    else:
+        folder = importlib.resources.files("gradlab.data")
+        with importlib.resources.as_file(folder / f"{bundled}.safetensors") as there:
+            model, name, digest = load(there), f"{bundled} (bundled)", files.sha256(there)
+    return model, {"checkpoint": name, "checkpoint_sha256": digest} | _training_described(model.provenance)
+
+
+def _training_described(provenance: dict[str, Any]) -> dict[str, Any]:
+    """Epochs and settings of the training, as far as the provenance (anyone can write one) has them."""
+    settings, history = provenance.get("settings"), provenance.get("history")
+    settings = settings if isinstance(settings, dict) else {}
+    losses = history.get("validation_loss") if isinstance(history, dict) else None
+    known = {f"trained_{name}": settings.get(name) for name in ("tf", "tb", "seed")}
+    known["trained_epochs"] = len(losses) if isinstance(losses, list) else None
+    return {k: v for k, v in known.items() if isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 2**63}
 
 
 def write(path: str | Path, model: LatentModel, training: dict[str, Tensor], provenance: dict[str, Any]) -> None:

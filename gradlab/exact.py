@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from . import errors, latents, likelihoods, progress
-from .model import LatentModel, check_pixels, encode, measured_copy, observations, plain_arithmetic
+from .model import LatentModel, check_is_model, check_pixels, encode, measured_copy, observations, plain_arithmetic
 
 LIMIT = 2**24  # configurations
 MEMORY = 2**28  # bytes of working memory
@@ -106,15 +106,16 @@ def kl_gradient(model: LatentModel, logits: Tensor) -> Tensor:
 
 
 def check_enumerable(model: LatentModel, limit: int) -> None:
-    if not isinstance(model, LatentModel):
-        raise ValueError(
-            f"model: got a {type(model).__name__}; a gradlab.LatentModel is needed (gradlab.load reads a file)"
-        )
+    check_is_model(model)
     if model.configurations > errors.whole_number("limit", limit, 1):
+        try:
+            size = f" = {model.configurations:.4g}"
+        except OverflowError:  # beyond what a float holds the power says it all
+            size = ""
         raise errors.SpaceTooLarge(
-            f"model: {model.categories}^{model.latents} = {model.configurations:.4g} configurations are too many to"
-            f" enumerate, the limit is {limit:,}; measure a model with fewer latents or categories, or raise limit=..."
-            " (the gradient gap is the figure for spaces that cannot be enumerated)"
+            f"model: {model.categories}^{model.latents}{size} configurations are too many to enumerate, the limit is"
+            f" {limit:,}; measure the gradient gap instead (gradlab.gap, `gradlab gap`), or a model with fewer latents"
+            " or categories, or raise limit=..."
         )
 
 
@@ -139,7 +140,7 @@ def conditional_losses(
     with progress.bar("enumerating", sizes[0], shown) as advance:
         for start in range(0, sizes[0], step):
             stop = min(sizes[0], start + step)
-            f = _losses(measured, x, start * sizes[1] * sizes[2], stop * sizes[1] * sizes[2], memory)
+            f = losses_of_configurations(measured, x, start * sizes[1] * sizes[2], stop * sizes[1] * sizes[2], memory)
             # f is in the hundreds, the gradient's entries may be below 0.01: only differences matter, so centre
             centre = f.mean(1, keepdim=True) if centre is None else centre
             f = (f - centre).reshape(examples, stop - start, sizes[1], sizes[2])
@@ -180,7 +181,7 @@ def _reduce(table: Tensor, p: Tensor) -> Tensor:
     )
 
 
-def _losses(model: LatentModel, x: Tensor, start: int, stop: int, memory: int) -> Tensor:
+def losses_of_configurations(model: LatentModel, x: Tensor, start: int, stop: int, memory: int = MEMORY) -> Tensor:
     """f(z, x) of the configurations start .. stop-1 and all images: (example, configuration)."""
     indices = latents.configurations(model.latents, model.categories, start, stop).to(x.device)
     parameters = model.decode(latents.codes_at(indices, model.categories, model.binary, x.dtype))

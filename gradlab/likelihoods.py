@@ -34,6 +34,10 @@ class Canonical:
     def offset(self, x: Tensor) -> Tensor:
         raise NotImplementedError
 
+    def mean(self, parameters: Tensor) -> Tensor:
+        """Expected pixels."""
+        raise NotImplementedError
+
     def check(self, x: Tensor) -> None:
         """ValueError where x is no possible observation."""
 
@@ -56,6 +60,9 @@ class Bernoulli(Canonical):
 
     def offset(self, x):
         return x.new_zeros(len(x))
+
+    def mean(self, parameters):
+        return torch.sigmoid(parameters)
 
     def check(self, x):
         outside = (x < 0) | (x > 1)
@@ -85,6 +92,9 @@ class Gaussian(Canonical):
 
     def offset(self, x):
         return x.square().mean(1)
+
+    def mean(self, parameters):
+        return parameters
 
 
 Likelihood = Callable[[Tensor, Tensor], Tensor]

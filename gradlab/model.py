@@ -162,6 +162,13 @@ class LatentModel(nn.Module):
         return loss.detach(), v
 
 
+def check_is_model(model: object) -> None:
+    if not isinstance(model, LatentModel):
+        raise ValueError(
+            f"model: got a {type(model).__name__}; a gradlab.LatentModel is needed (gradlab.load reads a file)"
+        )
+
+
 def check_pixels(parameters: Tensor, x: Tensor) -> None:
     if math.prod(parameters.shape[1:]) != math.prod(x.shape[1:]):
         raise ValueError(
@@ -261,6 +268,25 @@ def encode(model: LatentModel, x: Tensor) -> Tensor:
     ends = torch.tensor([[0], [model.categories - 1]], device=x.device).expand(2, model.latents)
     _check_rows("decoder", model.decode, latents.codes_at(ends, model.categories, model.binary, logits.dtype))
     return logits
+
+
+def reconstruct(model: LatentModel, x: Any, tf: float = 1.0, seed: int = 0) -> Tensor:
+    """Expected pixels, of x's shape, at one code per example from softmax(l/tf).
+
+    Raises ValueError as `observations` and `encode` do, and for a likelihood of one's own, whose pixels are not known.
+    """
+    if not isinstance(model.likelihood, likelihoods.Canonical):
+        raise ValueError("likelihood: reconstructions need bernoulli or gaussian, whose expected pixels are known")
+    tf = errors.temperature("tf", tf)
+    seed = errors.whole_number("seed", seed, 0)
+    with plain_arithmetic(), torch.no_grad():
+        x = observations(model, x)
+        logits = encode(model, x)
+        generator = torch.Generator(x.device).manual_seed(latents.derived_seed(seed, "reconstruct"))
+        noise = model.kind.noise(tuple(logits.shape), dtype=x.dtype, device=x.device, generator=generator)
+        parameters = model.decode(model.kind.hard(logits / tf + noise))
+        check_pixels(parameters, x)
+        return model.likelihood.mean(parameters).reshape(x.shape)
 
 
 @torch.no_grad()

@@ -26,6 +26,15 @@ from . import __version__, errors, files
 MOST_BYTES = 2**34  # of one results file, in memory
 MOST_RATIO = 1100  # of data to file; no zlib stream expands more
 
+PER_CHECKPOINT = {
+    "checkpoint": "checkpoint",
+    "checkpoint_sha256": "sha256 of the checkpoint file",
+    "trained_epochs": "epochs of training",
+    "trained_tf": "forward temperature of training",
+    "trained_tb": "backward temperature of training",
+    "trained_seed": "seed of training",
+}
+
 
 def stamp(**about: Any) -> dict[str, Any]:
     """Attributes every result carries: versions, date, command line, and what else is given."""
@@ -44,20 +53,19 @@ def tensor_sha256(x: Tensor) -> str:
 
 
 def join_checkpoints(found: list[xr.Dataset]) -> xr.Dataset:
-    """Results of the same analysis on several checkpoints, along a dim `checkpoint`."""
-    names = [str(ds.attrs["checkpoint"]) for ds in found]
+    """Results of the same analysis on several checkpoints, along a dim `checkpoint`.
+
+    The attributes PER_CHECKPOINT, where all have them, become coordinates along it.
+    """
     joined = xr.concat(found, "checkpoint", join="exact", combine_attrs="drop_conflicts")
-    joined = joined.assign_coords(
-        checkpoint=("checkpoint", names, {"long_name": "checkpoint", "units": "1"}),
-        checkpoint_sha256=(
-            "checkpoint",
-            [str(ds.attrs["checkpoint_sha256"]) for ds in found],
-            {"long_name": "sha256 of the checkpoint file", "units": "1"},
-        ),
-    )
-    return joined.assign_attrs(
-        found[0].attrs | {"checkpoint": f"{len(names)} checkpoints", "checkpoint_sha256": "of each: see coordinate"}
-    )
+    coordinates = {}
+    for name, long_name in PER_CHECKPOINT.items():
+        if all(name in ds.attrs for ds in found):
+            values = [ds.attrs[name] for ds in found]
+            coordinates[name] = ("checkpoint", values, {"long_name": long_name, "units": "1"})
+    common = {name: value for name, value in found[0].attrs.items() if name not in PER_CHECKPOINT}
+    several = {"checkpoint": f"{len(found)} checkpoints", "checkpoint_sha256": "of each: see coordinate"}
+    return joined.assign_coords(coordinates).assign_attrs(common | several)
 
 
 def save_results(ds: xr.Dataset, path: str | Path) -> None:

@@ -55,3 +55,25 @@ def one_hot_argmax(a: Tensor) -> Tensor:
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:
     return float((found.double() - wanted.double()).norm() / wanted.double().norm())
+
+
+def gap_gradients(model: LatentModel, x: Tensor, tf: float, tb: float, noise: Tensor) -> dict[str, Tensor]:
+    """Discrete and relaxed gradients (draw, example, latent[, category]), two autograd passes a draw.
+
+    "discrete", and the relaxed gradient by both definitions of the gap, "autodiff" and "shared-backward".
+    """
+    with torch.no_grad():
+        logits = model.logits(x)
+    soft = torch.sigmoid if model.binary else lambda a: torch.softmax(a, -1)
+    hard = (lambda a: (a > 0).to(a.dtype)) if model.binary else one_hot_argmax
+    found: dict[str, list[Tensor]] = {"discrete": [], "autodiff": [], "shared-backward": []}
+    for g in noise:
+        leaf = logits.clone().requires_grad_()
+        zf, q = soft(leaf / tf + g), soft(leaf / tb + g)
+        backward = q - q.detach()
+        codes = {"discrete": hard(leaf.detach() / tf + g) + backward, "autodiff": zf}
+        codes["shared-backward"] = zf.detach() + backward
+        for name, z in codes.items():
+            loss = model.losses(z, x).sum()
+            found[name].append(torch.autograd.grad(loss, leaf, retain_graph=True)[0])
+    return {name: torch.stack(gradients) for name, gradients in found.items()}

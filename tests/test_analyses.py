@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import xarray as xr
-from gradlab.analyses import figure6_bias_variance, verdicts
+from gradlab.analyses import figure5_gradient_gap, figure6_bias_variance, verdicts
 
 import gradlab
 from gradlab.fidelity import changes, metrics
@@ -32,7 +32,7 @@ def planted(values, noise, seed=0, draws=640):
 
 def judge(values, noise=0.5, falls=True):
     ds = planted(np.array(values, float), noise)
-    return verdicts.trend(ds, "claim", "mean_norm", "tb", {"tf": 1.6}, falls, "sampled")
+    return verdicts.trend(ds, "claim", "mean_norm", "tb", {"tf": 1.6}, falls, {})
 
 
 def test_change_uses_the_common_noise():
@@ -84,3 +84,23 @@ def test_figure6_measures_the_cross_and_judges_every_claim(monkeypatch):
     assert first.whole.value == pytest.approx(float(line.sel(tb=3.0) - line.sel(tb=0.5)))
     assert set(metrics.FIGURES) >= {v.figure for v in found}
     assert isinstance(gradlab.__version__, str)
+    assert first.which == {"target": "sampled"}
+
+
+def test_figure5_measures_the_grid_and_judges_the_claim_raw_and_relative(monkeypatch):
+    monkeypatch.setattr(figure5_gradient_gap, "TB", [0.5, 1.0, 8.0])
+    monkeypatch.setattr(figure5_gradient_gap, "TF", [0.3, 1.5, 3.0])
+    problem = problems.make("binary6-bernoulli-mlp")
+    ds = figure5_gradient_gap.measure(problem.model, problem.x, draws=64)
+    assert ds.gap.shape == (2, 3, 3)
+    found = figure5_gradient_gap.judge(ds)
+    assert len(found) == 3 * 2 * 3
+    assert {v.figure for v in found} == {"gap", "relative_gap_pooled", "cosine"}
+    one = next(v for v in found if v.figure == "cosine" and v.which == {"definition": "autodiff", "tf": "1.5"})
+    line = ds.cosine.sel(definition="autodiff", tf=1.5)
+    assert one.whole.value == pytest.approx(float(line.sel(tb=8.0) - line.sel(tb=0.5)))
+    # a fall of the cosine is against the claim
+    assert one.verdict == ("contradicted" if one.whole.high < 0 else one.verdict)
+    raw = [v for v in found if v.figure == "gap" and v.which["definition"] == "shared-backward"]
+    assert all(v.whole.high < 0 for v in raw)  # the 1/tb that the raw gap carries
+    assert figure5_gradient_gap.draw(ds).axes

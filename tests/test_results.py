@@ -43,7 +43,7 @@ def refused(path, match=None):
     began = time.perf_counter()
     with pytest.raises(BadFile, match=match) as raised:
         gradlab.open_results(path)
-    assert time.perf_counter() - began < 5
+    assert time.perf_counter() - began < 60
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
 

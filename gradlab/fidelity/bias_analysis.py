@@ -16,9 +16,7 @@ from ..exact import LIMIT, MEMORY, TARGETS, check_enumerable, exact_gradients, k
 from ..model import LatentModel, encode, measured_copy, observations, plain_arithmetic
 from ..sampling import BatchMoments, Noise, batch_bounds, groups, sample_moments
 from . import metrics
-
-INTERVALS = "95 %, delete-one-batch jackknife over batches of draws, Student's t"
-COORDINATES = ("example", "latent", "category")
+from .labels import COORDINATES, INTERVALS, coordinate, temperatures, with_interval
 
 
 def bias(
@@ -203,10 +201,10 @@ class _Points:
                 self.figures[name][at] = values[0], low, high
                 self.replicates[(position, slice(None), *at)] = values[1:]
             per_example = metrics.per_example_ratios(g, means, shape[0])
-            self.per_example[at] = _ratio_with_interval(per_example, draws)
+            self.per_example[at] = metrics.with_ends(per_example, draws, 0, np.inf)
             ratios = (per_example, metrics.elementwise_ratios(g, means))
             for name, values in zip(self.quantiles, ratios, strict=True):
-                self.quantiles[name][at] = _ratio_with_interval(metrics.quantiles(values), draws)
+                self.quantiles[name][at] = metrics.with_ends(metrics.quantiles(values), draws, 0, np.inf)
 
     def dataset(
         self, exact: np.ndarray, labels: list[str] | None, both: bool, unit: str, about: dict[str, Any]
@@ -243,14 +241,14 @@ class _Points:
             words, units = metrics.FIGURES[name][0], "1" if _is_relative(name) else of_gradient
             if name == "squared_bias_debiased":
                 units = f"({of_gradient})^2"
-            variables |= _with_interval(name, grid, values, {"long_name": words, "units": units, "aggregation": _NORM})
+            variables |= with_interval(name, grid, values, {"long_name": words, "units": units, "aggregation": _NORM})
         for name, values in self.quantiles.items():
             over = "examples" if "per_example" in name else "coordinates whose exact gradient is not 0"
             words = f"quantiles over {over} of |mean estimate - exact gradient| / |exact gradient|"
-            variables |= _with_interval(name, (*grid, "quantile"), values, {"long_name": words, "units": "1"})
+            variables |= with_interval(name, (*grid, "quantile"), values, {"long_name": words, "units": "1"})
         words = "|mean estimate - exact gradient| / |exact gradient| of each example"
         attributes = {"long_name": words, "units": "1"}
-        variables |= _with_interval("relative_bias_per_example", (*grid, "example"), self.per_example, attributes)
+        variables |= with_interval("relative_bias_per_example", (*grid, "example"), self.per_example, attributes)
         variables["replicates"] = (
             ("figure", "batch", *grid),
             self.replicates,
@@ -259,14 +257,13 @@ class _Points:
         ds = xr.Dataset(
             variables,
             coords={
-                "estimator": ("estimator", labels or [""], {"long_name": "estimator", "units": "1"}),
-                "target": ("target", list(self.targets), {"long_name": "target law", "units": "1"}),
-                "tf": ("tf", self.tfs, {"long_name": "forward temperature", "units": "1"}),
-                "tb": ("tb", self.tbs, {"long_name": "backward temperature", "units": "1"}),
-                "quantile": ("quantile", list(metrics.QUANTILES), {"long_name": "quantile", "units": "1"}),
-                "figure": ("figure", list(metrics.FIGURES), {"long_name": "figure", "units": "1"}),
+                "estimator": coordinate("estimator", labels or [""]),
+                "target": coordinate("target", list(self.targets), "target law"),
+                **temperatures(self.tfs, self.tbs),
+                "quantile": coordinate("quantile", list(metrics.QUANTILES)),
+                "figure": coordinate("figure", list(metrics.FIGURES)),
                 **{
-                    name: (name, np.arange(size), {"long_name": name, "units": "1"})
+                    name: coordinate(name, np.arange(size))
                     for name, size in zip((*coordinates, "batch"), (*exact.shape[2:], self.batches), strict=True)
                 },
             },
@@ -282,18 +279,3 @@ _NORM = "Euclidean norm over example, latent and category"
 
 def _is_relative(name: str) -> bool:
     return name.startswith(("relative", "cosine", "matched"))
-
-
-def _ratio_with_interval(replicates: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """Value, lower and upper end (..., 3) of a ratio of norms, from its leave-one-out values."""
-    value, width = replicates[0], metrics.half_width(replicates, draws)
-    return np.stack([value, np.maximum(value - width, 0), value + width], -1)
-
-
-def _with_interval(name: str, dims: Sequence[str], values: np.ndarray, attributes: dict[str, str]) -> dict[str, Any]:
-    """Variables NAME, NAME_low, NAME_high from an array whose last axis holds the three."""
-    ends = {"": "", "_low": "lower end of the 95 % interval of ", "_high": "upper end of the 95 % interval of "}
-    return {
-        name + suffix: (dims, values[..., k].copy(), attributes | {"long_name": words + attributes["long_name"]})
-        for k, (suffix, words) in enumerate(ends.items())
-    }

@@ -137,6 +137,12 @@ def half_width(estimates: Array, draws: Array) -> Array:
     return factor * jackknife_error(estimates, draws)
 
 
+def with_ends(estimates: Array, draws: Array, least: float, most: float) -> Array:
+    """Value, lower and upper end (..., 3) of a figure between `least` and `most`, from its leave-one-out values."""
+    value, width = estimates[0], half_width(estimates, draws)
+    return np.stack([value, np.maximum(value - width, least), np.minimum(value + width, most)], -1)
+
+
 def interval(name: str, estimates: Array, draws: Array, exact_norm: float = 1.0) -> tuple[Array, Array]:
     """95 % interval of a figure of FIGURES, within what it can be.
 

@@ -10,9 +10,13 @@ import torch
 
 from .. import errors
 from ..model import LatentModel
+from .binary_autoencoder import binary_autoencoder
 from .categorical_vae import categorical_vae
 
-ARCHITECTURES: dict[str, Callable[..., LatentModel]] = {"categorical-vae": categorical_vae}
+ARCHITECTURES: dict[str, Callable[..., LatentModel]] = {
+    "binary-autoencoder": binary_autoencoder,
+    "categorical-vae": categorical_vae,
+}
 
 
 def build(architecture: str, config: dict[str, Any], seed: int | None = None) -> LatentModel:

@@ -17,6 +17,7 @@ from torch import Tensor
 import gradlab
 from gradlab import LatentModel, datasets, networks, training
 from gradlab.latents import derived_seed
+from gradlab.model import encode
 from gradlab.sampling import Noise
 
 from . import measure, straightforward
@@ -132,6 +133,35 @@ def space() -> list[Row]:
             difference=relative(found[0][:some], wanted[0]),
             peak=peak,
             remarks=f"untrained 4x10 VAE; {reached}; straightforward on {some} image, scaled",
+        )
+    ]
+
+
+def gap() -> list[Row]:
+    model, x = gradlab.bundled("binary-ae-mnist"), datasets.load("mnist-sample").first(64).floats()
+    draws = 4
+    gradlab.gap(model, x, draws=2)
+    whole = measure.seconds(lambda: gradlab.gap(model, x, GRID, GRID, draws=draws))
+    peak = measure.peak_memory()
+    noise = Noise(model.kind, encode(model, x), 1, draws, 0).of(1, 0, draws)[0]
+    tf, tb = GRID[3], GRID[6]
+    grid, single, slow = measure.best_in_turn(
+        3,
+        lambda: gradlab.gap(model, x, GRID, GRID, draws=draws),
+        lambda: [gradlab.gap(model, x, t, tb, draws=draws) for t in GRID],
+        lambda: straightforward.gaps(model, x, tf, tb, noise),
+    )
+    wanted = straightforward.gaps(model, x, tf, tb, noise)
+    found = gradlab.gap(model, x, tf, tb, draws=draws).gap_per_example.to_numpy().squeeze()
+    remarks = f"limit 1.3 times ten calls of one tf and tb: {grid / single:.3g}; first call {whole:.3g} s; best of 3"
+    return [
+        Row(
+            name=f"gap, 10x10 grid, {model.latents:,} units, {len(x)} images, {draws} draws",
+            gradlab=grid,
+            straightforward=slow * len(GRID) ** 2,
+            difference=relative(torch.from_numpy(found), wanted.mean(1)),
+            peak=peak,
+            remarks=f"{remarks}; straightforward: autograd at one point, scaled",
         )
     ]
 

@@ -60,6 +60,23 @@ def estimates(
     return torch.cat(found)
 
 
+def gaps(model: LatentModel, x: Tensor, tf: float, tb: float, noise: Tensor) -> Tensor:
+    """Gradient gap of binary units by both definitions (definition, draw, example), autograd passes for each draw."""
+    with torch.no_grad():
+        logits = model.logits(x)
+    found = []
+    for g in noise:
+        leaf = logits.clone().requires_grad_()
+        relaxed, q = torch.sigmoid(leaf / tf + g), torch.sigmoid(leaf / tb + g)
+        z, backward = (leaf.detach() / tf + g > 0).to(x.dtype), q - q.detach()
+        discrete, autodiff, shared = (
+            torch.autograd.grad(model.losses(code, x).sum(), leaf, retain_graph=True)[0]
+            for code in (z + backward, relaxed, relaxed.detach() + backward)
+        )
+        found.append(torch.stack([(r - discrete).norm(dim=1) for r in (autodiff, shared)]))
+    return torch.stack(found, 1)
+
+
 def straight_through(logits: Tensor, g: Tensor, tf: float, tb: float) -> Tensor:
     z = functional.one_hot((logits / tf + g).argmax(-1), logits.shape[-1]).to(logits.dtype)
     q = torch.softmax(logits / tb + g, -1)

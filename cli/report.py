@@ -1,0 +1,178 @@
+"""How `gradlab bias`, `gap` and `show` print a result: a point in full, many as a line each, or one JSON object."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import click
+from rich import box
+from rich.table import Table
+
+from .output import console, text
+
+POINT_DIMS = ("checkpoint", "estimator", "target", "definition", "tf", "tb")
+MOST_LINES, MOST_COLUMNS = 30, 12
+LINE = {  # per analysis: the columns of a table of many points
+    "bias": ("relative_bias_debiased", "relative_std", "cosine"),
+    "gap": ("gap", "relative_gap", "cosine"),
+}
+
+
+def report(ds: Any, as_json: bool, written: Sequence[str]) -> None:
+    """A result: one point as a table of all its figures, many as a line each."""
+    if ds.attrs.get("analysis") not in LINE:
+        raise ValueError(
+            f"results: analysis {ds.attrs.get('analysis')!r} is not known; a file that `gradlab bias` or `gradlab gap`"
+            " wrote would do"
+        )
+    points = list(_points(ds))
+    if as_json:
+        about = {name: value.item() if hasattr(value, "item") else value for name, value in ds.attrs.items()}
+        click.echo(json.dumps({"attributes": about, "points": points, "files": list(written)}, allow_nan=False))
+        return
+    to = console()
+    to.print(_headline(ds), highlight=False)
+    centre = _centre(ds, points)
+    if centre:
+        to.print(_all_figures(ds, centre))
+    if _is_grid(ds, points):
+        for table in _grids(ds, points):
+            to.print(table)
+    elif len(points) > len(centre):
+        for line in _sorted_lines(ds, points):
+            to.print(_lines(ds, line))
+    for path in written:
+        to.print(f"wrote {path}", highlight=False, soft_wrap=True)
+
+
+def provenance(ds: Any) -> None:
+    table = Table(box=box.SIMPLE_HEAD, title="how it was made", title_justify="left", show_header=False)
+    for name, value in ds.attrs.items():
+        table.add_row(name, str(value))
+    console().print(table)
+
+
+def _points(ds: Any) -> Iterator[dict[str, Any]]:
+    """One dict per point: its coordinates and {figure: {value, low, high}}; pairs not measured are left out."""
+    dims = [dim for dim in POINT_DIMS if dim in ds.dims]
+    names = [n for n in ds.data_vars if set(ds[n].dims) == set(dims) and not n.endswith(("_low", "_high"))]
+    columns = {n: ds[n].transpose(*dims).values for n in ds.data_vars if set(ds[n].dims) == set(dims)}
+    for at in itertools.product(*(range(ds.sizes[dim]) for dim in dims)):
+        if all(math.isnan(float(columns[n][at])) for n in names if n != "exact_norm"):
+            continue
+        figures = {}
+        for n in names:
+            ends = {"value": n, "low": f"{n}_low", "high": f"{n}_high"}
+            figures[n] = {key: _number(columns[of][at]) for key, of in ends.items() if of in columns}
+        yield {dim: ds[dim].values[i].item() for dim, i in zip(dims, at, strict=True)} | {"figures": figures}
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if math.isfinite(float(value)) else None
+
+
+def _centre(ds: Any, points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The points to show in full: those of the one pair of temperatures that was asked for, at one checkpoint."""
+    wanted = [
+        p
+        for p in points
+        if p["tf"] == ds.attrs.get("tf_fixed", p["tf"]) and p["tb"] == ds.attrs.get("tb_fixed", p["tb"])
+    ]
+    return wanted if len(wanted) <= 2 else []
+
+
+def _sorted_lines(ds: Any, points: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """A cross as its two lines, anything else as it is."""
+    if "tf_fixed" not in ds.attrs:
+        return [points]
+    along_tf = [p for p in points if p["tb"] == ds.attrs["tb_fixed"]]
+    return [along_tf, [p for p in points if p["tf"] == ds.attrs["tf_fixed"]]]
+
+
+def _headline(ds: Any) -> str:
+    a = ds.attrs
+    size = f"{a['latents']} latents x {a['categories']} categories"
+    if a.get("latent_kind") == "binary":
+        size = f"{int(a['latents']):,} binary units"
+    lines = [
+        f"{a['checkpoint']}: {size}, {a['loss']} loss in {a['unit']}",
+        f"{a['data']} ({a['examples']} examples); {int(a['draws']):,} draws of {a['estimator']}",
+    ]
+    if "target" in a:
+        laws = {"sampled": "softmax(l/tf)", "model": "softmax(l)", "both": "both softmax(l/tf) and softmax(l)"}
+        law = laws.get(str(a["target"]), "")
+        lines.append(f"target law {a['target']}: {law}; norms over example, latent, category")
+    else:
+        lines.append("means over examples and draws; norms over latent and category of each example")
+    return "\n".join([*lines, f"intervals: {a['intervals']}"]).replace("[", r"\[")
+
+
+def _all_figures(ds: Any, points: list[dict[str, Any]]) -> Table:
+    first = points[0]
+    table = Table(box=box.SIMPLE_HEAD, title=f"at tf = {first['tf']:g}, tb = {first['tb']:g}", title_justify="left")
+    table.add_column("figure", no_wrap=True)
+    for point in points:
+        which = " ".join(str(point[d]) for d in POINT_DIMS[:-2] if d in point)
+        table.add_column(f"{which or 'value'} [dim]\\[95 %][/dim]", no_wrap=True)
+    table.add_column("unit", no_wrap=True)
+    for name in first["figures"]:
+        cells = [_value_and_interval(point["figures"][name]) for point in points]
+        table.add_row(name, *cells, ds[name].attrs["units"])
+    return table
+
+
+def _lines(ds: Any, points: list[dict[str, Any]]) -> Table:
+    """A line a point, in two columns of temperatures and some of figures."""
+    dims = [dim for dim in POINT_DIMS if dim in points[0]]
+    table = Table(box=box.SIMPLE_HEAD)
+    for dim in dims:
+        table.add_column(dim, justify="right" if dim in ("tf", "tb") else "left", overflow="fold")
+    names = [name for name in LINE[ds.attrs["analysis"]] if name in ds.data_vars]
+    for name in names:
+        table.add_column(f"{name} [dim]\\[95 %][/dim]")
+    for point in points:
+        where = [f"{point[dim]:g}" if dim in ("tf", "tb") else str(point[dim]) for dim in dims]
+        table.add_row(*where, *(_value_and_interval(point["figures"][name]) for name in names))
+    return table
+
+
+def _is_grid(ds: Any, points: list[dict[str, Any]]) -> bool:
+    """Whether the points are every pair of many temperatures, and their table fits the width."""
+    of_tf, of_tb = ds.sizes.get("tf", 1), ds.sizes.get("tb", 1)
+    full = len(points) == math.prod(ds.sizes[dim] for dim in POINT_DIMS if dim in ds.dims)
+    return full and of_tf * of_tb > MOST_LINES and min(of_tf, of_tb) > 1 and of_tf <= MOST_COLUMNS
+
+
+def _grids(ds: Any, points: list[dict[str, Any]]) -> Iterator[Table]:
+    """Tables of one figure each, tf to the right and tb downwards, with the widest interval in the title."""
+    outer = [dim for dim in POINT_DIMS[:-2] if dim in ds.dims]
+    tfs, tbs = ([f"{t:g}" for t in ds[dim].values] for dim in ("tf", "tb"))
+    for _, group in itertools.groupby(points, key=lambda p: [p[dim] for dim in outer]):
+        rows = list(group)
+        for name in LINE[ds.attrs["analysis"]]:
+            of = {(f"{p['tf']:g}", f"{p['tb']:g}"): p["figures"][name] for p in rows}
+            ends = [(f["high"] - f["low"]) / 2 for f in of.values() if None not in (f["high"], f["low"])]
+            widest = f", 95 % intervals at most ±{text(max(ends, default=None))}"
+            which = ", ".join([name, *(str(rows[0][dim]) for dim in outer)])
+            table = Table(box=box.SIMPLE_HEAD, title=which + widest, title_justify="left")
+            table.add_column("tb \\ tf", justify="right")
+            for tf in tfs:
+                table.add_column(tf, justify="right", no_wrap=True)
+            for tb in tbs:
+                table.add_row(tb, *(_short(of[tf, tb]["value"]) for tf in tfs))
+            yield table
+
+
+def _short(value: float | None) -> str:
+    """Three significant digits."""
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _value_and_interval(figure: dict[str, float | None]) -> str:
+    if "low" not in figure:
+        return f"{text(figure['value'])} [dim]exact[/dim]"
+    return f"{text(figure['value'])} [dim]\\[{text(figure['low'])}, {text(figure['high'])}][/dim]"

@@ -1,0 +1,265 @@
+"""The gradient gap over grids of temperatures: relaxed against discrete forward pass -> Dataset.
+
+With shared noise g, zf = softmax(l/tf + g), z = onehot(argmax zf), qb = softmax(l/tb + g), the discrete gradient is
+that of Decoupled ST-GS, d = (1/tb) J(qb) v(z), and the relaxed gradient r, per example, is
+
+    autodiff          (1/tf) J(zf) v(zf)     what automatic differentiation through the relaxed code gives
+    shared-backward   (1/tb) J(qb) v(zf)     only the forward pass differs
+
+gap = |r - d|, relative gap = |r - d| / |d|, cosine = <r, d> / (|r| |d|); norms over latent and category. v at z and zf
+does not depend on tb: two decoder passes per noise array and tf serve all tb.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from .. import errors, likelihoods, progress, results
+from ..exact import MEMORY
+from ..model import LatentModel, check_is_model, encode, measured_copy, observations, plain_arithmetic
+from ..sampling import Noise, batch_bounds, evaluate_points
+from . import metrics
+from .labels import INTERVALS, coordinate, temperatures, with_interval
+
+DEFINITIONS = ("autodiff", "shared-backward")
+
+# name -> (what it is, smallest and largest value it can take)
+FIGURES: dict[str, tuple[str, float, float]] = {
+    "gap": ("norm of relaxed minus discrete gradient", 0, np.inf),
+    "squared_gap": ("squared norm of relaxed minus discrete gradient", 0, np.inf),
+    "relative_gap": ("norm of relaxed minus discrete gradient over norm of the discrete gradient", 0, np.inf),
+    "relative_gap_pooled": ("root mean square of the gap over that of the discrete gradient's norm", 0, np.inf),
+    "cosine": ("cosine between relaxed and discrete gradient", -1, 1),
+    "discrete_norm": ("norm of the discrete gradient", 0, np.inf),
+    "relaxed_norm": ("norm of the relaxed gradient", 0, np.inf),
+}
+SUMMED = ("gap", "squared_gap", "relative_gap", "cosine", "discrete_norm", "squared_discrete_norm", "relaxed_norm")
+_MEAN = "mean over examples and draws; norms over latent and category of each example"
+_ARRAYS = 16  # of a block's logits, at once
+_IN_CACHE = 2**18  # numbers of an array; larger blocks cost twice the time per backward temperature on a CPU
+
+
+def gap(
+    model: LatentModel,
+    x: Any,
+    tf: float | Sequence[float] = 1.0,
+    tb: float | Sequence[float] | None = None,
+    *,
+    draws: int = 64,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    memory: int = MEMORY,
+    shown: bool = False,
+) -> xr.Dataset:
+    """The gradient gap of Decoupled ST-GS between relaxed and discrete forward pass, for every pair of temperatures.
+
+    Works on any LatentModel, however large its code space. The gap is no bias: neither gradient is the true one. The
+    raw gap shrinks like 1/tb whatever the alignment; `relative_gap` and `cosine` do not.
+
+    Parameters
+    ----------
+    model : LatentModel, categorical or binary
+    x : observations (example, ...)
+    tf, tb : forward and backward temperatures, a number or a sequence; tb defaults to the values of tf
+    draws : noise arrays, at least 2; all temperatures share them
+    seed : the same seed gives the same numbers, whatever the chunks; the global random state is not touched
+    device, dtype : where and in which precision gradients are computed; the model's own by default. Sums over draws
+        and examples are float64
+    memory : bytes of working memory, about; the decoder's parameters and the result come on top
+    shown : draw a progress bar on standard error
+
+    Returns
+    -------
+    Dataset with dims definition ("autodiff", "shared-backward"), tf, tb, example. Per (definition, tf, tb) `gap`,
+    `squared_gap`, `relative_gap`, `cosine`, `discrete_norm`, `relaxed_norm`: means over examples and draws of the
+    per-example figures, each with NAME_low and NAME_high, a 95 % interval by jackknife over batches of draws, the
+    examples fixed; `gap_per_example`, likewise a mean over draws. Norms are in the loss's unit per logit.
+    `undefined`: the share of (example, draw) left out of relative_gap and cosine since a gradient is exactly 0, as
+    saturated codes have it. `replicates` holds each figure without each batch in turn: differences between
+    temperatures, which share their noise, are sharper than their ends (`gradlab.fidelity.changes`).
+
+    Raises
+    ------
+    ValueError
+        Temperatures, draws, shapes, or values that will not do.
+
+    Source: section 5.2.1, appendix D and figure 5 of the Decoupled ST-GS paper; Huh et al. 2023.
+    """
+    check_is_model(model)
+    tfs = errors.temperatures("tf", tf)
+    tbs = errors.temperatures("tb", tfs if tb is None else tb)
+    draws = errors.whole_number("draws", draws, 2, "an interval needs two")
+    seed = errors.whole_number("seed", seed, 0)
+    memory = errors.whole_number("memory", memory, 1)
+    errors.precision_and_place(dtype, device)
+    with plain_arithmetic():
+        measured = measured_copy(model, dtype, device)
+        x = observations(measured, x)
+        logits = encode(measured, x)
+        model.unit_shape = measured.unit_shape
+        noise = Noise(model.kind, logits, 1, draws, seed, memory)
+        sums = _Sums(tfs, tbs, len(x), draws, logits.device)
+        with progress.bar("measuring the gap", draws * len(x) * len(tfs), shown) as advance:
+            for i, t in enumerate(tfs):
+                for examples, chunk in _chunks(logits, draws, memory):
+                    some = logits[examples]
+                    g = noise.of(1, chunk.start, chunk.stop)[0][:, examples]
+                    found = _measure(measured, x[examples], some, g, t, tbs, memory)
+                    sums.add(i, examples, chunk, *found)
+                    advance(len(g) * len(some))
+    about = results.stamp(
+        analysis="gap",
+        seed=seed,
+        device=str(logits.device),
+        dtype=str(logits.dtype).removeprefix("torch."),
+        estimator=json.dumps("decoupled-st-gs"),
+        draws=draws,
+        draws_per_batch=draws // sums.batches,
+        loss=likelihoods.name_of(model.likelihood),
+        unit=likelihoods.unit_of(model.likelihood),
+        latents=model.latents,
+        categories=model.categories,
+        latent_kind=model.kind.name,
+        examples=len(x),
+        data="given as a tensor",
+        data_sha256=results.tensor_sha256(x),
+        checkpoint="given as a model",
+        checkpoint_sha256="",
+        intervals=INTERVALS,
+    )
+    return sums.dataset(likelihoods.unit_of(model.likelihood), about)
+
+
+def _chunks(logits: Tensor, draws: int, memory: int) -> list[tuple[slice, slice]]:
+    """(examples, draws) in blocks whose arrays fit the memory and, on a CPU, the cache."""
+    numbers = memory // (_ARRAYS * logits.element_size())
+    if logits.device.type == "cpu":
+        numbers = min(numbers, _IN_CACHE)
+    rows = max(1, numbers // logits[0].numel())
+    of_examples = min(rows, len(logits))
+    of_draws = max(1, rows // of_examples)
+    return [
+        (slice(e, e + of_examples), slice(d, min(d + of_draws, draws)))
+        for e in range(0, len(logits), of_examples)
+        for d in range(0, draws, of_draws)
+    ]
+
+
+def _measure(
+    model: LatentModel, x: Tensor, logits: Tensor, g: Tensor, tf: float, tbs: list[float], memory: int
+) -> Tensor:
+    """|r - d|, |d|, |r| and <r, d>, (4, definition, tb, draw, example), for noise g (draw, example, latent[, ...])."""
+    kind = model.kind
+    a = logits / tf + g
+    zf, z = kind.soft(a), kind.hard(a)
+    _, v = evaluate_points(model, x, torch.stack([z, zf]), memory)
+    assert v is not None
+    through = kind.pullback(zf, v[1]).div_(tf)  # the autodiff definition's r
+    through_norm = _norm(through)
+    v[1] -= v[0]
+    found = []
+    for tb in tbs:
+        # d and the shared-backward r - d, both times tb; the latter from v's difference, so that nothing cancels
+        d, off = kind.pullback(kind.soft(torch.add(g, logits, alpha=1 / tb)), v)
+        d_norm = _norm(d) / tb
+        autodiff = [_norm(torch.sub(through, d, alpha=1 / tb)), d_norm, through_norm, _dot(through, d) / tb]
+        off_norm = _norm(off) / tb
+        off += d
+        shared = [off_norm, d_norm, _norm(off) / tb, _dot(off, d) / tb**2]
+        found.append(torch.stack(autodiff + shared))
+    return torch.stack(found, 1).unflatten(0, (2, 4)).transpose(0, 1).double()
+
+
+def _norm(a: Tensor) -> Tensor:
+    """Over all but draw and example."""
+    return torch.linalg.vector_norm(a.flatten(2), dim=-1)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return torch.linalg.vecdot(a.flatten(2), b.flatten(2))
+
+
+class _Sums:
+    """Sums over draws and examples, per batch of draws, of what SUMMED names, at each point, float64."""
+
+    def __init__(self, tfs: list[float], tbs: list[float], examples: int, draws: int, device: torch.device):
+        self.tfs, self.tbs, self.examples = tfs, tbs, examples
+        self.per_batch = np.diff(batch_bounds(draws))
+        self.batches = len(self.per_batch)
+        self.batch = torch.from_numpy(np.repeat(np.arange(self.batches), self.per_batch)).to(device)
+        points = (len(DEFINITIONS), len(tfs), len(tbs), self.batches)
+        self.total = torch.zeros(len(SUMMED), *points, dtype=torch.float64, device=device)
+        self.count = torch.zeros_like(self.total)
+        self.per_example = torch.zeros(*points, examples, dtype=torch.float64, device=device)
+
+    def add(
+        self, i: int, examples: slice, draws: slice, gap: Tensor, d_norm: Tensor, r_norm: Tensor, dot: Tensor
+    ) -> None:
+        """|r - d|, |d|, |r| and <r, d>, all (definition, tb, draw, example), at the i-th tf."""
+        # NaN where a gradient of 0 leaves nothing to be relative to
+        relative = torch.where(d_norm > 0, gap / d_norm, torch.nan)
+        cosine = (dot / (r_norm * d_norm)).clamp_(-1, 1)
+        values = torch.stack([gap, gap.square(), relative, cosine, d_norm, d_norm.square(), r_norm])  # as SUMMED says
+        here = self.batch[draws]
+        self.total[:, :, i].index_add_(3, here, values.nansum(-1))
+        self.count[:, :, i].index_add_(3, here, (~values.isnan()).double().sum(-1))
+        self.per_example[:, i, :, :, examples].index_add_(2, here, gap)
+
+    def dataset(self, unit: str, about: dict[str, Any]) -> xr.Dataset:
+        total, count = (_without_each(np.moveaxis(sums.cpu().numpy(), 4, 0)) for sums in (self.total, self.count))
+        pairs = self.examples * int(self.per_batch.sum())
+        if (bad := np.argwhere(count[0, SUMMED.index("gap")] < pairs)).size:
+            point = f"tf = {self.tfs[bad[0][1]]:g}, tb = {self.tbs[bad[0][2]]:g}"
+            raise ValueError(f"tf, tb: gradients at {point} are not finite; larger temperatures would do")
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means = dict(zip(SUMMED, np.moveaxis(total / count, 1, 0), strict=True))
+            means["relative_gap_pooled"] = np.sqrt(means["squared_gap"] / means["squared_discrete_norm"])
+        counts = self.per_batch.astype(float)
+        draws = np.concatenate([[counts.sum()], counts.sum() - counts])
+        per_example = _without_each(np.moveaxis(self.per_example.cpu().numpy(), 3, 0)) / draws.reshape(-1, 1, 1, 1, 1)
+
+        grid = ("definition", "tf", "tb")
+        of_gradient = f"{unit} per logit"
+        variables: dict[str, Any] = {}
+        for name, (words, least, most) in FIGURES.items():
+            units = "1" if name.startswith(("relative", "cosine")) else of_gradient
+            units = f"({of_gradient})^2" if name == "squared_gap" else units
+            attributes = {"long_name": words, "units": units, "aggregation": _MEAN}
+            variables |= with_interval(name, grid, metrics.with_ends(means[name], draws, least, most), attributes)
+        words = "norm of relaxed minus discrete gradient, of each example"
+        attributes = {"long_name": words, "units": of_gradient, "aggregation": "mean over draws"}
+        ends = metrics.with_ends(per_example, draws, 0, np.inf)
+        variables |= with_interval("gap_per_example", (*grid, "example"), ends, attributes)
+        words = "share of examples and draws left out of relative_gap or cosine, a gradient being exactly 0"
+        left_out = 1 - count[0, SUMMED.index("cosine")] / pairs
+        variables["undefined"] = (grid, left_out, {"long_name": words, "units": "1"})
+        variables["replicates"] = (
+            ("figure", "batch", *grid),
+            np.stack([means[name][1:] for name in FIGURES]),
+            {"long_name": "each figure without each batch of draws in turn", "units": "as the figure"},
+        )
+        return xr.Dataset(
+            variables,
+            coords={
+                "definition": coordinate("definition", list(DEFINITIONS), "definition of the gap"),
+                **temperatures(self.tfs, self.tbs),
+                "figure": coordinate("figure", list(FIGURES)),
+                "example": coordinate("example", np.arange(self.examples)),
+                "batch": coordinate("batch", np.arange(self.batches)),
+            },
+            attrs=about,
+        )
+
+
+def _without_each(of_batches: np.ndarray) -> np.ndarray:
+    """(1 + batch, ...): the sum over all batches, then without each, from (batch, ...)."""
+    whole = of_batches.sum(0)
+    return np.concatenate([whole[None], whole - of_batches])

@@ -1,0 +1,33 @@
+"""The thin xarray layer of the analyses: names of dims, variables with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+INTERVALS = "95 %, delete-one-batch jackknife over batches of draws, Student's t"
+COORDINATES = ("example", "latent", "category")
+
+
+def with_interval(name: str, dims: Sequence[str], values: np.ndarray, attributes: dict[str, str]) -> dict[str, Any]:
+    """Variables NAME, NAME_low, NAME_high from an array whose last axis holds the three."""
+    ends = {"": "", "_low": "lower end of the 95 % interval of ", "_high": "upper end of the 95 % interval of "}
+    return {
+        name + suffix: (dims, values[..., k].copy(), attributes | {"long_name": words + attributes["long_name"]})
+        for k, (suffix, words) in enumerate(ends.items())
+    }
+
+
+def coordinate(name: str, values: Any, long_name: str = "") -> tuple[str, Any, dict[str, str]]:
+    """An index along the dim of its own name."""
+    return name, values, {"long_name": long_name or name, "units": "1"}
+
+
+def temperatures(tfs: list[float], tbs: list[float]) -> dict[str, Any]:
+    """The coordinates tf and tb."""
+    return {
+        "tf": coordinate("tf", tfs, "forward temperature"),
+        "tb": coordinate("tb", tbs, "backward temperature"),
+    }
