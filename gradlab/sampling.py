@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from . import errors, progress
-from .estimators import Estimator
+from .estimators import Estimator, RunningMean
 from .exact import MEMORY, activations_per_code
 from .latents import LatentKind, category_indices, codes_at, derived_seed
 from .model import LatentModel
@@ -41,6 +41,11 @@ class BatchMoments:
         self.count[batch] += more
         self.mean[batch] += delta * (more / (before + more))
         self.squares[batch] += squares + delta.square() * (before * more / (before + more))
+
+    def fill(self, bounds: list[int], estimate: Tensor) -> None:
+        """All draws alike."""
+        self.count[:] = torch.tensor(bounds).diff()
+        self.mean[:] = estimate.double()
 
 
 def batch_bounds(draws: int) -> list[int]:
@@ -119,13 +124,33 @@ def _sample_group(
 ) -> None:
     first, draws = estimators[0], noise.draws
     arrays = max(e.noise_arrays for e in estimators)
+    wanted = any(e.uses_derivative for e in estimators)
+    baselines = [RunningMean(e.baseline_decay) if e.baseline_decay is not None else None for e in estimators]
     bounds = batch_bounds(draws)
-    numbers = logits.numel() * (2 * arrays + 8 * first.evaluations)
+    evaluations = first.evaluations_at(model.kind, logits)
+    numbers = logits.numel() * (2 * arrays + 8 * evaluations)
     chunk = max(1, memory // (numbers * logits.element_size()))
+
+    def evaluated(start: int, stop: int) -> list[Tensor]:
+        """Each estimator's estimates of the draws start .. stop-1."""
+        g = noise.of(arrays, start, stop)
+        points = first.points(model.kind, logits, g)
+        loss, derivative = table.look_up(points) if table else evaluate_points(model, x, points, memory, wanted)
+        losses = [loss if mean is None else mean.centre(loss) for mean in baselines]
+        return [
+            e.estimate(model.kind, logits, g, points, f, derivative) for e, f in zip(estimators, losses, strict=True)
+        ]
+
     table = None
+    if all(e.noise_free for e in estimators):
+        for into, estimates in zip(moments, evaluated(0, 1), strict=True):
+            into.fill(bounds, estimates[0])
+        advance(draws)
+        return
     # every distinct pair of image and code is evaluated once, if all draws' codes and derivatives fit
-    if first.discrete_points and _table_bytes(model, logits, first, draws) <= memory and _indexable(model, logits):
-        table = _Table(model, x, memory)
+    fits = _table_bytes(model, logits, evaluations, draws) <= memory and _indexable(model, logits)
+    if first.discrete_points and fits:
+        table = _Table(model, x, memory, wanted)
         for start in range(0, draws, chunk):
             stop = min(draws, start + chunk)
             table.collect(first.points(model.kind, logits, noise.of(first.noise_arrays, start, stop)))
@@ -133,39 +158,44 @@ def _sample_group(
     for batch, (begin, end) in enumerate(itertools.pairwise(bounds)):
         for start in range(begin, end, chunk):
             stop = min(end, start + chunk)
-            g = noise.of(arrays, start, stop)
-            points = first.points(model.kind, logits, g)
-            loss, derivative = table.look_up(points) if table else evaluate_points(model, x, points, memory)
-            for estimator, into in zip(estimators, moments, strict=True):
-                into.add(batch, estimator.estimate(model.kind, logits, g, points, loss, derivative))
+            for into, estimates in zip(moments, evaluated(start, stop), strict=True):
+                into.add(batch, estimates)
             advance(stop - start)
 
 
-def evaluate_points(model: LatentModel, x: Tensor, points: Tensor, memory: int) -> tuple[Tensor, Tensor]:
-    """Loss (evaluation, draw, example) and derivative of points' shape, the decoder seeing every point."""
+def evaluate_points(
+    model: LatentModel, x: Tensor, points: Tensor, memory: int, wanted: bool = True
+) -> tuple[Tensor, Tensor | None]:
+    """Loss (evaluation, draw, example) and, if wanted, derivative of points' shape, the decoder seeing every point."""
     shape = points.shape[:3]
     image = torch.arange(len(x), device=x.device).repeat(math.prod(shape[:2]))
-    loss, derivative = _losses_and_derivatives(model, x, points.flatten(0, 2), image, memory)
-    return loss.reshape(shape), derivative.reshape(points.shape)
+    loss, derivative = _losses_and_derivatives(model, x, points.flatten(0, 2), image, memory, wanted)
+    return loss.reshape(shape), None if derivative is None else derivative.reshape(points.shape)
 
 
 def _losses_and_derivatives(
-    model: LatentModel, x: Tensor, codes: Tensor, image: Tensor, memory: int
-) -> tuple[Tensor, Tensor]:
-    """f(z, x[image]) and df/dz of codes (n, latent[, category]), in blocks of bounded memory."""
+    model: LatentModel, x: Tensor, codes: Tensor, image: Tensor, memory: int, wanted: bool
+) -> tuple[Tensor, Tensor | None]:
+    """f(z, x[image]) and, if wanted, df/dz of codes (n, latent[, category]), in blocks of bounded memory."""
     per_row = (2 * activations_per_code(model, x) + 4 * math.prod(x.shape[1:])) * x.element_size()
     step = max(1, memory // per_row)
     losses, derivatives = [], []
     for rows in torch.arange(len(codes), device=x.device).split(step):
-        loss, derivative = model.losses_and_derivatives(codes[rows], x[image[rows]])
+        if wanted:
+            loss, derivative = model.losses_and_derivatives(codes[rows], x[image[rows]])
+            derivatives.append(derivative)
+        else:
+            with torch.no_grad():
+                loss = model.losses(codes[rows], x[image[rows]])
         losses.append(loss)
-        derivatives.append(derivative)
     loss = torch.cat(losses)
     if not bool(torch.isfinite(loss).all()):
         row = int(torch.nonzero(~torch.isfinite(loss))[0, 0])
         raise ValueError(
             f"losses: {loss[row].item()} at example {int(image[row])}; decoder and likelihood must give finite losses"
         )
+    if not wanted:
+        return loss, None
     derivative = torch.cat(derivatives)
     errors.finite("derivative", derivative, "df/dz must be finite at every code that is drawn")
     return loss, derivative
@@ -174,8 +204,8 @@ def _losses_and_derivatives(
 class _Table:
     """Loss and derivative at the distinct pairs (image, code) that are drawn."""
 
-    def __init__(self, model: LatentModel, x: Tensor, memory: int):
-        self.model, self.x, self.memory = model, x, memory
+    def __init__(self, model: LatentModel, x: Tensor, memory: int, wanted: bool):
+        self.model, self.x, self.memory, self.wanted = model, x, memory, wanted
         strides = [model.categories ** (model.latents - 1 - i) for i in range(model.latents)]
         self.strides = torch.tensor(strides, device=x.device)
         self.found: list[Tensor] = []
@@ -194,18 +224,20 @@ class _Table:
         configuration = self.found[0] % self.model.configurations
         indices = (configuration[:, None] // self.strides) % self.model.categories
         codes = codes_at(indices, self.model.categories, self.model.binary, self.x.dtype)
-        self.loss, self.derivative = _losses_and_derivatives(self.model, self.x, codes, image, self.memory)
+        self.loss, self.derivative = _losses_and_derivatives(
+            self.model, self.x, codes, image, self.memory, self.wanted
+        )
 
-    def look_up(self, points: Tensor) -> tuple[Tensor, Tensor]:
+    def look_up(self, points: Tensor) -> tuple[Tensor, Tensor | None]:
         at = torch.searchsorted(self.found[0], self.keys(points))
-        return self.loss[at], self.derivative[at]
+        return self.loss[at], None if self.derivative is None else self.derivative[at]
 
 
 def _indexable(model: LatentModel, logits: Tensor) -> bool:
     return model.configurations * len(logits) < 2**62
 
 
-def _table_bytes(model: LatentModel, logits: Tensor, estimator: Estimator, draws: int) -> int:
+def _table_bytes(model: LatentModel, logits: Tensor, evaluations: int, draws: int) -> int:
     """An upper bound: as many pairs as draws, or as there are."""
-    pairs = len(logits) * min(draws * estimator.evaluations, model.configurations)
+    pairs = len(logits) * min(draws * evaluations, model.configurations)
     return pairs * (2 * math.prod(model.code_shape) * logits.element_size() + 32)

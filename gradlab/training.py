@@ -20,7 +20,8 @@ from torch import Tensor
 
 from . import __version__, checkpoints, errors, estimators, files, networks, progress
 from .datasets import Images
-from .estimators import Estimator
+from .estimators import Estimator, RunningMean
+from .exact import losses_of_configurations
 from .latents import derived_seed
 from .model import LatentModel
 
@@ -51,13 +52,13 @@ class Settings:
             "tb": errors.temperature("tb", self.tb),
             "optimizer": errors.choice("optimizer", self.optimizer, list(OPTIMIZERS)),
             "architecture": errors.choice("architecture", self.architecture, list(networks.ARCHITECTURES)),
-            "estimator": errors.choice("estimator", self.estimator, estimators.names()),
             "batch_size": errors.whole_number("batch_size", self.batch_size, 1),
             "epochs": errors.whole_number("epochs", self.epochs, 1),
             "seed": errors.whole_number("seed", self.seed, 0),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+        estimators.parse(self.estimator)  # a name, or name:key=value
         if not isinstance(self.lr, int | float) or not (math.isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"lr: got {self.lr!r}; a learning rate is a finite number above 0")
         if not isinstance(self.kl, bool):
@@ -66,32 +67,70 @@ class Settings:
             raise ValueError(f"config: got {self.config!r}; a dict of the architecture's arguments is needed")
 
 
+# the paper's binary autoencoder (appendix A.1) at the temperatures its figure 2 found best; 20 epochs of its 100
+BINARY_AUTOENCODER = Settings(
+    architecture="binary-autoencoder",
+    config={},
+    tf=0.3,
+    tb=3.0,
+    kl=False,
+    optimizer="adam",
+    lr=3e-4,
+    batch_size=64,
+    epochs=20,
+)
+
+
 def backward(
-    model: LatentModel, estimator: Estimator, x: Tensor, noise: Tensor, kl: bool = True
+    model: LatentModel,
+    estimator: Estimator,
+    x: Tensor,
+    noise: Tensor,
+    kl: bool = True,
+    baseline: RunningMean | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One backward pass of the batch's mean loss: the estimator's gradient for the encoder, else autograd's.
 
     Gradients are added to the parameters' `.grad`. Returns the batch means of the loss and of the KL term, in
-    nats or the likelihood's unit. `noise` is `(array, example, latent, category)` (binary: without category).
+    nats or the likelihood's unit. `noise` is `(array, example, latent, category)` (binary: without category);
+    `baseline` is the running mean of an estimator that asks for one (`baseline_decay`), kept from step to step.
     """
     logits = model.logits(x)
     detached = logits.detach()
-    points = estimator.points(model.kind, detached, noise)
-    n = points.shape[0] * points.shape[1]
-    codes = points.flatten(0, 1).requires_grad_()
-    observed = x if points.shape[0] == 1 else x.repeat(points.shape[0], *([1] * (x.ndim - 1)))
-    loss = model.losses(codes, observed)
-    loss.mean().backward()
-    loss = loss.detach().reshape(points.shape[:2])
-    derivative = codes.grad.reshape(points.shape) * n if estimator.uses_derivative else None  # type: ignore[union-attr]
-    estimate = estimator.estimate(model.kind, detached, noise, points, loss, derivative)
-    divergence = model.kind.kl_to_uniform(logits).mean() if kl else loss.new_zeros(())
+    points, loss, of_decoder, derivative = _evaluated(model, estimator, x, detached, noise)
+    estimate = estimator.estimate(
+        model.kind, detached, noise, points, baseline.centre(loss) if baseline else loss, derivative
+    )
+    divergence = model.kind.kl_to_uniform(logits).mean() if kl else of_decoder.new_zeros(())
     heads, slopes = [logits], [estimate / len(x)]
     if kl:
         heads.append(divergence)
         slopes.append(torch.ones_like(divergence))
     torch.autograd.backward(heads, slopes)
-    return loss.mean(), divergence.detach()
+    return of_decoder, divergence.detach()
+
+
+def _evaluated(
+    model: LatentModel, estimator: Estimator, x: Tensor, logits: Tensor, noise: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Points, losses (evaluation, example), the batch mean of the decoder's loss, and df/dz; the decoder's backward."""
+    points = estimator.points(model.kind, logits, noise)
+    weights = estimator.weights(model.kind, logits, points)
+    if estimator.all_configurations:  # the decoder need not see them once per example
+        loss = losses_of_configurations(model, x, 0, len(points)).T
+    else:
+        observed = x if points.shape[0] == 1 else x.repeat(points.shape[0], *([1] * (x.ndim - 1)))
+        codes = points.flatten(0, 1).requires_grad_(estimator.uses_derivative)
+        loss = model.losses(codes, observed).reshape(points.shape[:2])
+    of_decoder = (loss.mean(0) if weights is None else (weights * loss).sum(0)).mean()
+    derivative = None
+    if estimator.uses_derivative and weights is not None:
+        # of the loss itself, also where its share is 0
+        derivative = torch.autograd.grad(loss.sum(), codes, retain_graph=True)[0].reshape(points.shape)
+    of_decoder.backward()
+    if estimator.uses_derivative and weights is None:
+        derivative = codes.grad.reshape(points.shape) * loss.numel()  # type: ignore[union-attr]
+    return points, loss.detach(), of_decoder.detach(), derivative
 
 
 @torch.no_grad()
@@ -168,7 +207,7 @@ def train(
                     break
             if run.step % steps == 0:
                 run.end_epoch(state)
-                figures = {"validation": f"{run.history['validation_loss'][-1]:.2f}"}
+                figures = {"validation": f"{run.history['validation_loss'][-1]:.4g}"}
                 advance(0, epoch=f"{epoch + 1}/{settings.epochs}", **figures)
                 if keep_every and (epoch + 1) % keep_every == 0:
                     kept = f"{target.stem}-epoch{epoch + 1:04d}{target.suffix}"
@@ -193,10 +232,13 @@ class _Run:
         _check_fit(model, "images", images)
         _check_fit(model, "validation", validation)
         self.model = model.to(self.device)
-        self.estimator = estimators.find(settings.estimator)().at(settings.tf, settings.tb)
+        self.estimator = estimators.parse(settings.estimator).at(settings.tf, settings.tb)
         if model.kind.name not in self.estimator.kinds:
             kinds = " and ".join(self.estimator.kinds)
             raise ValueError(f"estimator: {settings.estimator} is for {kinds} latents, not {model.kind.name}")
+        self.estimator.evaluations_at(self.model.kind, torch.empty(1, *self.model.code_shape))  # refuses large spaces
+        decay = self.estimator.baseline_decay
+        self.baseline = None if decay is None else RunningMean(decay)
         self.steps = -(-len(images) // settings.batch_size)  # per epoch
         self.total = settings.epochs * self.steps
         # foreach: the update as few large operations; on two cores the step is a quarter shorter
@@ -218,7 +260,7 @@ class _Run:
         shape = (self.estimator.noise_arrays, len(x), *self.model.code_shape)
         noise = self.model.kind.noise(shape, dtype=x.dtype, device=self.device, generator=self.generator)
         self.optimizer.zero_grad()
-        loss, kl = backward(self.model, self.estimator, x, noise, self.settings.kl)
+        loss, kl = backward(self.model, self.estimator, x, noise, self.settings.kl, self.baseline)
         self.optimizer.step()
         self.sums += torch.stack([loss, kl, torch.ones_like(loss)]).double() * len(x)
         self.step += 1
@@ -268,6 +310,8 @@ class _Run:
         training: dict[str, Tensor] = {}
         if not final:
             training = {"sums": self.sums}
+            if self.baseline is not None:
+                training["baseline"] = self.baseline.state
             for index, values in self.optimizer.state_dict()["state"].items():
                 training |= {f"optimizer.{index}.{key}": value for key, value in values.items()}
         self.model.provenance = provenance
@@ -312,6 +356,8 @@ class _Run:
             raise ValueError(f"the optimizer's state is not {sorted(STATE)}")
         self.optimizer.load_state_dict(optimizer)
         self.sums.copy_(training["sums"].reshape(3))
+        if self.baseline is not None:
+            self.baseline.state = training["baseline"].reshape(2)
         self.step = errors.whole_number("step", provenance["step"], 1)
         self.history = {name: [float(v) for v in provenance["history"][name]] for name in HISTORY}
         if any(len(values) != self.step // self.steps for values in self.history.values()):

@@ -1,7 +1,7 @@
-"""Conformance of every registered estimator, driven by the registry: a new entry cannot escape."""
+"""The catalogue: every registered estimator keeps the protocol; parameters, registry, entry points, the layer."""
 
 import dataclasses
-import itertools
+import inspect
 
 import pytest
 import torch
@@ -9,122 +9,149 @@ from scipy import stats
 
 import gradlab
 from gradlab import estimators
-from gradlab.estimators import Relaxation
+from gradlab.estimators import Estimator, Relaxation, RunningMean, conformance, parameters, registry
+from gradlab.estimators.conformance import KINDS, violations
 from gradlab.latents import BINARY, CATEGORICAL
 
-from . import oracles, problems
-
 NAMES = estimators.names()
-KINDS = {"categorical": CATEGORICAL, "binary": BINARY}
-CASES = [(name, kind) for name in NAMES for kind in estimators.find(name).kinds]
+VARIANTS = [
+    "reinforce:baseline=running-mean",
+    "rloo:n=4",
+    "st-gs:convention=jang",
+    "gumbel-rao:k=1",
+    "gst:gap=0.3",
+    "gst:mode=probability",
+    "rebar:eta=0.6,lam=1.7",
+    "arms:n=3",
+    "arms:n=7",
+]
+ALL = [*NAMES, *VARIANTS]  # as estimators.parse reads them
+CASES = [(text, kind) for text in ALL for kind in estimators.parse(text).kinds]
+BOTH_KINDS = [text for text in ALL if estimators.parse(text).kinds == ("categorical", "binary")]
 
 
-def quadratic(codes):
-    """A small asymmetric loss of all coordinates (evaluation, ..., example, *code) and its derivative."""
-    event = 2 if codes.shape[-1] in (3,) else 1
-    flat = codes.flatten(-event)
-    n = flat.shape[-1]
-    matrix = torch.sin(torch.arange(n * n, dtype=codes.dtype).reshape(n, n))
-    slope = torch.cos(3.0 * torch.arange(n, dtype=codes.dtype))
-    loss = flat @ slope + 0.5 * (flat @ matrix * flat).sum(-1)
-    derivative = slope + 0.5 * flat @ (matrix + matrix.T)
-    return loss, derivative.reshape(codes.shape)
+# --- the protocol ---
 
 
-def draw(estimator, kind, logits, noise):
-    points = estimator.points(kind, logits, noise)
-    loss, derivative = quadratic(points)
-    return estimator.estimate(kind, logits, noise, points, loss, derivative)
+@pytest.mark.parametrize(("text", "kind"), CASES)
+@pytest.mark.parametrize(("tf", "tb"), [(1.0, 1.0), (1.6, 0.7)])
+def test_every_estimator_keeps_the_protocol(text, kind, tf, tb):
+    assert violations(estimators.parse(text).at(tf, tb), KINDS[kind]) == []
 
 
-def example(kind, dtype, draws=6, estimator=None):
-    generator = torch.Generator().manual_seed(3)
-    shape = (2, 4, 3) if kind is CATEGORICAL else (2, 4)
-    logits = 1.5 * torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
-    arrays = estimator.noise_arrays if estimator else 1
-    noise = kind.noise((arrays, draws, *shape), dtype=torch.float64, generator=generator).to(dtype)
-    return logits, noise
+def sound(**overrides):
+    """An estimator that keeps the protocol, but for `overrides`."""
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Tested(Relaxation):
+        name, formula, reference = "tested", "(1/tb) J(softmax(l/tb)) v(z)", "none"
+
+        def estimate(self, kind, logits, noise, points, loss, derivative):
+            return kind.pullback(kind.soft(logits / self.tb), derivative[0]) / self.tb
+
+    for key, value in overrides.items():
+        setattr(Tested, key, value)
+    return Tested()
 
 
-@pytest.mark.parametrize(("name", "kind"), CASES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_shapes_and_dtype(name, kind, dtype):
-    estimator = estimators.get(name, tf=1.6)
-    logits, noise = example(KINDS[kind], dtype, estimator=estimator)
-    points = estimator.points(KINDS[kind], logits, noise)
-    assert points.shape == (estimator.evaluations, *noise.shape[1:])
-    found = draw(estimator, KINDS[kind], logits, noise)
-    assert found.shape == noise.shape[1:]
-    assert found.dtype == dtype
+def mutant(change, **overrides):
+    """The sound estimator with its estimate passed through change(estimate, logits, noise, loss)."""
+    plain = type(sound()).estimate
+
+    def estimate(self, kind, logits, noise, points, loss, derivative):
+        return change(plain(self, kind, logits, noise, points, loss, derivative), logits, noise, loss)
+
+    return sound(estimate=estimate, uses_loss=True, **overrides)
 
 
-@pytest.mark.parametrize(("name", "kind"), CASES)
-def test_float32_agrees_with_float64(name, kind):
-    estimator = estimators.get(name, tf=1.6)
-    logits, noise = example(KINDS[kind], torch.float32, estimator=estimator)
-    single = draw(estimator, KINDS[kind], logits, noise)
-    double = draw(estimator, KINDS[kind], logits.double(), noise.double())
-    torch.testing.assert_close(single.double(), double, rtol=1e-4, atol=1e-5)
+def fail(*arguments):
+    raise RuntimeError("what went wrong")
 
 
-@pytest.mark.parametrize(("name", "kind"), CASES)
-@pytest.mark.parametrize(("dtype", "size"), [(torch.float64, 1e4), (torch.float32, 80.0)])
-def test_finite_at_saturated_logits(name, kind, dtype, size):
-    estimator = estimators.get(name, tf=0.5)
-    logits, noise = example(KINDS[kind], dtype, estimator=estimator)
-    found = draw(estimator, KINDS[kind], logits.sign() * size, noise)
-    assert torch.isfinite(found).all()
+MUTANTS = {
+    "shapes and dtype: estimate are (3, 3)": mutant(lambda e, l, g, f: e.sum(0)),
+    "shapes and dtype: estimate are (2, 3, 3) torch.float64": mutant(lambda e, l, g, f: e.double()),
+    "shapes and dtype: points": sound(evaluations=2),
+    "shapes and dtype: weights sum": sound(weights=lambda s, kind, l, points: 2 * points.sum((-1, -2)) / 3),
+    "shapes and dtype: RuntimeError: what went wrong": sound(estimate=fail),
+    "pure functions: noise are": mutant(lambda e, l, g, f: e + 0 * g.mul_(2)[0]),
+    "pure functions: loss are": mutant(lambda e, l, g, f: e + 0 * f.mul_(2)[0, ..., None, None]),
+    "pure functions: equal inputs": mutant(lambda e, l, g, f: e * torch.rand(1, dtype=e.dtype)),
+    "pure functions: the global random state": mutant(lambda e, l, g, f: e + 0 * torch.rand(1, dtype=e.dtype)),
+    "discrete points: discrete_points is False": sound(discrete_points=False),
+    "discrete points: points leave": sound(points=lambda s, kind, l, g: 2 * kind.hard(l + g[0])[None]),
+    "depends on the other draws": mutant(lambda e, l, g, f: e - (e.mean(0) if e.ndim > 3 else 0)),
+    "depends on the other examples": mutant(lambda e, l, g, f: e * f[0].mean(-1)[..., None, None, None]),
+    "points depend on the other examples": sound(points=lambda s, kind, l, g: kind.hard(l.mean(0) + g[:1])),
+    "order of latents": mutant(lambda e, l, g, f: e * torch.arange(3).to(e)[:, None]),
+    "float32": mutant(lambda e, l, g, f: (e + 1e5) - 1e5),
+    "saturated logits": mutant(lambda e, l, g, f: e * (1 + 0 * torch.softmax(l, -1).log())),
+    "function of the code: code_only, but the estimate": mutant(lambda e, l, g, f: e * g[0].exp(), code_only=True),
+    "function of the code: code_only, but the point": sound(
+        points=lambda s, k, l, g: k.hard(l - g[:1]), code_only=True
+    ),
+    "no noise: noise_free": sound(noise_free=True),
+    "no noise: all_configurations": sound(all_configurations=True),
+    "shared points: forward": sound(points=lambda s, kind, l, g: kind.hard(l / s.tb + g[:1])),
+}
 
 
-@pytest.mark.parametrize(("name", "kind"), CASES)
-def test_permuting_latents_permutes_the_estimate(name, kind):
-    """With a loss that treats latents alike up to the permutation: f(z) of permuted codes at permuted logits."""
-    estimator = estimators.get(name, tf=1.3)
-    kind = KINDS[kind]
-    logits, noise = example(kind, torch.float64, estimator=estimator)
-    order = torch.tensor([2, 0, 3, 1])
-    axis = -1 - kind.event_dims
+@pytest.mark.parametrize("words", MUTANTS)
+def test_what_does_not_keep_the_protocol_is_found(words):
+    found = violations(MUTANTS[words], CATEGORICAL)
+    assert any(words in text for text in found), found
 
-    def permuted(t):
-        return t.index_select(axis, order)
 
-    points = estimator.points(kind, logits, noise)
-    loss, derivative = quadratic(points)
-    plain = estimator.estimate(kind, logits, noise, points, loss, derivative)
-    moved = estimator.estimate(
-        kind,
-        permuted(logits),
-        permuted(noise),
-        estimator.points(kind, permuted(logits), permuted(noise)),
-        loss,
-        permuted(derivative),
+def test_the_estimator_that_mutants_are_made_of_is_sound():
+    assert violations(sound(), CATEGORICAL) == violations(sound(), BINARY) == []
+    assert violations(mutant(lambda e, l, g, f: e), CATEGORICAL) == []
+
+
+def test_every_rule_of_the_protocol_has_a_mutant():
+    rules = {words.split(":")[0] for words in MUTANTS}
+    assert set(conformance._PROTOCOL) - rules == {"draws and examples"}  # told apart by what follows the rule
+
+
+@pytest.mark.parametrize(("text", "kind"), CASES)
+def test_no_tensor_is_made_on_another_device(text, kind):
+    """On the meta device, which refuses company."""
+    estimator, problem = (
+        estimators.parse(text),
+        conformance.PROBLEMS[{"binary": "binary-4"}.get(kind, "categorical-3x3")],
     )
-    assert torch.equal(moved, permuted(plain))
+    logits = problem.logits.to("meta")
+    noise = torch.empty(estimator.noise_arrays, 5, *logits.shape, device="meta", dtype=logits.dtype)
+    points = estimator.points(problem.kind, logits, noise)
+    loss = points.new_empty(points.shape[:3])
+    weights = estimator.weights(problem.kind, logits, points)
+    found = estimator.estimate(problem.kind, logits, noise, points, loss, torch.empty_like(points))
+    assert {points.device.type, found.device.type, (points if weights is None else weights).device.type} == {"meta"}
 
 
-@pytest.mark.parametrize(("name", "kind"), CASES)
-def test_discrete_points_are_codes(name, kind):
-    estimator = estimators.get(name, tf=1.6)
-    logits, noise = example(KINDS[kind], torch.float64, estimator=estimator)
-    points = estimator.points(KINDS[kind], logits, noise)
-    assert estimator.discrete_points == bool(((points == 0) | (points == 1)).all())
-    assert ((points >= 0) & (points <= 1)).all()
+@pytest.mark.parametrize("text", ["reinforce", "reinforce:baseline=running-mean", "rloo:n=3", "disarm", "arms:n=3"])
+def test_a_constant_loss_gives_no_gradient_in_the_mean(text):
+    """Those with a baseline give none at all."""
+    estimator = estimators.parse(text)
+    problem = conformance.PROBLEMS["binary-4"]
+    noise = BINARY.noise((estimator.noise_arrays, 50, 2, 4), dtype=torch.float64, generator=seeded(0))
+    points = estimator.points(BINARY, problem.logits, noise)
+    loss = torch.full(points.shape[:3], 3.0, dtype=torch.float64)
+    mean = RunningMean(0.9) if estimator.baseline_decay else None
+    loss = mean.centre(loss) if mean else loss
+    found = estimator.estimate(BINARY, problem.logits, noise, points, loss, None)
+    first = 1 if mean else 50 if text == "reinforce" else 0
+    assert float(found[first:].abs().max() if first < 50 else 0) < 1e-12
+    assert first == 0 or float(found[:first].abs().max()) > 1
 
 
-@pytest.mark.parametrize(("name", "kind"), CASES)
-def test_equal_forward_means_equal_points_and_unequal_other_points(name, kind):
-    kind = KINDS[kind]
-    logits, noise = example(kind, torch.float64, draws=200)
-    made = [estimators.get(name).at(tf, tb) for tf, tb in itertools.product((0.4, 1.0, 2.5), (0.5, 2.0))]
-    for a, b in itertools.combinations(made, 2):
-        same = torch.equal(a.points(kind, logits, noise), b.points(kind, logits, noise))
-        assert same == (a.forward == b.forward)
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if estimators.find(n).kinds == ("categorical", "binary")])
-def test_binary_is_the_categorical_pair(name):
+@pytest.mark.parametrize("text", BOTH_KINDS)
+def test_binary_is_the_categorical_pair(text):
     """One logit l with logistic noise g0 - g1 is the pair (l, 0) with Gumbel noise (g0, g1)."""
-    estimator = estimators.get(name).at(1.6, 1.3)
+    estimator = estimators.parse(text).at(1.6, 1.3)
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(3, 5, generator=generator, dtype=torch.float64)
     pair = torch.stack([logits, torch.zeros_like(logits)], -1)
@@ -139,61 +166,239 @@ def test_binary_is_the_categorical_pair(name):
     torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize(("name", "kind"), CASES)
-def test_bias_is_as_declared(name, kind):
-    """Against enumeration at 40,000 draws; what "agrees" means is proven on a score function below."""
-    estimator = estimators.get(name).at(1.4, 0.8)
-    kind = KINDS[kind]
-    logits, noise = example(kind, torch.float64, draws=40_000, estimator=estimator)
-    found = draw(estimator, kind, logits, noise)
-    exact = enumerated_gradient(kind, logits, 1.4)
-    assert agrees(found, exact) == estimator.unbiased
+# --- parameters ---
 
 
-def agrees(estimates, exact):
-    """Every coordinate within 6 standard errors: fails for one unbiased estimator in 10 million, at 24 coordinates."""
-    error = estimates.std(0) / len(estimates) ** 0.5 + 1e-12
-    return bool((((estimates.mean(0) - exact) / error).abs() < 6).all())
+def test_backward_temperature_defaults_to_the_forward_one():
+    assert estimators.get("st-gs", tf=0.7).tb == 0.7
+    assert estimators.get("st-gs", tb=0.7).tf == 1.0
+    assert estimators.get("st-gs").tb == 1.0
 
 
-def test_agreement_has_power():
-    """A score function with the mean as baseline agrees; with 2 % of the gradient's norm planted it does not."""
-    logits, noise = example(CATEGORICAL, torch.float64, draws=400_000)
-    codes = CATEGORICAL.hard(logits / 1.4 + noise[0])
-    loss, _ = quadratic(codes)
-    exact = enumerated_gradient(CATEGORICAL, logits, 1.4)
-    scores = (codes - torch.softmax(logits / 1.4, -1)) / 1.4
-    unbiased = (loss - loss.mean(0))[..., None, None] * scores
-    assert agrees(unbiased, exact)
-    planted = torch.zeros_like(exact)
-    planted[0, 0, 0] = 0.02 * exact.norm()
-    assert not agrees(unbiased + planted, exact)
+RANGES = {
+    ("reinforce", "baseline"): ["mean", 1],
+    ("reinforce", "decay"): [1.0, -0.1, float("nan"), "0.9", True],
+    ("rloo", "n"): [1, 0, 2.5, "2", True],
+    ("arms", "n"): [1, 2.5],
+    ("gumbel-rao", "k"): [0, 1.5, None],
+    ("gst", "mode"): ["prob", None],
+    ("gst", "gap"): [-0.1, float("inf"), "wide"],
+    ("rebar", "eta"): [float("inf"), float("nan"), "1"],
+    ("rebar", "lam"): [0.0, -1.0, float("nan")],
+    ("st-gs", "convention"): ["papr"],
+}
 
 
-def enumerated_gradient(kind, logits, tf):
-    """Exact gradient of the expected quadratic loss, by autograd over all configurations."""
-    leaf = logits.clone().requires_grad_()
-    log_p = torch.log_softmax(kind.two_category(leaf) / tf, -1)
-    total = 0.0
-    for configuration in itertools.product(range(log_p.shape[-1]), repeat=log_p.shape[-2]):
-        one_hot = torch.eye(log_p.shape[-1], dtype=logits.dtype)[list(configuration)]
-        code = one_hot[:, 0] if kind is BINARY else one_hot
-        loss, _ = quadratic(code[None])
-        total = total + ((log_p * one_hot).sum((1, 2)).exp() * loss).sum()
-    return torch.autograd.grad(total, leaf)[0]
+@pytest.mark.parametrize(("name", "parameter"), RANGES)
+def test_parameters_out_of_range_are_refused_by_name(name, parameter):
+    for bad in RANGES[name, parameter]:
+        with pytest.raises(ValueError, match=f"^{parameter}: "):
+            estimators.get(name, **{parameter: bad})
 
 
-def test_ste_is_exact_for_linear_losses_at_temperature_1():
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(2, 4, 3, generator=generator, dtype=torch.float64)
-    slope = torch.randn(4, 3, generator=generator, dtype=torch.float64)
-    leaf = logits.clone().requires_grad_()
-    (wanted,) = torch.autograd.grad((torch.softmax(leaf, -1) * slope).sum(), leaf)
-    noise = CATEGORICAL.noise((1, 1, 2, 4, 3), dtype=torch.float64, generator=generator)
-    ste = estimators.get("ste")
-    points = ste.points(CATEGORICAL, logits, noise)
-    found = ste.estimate(CATEGORICAL, logits, noise, points, None, slope.expand_as(points))
-    torch.testing.assert_close(found[0], wanted, rtol=1e-12, atol=1e-14)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_parameter_says_what_it_takes_and_refuses_what_is_none(name):
+    cls = estimators.find(name)
+    assert {f.name for f in dataclasses.fields(cls)} - {"tf", "tb"} == {p for n, p in RANGES if n == name}
+    for field in dataclasses.fields(cls):
+        assert parameters.allowed(field).words
+        with pytest.raises(ValueError, match=f"^{field.name}: "):
+            estimators.get(name, **{field.name: object()})
+
+
+def test_whole_numbers_and_reals_come_out_as_such():
+    assert isinstance(estimators.get("rloo", n=3.0).n, int)
+    assert isinstance(estimators.get("rebar", eta=1).eta, float)
+    assert estimators.get("rloo", n=3) == estimators.get("rloo", n=3.0)
+
+
+def test_describe_tells_all_as_plain_values():
+    import json
+
+    rows = {row["name"]: row for row in estimators.describe()}
+    assert sorted(rows) == NAMES
+    json.dumps(rows)
+    for name, row in rows.items():
+        cls = estimators.find(name)
+        assert set(row["ranges"]) == set(row["parameters"]) == {f.name for f in dataclasses.fields(cls)}
+        assert all(row["ranges"].values())
+        assert row["code_only"] is estimators.get(name).code_only
+        assert row["formula"]
+        assert row["reference"]
+    assert rows["gst"]["parameters"] == {"tf": 1.0, "tb": "tf", "mode": "fixed", "gap": 1.0}
+    assert rows["gst"]["ranges"]["gap"] == "finite, at least 0"
+    assert rows["reinforce"]["ranges"]["decay"] == "finite, at least 0, below 1"
+    assert rows["exact"]["evaluations"] == "all configurations"
+    assert (rows["rebar"]["evaluations"], rows["rebar"]["noise_arrays"]) == (3, 2)
+    assert {name for name, row in rows.items() if row["unbiased"]} == {
+        "reinforce", "rloo", "rebar", "disarm", "arms", "exact"
+    }  # fmt: skip
+    assert {name for name, row in rows.items() if row["latents"] == ["binary"]} == {"disarm", "arms"}
+
+
+def test_code_only_follows_the_baseline():
+    assert estimators.get("reinforce").code_only
+    assert not estimators.get("reinforce", baseline="running-mean").code_only
+    code_only = {name for name in NAMES if estimators.get(name).code_only}
+    assert code_only == {"reinforce", "ste", "reinmax", "zgr", "gst"}
+
+
+def test_what_needs_no_noise_says_so():
+    assert {name for name in NAMES if estimators.find(name).noise_free} == {"exact", "ste-argmax"}
+    assert {name for name in NAMES if estimators.find(name).all_configurations} == {"exact"}
+
+
+def test_labels_name_what_is_not_default():
+    assert estimators.get("rloo", n=4, tf=0.5).label == "rloo(n=4)"
+    assert estimators.get("reinforce", baseline="running-mean").label == "reinforce(baseline=running-mean)"
+    assert len({estimators.parse(text).label for text in ALL}) == len(ALL)
+
+
+def test_points_are_shared_only_by_those_that_evaluate_the_same():
+    forwards = {}
+    for text in ALL:
+        forwards.setdefault(estimators.parse(text).at(0.7, 0.7).forward, []).append(text)
+    shared = next(texts for texts in forwards.values() if "ste" in texts)
+    assert {"reinforce", "reinforce:baseline=running-mean", "reinmax", "zgr", "gst", "gumbel-rao", "st-gs"} <= set(
+        shared
+    )
+    assert all(len(texts) == 1 for texts in forwards.values() if texts is not shared)
+
+
+def test_exact_refuses_large_spaces_with_their_size():
+    exact = estimators.get("exact")
+    with pytest.raises(gradlab.errors.SpaceTooLarge, match=r"2\^15 = 3.277e\+04 are more than 16,384; take rloo"):
+        exact.points(BINARY, torch.zeros(1, 15), torch.zeros(1, 2, 1, 15))
+    assert exact.evaluations_at(BINARY, torch.zeros(1, 14)) == 2**14
+    assert exact.evaluations_at(CATEGORICAL, torch.zeros(9, 4, 8)) == 8**4
+    assert estimators.get("rloo", n=5).evaluations_at(CATEGORICAL, torch.zeros(9, 40, 8)) == 5
+
+
+# --- registry ---
+
+
+@pytest.mark.parametrize("bad", [0, -1, float("nan"), float("inf"), "warm", None, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_bad_temperatures_are_refused(name, bad):
+    with pytest.raises(ValueError, match="tf: got"):
+        estimators.get(name, tf=bad)
+
+
+@pytest.mark.parametrize("bad", [None, 3, ["ste"]])
+def test_names_that_are_no_text_are_refused(bad):
+    for look_up in (estimators.get, estimators.find, estimators.parse):
+        with pytest.raises(ValueError, match="estimator: unknown name"):
+            look_up(bad)
+
+
+def test_unknown_names_and_parameters_give_near_matches():
+    with pytest.raises(ValueError, match="decoupled-st-gs"):
+        estimators.get("decoupled-stgs")
+    with pytest.raises(ValueError, match="convention"):
+        estimators.get("st-gs", convetion="jang")
+    with pytest.raises(ValueError, match="paper"):
+        estimators.get("st-gs", convention="papr")
+
+
+def test_parse_reads_the_command_lines_form():
+    assert estimators.parse("st-gs:convention=jang,tb=0.5") == estimators.get("st-gs", convention="jang", tb=0.5)
+    with pytest.raises(ValueError, match="key=value"):
+        estimators.parse("st-gs:jang")
+
+
+def test_a_name_can_be_registered_and_not_taken_twice():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Halved(Relaxation):
+        name = "test-halved"
+        formula = "v / 2"
+        reference = "none"
+
+        def estimate(self, kind, logits, noise, points, loss, derivative):
+            return derivative[0] / 2
+
+    try:
+        estimators.register(Halved)
+        assert estimators.get("test-halved", tb=2.0).tb == 2.0
+        taken = dataclasses.make_dataclass("Other", [], bases=(Halved,), frozen=True, kw_only=True)
+        with pytest.raises(ValueError, match="taken"):
+            estimators.register(taken)
+    finally:
+        registry._CLASSES.pop("test-halved", None)
+
+
+@pytest.mark.parametrize("bad", [3, dict, Estimator])
+def test_only_estimators_can_be_registered(bad):
+    with pytest.raises(ValueError, match=r"cls: got|has no name|cannot be made"):
+        estimators.register(bad)
+    assert estimators.names() == NAMES
+
+
+def test_register_refuses_what_cannot_be_listed():
+    abstract = dataclasses.make_dataclass("Abstract", [], bases=(Estimator,), frozen=True, kw_only=True)
+    with pytest.raises(ValueError, match="Abstract: has no name, formula, reference"):
+        estimators.register(abstract)
+    for key in ("name", "formula", "reference"):
+        setattr(abstract, key, "test-abstract")
+    with pytest.raises(ValueError, match=r"Abstract: cannot be made .*estimate"):
+        estimators.register(abstract)
+    assert estimators.names() == NAMES
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """A package `foreign` with three entry points: one good, one broken, one misnamed."""
+    monkeypatch.setattr(registry, "_CLASSES", dict(registry._CLASSES))
+    monkeypatch.setattr(registry, "_BROKEN", {})
+    monkeypatch.setattr(registry, "_looked_up", False)
+    source = inspect.cleandoc(
+        """
+        import dataclasses
+        from gradlab.estimators import Estimator, parameters
+
+        @dataclasses.dataclass(frozen=True, kw_only=True)
+        class Scaled(Estimator):
+            factor: float = parameters.real(2.0)
+            name, formula, reference = "foreign-scaled", "factor v(z)", "none"
+
+            def estimate(self, kind, logits, noise, points, loss, derivative):
+                return self.factor * derivative[0]
+        """
+    )
+    (tmp_path / "foreign_estimators.py").write_text(source)
+    (tmp_path / "foreign_broken.py").write_text("import no_such_module")
+    about = tmp_path / "foreign-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: foreign\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(
+        "[gradlab.estimators]\n"
+        "foreign-scaled = foreign_estimators:Scaled\n"
+        "foreign-broken = foreign_broken:Broken\n"
+        "foreign-other = foreign_estimators:Scaled\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("installed")
+def test_entry_points_are_found_when_asked_for():
+    assert "foreign-scaled" not in registry._CLASSES  # not before
+    assert estimators.get("foreign-scaled", factor=3.0).factor == 3.0
+    assert estimators.names() == sorted([*NAMES, "foreign-scaled"])
+    row = next(row for row in estimators.describe() if row["name"] == "foreign-scaled")
+    assert row["ranges"]["factor"] == "finite"
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_broken_entry_point_breaks_nothing_and_is_reported_by_name():
+    assert estimators.names() == sorted([*NAMES, "foreign-scaled"])
+    with pytest.raises(ValueError, match=r"entry point 'foreign-broken' cannot be used .*no_such_module"):
+        estimators.get("foreign-broken")
+    with pytest.raises(ValueError, match=r"foreign-other.*is called 'foreign-scaled'"):
+        estimators.get("foreign-other")
+    with pytest.raises(ValueError, match="did you mean foreign-scaled"):
+        estimators.get("foreign-scale")
+
+
+# --- noise and codes ---
 
 
 @pytest.mark.parametrize("kind", [CATEGORICAL, BINARY])
@@ -215,103 +420,7 @@ def test_codes_follow_the_tempered_law():
         assert bool((((found - p) / (p * (1 - p) / 200_000).sqrt()).abs() < 5).all()) == agrees
 
 
-@pytest.mark.parametrize("convention", ["paper", "jang"])
-def test_st_gs_against_autograd(convention):
-    problem = problems.make("3x5-bernoulli-mlp")
-    tf, tb = 1.6, 1.3
-    with torch.no_grad():
-        logits = problem.model.logits(problem.x)
-    noise = CATEGORICAL.noise((1, 9, *logits.shape), dtype=logits.dtype, generator=torch.Generator().manual_seed(0))
-    wanted = oracles.straight_through_draws(
-        problem.model, problem.x, lambda l, g: oracles.one_hot_argmax(l / tf + g),
-        lambda l, g: torch.softmax(l / tb + g if convention == "paper" else (l + g) / tb, -1), noise[0],
-    )  # fmt: skip
-    assert (
-        oracles.relative_error(
-            estimates(problem, estimators.get("st-gs", tf=tf, tb=tb, convention=convention), noise), wanted
-        )
-        < 1e-12
-    )
-
-
-def test_gumbel_softmax_against_autograd():
-    problem = problems.make("3x5-own-mlp")
-    with torch.no_grad():
-        logits = problem.model.logits(problem.x)
-    noise = CATEGORICAL.noise((1, 4, *logits.shape), dtype=logits.dtype, generator=torch.Generator().manual_seed(0))
-    wanted = []
-    for g in noise[0]:
-        leaf = logits.clone().requires_grad_()
-        y = torch.softmax((leaf / 1.6 + g) / 0.7, -1)
-        wanted.append(torch.autograd.grad(problem.model.losses(y, problem.x).sum(), leaf)[0])
-    found = estimates(problem, estimators.get("gumbel-softmax", tf=1.6, tb=0.7), noise)
-    assert oracles.relative_error(found, torch.stack(wanted)) < 1e-12
-
-
-def estimates(problem, estimator, noise):
-    from gradlab.sampling import evaluate_points
-
-    with torch.no_grad():
-        logits = problem.model.logits(problem.x)
-    points = estimator.points(problem.model.kind, logits, noise)
-    loss, derivative = evaluate_points(problem.model, problem.x, points, 2**24)
-    return estimator.estimate(problem.model.kind, logits, noise, points, loss, derivative)
-
-
-def test_decoupled_at_equal_temperatures_is_st_gs():
-    logits, noise = example(CATEGORICAL, torch.float64)
-    a, b = (draw(estimators.get(n).at(0.7, 0.7), CATEGORICAL, logits, noise) for n in ("st-gs", "decoupled-st-gs"))
-    assert torch.equal(a, b)
-
-
-def test_backward_temperature_defaults_to_the_forward_one():
-    assert estimators.get("st-gs", tf=0.7).tb == 0.7
-    assert estimators.get("st-gs", tb=0.7).tf == 1.0
-    assert estimators.get("st-gs").tb == 1.0
-
-
-@pytest.mark.parametrize("bad", [0, -1, float("nan"), float("inf"), "warm", None, True])
-@pytest.mark.parametrize("name", NAMES)
-def test_bad_temperatures_are_refused(name, bad):
-    with pytest.raises(ValueError, match="tf: got"):
-        estimators.get(name, tf=bad)
-
-
-def test_unknown_names_and_parameters_give_near_matches():
-    with pytest.raises(ValueError, match="decoupled-st-gs"):
-        estimators.get("decoupled-stgs")
-    with pytest.raises(ValueError, match="convention"):
-        estimators.get("st-gs", convetion="jang")
-    with pytest.raises(ValueError, match="paper"):
-        estimators.get("st-gs", convention="papr")
-
-
-def test_parse_reads_the_command_lines_form():
-    assert estimators.parse("st-gs:convention=jang,tb=0.5") == estimators.get("st-gs", convention="jang", tb=0.5)
-    with pytest.raises(ValueError, match="key=value"):
-        estimators.parse("st-gs:jang")
-
-
-def test_a_name_can_be_registered_and_not_taken_twice():
-    from gradlab.estimators import registry
-
-    @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Halved(Relaxation):
-        name = "test-halved"
-        formula = "v / 2"
-        reference = "none"
-
-        def estimate(self, kind, logits, noise, points, loss, derivative):
-            return derivative[0] / 2
-
-    try:
-        estimators.register(Halved)
-        assert estimators.get("test-halved", tb=2.0).tb == 2.0
-        taken = dataclasses.make_dataclass("Other", [], bases=(Halved,), frozen=True, kw_only=True)
-        with pytest.raises(ValueError, match="taken"):
-            estimators.register(taken)
-    finally:
-        registry._CLASSES.pop("test-halved", None)
+# --- the layer ---
 
 
 class TestLayer:

@@ -213,7 +213,7 @@ def test_a_run_may_be_interrupted_many_times(unbroken, out, monkeypatch):
 def test_every_step_has_noise_of_its_own_whatever_came_before(tmp_path, monkeypatch):
     seen, backward = [], training.backward
 
-    def noted(model, estimator, x, noise, kl):
+    def noted(model, estimator, x, noise, kl, baseline):
         seen.append(noise.clone())
         return backward(model, estimator, x, noise, kl)
 

@@ -1,6 +1,6 @@
 """The estimator protocol: logits and noise -> points; loss and derivative at the points -> estimate.
 
-An estimator is a frozen record of its parameters and two pure functions. It never sees a model, so the same
+An estimator is a frozen record of its parameters and a few pure functions. It never sees a model, so the same
 object serves sampling, enumeration, training and tests. Shapes, with `...` any leading dimensions (draws):
 
     logits      (example, latent, category)                             binary: (example, latent)
@@ -8,9 +8,12 @@ object serves sampling, enumeration, training and tests. Shapes, with `...` any 
     points      (evaluation, ..., example, latent, category)            where the loss is wanted
     loss        (evaluation, ..., example)                              f(z, x)
     derivative  (evaluation, ..., example, latent, category)            v = df/dz
+    weights     (evaluation, ..., example)                              shares in the loss the decoder is trained on
     estimate    (..., example, latent, category)                        of dE[f]/dlogits, per example
 
 Noise array 0 is the one that samples the code, so that all estimators share it (common random numbers).
+What a caller has to do, in order: `points` with `noise_arrays` arrays of noise; loss and derivative at them; where
+`baseline_decay` is a number, `RunningMean.centre` on the loss; `estimate`. `evaluations_at` tells the cost beforehand.
 """
 
 from __future__ import annotations
@@ -21,17 +24,18 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
-from .. import errors
 from ..latents import LatentKind
+from . import parameters
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimator(ABC):
     """Base of all estimators. `tf` is the temperature of the law that codes are sampled from."""
 
-    tf: float = 1.0
+    tf: float = parameters.temperature(1.0)
 
     name: ClassVar[str]
     formula: ClassVar[str]
@@ -41,14 +45,18 @@ class Estimator(ABC):
     uses_loss: ClassVar[bool] = False
     uses_derivative: ClassVar[bool] = True
     discrete_points: ClassVar[bool] = True  # all points are codes, none is relaxed
-    code_only: ClassVar[bool] = False  # the estimate is a function of the sampled code alone
+    noise_free: ClassVar[bool] = False  # every draw gives the same estimate
+    all_configurations: ClassVar[bool] = False  # the points are the configurations in their order
+    code_only: ClassVar[bool] = False  # one point, z ~ softmax(l/tf), and the estimate is a function of it alone
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            if field.name in ("tf", "tb"):
-                given = getattr(self, field.name)
-                value = self.tf if given is None and field.name == "tb" else errors.temperature(field.name, given)
-                object.__setattr__(self, field.name, value)
+            value, allowed = getattr(self, field.name), parameters.allowed(field)
+            if field.name == "tb" and value is None:
+                value = self.tf
+            elif allowed is not None:
+                value = allowed.check(field.name, value)
+            object.__setattr__(self, field.name, value)
 
     @property
     def noise_arrays(self) -> int:
@@ -57,8 +65,17 @@ class Estimator(ABC):
 
     @property
     def evaluations(self) -> int:
-        """Loss evaluations per draw."""
+        """Loss evaluations per draw; 0 where they depend on the space, see `evaluations_at`."""
         return 1
+
+    def evaluations_at(self, kind: LatentKind, logits: Tensor) -> int:
+        """Loss evaluations per draw at such logits, of which only the shape matters."""
+        return self.evaluations
+
+    @property
+    def baseline_decay(self) -> float | None:
+        """Decay of the running mean that the caller subtracts from the loss (see RunningMean); None: no such mean."""
+        return None
 
     @property
     def forward(self) -> Hashable:
@@ -68,6 +85,13 @@ class Estimator(ABC):
     def points(self, kind: LatentKind, logits: Tensor, noise: Tensor) -> Tensor:
         """By default one code per draw, z = hard(l/tf + g) ~ softmax(l/tf)."""
         return kind.hard(logits / self.tf + noise[0])[None]
+
+    def weights(self, kind: LatentKind, logits: Tensor, points: Tensor) -> Tensor | None:
+        """Share of each evaluation in the expected loss, which is what the decoder is trained on; None: equal shares.
+
+        Where a share is 0 the derivative may still be used: it is df/dz, not that of the weighted loss.
+        """
+        return None
 
     @abstractmethod
     def estimate(
@@ -106,4 +130,36 @@ class Estimator(ABC):
 class Relaxation(Estimator):
     """An estimator with a backward temperature; `tb` defaults to `tf`."""
 
-    tb: float = None  # type: ignore[assignment]  # filled in by __post_init__
+    tb: float = parameters.temperature(None)
+
+
+class RunningMean:
+    """A baseline from the past: weighted mean of the batch-mean losses of all earlier draws or training steps.
+
+    m_t = decay m_{t-1} + (1 - decay) mean of f_t, divided by 1 - decay^t as in Adam; 0 before the first.
+    It knows nothing of the draw it is subtracted from, so that no bias comes in.
+    """
+
+    def __init__(self, decay: float):
+        self.decay = decay
+        self.state = torch.zeros(2, dtype=torch.float64)  # m_t and 1 - decay^t: all there is to save and restore
+
+    def centre(self, loss: Tensor) -> Tensor:
+        """`loss` (evaluation, ..., example) less, for each draw, the mean of the draws before it; `...` are draws.
+
+        Draw after draw, so that the result does not depend on how they are cut into chunks. Not in place.
+        """
+        draws = loss.reshape(loss.shape[0], -1, loss.shape[-1])
+        m, weight = self.state.tolist()
+        before = []
+        for mean in draws.double().mean((0, 2)).tolist():
+            before.append(m / weight if weight > 0 else 0.0)
+            m = self.decay * m + (1 - self.decay) * mean
+            weight = self.decay * weight + (1 - self.decay)
+        self.state = torch.tensor([m, weight], dtype=torch.float64)
+        return (draws - draws.new_tensor(before)[:, None]).reshape(loss.shape)
+
+
+def per_latent(kind: LatentKind, loss: Tensor) -> Tensor:
+    """Losses (..., example), to be multiplied with codes (..., example, latent, category)."""
+    return loss[(..., *[None] * (1 + kind.event_dims))]

@@ -1,45 +1,79 @@
-"""Estimators by name."""
+"""Estimators by name: those of this package, those registered by hand, those of installed packages' entry points.
+
+A package offers an estimator by an entry point of the group "gradlab.estimators", named as the estimator is:
+
+    [project.entry-points."gradlab.estimators"]
+    my-estimator = "my_package.module:MyEstimator"
+
+Entry points are looked up once, when a name is not known or all are listed. One that cannot be loaded is left out, and
+asking for it by name says why.
+"""
 
 from __future__ import annotations
 
 import ast
 import dataclasses
+import importlib.metadata
 from typing import Any, TypeVar
 
 from .. import errors
+from . import parameters as fields_of
 from .base import Estimator
 
+GROUP = "gradlab.estimators"
+
 _CLASSES: dict[str, type[Estimator]] = {}
+_BROKEN: dict[str, str] = {}  # entry points by name, and what is wrong with them
+_looked_up = False
 E_ = TypeVar("E_", bound=type[Estimator])
 
 
 def register(cls: E_) -> E_:
-    """Class decorator: makes an estimator known under its `name`.
+    """Class decorator: makes an estimator, a frozen dataclass, known under its `name`.
 
-    Raises ValueError if the name is taken.
+    Raises ValueError if the name is taken, or if it is no estimator that can be made without arguments.
     """
-    if _CLASSES.get(cls.name, cls).__qualname__ != cls.__qualname__:
+    if not (isinstance(cls, type) and issubclass(cls, Estimator)):
+        raise ValueError(f"cls: got {cls!r}; a subclass of gradlab.estimators.Estimator is needed")
+    missing = [word for word in ("name", "formula", "reference") if not isinstance(getattr(cls, word, None), str)]
+    if missing:
+        raise ValueError(f"{cls.__qualname__}: has no {', '.join(missing)}; give each as a text in the class body")
+    try:
+        cls()
+    except TypeError as error:
+        raise ValueError(f"{cls.__qualname__}: cannot be made ({error}); give every parameter a default") from None
+    if _identity(_CLASSES.get(cls.name, cls)) != _identity(cls):
         raise ValueError(f"name: {cls.name!r} is taken by {_CLASSES[cls.name].__qualname__}; choose another")
     _CLASSES[cls.name] = cls
     return cls
 
 
 def names() -> list[str]:
-    """Names of all known estimators, sorted."""
+    """Names of all known estimators, sorted; those of entry points too, where they can be loaded."""
+    _look_up()
     return sorted(_CLASSES)
 
 
 def find(name: str) -> type[Estimator]:
-    """The estimator class of a name; UnknownName (a ValueError) with the near matches otherwise."""
+    """The estimator class of a name.
+
+    Raises UnknownName (a ValueError) with the near matches, or ValueError with what is wrong with the entry point.
+    """
+    if not isinstance(name, str):
+        raise errors.unknown_name("estimator", name, names())
     if name not in _CLASSES:
-        raise errors.unknown_name("estimator", name, _CLASSES)
-    return _CLASSES[name]
+        _look_up()
+    if name in _CLASSES:
+        return _CLASSES[name]
+    if name in _BROKEN:
+        raise ValueError(f"estimator: the entry point {name!r} cannot be used ({_BROKEN[name]})")
+    raise errors.unknown_name("estimator", name, _CLASSES)
 
 
 def get(name: str, **parameters: Any) -> Estimator:
     """An estimator by name, `get("st-gs", tf=0.5, convention="jang")`.
 
-    Raises ValueError for an unknown name or parameter, with the near matches.
+    Raises ValueError for an unknown name or parameter, with the near matches, and for a value out of range.
     """
     cls = find(name)
     known = [field.name for field in dataclasses.fields(cls)]
@@ -54,6 +88,8 @@ def parse(text: str) -> Estimator:
 
     Raises ValueError for an unknown name or parameter, or one without a value.
     """
+    if not isinstance(text, str):
+        raise errors.unknown_name("estimator", text, names())
     name, _, rest = text.partition(":")
     parameters: dict[str, Any] = {}
     for part in filter(None, rest.split(",")):
@@ -68,24 +104,51 @@ def parse(text: str) -> Estimator:
 
 
 def describe() -> list[dict[str, Any]]:
-    """What is known of every estimator, as plain values."""
+    """What is known of every estimator at its default parameters, as plain values.
+
+    `parameters` holds the defaults and `ranges` the values allowed, in words; `evaluations` are losses per draw, a
+    number or "all configurations".
+    """
     rows = []
     for name in names():
         cls = _CLASSES[name]
         default = cls()
         parameters = {f.name: "tf" if f.name == "tb" else f.default for f in dataclasses.fields(cls)}
+        allowed = {f.name: fields_of.allowed(f) for f in dataclasses.fields(cls)}
         rows.append(
             {
                 "name": name,
                 "formula": cls.formula,
                 "parameters": parameters,
+                "ranges": {key: known.words if known else "" for key, known in allowed.items()},
                 "latents": list(cls.kinds),
                 "unbiased": cls.unbiased,
                 "uses_loss": cls.uses_loss,
                 "uses_derivative": cls.uses_derivative,
-                "code_only": cls.code_only,
-                "evaluations": default.evaluations,
+                "code_only": default.code_only,
+                "discrete_points": cls.discrete_points,
+                "noise_arrays": default.noise_arrays,
+                "evaluations": default.evaluations or "all configurations",
                 "reference": cls.reference,
             }
         )
     return rows
+
+
+def _identity(cls: type) -> tuple[str, str]:
+    return cls.__module__, cls.__qualname__  # the same class once more, from a module that was reloaded
+
+
+def _look_up() -> None:
+    """Register what entry points offer, once; remember those that fail."""
+    global _looked_up
+    if _looked_up:
+        return
+    _looked_up = True
+    for point in importlib.metadata.entry_points(group=GROUP):
+        try:
+            cls = register(point.load())
+            if cls.name != point.name:
+                _BROKEN[point.name] = f"{point.value} is called {cls.name!r}; the two names must be the same"
+        except Exception as error:  # whatever a foreign module raises on import must not break the rest
+            _BROKEN[point.name] = f"{point.value}: {type(error).__name__}: {error}"

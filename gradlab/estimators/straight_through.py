@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .. import errors
+from . import parameters
 from .base import Relaxation
 from .registry import register
 
@@ -39,6 +39,8 @@ class STEArgmax(STE):
 
     name = "ste-argmax"
     formula = "(1/tb) J(softmax(l/tb)) v(onehot(argmax l))"
+    noise_free = True
+    code_only = False  # its point is no sample
 
     @property
     def forward(self):
@@ -53,17 +55,13 @@ class STEArgmax(STE):
 class STGS(Relaxation):
     """q relaxed with the noise that sampled z. convention="paper": softmax(l/tb + g); "jang": softmax((l + g)/tb)."""
 
-    convention: str = "paper"
+    convention: str = parameters.choice("paper", ("paper", "jang"))
 
     name: ClassVar[str] = "st-gs"
     formula = (
         "(1/tb) J(q) v(z), z = onehot(argmax(l/tf + g)), q = softmax(l/tb + g) [paper] or softmax((l + g)/tb) [jang]"
     )
     reference = "Jang, Gu, Poole 2017; Maddison, Mnih, Teh 2017"
-
-    def __post_init__(self):
-        super().__post_init__()
-        errors.choice("convention", self.convention, ("paper", "jang"))
 
     def estimate(self, kind, logits, noise, points, loss, derivative):
         g = noise[0]

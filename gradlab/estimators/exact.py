@@ -1,0 +1,81 @@
+"""The exact gradient as an estimator: every configuration is evaluated, so there is neither bias nor variance.
+
+    p = softmax(l/tf):   estimate = (1/tf) sum_z p(z) (f(z) - mean f) z,   mean f = sum_z p(z) f(z)
+
+For training small models on the true gradient. The evaluations are the configurations, category^latent of them at each
+example; the noise gives its shape only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .. import errors
+from ..latents import BINARY, LatentKind, codes_at, configurations
+from .base import Estimator
+from .registry import register
+
+LIMIT = 2**14  # configurations
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Exact(Estimator):
+    """Refuses spaces of more than LIMIT configurations."""
+
+    name = "exact"
+    formula = "(1/tf) sum_z p(z) (f(z) - mean f) z over all configurations, p = softmax(l/tf)"
+    reference = "enumeration"
+    unbiased = True
+    uses_loss = True
+    uses_derivative = False
+    noise_free = True
+    all_configurations = True
+
+    @property
+    def evaluations(self):
+        return 0  # the space decides
+
+    def evaluations_at(self, kind, logits):
+        """Number of configurations; SpaceTooLarge, a ValueError, beyond LIMIT."""
+        latents, categories = kind.two_category(logits).shape[-2:]
+        if categories**latents > LIMIT:
+            raise errors.SpaceTooLarge(
+                f"estimator: exact evaluates every configuration, and {categories}^{latents} ="
+                f" {categories**latents:.4g} are more than {LIMIT:,}; take rloo, unbiased too, or fewer latents"
+            )
+        return categories**latents
+
+    @property
+    def forward(self):
+        return "configurations"
+
+    def points(self, kind, logits, noise):
+        codes = self._codes(kind, logits)
+        inner = noise.ndim - codes.ndim  # dimensions of draws and examples
+        return codes.reshape(len(codes), *[1] * inner, *codes.shape[1:]).expand(len(codes), *noise.shape[1:])
+
+    def weights(self, kind, logits, points):
+        return log_probability(kind, logits / self.tf, points).exp()
+
+    def estimate(self, kind, logits, noise, points, loss, derivative):
+        p = self.weights(kind, logits, points)
+        share = p * (loss - (p * loss).sum(0))  # sums to 0, so that z may stand for z - p
+        codes = self._codes(kind, logits)
+        return (share.movedim(0, -1) @ codes.flatten(1)).unflatten(-1, codes.shape[1:]) / self.tf
+
+    def _codes(self, kind: LatentKind, logits: Tensor) -> Tensor:
+        count = self.evaluations_at(kind, logits)
+        latents, categories = kind.two_category(logits).shape[-2:]
+        indices = configurations(latents, categories, 0, count).to(logits.device)
+        return codes_at(indices, categories, kind is BINARY, logits.dtype)
+
+
+def log_probability(kind: LatentKind, a: Tensor, codes: Tensor) -> Tensor:
+    """log p(z) at p = softmax(a), codes (..., example, latent, category) -> (..., example)."""
+    if kind is BINARY:
+        return torch.nn.functional.logsigmoid(torch.where(codes > 0.5, a, -a)).sum(-1)
+    return (codes * torch.log_softmax(a, -1)).sum((-2, -1))

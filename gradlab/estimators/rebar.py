@@ -1,0 +1,74 @@
+"""REBAR: the score function with a relaxed control variate, whose own gradient is added back by reparameterisation.
+
+    a = l/tf,  p = softmax(a),  z = a + g,  b = hard(z),  z~ = a + g~ with noise g~ given b,  s = softmax(./lam)
+    estimate = (1/tf) { [f(b) - eta f(s(z~))] (b - p) + eta d/da f(s(z)) - eta d/da f(s(z~)) }
+
+z~ is differentiated at fixed b and fixed uniforms of the conditional sampler, in closed form (see conditional).
+Unbiased for any eta and lam: eta = 0 is REINFORCE. Needs the loss and its derivative at relaxed codes. Noise array 0
+samples z, array 1 the conditional noise. The decoder is trained on f(b) alone.
+
+Reference: Tucker, Mnih, Maddison, Lawson, Sohl-Dickstein 2017.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from . import parameters
+from .base import Estimator, per_latent
+from .conditional import noise_given_code, pullback_given_code
+from .registry import register
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Rebar(Estimator):
+    """Evaluations: b, s(z), s(z~)."""
+
+    eta: float = parameters.real(1.0)
+    lam: float = parameters.temperature(0.5)  # lambda, the temperature of the control variate
+
+    name = "rebar"
+    formula = (
+        "(1/tf) {[f(b) - eta f(s~)] (b - p) + eta df(s)/da - eta df(s~)/da}, a = l/tf, s = softmax((a + g)/lam),"
+        " s~ the same with noise given b"
+    )
+    reference = "Tucker, Mnih, Maddison, Lawson, Sohl-Dickstein 2017"
+    unbiased = True
+    uses_loss = True
+    discrete_points = False
+
+    @property
+    def noise_arrays(self):
+        return 2
+
+    @property
+    def evaluations(self):
+        return 3
+
+    @property
+    def forward(self):
+        return ("rebar", self.tf, self.lam)
+
+    def points(self, kind, logits, noise):
+        a = logits / self.tf
+        z = a + noise[0]
+        b = kind.hard(z)
+        conditional = a + noise_given_code(kind, a, b, noise[1])
+        return torch.stack([b, kind.soft(z / self.lam), kind.soft(conditional / self.lam)])
+
+    def weights(self, kind, logits, points):
+        shares = points.new_tensor([1.0, 0.0, 0.0])
+        example = points.ndim - 1 - kind.event_dims
+        return shares.reshape(3, *[1] * (example - 1)).expand(points.shape[:example])
+
+    def estimate(self, kind, logits, noise, points, loss, derivative):
+        a = logits / self.tf
+        b, s, conditional = points
+        score = per_latent(kind, loss[0] - self.eta * loss[2]) * (b - kind.soft(a))
+        of_s = kind.pullback(s, derivative[1]) / self.lam
+        of_conditional = kind.pullback(conditional, derivative[2]) / self.lam
+        through = pullback_given_code(kind, a, b, noise[1], of_conditional)
+        return (score + self.eta * (of_s - through)) / self.tf

@@ -1,0 +1,79 @@
+"""Score-function estimators: the loss times the score of the law that the code was sampled from, no derivative.
+
+    a = l/tf,  p = softmax(a),  D ~ p:   d log p(D)/dl = (D - p)/tf
+
+Unbiased for any loss, differentiable or not. They differ in what is subtracted from the loss.
+
+References: Williams 1992 (REINFORCE); Kool, van Hoof, Welling 2019 (RLOO; VIMCO's multi-sample baseline before it).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from . import parameters
+from .base import Estimator, per_latent
+from .registry import register
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Reinforce(Estimator):
+    """One draw; baseline="running-mean" asks the caller to hand over the loss centred by a RunningMean."""
+
+    baseline: str = parameters.choice("none", ("none", "running-mean"))
+    decay: float = parameters.real(0.99, at_least=0, below=1)  # of the running mean
+
+    name = "reinforce"
+    formula = "(1/tf) f(D) (D - p), p = softmax(l/tf)"
+    reference = "Williams 1992"
+    unbiased = True
+    uses_loss = True
+    uses_derivative = False
+
+    @property
+    def code_only(self):  # type: ignore[override]
+        return self.baseline == "none"  # the running mean depends on the draws before
+
+    @property
+    def baseline_decay(self):
+        return self.decay if self.baseline == "running-mean" else None
+
+    def estimate(self, kind, logits, noise, points, loss, derivative):
+        p = kind.soft(logits / self.tf)
+        return per_latent(kind, loss[0]) * (points[0] - p) / self.tf
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class RLOO(Estimator):
+    """n independent draws, each with the mean loss of the others as its baseline."""
+
+    n: int = parameters.whole(2, at_least=2)
+
+    name = "rloo"
+    formula = "(1/tf) 1/(n-1) sum_i (f_i - mean f) (D_i - p), p = softmax(l/tf)"
+    reference = "Kool, van Hoof, Welling 2019"
+    unbiased = True
+    uses_loss = True
+    uses_derivative = False
+
+    @property
+    def noise_arrays(self):
+        return self.n
+
+    @property
+    def evaluations(self):
+        return self.n
+
+    @property
+    def forward(self):
+        return ("samples", self.n, self.tf)
+
+    def points(self, kind, logits, noise):
+        return kind.hard(logits / self.tf + noise[: self.n])
+
+    def estimate(self, kind, logits, noise, points, loss, derivative):
+        p = kind.soft(logits / self.tf)
+        centred = per_latent(kind, loss - loss.mean(0))
+        return (centred * (points - p)).sum(0) / ((self.n - 1) * self.tf)
