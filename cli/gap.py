@@ -30,7 +30,11 @@ from .options import (
     help="Forward temperatures: 1.6, or 0.5,1.0,1.6 or 0.3:3.0:10.",
 )
 @click.option(
-    "--tb", type=TemperatureSpec(), default="0.3:6.0:20", show_default=True, help="Backward temperatures, likewise."
+    "--tb",
+    type=TemperatureSpec(),
+    default="0.3,0.6,0.9,1.2,1.6,2,3,4,5,6",
+    show_default=True,
+    help="Backward temperatures, likewise.",
 )
 @click.option(
     "--draws", type=click.IntRange(min=2), default=64, show_default=True, help="Noise arrays, shared by all points."

@@ -18,7 +18,7 @@ POINT_DIMS = ("checkpoint", "estimator", "target", "definition", "tf", "tb")
 MOST_LINES, MOST_COLUMNS = 30, 12
 LINE = {  # per analysis: the columns of a table of many points
     "bias": ("relative_bias_debiased", "relative_std", "cosine"),
-    "gap": ("gap", "relative_gap", "cosine"),
+    "gap": ("gap", "relative_gap_pooled", "cosine"),
 }
 
 
@@ -40,7 +40,8 @@ def report(ds: Any, as_json: bool, written: Sequence[str]) -> None:
     if centre:
         to.print(_all_figures(ds, centre))
     if _is_grid(ds, points):
-        for table in _grids(ds, points):
+        for title, table in _grids(ds, points):
+            to.print(title, highlight=False)
             to.print(table)
     elif len(points) > len(centre):
         for line in _sorted_lines(ds, points):
@@ -147,29 +148,31 @@ def _is_grid(ds: Any, points: list[dict[str, Any]]) -> bool:
     return full and of_tf * of_tb > MOST_LINES and min(of_tf, of_tb) > 1 and of_tf <= MOST_COLUMNS
 
 
-def _grids(ds: Any, points: list[dict[str, Any]]) -> Iterator[Table]:
-    """Tables of one figure each, tf to the right and tb downwards, with the widest interval in the title."""
+def _grids(ds: Any, points: list[dict[str, Any]]) -> Iterator[tuple[str, Table]]:
+    """Title and table of one figure each, tf to the right and tb downwards; the title has the widest interval."""
     outer = [dim for dim in POINT_DIMS[:-2] if dim in ds.dims]
     tfs, tbs = ([f"{t:g}" for t in ds[dim].values] for dim in ("tf", "tb"))
     for _, group in itertools.groupby(points, key=lambda p: [p[dim] for dim in outer]):
         rows = list(group)
         for name in LINE[ds.attrs["analysis"]]:
             of = {(f"{p['tf']:g}", f"{p['tb']:g}"): p["figures"][name] for p in rows}
+            largest = max((abs(f["value"]) for f in of.values() if f["value"]), default=1.0)
+            power = 0 if 1e-2 < largest < 1e4 else math.floor(math.log10(largest))
             ends = [(f["high"] - f["low"]) / 2 for f in of.values() if None not in (f["high"], f["low"])]
-            widest = f", 95 % intervals at most ±{text(max(ends, default=None))}"
-            which = ", ".join([name, *(str(rows[0][dim]) for dim in outer)])
-            table = Table(box=box.SIMPLE_HEAD, title=which + widest, title_justify="left")
-            table.add_column("tb \\ tf", justify="right")
+            widest = f"95 % intervals at most ±{text(max(ends, default=None))}"
+            which = ", ".join([name, *(str(rows[0][dim]) for dim in outer), *[f"in units of 1e{power}"] * bool(power)])
+            table = Table(box=box.SIMPLE_HEAD)
+            table.add_column("tb \\ tf", justify="right", no_wrap=True)
             for tf in tfs:
                 table.add_column(tf, justify="right", no_wrap=True)
             for tb in tbs:
-                table.add_row(tb, *(_short(of[tf, tb]["value"]) for tf in tfs))
-            yield table
+                table.add_row(tb, *(_short(of[tf, tb]["value"], 10.0**power) for tf in tfs))
+            yield f"{which}; {widest}", table
 
 
-def _short(value: float | None) -> str:
+def _short(value: float | None, unit: float) -> str:
     """Three significant digits."""
-    return "-" if value is None else f"{value:.3g}"
+    return "-" if value is None else f"{value / unit:.3g}"
 
 
 def _value_and_interval(figure: dict[str, float | None]) -> str:

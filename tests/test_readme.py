@@ -37,10 +37,13 @@ def test_bundled_files_have_the_checksums_and_history_that_data_readme_gives():
     from gradlab import files
 
     text = (ROOT / "data" / "README.md").read_text()
-    for name in ("vae-8x4-mnist.safetensors", "mnist-sample.gz"):
+    names = {path.name for path in (ROOT / "data").iterdir() if path.suffix in (".safetensors", ".gz")}
+    assert names == {"vae-8x4-mnist.safetensors", "binary-ae-mnist.safetensors", "mnist-sample.gz"}
+    for name in names:
         assert files.sha256(ROOT / "data" / name) in text
-    about = gradlab.bundled("vae-8x4-mnist").provenance
-    assert about["settings"]["epochs"] == len(about["history"]["validation_loss"]) == 160
-    assert f"{about['history']['validation_loss'][-1]:.3f}" in text
-    assert about["data"]["images"] == 60000
+    for model, epochs, shown in (("vae-8x4-mnist", 160, ".3f"), ("binary-ae-mnist", 30, ".6f")):
+        about = gradlab.bundled(model).provenance
+        assert about["settings"]["epochs"] == len(about["history"]["validation_loss"]) == epochs
+        assert f"{about['history']['validation_loss'][-1]:{shown}}" in text
+        assert about["data"]["images"] == 60000
     assert gradlab.datasets.load("mnist-sample").sha256 in text

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 from .furniture import (
     FONT,
-    LOG_FROM,
     WIDTH,
     caption,
     letters_across,
@@ -34,9 +33,9 @@ def gap(ds: xr.Dataset, checkpoint: str | None = None) -> Figure:
     """Figure 5 of the paper: the gradient gap (left), and beside it the relative gap, for each definition.
 
     The gap shrinks as 1/tb whatever the alignment of the two gradients; over the norm of the discrete one it
-    does not. Over a grid of temperatures, heatmaps as in `heatmap`, with one colour scale a column, that of a
-    positive gap logarithmic. Along one temperature, or along checkpoints at one point, lines with the intervals
-    of `ds`: one colour per definition, one line style per checkpoint; points that are NaN are left out.
+    does not. Over a grid of temperatures, heatmaps as in `heatmap`, with one logarithmic colour scale a column.
+    Along one temperature, or along checkpoints at one point, lines with the intervals of `ds`: one colour per
+    definition, one line style per checkpoint; points that are NaN are left out.
 
     Parameters
     ----------
@@ -61,8 +60,7 @@ def _maps(ds: xr.Dataset) -> Figure:
     for column, (name, words) in enumerate(WORDS.items()):
         values = ds[name]
         shown = cells(one for _, one in picks(values, ["definition"]))
-        # the paper draws the logarithm of the gap
-        norm, colours = scale(shown.compressed(), 0 if name == "gap" else LOG_FROM)
+        norm, colours = scale(shown.compressed(), 0)  # the paper draws the logarithm
         for row, (ax, label, of_panel) in enumerate(zip(axes[:, column], labels, shown, strict=True)):
             image = draw_cells(ax, of_panel, values, norm, colours, label)
             cell_axis(ax.xaxis, values, "tf", outer=row == len(labels) - 1)
