@@ -65,6 +65,14 @@ def whole_number(argument: str, value: object, at_least: int, reason: str = "") 
     return number
 
 
+def count(categories: int, latents: int) -> str:
+    """The number of configurations in words, 16^12 = 2.815e+14; beyond what a float holds the power says it all."""
+    try:
+        return f"{categories}^{latents} = {float(categories**latents):.4g}"
+    except OverflowError:
+        return f"{categories}^{latents}"
+
+
 def finite(argument: str, values: Tensor, cure: str) -> None:
     """ValueError with the first index at which `values` is not finite."""
     good = torch.isfinite(values)

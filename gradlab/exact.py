@@ -108,13 +108,9 @@ def kl_gradient(model: LatentModel, logits: Tensor) -> Tensor:
 def check_enumerable(model: LatentModel, limit: int) -> None:
     check_is_model(model)
     if model.configurations > errors.whole_number("limit", limit, 1):
-        try:
-            size = f" = {model.configurations:.4g}"
-        except OverflowError:  # beyond what a float holds the power says it all
-            size = ""
         raise errors.SpaceTooLarge(
-            f"model: {model.categories}^{model.latents}{size} configurations are too many to enumerate, the limit is"
-            f" {limit:,}; measure the gradient gap instead (gradlab.gap, `gradlab gap`), or a model with fewer latents"
+            f"model: {errors.count(model.categories, model.latents)} configurations are too many to enumerate, the"
+            f" limit is {limit:,}; measure the gradient gap instead (gradlab.gap, `gradlab gap`), or a model with fewer latents"
             " or categories, or raise limit=..."
         )
 

@@ -59,6 +59,8 @@ class Settings:
         for name, value in checked.items():
             object.__setattr__(self, name, value)
         estimators.parse(self.estimator)  # a name, or name:key=value
+        if "tf=" in self.estimator or "tb=" in self.estimator:
+            raise ValueError(f"estimator: got {self.estimator!r}; its temperatures are given as tf and tb")
         if not isinstance(self.lr, int | float) or not (math.isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"lr: got {self.lr!r}; a learning rate is a finite number above 0")
         if not isinstance(self.kl, bool):

@@ -44,8 +44,8 @@ class Exact(Estimator):
         latents, categories = kind.two_category(logits).shape[-2:]
         if categories**latents > LIMIT:
             raise errors.SpaceTooLarge(
-                f"estimator: exact evaluates every configuration, and {categories}^{latents} ="
-                f" {categories**latents:.4g} are more than {LIMIT:,}; take rloo, unbiased too, or fewer latents"
+                f"estimator: exact evaluates every configuration, and {errors.count(categories, latents)} are more than"
+                f" {LIMIT:,}; take rloo, unbiased too, or fewer latents"
             )
         return categories**latents
 
