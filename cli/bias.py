@@ -62,6 +62,12 @@ from .options import (
     show_default=True,
     help="How mean and variance of the estimates are found: monte-carlo, from draws.",
 )
+@click.option(
+    "--equal-cost",
+    is_flag=True,
+    help="Compare estimators at equal loss evaluations: an estimate is the mean of as many draws as one draw of the"
+    " dearest costs.",
+)
 @click.option("--kl", is_flag=True, help="Add the KL term's gradient to both sides.")
 @memory_option
 @device_option
@@ -81,6 +87,7 @@ def bias(
     data_dir,
     target,
     moments,
+    equal_cost,
     kl,
     memory,
     device,
@@ -98,7 +105,7 @@ def bias(
     Examples:
       gradlab bias --tf 1.6 --tb 1.3
       gradlab bias vae.safetensors --tf 0.3:3.0:10 --tb 0.3:3.0:10 --target both --out grid.h5
-      gradlab bias --tf 1 --tb 1 --sweep none --estimator ste --estimator st-gs --estimator gumbel-softmax
+      gradlab bias --tf 1 --tb 1 --sweep none --estimator reinmax --estimator rloo:n=4 --equal-cost
     """
     from gradlab.analyses.figure6_bias_variance import TEMPERATURES
 
@@ -132,6 +139,7 @@ def bias(
             target=target,
             seed=seed,
             moments=moments,
+            equal_cost=equal_cost,
             kl=kl,
             device=place,
             memory=memory * 2**20,

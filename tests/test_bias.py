@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import gradlab
-from gradlab import estimators, sampling
+from gradlab import estimators, networks, sampling
 from gradlab.fidelity import metrics
 
 from . import oracles, problems
@@ -240,3 +240,75 @@ def test_temperatures_so_small_that_gradients_vanish_give_nan_and_no_warning(pro
 def test_temperatures_that_overflow_are_refused(problem):
     with pytest.raises(ValueError, match="temperatures"):
         gradlab.bias(problem.model, problem.x, tf=1.0, tb=1e-322, draws=8)
+
+
+def test_equal_cost_divides_the_variance_by_the_draws_that_the_dearest_pays_for(problem):
+    """rloo with n = 4 costs 4 evaluations, st-gs one: four draws of it make an estimate."""
+    chosen = ["st-gs", estimators.get("rloo", n=4)]
+    plain = gradlab.bias(problem.model, problem.x, tf=1.6, tb=1.3, estimator=chosen, draws=256)
+    equal = gradlab.bias(problem.model, problem.x, tf=1.6, tb=1.3, estimator=chosen, draws=256, equal_cost=True)
+    more = gradlab.bias(problem.model, problem.x, tf=1.6, tb=1.3, estimator="st-gs", draws=1024)
+    dear = {"estimator": "rloo(n=4)"}
+    for name in ("mean_gradient", "std_gradient", "relative_bias_debiased", "relative_std_low"):
+        np.testing.assert_array_equal(equal[name].sel(dear), plain[name].sel(dear))
+    cheap = equal.sel(estimator="st-gs")
+    np.testing.assert_allclose(cheap.mean_gradient, more.mean_gradient, rtol=1e-12)
+    np.testing.assert_allclose(cheap.std_gradient, more.std_gradient / 2, rtol=1e-12)
+    for name in ("bias_norm", "squared_bias_debiased", "relative_bias_debiased_low", "cosine", "matched_bias_high"):
+        np.testing.assert_allclose(cheap[name], more[name], rtol=1e-9, err_msg=name)
+    np.testing.assert_allclose(cheap.relative_std_high, more.relative_std_high / 2, rtol=1e-9)
+    assert equal.attrs["evaluations"] == "[1, 4]"
+    assert equal.attrs["equal_cost"] == 1
+    assert "equal loss evaluations" in equal.std_gradient.attrs["long_name"]
+
+
+def test_equal_cost_is_exact_at_numbers_that_do_not_divide(problem):
+    """Three evaluations against two: 1.5 draws an estimate. The variance per evaluation is that of one draw."""
+    chosen = ["rebar", "rloo"]
+    equal = gradlab.bias(problem.model, problem.x, tf=1.0, estimator=chosen, draws=100, equal_cost=True)
+    alone = gradlab.bias(problem.model, problem.x, tf=1.0, estimator="rloo", draws=150)
+    np.testing.assert_allclose(equal.std_norm.sel(estimator="rloo") ** 2, alone.std_norm**2 / 1.5, rtol=1e-9)
+
+
+def test_equal_cost_refuses_what_makes_no_sense(problem):
+    with pytest.raises(ValueError, match="draws: got 8; equal cost needs at least 32"):
+        gradlab.bias(problem.model, problem.x, estimator=["ste", "rloo"], draws=8, equal_cost=True)
+    with pytest.raises(ValueError, match="equal_cost: .* 16,384 of the cheapest"):
+        large = networks.build("categorical-vae", {"latents": 7, "categories": 4}, seed=0)
+        x = gradlab.datasets.load("mnist-sample").first(1).floats()
+        gradlab.bias(large, x, estimator=["ste", "exact"], draws=32, equal_cost=True)
+
+
+def test_estimators_without_noise_have_no_variance(problem):
+    ds = gradlab.bias(problem.model, problem.x, tf=[0.7, 1.6], tb=1.3, estimator=["exact", "ste-argmax"], draws=40)
+    assert float((ds.std_norm / ds.mean_norm).max()) < 1e-14  # rounding
+    exact = ds.sel(estimator="exact")
+    assert float(exact.relative_bias.max()) < 1e-9
+    np.testing.assert_allclose(exact.mean_gradient.isel(tb=0), exact.exact_gradient, rtol=1e-8, atol=1e-10)
+    assert float(ds.relative_bias.sel(estimator="ste-argmax").min()) > 0.1
+
+
+def test_a_loss_without_derivative_is_no_matter_to_a_score_function(problem):
+    class Steps(torch.nn.Module):
+        def forward(self, codes):
+            return problem.model.decoder(codes).detach().round()
+
+    m = problem.model
+    model = gradlab.LatentModel(m.encoder, Steps(), latents=m.latents, categories=m.categories, likelihood="gaussian")
+    ds = gradlab.bias(model, problem.x, estimator="rloo", draws=400)
+    off, low, high = (ds[f"squared_bias_debiased{end}"].item() for end in ("", "_low", "_high"))
+    assert abs(off) < high - low  # four standard errors
+    assert high - low < 0.1 * ds.exact_norm.item() ** 2
+    with pytest.raises(ValueError, match="does not depend on the codes differentiably"):
+        gradlab.bias(model, problem.x, estimator="ste", draws=4)
+
+
+def test_a_running_mean_baseline_does_not_depend_on_the_chunks(problem):
+    estimator = estimators.get("reinforce", baseline="running-mean", decay=0.9)
+    found = [
+        gradlab.bias(problem.model, problem.x, estimator=estimator, draws=70, memory=memory) for memory in (1, 2**28)
+    ]
+    np.testing.assert_allclose(found[0].mean_gradient, found[1].mean_gradient, rtol=1e-9)
+    np.testing.assert_allclose(found[0].std_gradient, found[1].std_gradient, rtol=1e-9)
+    without = gradlab.bias(problem.model, problem.x, estimator="reinforce", draws=70)
+    assert found[0].std_norm.item() < without.std_norm.item()

@@ -14,9 +14,12 @@ from .. import errors, estimators, likelihoods, progress, results
 from ..estimators import Estimator
 from ..exact import LIMIT, MEMORY, TARGETS, check_enumerable, exact_gradients, kl_gradient
 from ..model import LatentModel, encode, measured_copy, observations, plain_arithmetic
-from ..sampling import BatchMoments, Noise, batch_bounds, groups, sample_moments
+from ..sampling import BATCHES, BatchMoments, Noise, batch_bounds, groups, sample_moments
 from . import metrics
 from .labels import COORDINATES, INTERVALS, coordinate, temperatures, with_interval
+
+
+MOST_DRAWS_FOR_ONE = 1000  # of another estimator, at equal cost
 
 
 def bias(
@@ -31,6 +34,7 @@ def bias(
     seed: int = 0,
     moments: str = "monte-carlo",
     cross: tuple[float, float] | None = None,
+    equal_cost: bool = False,
     kl: bool = False,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
@@ -52,6 +56,9 @@ def bias(
     seed : the same seed gives the same numbers, whatever the chunks; the global random state is not touched
     moments : "monte-carlo"
     cross : measure only the pairs with tf = cross[0] or tb = cross[1]; the others are NaN (figure 6)
+    equal_cost : compare estimators at equal loss evaluations: one estimate is the mean of as many draws as the loss
+        evaluations of one draw of the dearest estimator pay for, so variances are divided by that number (needs not
+        be whole) and so many more draws are taken
     kl : add the gradient of the KL term to exact and mean gradient alike
     device, dtype : where and in which precision draws are computed; the model's own by default. The exact gradient
         and all sums over draws are float64
@@ -106,15 +113,25 @@ def bias(
         exact = exact + shift
 
         points = _Points(len(chosen), targets, tfs, tbs, logits.shape, draws)
+        costs = [e.evaluations_at(model.kind, logits) for e in chosen]
+        alike = _draws_alike(costs, draws) if equal_cost else {draws: list(range(len(chosen)))}
         columns = [[j for j, b in enumerate(tbs) if cross is None or t == cross[0] or b == cross[1]] for t in tfs]
-        rows = [[e.at(t, tbs[j]) for e in chosen for j in some] for t, some in zip(tfs, columns, strict=True)]
-        noise = Noise(model.kind, logits, max(e.noise_arrays for e in chosen), draws, seed, memory)
-        with progress.bar("drawing", draws * sum(len(groups(row)) for row in rows), shown) as advance:
-            for i, row in enumerate(rows):
+        rows = [
+            (of_each, members, i, [chosen[e].at(t, tbs[j]) for e in members for j in columns[i]])
+            for of_each, members in alike.items()
+            for i, t in enumerate(tfs)
+        ]
+        total = sum(of_each * len(groups(row)) for of_each, _, _, row in rows)
+        noise: Noise | None = None
+        with progress.bar("drawing", total, shown) as advance:
+            for of_each, members, i, row in rows:
+                if noise is None or noise.draws != of_each:
+                    arrays = max(chosen[e].noise_arrays for e in members)
+                    noise = Noise(model.kind, logits, arrays, of_each, seed, memory)
                 found = sample_moments(measured, x, logits, row, noise, memory=memory, advance=advance)
                 for position, of_point in enumerate(found):
-                    e, j = divmod(position, len(columns[i]))
-                    points.fill(e, i, columns[i][j], exact[:, i], shift, of_point)
+                    member, j = divmod(position, len(columns[i]))
+                    points.fill(members[member], i, columns[i][j], exact[:, i], shift, of_point, draws / of_each)
     about = results.stamp(
         analysis="bias",
         seed=seed,
@@ -124,6 +141,8 @@ def bias(
         estimator=json.dumps(labels if listed else labels[0]),
         estimator_parameters=json.dumps([_own_parameters(e) for e in chosen]),
         draws=draws,
+        equal_cost=int(equal_cost),
+        evaluations=json.dumps(costs if listed else costs[0]),
         draws_per_batch=draws // (len(batch_bounds(draws)) - 1),
         target=target,
         moments=moments,
@@ -145,6 +164,21 @@ def bias(
     return points.dataset(
         exact, labels if listed else None, target == "both", likelihoods.unit_of(model.likelihood), about
     )
+
+
+def _draws_alike(costs: list[int], draws: int) -> dict[int, list[int]]:
+    """Positions of the estimators by number of draws: `draws` of the dearest, of the others what these pay for."""
+    if draws < BATCHES:
+        raise ValueError(f"draws: got {draws}; equal cost needs at least {BATCHES}, a draw for each batch")
+    if max(costs) > MOST_DRAWS_FOR_ONE * min(costs):
+        raise ValueError(
+            f"equal_cost: the estimators take {costs} loss evaluations per draw, so that one draw of the dearest stands"
+            f" against {max(costs) // min(costs):,} of the cheapest; leave it out"
+        )
+    found: dict[int, list[int]] = {}
+    for position, cost in enumerate(costs):
+        found.setdefault(draws * max(costs) // cost, []).append(position)
+    return found
 
 
 def _resolve(given: str | Estimator, model: LatentModel) -> Estimator:
@@ -180,12 +214,18 @@ class _Points:
         ratios = ("relative_bias_per_example_quantiles", "relative_bias_elementwise_quantiles")
         self.quantiles = {name: np.full((*grid, len(metrics.QUANTILES), 3), np.nan) for name in ratios}
 
-    def fill(self, e: int, i: int, j: int, exact: np.ndarray, shift: np.ndarray, found: BatchMoments) -> None:
-        """One point: `exact` (target, example, latent[, category]), `shift` a constant added to every estimate."""
+    def fill(
+        self, e: int, i: int, j: int, exact: np.ndarray, shift: np.ndarray, found: BatchMoments, share: float
+    ) -> None:
+        """One point: `exact` (target, example, latent[, category]), `shift` a constant added to every estimate.
+
+        An estimate is the mean of 1/share draws, whose variance is `share` times that of one.
+        """
         count = found.count.numpy().astype(np.float64)
         flat = (len(count), -1)
         batch_mean = found.mean.cpu().numpy().reshape(flat) + shift.reshape(-1)
         draws, means, variances = metrics.leave_one_out(count, batch_mean, found.squares.cpu().numpy().reshape(flat))
+        draws, variances = share * draws, share * variances
         if not np.isfinite(means).all():
             point = f"tf = {self.tfs[i]:g}, tb = {self.tbs[j]:g}"
             raise ValueError(f"tf, tb: estimates at {point} are not finite; larger temperatures would do")
@@ -212,6 +252,9 @@ class _Points:
         coordinates = COORDINATES[: exact.ndim - 2]
         grid = ("estimator", "target", "tf", "tb")
         of_gradient = f"{unit} per logit"
+        spread = "standard deviation of the estimates over draws (N - 1)"
+        if about["equal_cost"]:
+            spread += ", an estimate being the mean of the draws that equal loss evaluations pay for"
         variables: dict[str, Any] = {
             "exact_gradient": (
                 ("target", "tf", *coordinates),
@@ -226,7 +269,7 @@ class _Points:
             "std_gradient": (
                 ("estimator", "tf", "tb", *coordinates),
                 self.std,
-                {"long_name": "standard deviation of the estimates over draws (N - 1)", "units": of_gradient},
+                {"long_name": spread, "units": of_gradient},
             ),
             "exact_norm": (
                 grid,
