@@ -52,7 +52,7 @@ draws_option = click.option(
     "--draws", type=click.IntRange(min=2), default=1024, show_default=True, help="Estimates per point."
 )
 data_option = click.option(
-    "--data", default="mnist-sample", show_default=True, help="See `gradlab data list`, or a folder of IDX files."
+    "--data", default="mnist-sample", show_default=True, help="See `gradlab data list`, or a folder of such files."
 )
 memory_option = click.option(
     "--memory", type=click.IntRange(min=1), default=256, show_default=True, help="Working memory in MiB, about."

@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import click
 from rich import box
 from rich.table import Table
 
-from .output import console, text
+from .output import WIDTH, console, text
 
 POINT_DIMS = ("checkpoint", "estimator", "target", "definition", "tf", "tb")
 MOST_LINES, MOST_COLUMNS = 30, 12
@@ -127,18 +128,36 @@ def _all_figures(ds: Any, points: list[dict[str, Any]]) -> Table:
 
 
 def _lines(ds: Any, points: list[dict[str, Any]]) -> Table:
-    """A line a point, in two columns of temperatures and some of figures."""
+    """A line a point: what tells the points apart, and some of the figures."""
     dims = [dim for dim in POINT_DIMS if dim in points[0]]
-    table = Table(box=box.SIMPLE_HEAD)
+    alone = [dim for dim in dims if dim in ("tf", "tb") and len({p[dim] for p in points}) == 1]
+    dims = [dim for dim in dims if dim not in alone or len(alone) == len(dims)]
+    at = ", ".join(f"{dim} = {points[0][dim]:g}" for dim in alone)
+    table = Table(box=box.SIMPLE_HEAD, title=f"at {at}" if at else None, title_justify="left")
     for dim in dims:
         table.add_column(dim, justify="right" if dim in ("tf", "tb") else "left", overflow="fold")
     names = [name for name in LINE[ds.attrs["analysis"]] if name in ds.data_vars]
+    units = {name: _power(p["figures"][name]["value"] for p in points) for name in names}
     for name in names:
-        table.add_column(f"{name} [dim]\\[95 %][/dim]")
+        unit = f" in 1e{units[name]}" if units[name] else ""
+        table.add_column(f"{name}{unit} [dim]\\[95 %][/dim]", no_wrap=len(names) * 24 + 14 * len(dims) < WIDTH)
+    shown = _short_names([str(p["checkpoint"]) for p in points]) if "checkpoint" in dims else {}
     for point in points:
-        where = [f"{point[dim]:g}" if dim in ("tf", "tb") else str(point[dim]) for dim in dims]
-        table.add_row(*where, *(_value_and_interval(point["figures"][name]) for name in names))
+        where = [f"{point[d]:g}" if d in ("tf", "tb") else shown.get(str(point[d]), str(point[d])) for d in dims]
+        table.add_row(*where, *(_value_and_interval(point["figures"][name], 10.0 ** units[name]) for name in names))
     return table
+
+
+def _power(values: Iterable[float | None]) -> int:
+    """The power of ten in which a column is printed: 0 unless all its values are small, or some very large."""
+    largest = max((abs(v) for v in values if v), default=1.0)
+    return 0 if 1e-2 < largest < 1e4 else math.floor(math.log10(largest))
+
+
+def _short_names(paths: list[str]) -> dict[str, str]:
+    """Checkpoints without folder and suffix, where that tells them apart."""
+    stems = {path: PurePath(path).stem for path in paths}
+    return stems if len(set(stems.values())) == len(stems) else {}
 
 
 def _is_grid(ds: Any, points: list[dict[str, Any]]) -> bool:
@@ -156,8 +175,7 @@ def _grids(ds: Any, points: list[dict[str, Any]]) -> Iterator[tuple[str, Table]]
         rows = list(group)
         for name in LINE[ds.attrs["analysis"]]:
             of = {(f"{p['tf']:g}", f"{p['tb']:g}"): p["figures"][name] for p in rows}
-            largest = max((abs(f["value"]) for f in of.values() if f["value"]), default=1.0)
-            power = 0 if 1e-2 < largest < 1e4 else math.floor(math.log10(largest))
+            power = _power(f["value"] for f in of.values())
             ends = [(f["high"] - f["low"]) / 2 for f in of.values() if None not in (f["high"], f["low"])]
             widest = f"95 % intervals at most ±{text(max(ends, default=None))}"
             which = ", ".join([name, *(str(rows[0][dim]) for dim in outer), *[f"in units of 1e{power}"] * bool(power)])
@@ -175,7 +193,8 @@ def _short(value: float | None, unit: float) -> str:
     return "-" if value is None else f"{value / unit:.3g}"
 
 
-def _value_and_interval(figure: dict[str, float | None]) -> str:
+def _value_and_interval(figure: dict[str, float | None], unit: float = 1.0) -> str:
+    value, low, high = (None if (v := figure.get(key)) is None else v / unit for key in ("value", "low", "high"))
     if "low" not in figure:
-        return f"{text(figure['value'])} [dim]exact[/dim]"
-    return f"{text(figure['value'])} [dim]\\[{text(figure['low'])}, {text(figure['high'])}][/dim]"
+        return f"{text(value)} [dim]exact[/dim]"
+    return f"{text(value)} [dim]\\[{text(low)}, {text(high)}][/dim]"
