@@ -10,14 +10,13 @@ import numpy as np
 import torch
 import xarray as xr
 
-from .. import errors, estimators, likelihoods, progress, results
+from .. import errors, estimators, progress
 from ..estimators import Estimator
 from ..exact import LIMIT, MEMORY, TARGETS, check_enumerable, exact_gradients, kl_gradient
 from ..model import LatentModel, encode, measured_copy, observations, plain_arithmetic
 from ..sampling import BATCHES, BatchMoments, Noise, batch_bounds, groups, sample_moments
 from . import metrics
-from .labels import COORDINATES, INTERVALS, coordinate, temperatures, with_interval
-
+from .labels import COORDINATES, attributes, coordinate, temperatures, with_interval
 
 MOST_DRAWS_FOR_ONE = 1000  # of another estimator, at equal cost
 
@@ -132,38 +131,25 @@ def bias(
                 for position, of_point in enumerate(found):
                     member, j = divmod(position, len(columns[i]))
                     points.fill(members[member], i, columns[i][j], exact[:, i], shift, of_point, draws / of_each)
-    about = results.stamp(
-        analysis="bias",
-        seed=seed,
-        device=str(logits.device),
-        dtype=str(logits.dtype).removeprefix("torch."),
+    about = attributes(
+        "bias",
+        model,
+        x,
+        logits,
+        draws,
+        seed,
         exact_dtype="float64",
         estimator=json.dumps(labels if listed else labels[0]),
         estimator_parameters=json.dumps([_own_parameters(e) for e in chosen]),
-        draws=draws,
         equal_cost=int(equal_cost),
         evaluations=json.dumps(costs if listed else costs[0]),
-        draws_per_batch=draws // (len(batch_bounds(draws)) - 1),
         target=target,
         moments=moments,
         kl=int(kl),
-        loss=likelihoods.name_of(model.likelihood),
-        unit=likelihoods.unit_of(model.likelihood),
-        latents=model.latents,
-        categories=model.categories,
-        latent_kind=model.kind.name,
-        examples=len(x),
-        data="given as a tensor",
-        data_sha256=results.tensor_sha256(x),
-        checkpoint="given as a model",
-        checkpoint_sha256="",
-        intervals=INTERVALS,
     )
     if cross is not None:
         about |= {"tf_fixed": float(cross[0]), "tb_fixed": float(cross[1])}
-    return points.dataset(
-        exact, labels if listed else None, target == "both", likelihoods.unit_of(model.likelihood), about
-    )
+    return points.dataset(exact, labels if listed else None, target == "both", about)
 
 
 def _draws_alike(costs: list[int], draws: int) -> dict[int, list[int]]:
@@ -246,12 +232,10 @@ class _Points:
             for name, values in zip(self.quantiles, ratios, strict=True):
                 self.quantiles[name][at] = metrics.with_ends(metrics.quantiles(values), draws, 0, np.inf)
 
-    def dataset(
-        self, exact: np.ndarray, labels: list[str] | None, both: bool, unit: str, about: dict[str, Any]
-    ) -> xr.Dataset:
+    def dataset(self, exact: np.ndarray, labels: list[str] | None, both: bool, about: dict[str, Any]) -> xr.Dataset:
         coordinates = COORDINATES[: exact.ndim - 2]
         grid = ("estimator", "target", "tf", "tb")
-        of_gradient = f"{unit} per logit"
+        of_gradient = f"{about['unit']} per logit"
         spread = "standard deviation of the estimates over draws (N - 1)"
         if about["equal_cost"]:
             spread += ", an estimate being the mean of the draws that equal loss evaluations pay for"
@@ -290,8 +274,8 @@ class _Points:
             words = f"quantiles over {over} of |mean estimate - exact gradient| / |exact gradient|"
             variables |= with_interval(name, (*grid, "quantile"), values, {"long_name": words, "units": "1"})
         words = "|mean estimate - exact gradient| / |exact gradient| of each example"
-        attributes = {"long_name": words, "units": "1"}
-        variables |= with_interval("relative_bias_per_example", (*grid, "example"), self.per_example, attributes)
+        named = {"long_name": words, "units": "1"}
+        variables |= with_interval("relative_bias_per_example", (*grid, "example"), self.per_example, named)
         variables["replicates"] = (
             ("figure", "batch", *grid),
             self.replicates,

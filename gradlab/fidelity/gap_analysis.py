@@ -21,12 +21,12 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from .. import errors, likelihoods, progress, results
+from .. import errors, progress
 from ..exact import MEMORY
 from ..model import LatentModel, check_is_model, encode, measured_copy, observations, plain_arithmetic
 from ..sampling import Noise, batch_bounds, evaluate_points
 from . import metrics
-from .labels import INTERVALS, coordinate, temperatures, with_interval
+from .labels import attributes, coordinate, temperatures, with_interval
 
 DEFINITIONS = ("autodiff", "shared-backward")
 
@@ -115,27 +115,8 @@ def gap(
                     found = _measure(measured, x[examples], some, g, t, tbs, memory)
                     sums.add(i, examples, chunk, *found)
                     advance(len(g) * len(some))
-    about = results.stamp(
-        analysis="gap",
-        seed=seed,
-        device=str(logits.device),
-        dtype=str(logits.dtype).removeprefix("torch."),
-        estimator=json.dumps("decoupled-st-gs"),
-        draws=draws,
-        draws_per_batch=draws // sums.batches,
-        loss=likelihoods.name_of(model.likelihood),
-        unit=likelihoods.unit_of(model.likelihood),
-        latents=model.latents,
-        categories=model.categories,
-        latent_kind=model.kind.name,
-        examples=len(x),
-        data="given as a tensor",
-        data_sha256=results.tensor_sha256(x),
-        checkpoint="given as a model",
-        checkpoint_sha256="",
-        intervals=INTERVALS,
-    )
-    return sums.dataset(likelihoods.unit_of(model.likelihood), about)
+    about = attributes("gap", model, x, logits, draws, seed, estimator=json.dumps("decoupled-st-gs"))
+    return sums.dataset(about)
 
 
 def _chunks(logits: Tensor, draws: int, memory: int) -> list[tuple[slice, slice]]:
@@ -213,7 +194,7 @@ class _Sums:
         self.count[:, :, i].index_add_(3, here, (~values.isnan()).double().sum(-1))
         self.per_example[:, i, :, :, examples].index_add_(2, here, gap)
 
-    def dataset(self, unit: str, about: dict[str, Any]) -> xr.Dataset:
+    def dataset(self, about: dict[str, Any]) -> xr.Dataset:
         total, count = (_without_each(np.moveaxis(sums.cpu().numpy(), 4, 0)) for sums in (self.total, self.count))
         pairs = self.examples * int(self.per_batch.sum())
         if (bad := np.argwhere(count[0, SUMMED.index("gap")] < pairs)).size:
@@ -227,17 +208,17 @@ class _Sums:
         per_example = _without_each(np.moveaxis(self.per_example.cpu().numpy(), 3, 0)) / draws.reshape(-1, 1, 1, 1, 1)
 
         grid = ("definition", "tf", "tb")
-        of_gradient = f"{unit} per logit"
+        of_gradient = f"{about['unit']} per logit"
         variables: dict[str, Any] = {}
         for name, (words, least, most) in FIGURES.items():
             units = "1" if name.startswith(("relative", "cosine")) else of_gradient
             units = f"({of_gradient})^2" if name == "squared_gap" else units
-            attributes = {"long_name": words, "units": units, "aggregation": _MEAN}
-            variables |= with_interval(name, grid, metrics.with_ends(means[name], draws, least, most), attributes)
+            named = {"long_name": words, "units": units, "aggregation": _MEAN}
+            variables |= with_interval(name, grid, metrics.with_ends(means[name], draws, least, most), named)
         words = "norm of relaxed minus discrete gradient, of each example"
-        attributes = {"long_name": words, "units": of_gradient, "aggregation": "mean over draws"}
+        named = {"long_name": words, "units": of_gradient, "aggregation": "mean over draws"}
         ends = metrics.with_ends(per_example, draws, 0, np.inf)
-        variables |= with_interval("gap_per_example", (*grid, "example"), ends, attributes)
+        variables |= with_interval("gap_per_example", (*grid, "example"), ends, named)
         words = "share of examples and draws left out of relative_gap or cosine, a gradient being exactly 0"
         left_out = 1 - count[0, SUMMED.index("cosine")] / pairs
         variables["undefined"] = (grid, left_out, {"long_name": words, "units": "1"})

@@ -6,9 +6,40 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
+
+from .. import likelihoods, results
+from ..model import LatentModel
+from ..sampling import batch_bounds
 
 INTERVALS = "95 %, delete-one-batch jackknife over batches of draws, Student's t"
 COORDINATES = ("example", "latent", "category")
+
+
+def attributes(
+    analysis: str, model: LatentModel, x: Tensor, logits: Tensor, draws: int, seed: int, **more: Any
+) -> dict[str, Any]:
+    """What every analysis says of itself: versions, model, observations, noise."""
+    return results.stamp(
+        analysis=analysis,
+        seed=seed,
+        device=str(logits.device),
+        dtype=str(logits.dtype).removeprefix("torch."),
+        draws=draws,
+        draws_per_batch=draws // (len(batch_bounds(draws)) - 1),
+        **more,
+        loss=likelihoods.name_of(model.likelihood),
+        unit=likelihoods.unit_of(model.likelihood),
+        latents=model.latents,
+        categories=model.categories,
+        latent_kind=model.kind.name,
+        examples=len(x),
+        data="given as a tensor",
+        data_sha256=results.tensor_sha256(x),
+        checkpoint="given as a model",
+        checkpoint_sha256="",
+        intervals=INTERVALS,
+    )
 
 
 def with_interval(name: str, dims: Sequence[str], values: np.ndarray, attributes: dict[str, str]) -> dict[str, Any]:
