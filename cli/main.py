@@ -11,7 +11,7 @@ from gradlab import __version__
 
 from .bias import bias
 from .data import data
-from .estimators import estimators
+from .estimators import check_estimator, estimators
 from .gap import gap
 from .reproduce import reproduce
 from .results import plot, show
@@ -42,7 +42,7 @@ def cli() -> None:
     """
 
 
-for command in (bias, gap, train, plot, show, estimators, data, reproduce):
+for command in (bias, gap, train, plot, show, estimators, check_estimator, data, reproduce):
     cli.add_command(command)
 
 

@@ -10,28 +10,44 @@ from typing import Any
 import click
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 WIDTH = 110  # where standard output is no terminal
 
 
-def catalogue(rows: list[dict[str, Any]], as_json: bool) -> None:
+def catalogue(rows: list[dict[str, Any]], as_json: bool, formulas: bool = False) -> None:
     if as_json:
         click.echo(json.dumps({"estimators": rows}))
         return
-    table = Table(box=box.SIMPLE_HEAD)
-    for column in ("name", "parameters", "latents", "unbiased", "evaluations", "estimate"):
-        table.add_column(column, overflow="fold", no_wrap=column == "name")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for column in ("name", "parameters", "latents", "unbiased", "uses\ndf/dz", "uses\nf", "code\nalone", "losses"):
+        table.add_column(column, overflow="fold", no_wrap=column in ("name", "unbiased"))
     for row in rows:
+        given = {name: (value, row["ranges"][name]) for name, value in row["parameters"].items()}
+        common = {"tf": (1.0, "finite, above 0"), "tb": ("tf", "finite, above 0")}  # said once, below
+        short = [name for name in given if given[name] == common.get(name)]
+        own = [f"{name} = {default}: {words}" for name, (default, words) in given.items() if name not in short]
+        answers = (row["unbiased"], row["uses_derivative"], row["uses_loss"], row["code_only"])
         table.add_row(
             row["name"],
-            ", ".join(f"{name}={value}" for name, value in row["parameters"].items()),
-            ", ".join(row["latents"]),
-            "yes" if row["unbiased"] else "no",
-            str(row["evaluations"]),
-            row["formula"].replace("[", r"\["),
+            escape("\n".join([", ".join(short), *own])),
+            "both" if len(row["latents"]) == 2 else ", ".join(row["latents"]),
+            *("yes" if answer else "no" for answer in answers),
+            "all" if row["evaluations"] == "all configurations" else str(row["evaluations"]),
         )
-    console().print(table)
+    to = console()
+    to.print(table)
+    for line in (
+        "parameters: default and range; tf and tb, the temperatures, are finite above 0; by default tf = 1, tb = tf",
+        "latents: categorical, binary, or both.  unbiased: for the expected loss under softmax(l/tf)",
+        "uses: the loss f at the points, its derivative df/dz there.  code alone: a function of one sampled code",
+        "losses: evaluations of f per draw, with these parameters; all: of every configuration",
+    ):
+        to.print(line, highlight=False)
+    for row in rows if formulas else []:
+        to.print(f"\n[bold]{row['name']}[/bold]  {escape(row['reference'])}", highlight=False)
+        to.print(f"  {escape(row['formula'])}", highlight=False)
 
 
 def datasets(rows: list[dict[str, Any]], as_json: bool) -> None:

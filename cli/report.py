@@ -100,9 +100,12 @@ def _headline(ds: Any) -> str:
     size = f"{a['latents']} latents x {a['categories']} categories"
     if a.get("latent_kind") == "binary":
         size = f"{int(a['latents']):,} binary units"
+    estimators = json.loads(a["estimator"])
+    named = estimators if isinstance(estimators, str) else ", ".join(estimators)
+    equal = ", at equal loss evaluations" if a.get("equal_cost") else ""
     lines = [
         f"{a['checkpoint']}: {size}, {a['loss']} loss in {a['unit']}",
-        f"{a['data']} ({a['examples']} examples); {int(a['draws']):,} draws of {a['estimator']}",
+        f"{a['data']} ({a['examples']} examples); {int(a['draws']):,} draws of {named}{equal}",
     ]
     if "target" in a:
         laws = {"sampled": "softmax(l/tf)", "model": "softmax(l)", "both": "both softmax(l/tf) and softmax(l)"}

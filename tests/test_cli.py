@@ -121,7 +121,8 @@ def test_every_option_is_explained(path, command):
 
 
 def test_json_is_there_wherever_figures_are_reported():
-    reporting = [("bias",), ("show",), ("estimators",), ("train", "vae"), ("data", "list")]
+    single = ["bias", "gap", "show", "estimators", "check-estimator"]
+    reporting = [*((name,) for name in single), ("train", "vae"), ("train", "binary-ae"), ("data", "list")]
     for path, command in commands():
         if path in reporting:
             assert "--json" in [name for p in command.params for name in p.opts]

@@ -5,6 +5,7 @@ from . import (  # noqa: F401  (fills the registry)
     exact,
     gst,
     gumbel_rao,
+    parameters,
     rebar,
     relaxed,
     score_function,
@@ -12,7 +13,7 @@ from . import (  # noqa: F401  (fills the registry)
     straight_through,
 )
 from .base import Estimator, Relaxation, RunningMean
-from .layers import decoupled_st_gumbel_softmax
+from .layers import decoupled_st_gumbel_softmax, gumbel_softmax, surrogate_loss
 from .registry import describe, find, get, names, parse, register
 
 __all__ = [
@@ -23,7 +24,10 @@ __all__ = [
     "describe",
     "find",
     "get",
+    "gumbel_softmax",
     "names",
+    "parameters",
     "parse",
     "register",
+    "surrogate_loss",
 ]

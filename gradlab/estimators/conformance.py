@@ -17,6 +17,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,11 @@ from .base import Estimator, RunningMean
 FAILURE_RATE = 1e-6  # per problem
 CHUNK = 2**22  # numbers of noise and points at a time
 KINDS = {kind.name: kind for kind in (CATEGORICAL, BINARY)}
+Advance = Callable[[int], object]
+
+
+def _unseen(draws: int) -> None:
+    """Progress that nobody asked for."""
 
 
 @dataclass(frozen=True)
@@ -134,22 +140,43 @@ class Report:
         return not self.violations and (not any(biased) if self.unbiased else any(biased))
 
 
-def check(estimator: Estimator, *, draws: int = 200_000, seed: int = 0, failure_rate: float = FAILURE_RATE) -> Report:
+def check(
+    estimator: Estimator,
+    *,
+    draws: int = 200_000,
+    seed: int = 0,
+    failure_rate: float = FAILURE_RATE,
+    advance: Advance = _unseen,
+) -> Report:
     """Test an estimator at its own temperatures and parameters, on every problem of its kinds of latent.
 
-    Raises ValueError if it is no Estimator, has no kind known here, or `draws` is below 2.
+    `advance(n)` is called as n more draws of one problem are done, of `draws` on each of `problems_of(estimator)`.
+
+    Raises ValueError if it is no Estimator, has no name, formula or reference, has no kind known here, or `draws` is
+    below 2.
     """
-    if not isinstance(estimator, Estimator):
-        raise ValueError(f"estimator: got {estimator!r}; an instance of a gradlab.estimators.Estimator is needed")
-    kinds = [KINDS[name] for name in estimator.kinds if name in KINDS]
-    if not kinds:
-        raise ValueError(f"estimator: {estimator.name} is for {estimator.kinds}; the kinds are {sorted(KINDS)}")
+    problems = problems_of(estimator)
+    kinds = list(dict.fromkeys(problem.kind for problem in problems))
     found = [f"{kind.name}: {text}" for kind in kinds for text in violations(estimator, kind)]
     verdicts = []
     if not found:
-        suited = [problem for problem in PROBLEMS.values() if problem.kind in kinds]
-        verdicts = [bias(estimator, problem, draws=draws, seed=seed, failure_rate=failure_rate) for problem in suited]
+        options: dict[str, Any] = {"draws": draws, "seed": seed, "failure_rate": failure_rate, "advance": advance}
+        verdicts = [bias(estimator, problem, **options) for problem in problems]
     return Report(estimator.label, estimator.unbiased, tuple(verdicts), tuple(found))
+
+
+def problems_of(estimator: Estimator) -> list[Problem]:
+    """The problems of an estimator's kinds of latent. Raises ValueError as `check` does."""
+    if not isinstance(estimator, Estimator):
+        raise ValueError(f"estimator: got {estimator!r}; an instance of a gradlab.estimators.Estimator is needed")
+    missing = [w for w in ("name", "formula", "reference") if not isinstance(getattr(estimator, w, None), str)]
+    if missing:
+        who = type(estimator).__qualname__
+        raise ValueError(f"estimator: {who} has no {', '.join(missing)}; give each as a text in the class body")
+    suited = [problem for problem in PROBLEMS.values() if problem.kind.name in estimator.kinds]
+    if not suited:
+        raise ValueError(f"estimator: {estimator.name} is for {estimator.kinds}; the kinds are {sorted(KINDS)}")
+    return suited
 
 
 def bias(
@@ -159,6 +186,7 @@ def bias(
     draws: int = 200_000,
     seed: int = 0,
     failure_rate: float = FAILURE_RATE,
+    advance: Advance = _unseen,
 ) -> Verdict:
     """Test the mean of `draws` estimates against the exact gradient under softmax(l/tf).
 
@@ -166,17 +194,20 @@ def bias(
     """
     draws = errors.whole_number("draws", draws, 2, "a variance needs two")
     exact = problem.exact_gradient(estimator.tf)
-    deviation, variance = moments(estimator, problem, exact, draws, seed)
+    deviation, variance = moments(estimator, problem, exact, draws, seed, advance)
     return judge(problem, exact, deviation, variance, draws, failure_rate)
 
 
-def moments(estimator: Estimator, problem: Problem, exact: Tensor, draws: int, seed: int) -> tuple[Tensor, Tensor]:
+def moments(
+    estimator: Estimator, problem: Problem, exact: Tensor, draws: int, seed: int, advance: Advance = _unseen
+) -> tuple[Tensor, Tensor]:
     """Mean of the estimates less `exact`, and their variance, per coordinate."""
     total, squares = torch.zeros_like(exact), torch.zeros_like(exact)
     for estimates in estimates_of(estimator, problem, draws, seed):
         deviation = estimates - exact  # centred at a number close to the mean, so that squares do not cancel
         total += deviation.sum(0)
         squares += deviation.square().sum(0)
+        advance(len(estimates))
     deviation = total / draws
     return deviation, ((squares / draws - deviation.square()) * (draws / (draws - 1))).clamp(min=0)
 
@@ -229,6 +260,11 @@ def violations(estimator: Estimator, kind: LatentKind) -> list[str]:
     return [f"{words}: {found}" for words, test in _PROTOCOL.items() if (found := _run(test, estimator, problem))]
 
 
+def rules() -> dict[str, str]:
+    """The points of the protocol, and what each asks for, in words."""
+    return {words: str(test.__doc__) for words, test in _PROTOCOL.items()}
+
+
 def _run(test: Callable[[Estimator, Problem], str], estimator: Estimator, problem: Problem) -> str:
     try:
         return test(estimator, problem)
@@ -258,6 +294,7 @@ def _estimate_at(estimator: Estimator, problem: Problem, logits: Tensor, noise: 
 
 
 def _shapes(estimator: Estimator, problem: Problem) -> str:
+    """Points, estimate and weights, if any, are finite and have the shapes and the dtype that the protocol fixes."""
     evaluations = estimator.evaluations_at(problem.kind, problem.logits)
     for dtype in (torch.float32, torch.float64):
         for draws in ((), (3,), (2, 3)):
@@ -275,10 +312,13 @@ def _shapes(estimator: Estimator, problem: Problem) -> str:
             for name, found, shape in zip(("points", "estimate", "weights"), given, wanted, strict=False):
                 if found.shape != shape or found.dtype != dtype:
                     return f"{name} are {tuple(found.shape)} {found.dtype}, not {tuple(shape)} {dtype}"
+                if not bool(torch.isfinite(found).all()):
+                    return f"{name} are not finite"
     return ""
 
 
 def _purity(estimator: Estimator, problem: Problem) -> str:
+    """Nothing that is given is changed, equal inputs give equal outputs, and nothing is random but the noise."""
     state = torch.random.get_rng_state()
     logits, noise = problem.logits.clone(), _noise(estimator, problem)
     before = noise.clone()
@@ -291,12 +331,14 @@ def _purity(estimator: Estimator, problem: Problem) -> str:
     for name, (now, then) in zip(("logits", "noise", "points", "loss", "derivative"), pairs, strict=True):
         if not torch.equal(now, then):
             return f"{name} are changed in place"
-    if not torch.equal(once, again) or not torch.equal(points, estimator.points(problem.kind, logits, noise)):
+    same = torch.allclose(once, again, rtol=0, atol=0, equal_nan=True)
+    if not same or not torch.equal(points, estimator.points(problem.kind, logits, noise)):
         return "equal inputs give other outputs"
     return "" if torch.equal(state, torch.random.get_rng_state()) else "the global random state is touched"
 
 
 def _points_are_codes(estimator: Estimator, problem: Problem) -> str:
+    """Points lie in [0, 1]; `discrete_points` says whether all are codes."""
     points = estimator.points(problem.kind, problem.logits, _noise(estimator, problem, (400,)))
     if not bool(((points >= 0) & (points <= 1)).all()):
         return "points leave [0, 1]"
@@ -305,6 +347,7 @@ def _points_are_codes(estimator: Estimator, problem: Problem) -> str:
 
 
 def _draws_and_examples_apart(estimator: Estimator, problem: Problem) -> str:
+    """Each draw and each example is treated as if it were alone."""
     noise = _noise(estimator, problem, (5,))
     _, whole = _estimate(estimator, problem, problem.logits, noise)
     apart = [_estimate(estimator, problem, problem.logits, noise[:, draw])[1] for draw in range(5)]
@@ -326,6 +369,7 @@ def _draws_and_examples_apart(estimator: Estimator, problem: Problem) -> str:
 
 
 def _permutation(estimator: Estimator, problem: Problem) -> str:
+    """No latent is treated differently because of its place."""
     axis = -1 - problem.kind.event_dims
     order = torch.arange(problem.logits.shape[axis]).roll(1)
     back = order.argsort()
@@ -341,6 +385,7 @@ def _permutation(estimator: Estimator, problem: Problem) -> str:
 
 
 def _precisions(estimator: Estimator, problem: Problem) -> str:
+    """Float32 gives what float64 gives, but for rounding."""
     logits, noise = problem.logits.float(), _noise(estimator, problem, dtype=torch.float32)
     points, single = _estimate(estimator, problem, logits, noise)
     double = _estimate_at(estimator, problem, logits.double(), noise.double(), points.double())
@@ -349,6 +394,7 @@ def _precisions(estimator: Estimator, problem: Problem) -> str:
 
 
 def _saturation(estimator: Estimator, problem: Problem) -> str:
+    """Points and estimate stay finite at very large logits."""
     for size, dtype in ((1e4, torch.float64), (80.0, torch.float32)):
         for shifted in (0, 1):  # the signs of the logits, and the other way round
             logits = (problem.logits.sign() * (-1) ** shifted * size).to(dtype)
@@ -367,6 +413,7 @@ def _saturation(estimator: Estimator, problem: Problem) -> str:
 
 
 def _code_only(estimator: Estimator, problem: Problem) -> str:
+    """With `code_only`, the point is hard(l/tf + g), and the estimate depends on the noise through it alone."""
     if not estimator.code_only:
         return ""
     noise = _noise(estimator, problem)
@@ -378,6 +425,7 @@ def _code_only(estimator: Estimator, problem: Problem) -> str:
 
 
 def _without_noise(estimator: Estimator, problem: Problem) -> str:
+    """With `noise_free`, all draws are equal; with `all_configurations`, the points are the configurations."""
     points, estimate = _estimate(estimator, problem, problem.logits, _noise(estimator, problem))
     if estimator.noise_free and not torch.allclose(estimate, estimate[:1].expand_as(estimate), rtol=1e-12, atol=1e-14):
         return "noise_free, but draws differ"
@@ -390,6 +438,7 @@ def _without_noise(estimator: Estimator, problem: Problem) -> str:
 
 
 def _forward(estimator: Estimator, problem: Problem) -> str:
+    """`forward` is equal exactly where the points are, also at the temperatures that `at` sets."""
     noise = _noise(estimator, problem, (400,))
     made = [estimator, *(estimator.at(tf, tb) for tf in (0.3, 3.0) for tb in (0.3, 3.0))]
     points = [one.points(problem.kind, problem.logits, noise) for one in made]

@@ -1,12 +1,20 @@
-"""Estimators as layers of a network."""
+"""Estimators in a network of one's own: two layers that sample codes, and a loss for every estimator there is.
+
+A layer is enough where the estimate is the derivative of the loss pulled back through some function of the logits.
+`surrogate_loss` serves all estimators, those that need the loss itself or several evaluations of it too.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from .. import errors
-from ..latents import CATEGORICAL
+from ..latents import BINARY, CATEGORICAL, LatentKind
+from . import registry
+from .base import Estimator, RunningMean
 
 
 def decoupled_st_gumbel_softmax(
@@ -32,11 +40,180 @@ def decoupled_st_gumbel_softmax(
     ValueError
         Temperatures that are not finite and positive; logits that are no floating-point tensor.
     """
+    tf, tb, g = _layer(logits, tf, tb, generator)
+    z = CATEGORICAL.hard(logits.detach() / tf + g)
+    q = CATEGORICAL.soft(logits / tb + g)
+    return z + (q - q.detach())  # the bracket is exactly 0
+
+
+def gumbel_softmax(
+    logits: Tensor, tf: float = 1.0, tb: float | None = None, generator: torch.Generator | None = None
+) -> Tensor:
+    """Relaxed codes y = softmax((l/tf + g)/tb) with Gumbel noise g, the `gumbel-softmax` estimator as a layer.
+
+    As tb -> 0, y becomes a one-hot sample of softmax(l/tf). At tf = 1 this is torch's `gumbel_softmax(logits, tau=tb)`.
+
+    Parameters
+    ----------
+    logits : floating-point tensor (..., category)
+    tf, tb : temperature of the law and of the relaxation, finite and positive; tb defaults to tf
+    generator : source of the noise, on the logits' device; torch's default generator if None
+
+    Returns
+    -------
+    Tensor (..., category), above 0 with sum 1, differentiable with respect to logits.
+
+    Raises
+    ------
+    ValueError
+        Temperatures that are not finite and positive; logits that are no floating-point tensor.
+    """
+    tf, tb, g = _layer(logits, tf, tb, generator)
+    return CATEGORICAL.soft((logits / tf + g) / tb)
+
+
+def _layer(
+    logits: Tensor, tf: float, tb: float | None, generator: torch.Generator | None
+) -> tuple[float, float, Tensor]:
+    """Both temperatures, checked, and Gumbel noise."""
     if not (isinstance(logits, Tensor) and logits.is_floating_point() and logits.ndim > 0):
         raise ValueError(f"logits: got {type(logits).__name__}; a floating-point tensor (..., category) is needed")
     tf = errors.temperature("tf", tf)
     tb = tf if tb is None else errors.temperature("tb", tb)
     g = CATEGORICAL.noise(tuple(logits.shape), dtype=logits.dtype, device=logits.device, generator=generator)
-    z = CATEGORICAL.hard(logits.detach() / tf + g)
-    q = CATEGORICAL.soft(logits / tb + g)
-    return z + (q - q.detach())  # the bracket is exactly 0
+    return tf, tb, g
+
+
+def surrogate_loss(
+    estimator: Estimator | str,
+    logits: Tensor,
+    f: Callable[[Tensor], Tensor],
+    *,
+    binary: bool = False,
+    generator: torch.Generator | None = None,
+    baseline: RunningMean | None = None,
+) -> Tensor:
+    """Losses whose backward pass is an estimator's: one draw at each example, for training loops of one's own.
+
+    With points z_e drawn by the estimator, shares w_e (`Estimator.weights`; else equal) and `stop` for detach,
+
+        sum_e w_e f(z_e)  +  <l - stop(l), stop(estimate)>
+
+    The bracket is 0 in value, so the value is the loss. Its gradient to the logits is the estimate; the gradient to all
+    else that f depends on, the decoder's parameters say, is autograd's of the weighted loss at fixed codes. (If f uses
+    the logits themselves, a KL term say, autograd's gradient of that is added to the estimate, as it should be.)
+
+    f is called once, with all evaluations of all examples as rows, evaluation by evaluation: rows 0 .. example-1 are
+    the first of each example. So observations x (example, ...) go with codes (n, latent, category) as
+
+        x.repeat(n // len(x), *[1] * (x.ndim - 1))
+
+    which is x itself for estimators of one evaluation. df/dz, where the estimator uses it, is taken by a backward pass
+    to the codes here; the parameters' is the one that `backward` on the result makes. Where no gradient to the logits
+    is wanted (torch.no_grad, or logits that require none), the result is the weighted loss and `baseline` is left
+    alone. Nothing waits for the device, but for a baseline, which reads the losses.
+
+    Parameters
+    ----------
+    estimator : a name, `"rloo"`, with parameters, `"rloo:n=4,tf=1.6"`, or an Estimator
+    logits : floating-point tensor (example, latent, category); binary: (example, latent). Finite
+    f : codes (n, latent, category) -> losses (n,), n = evaluations x examples; binary: codes (n, latent) in [0, 1]
+    binary : whether the latents are units with one logit each
+    generator : source of the noise, on the logits' device; torch's default generator if None
+    baseline : for `reinforce:baseline=running-mean`: one RunningMean, kept through the loop
+
+    Returns
+    -------
+    Tensor (example,), in the unit of f: take its mean, or sum, and call backward.
+
+    Raises
+    ------
+    ValueError
+        An estimator that is unknown or not for such latents; logits or losses of another shape or no floating-point
+        tensor; losses that do not depend differentiably on the codes, where the estimator uses df/dz; a baseline that
+        is missing, of another decay, or not used. SpaceTooLarge, a ValueError, from `exact`.
+    """
+    kind = BINARY if binary else CATEGORICAL
+    chosen = _estimator(estimator, kind)
+    _check_logits(logits, kind)
+    _check_baseline(chosen, baseline)
+    wanted = torch.is_grad_enabled() and logits.requires_grad
+    fixed = logits.detach()
+    with torch.no_grad():
+        shape = (chosen.noise_arrays, *logits.shape)
+        noise = kind.noise(shape, dtype=logits.dtype, device=logits.device, generator=generator)
+        points = chosen.points(kind, fixed, noise)
+        weights = chosen.weights(kind, fixed, points)
+    codes = points.flatten(0, 1).requires_grad_(wanted and chosen.uses_derivative)
+    loss = _losses(f, codes).reshape(points.shape[:2])
+    weighted = loss.mean(0) if weights is None else (weights * loss).sum(0)
+    if not wanted:
+        return weighted
+    derivative = _derivative(chosen, loss, codes).reshape(points.shape) if chosen.uses_derivative else None
+    with torch.no_grad():
+        plain = loss.to(logits.dtype) if chosen.uses_loss else None
+        if plain is not None and baseline is not None:
+            plain = baseline.centre(plain)
+        estimate = chosen.estimate(kind, fixed, noise, points.detach(), plain, derivative)
+    return weighted + ((logits - fixed) * estimate).flatten(1).sum(1)
+
+
+def _estimator(given: Estimator | str, kind: LatentKind) -> Estimator:
+    if isinstance(given, type):
+        raise ValueError(f"estimator: got the class {given.__name__}; give a name or an instance, {given.__name__}()")
+    chosen = given if isinstance(given, Estimator) else registry.parse(given)
+    if kind.name not in chosen.kinds:
+        cure = "binary=False with logits (example, latent, category)"
+        if kind is CATEGORICAL:
+            cure = "binary=True with logits (example, latent)"
+        kinds = " and ".join(chosen.kinds)
+        raise ValueError(f"estimator: {chosen.label} is for {kinds} latents, not {kind.name}; give {cure}")
+    return chosen
+
+
+def _check_logits(logits: Tensor, kind: LatentKind) -> None:
+    if not (isinstance(logits, Tensor) and logits.is_floating_point()):
+        got = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"logits: got {got}; a floating-point tensor is needed")
+    if logits.ndim != 2 + kind.event_dims:
+        wanted = "(example, latent)" if kind is BINARY else "(example, latent, category)"
+        other = "" if kind is BINARY else ", or, with binary=True, (example, latent)"
+        raise ValueError(f"logits: got shape {tuple(logits.shape)}; {kind.name} latents need {wanted}{other}")
+
+
+def _check_baseline(estimator: Estimator, baseline: RunningMean | None) -> None:
+    decay = estimator.baseline_decay
+    if decay is None and baseline is not None:
+        cure = "leave it out, or take reinforce:baseline=running-mean"
+        raise ValueError(f"baseline: got {baseline!r}, and {estimator.label} subtracts none; {cure}")
+    if decay is not None and not (isinstance(baseline, RunningMean) and baseline.decay == decay):
+        got = f"a RunningMean({baseline.decay})" if isinstance(baseline, RunningMean) else repr(baseline)
+        cure = f"give baseline=RunningMean({decay}) of gradlab.estimators, made once and kept through the loop"
+        raise ValueError(f"baseline: got {got}, and {estimator.label} subtracts the mean of the losses before; {cure}")
+
+
+def _losses(f: Callable[[Tensor], Tensor], codes: Tensor) -> Tensor:
+    loss = f(codes.clone())  # a copy, since f may work in place
+    n = len(codes)
+    if not isinstance(loss, Tensor):
+        raise ValueError(f"f: got a {type(loss).__name__}; it must return a tensor of one loss per row, shape ({n},)")
+    if not (loss.is_floating_point() and loss.shape == (n,) and loss.device == codes.device):
+        got = f"{loss.dtype} of shape {tuple(loss.shape)} on {loss.device}"
+        raise ValueError(
+            f"f: got {got}; one floating-point loss per row of codes {tuple(codes.shape)} is needed, shape ({n},) on"
+            f" {codes.device} (rows are evaluation by evaluation: x.repeat(n // len(x), ...) goes with them)"
+        )
+    return loss
+
+
+def _derivative(estimator: Estimator, loss: Tensor, codes: Tensor) -> Tensor:
+    """df/dz of each row; of the loss itself, also where its share is 0."""
+    found = None
+    if loss.requires_grad:
+        (found,) = torch.autograd.grad(loss.sum(), codes, retain_graph=True, allow_unused=True)
+    if found is None:
+        raise ValueError(
+            f"f: its losses do not depend on the codes in a way torch can differentiate (detach, argmax, numpy, an"
+            f" embedding by index?), and {estimator.label} uses df/dz; rloo and reinforce need no derivative"
+        )
+    return found
