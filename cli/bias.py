@@ -57,10 +57,11 @@ from .options import (
 )
 @click.option(
     "--moments",
-    type=click.Choice(["monte-carlo"]),
+    type=click.Choice(["monte-carlo", "exact"]),
     default="monte-carlo",
     show_default=True,
-    help="How mean and variance of the estimates are found: monte-carlo, from draws.",
+    help="How mean and variance of the estimates are found: monte-carlo, from draws; exact, by enumeration and"
+    " integrals over the noise, with their numerical error.",
 )
 @click.option(
     "--equal-cost",
@@ -106,6 +107,7 @@ def bias(
       gradlab bias --tf 1.6 --tb 1.3
       gradlab bias vae.safetensors --tf 0.3:3.0:10 --tb 0.3:3.0:10 --target both --out grid.h5
       gradlab bias --tf 1 --tb 1 --sweep none --estimator reinmax --estimator rloo:n=4 --equal-cost
+      gradlab bias --tf 1.6 --tb 1.3 --moments exact --out exact.h5
     """
     from gradlab.analyses.figure6_bias_variance import TEMPERATURES
 

@@ -103,9 +103,10 @@ def _headline(ds: Any) -> str:
     estimators = json.loads(a["estimator"])
     named = estimators if isinstance(estimators, str) else ", ".join(estimators)
     equal = ", at equal loss evaluations" if a.get("equal_cost") else ""
+    how = f"{int(a['draws']):,} draws of" if "draws" in a else "moments without sampling of"
     lines = [
         f"{a['checkpoint']}: {size}, {a['loss']} loss in {a['unit']}",
-        f"{a['data']} ({a['examples']} examples); {int(a['draws']):,} draws of {named}{equal}",
+        f"{a['data']} ({a['examples']} examples); {how} {named}{equal}",
     ]
     if "target" in a:
         laws = {"sampled": "softmax(l/tf)", "model": "softmax(l)", "both": "both softmax(l/tf) and softmax(l)"}
@@ -122,7 +123,7 @@ def _all_figures(ds: Any, points: list[dict[str, Any]]) -> Table:
     table.add_column("figure", no_wrap=True)
     for point in points:
         which = " ".join(str(point[d]) for d in POINT_DIMS[:-2] if d in point)
-        table.add_column(f"{which or 'value'} [dim]\\[95 %][/dim]", no_wrap=True)
+        table.add_column(f"{which or 'value'} {_ends(ds)}", no_wrap=True)
     table.add_column("unit", no_wrap=True)
     for name in first["figures"]:
         cells = [_value_and_interval(point["figures"][name]) for point in points]
@@ -143,7 +144,7 @@ def _lines(ds: Any, points: list[dict[str, Any]]) -> Table:
     units = {name: _power(p["figures"][name]["value"] for p in points) for name in names}
     for name in names:
         unit = f" in 1e{units[name]}" if units[name] else ""
-        table.add_column(f"{name}{unit} [dim]\\[95 %][/dim]", no_wrap=len(names) * 24 + 14 * len(dims) < WIDTH)
+        table.add_column(f"{name}{unit} {_ends(ds)}", no_wrap=len(names) * 24 + 14 * len(dims) < WIDTH)
     shown = _short_names([str(p["checkpoint"]) for p in points]) if "checkpoint" in dims else {}
     for point in points:
         where = [f"{point[d]:g}" if d in ("tf", "tb") else shown.get(str(point[d]), str(point[d])) for d in dims]
@@ -180,7 +181,8 @@ def _grids(ds: Any, points: list[dict[str, Any]]) -> Iterator[tuple[str, Table]]
             of = {(f"{p['tf']:g}", f"{p['tb']:g}"): p["figures"][name] for p in rows}
             power = _power(f["value"] for f in of.values())
             ends = [(f["high"] - f["low"]) / 2 for f in of.values() if None not in (f["high"], f["low"])]
-            widest = f"95 % intervals at most ±{text(max(ends, default=None))}"
+            what = "95 % intervals" if "draws" in ds.attrs else "numerical error"
+            widest = f"{what} at most ±{text(max(ends, default=None))}"
             which = ", ".join([name, *(str(rows[0][dim]) for dim in outer), *[f"in units of 1e{power}"] * bool(power)])
             table = Table(box=box.SIMPLE_HEAD)
             table.add_column("tb \\ tf", justify="right", no_wrap=True)
@@ -196,8 +198,12 @@ def _short(value: float | None, unit: float) -> str:
     return "-" if value is None else f"{value / unit:.3g}"
 
 
+def _ends(ds: Any) -> str:
+    return f"[dim]\\[{'95 %' if 'draws' in ds.attrs else 'numerical error'}][/dim]"
+
+
 def _value_and_interval(figure: dict[str, float | None], unit: float = 1.0) -> str:
     value, low, high = (None if (v := figure.get(key)) is None else v / unit for key in ("value", "low", "high"))
     if "low" not in figure:
-        return f"{text(value)} [dim]exact[/dim]"
+        return text(value)
     return f"{text(value)} [dim]\\[{text(low)}, {text(high)}][/dim]"

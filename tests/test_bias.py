@@ -312,3 +312,72 @@ def test_a_running_mean_baseline_does_not_depend_on_the_chunks(problem):
     np.testing.assert_allclose(found[0].std_gradient, found[1].std_gradient, rtol=1e-9)
     without = gradlab.bias(problem.model, problem.x, estimator="reinforce", draws=70)
     assert found[0].std_norm.item() < without.std_norm.item()
+
+
+# --- moments without draws ---
+
+
+@pytest.fixture(scope="module")
+def without_draws(problem):
+    chosen = ["decoupled-st-gs", "reinmax", "rloo"]
+    return gradlab.bias(problem.model, problem.x, tf=[0.7, 1.6], tb=[0.5, 1.3], estimator=chosen, moments="exact")
+
+
+def test_exact_moments_have_the_dims_and_figures_of_sampled_ones(problem, without_draws):
+    sampled = gradlab.bias(problem.model, problem.x, tf=1.6, tb=1.3, estimator=["ste", "zgr"], draws=4)
+    for name in sampled.data_vars:
+        of_ratios = "per_example" in name or "elementwise" in name
+        if name == "replicates" or (of_ratios and name.endswith(("_low", "_high"))):
+            assert name not in without_draws
+        else:
+            assert without_draws[name].dims == sampled[name].dims, name
+    for variable in without_draws.variables.values():
+        assert {"long_name", "units"} <= set(variable.attrs)
+    assert without_draws.attrs["moments"] == "exact"
+    assert "draws" not in without_draws.attrs
+    assert "numerical error" in without_draws.attrs["intervals"]
+
+
+def test_exact_moments_agree_with_draws(problem, without_draws):
+    """Per coordinate within 5.5 standard errors: of 900 coordinates one fails by chance with probability 3e-5."""
+    chosen = ["decoupled-st-gs", "reinmax", "rloo"]
+    n = 20_000
+    ds = gradlab.bias(problem.model, problem.x, tf=[0.7, 1.6], tb=[0.5, 1.3], estimator=chosen, draws=n)
+    error = ds.std_gradient / np.sqrt(n)
+    off = np.abs(ds.mean_gradient - without_draws.mean_gradient)
+    assert bool((off < 5.5 * error + 1e-3 * np.abs(without_draws.mean_gradient) + 1e-12).all())
+    np.testing.assert_allclose(without_draws.std_norm, ds.std_norm, rtol=0.03)
+    for name in ("relative_bias_debiased", "cosine", "relative_std"):
+        width = ds[f"{name}_high"] - ds[f"{name}_low"]
+        assert bool((np.abs(ds[name] - without_draws[name]) < 2 * width + 1e-3).all()), name
+    np.testing.assert_allclose(without_draws.relative_bias.sel(estimator="rloo"), 0, atol=1e-9)
+
+
+def test_numerical_errors_are_reported_and_small(without_draws):
+    for name in ("mean_numerical_error", "std_numerical_error"):
+        assert without_draws[name].dims == ("estimator", "tf", "tb")
+        assert float(without_draws[name].max()) < 1e-3
+        assert float(without_draws[name].sel(estimator=["reinmax", "rloo"]).max()) == 0
+    assert (without_draws.bias_norm_low <= without_draws.bias_norm).all()
+    assert (without_draws.bias_norm <= without_draws.bias_norm_high).all()
+
+
+def test_exact_moments_round_trip_draw_and_change(without_draws, tmp_path):
+    from gradlab.fidelity.changes import change
+
+    gradlab.save_results(without_draws, tmp_path / "exact.h5")
+    again = gradlab.open_results(tmp_path / "exact.h5")
+    assert gradlab.plots.bias_trends(again).axes
+    one = again.sel(estimator="decoupled-st-gs")
+    found = change(one, "relative_bias", {"tf": 0.7, "tb": 0.5}, {"tf": 0.7, "tb": 1.3})
+    line = one.relative_bias.sel(tf=0.7).values
+    assert found.value == pytest.approx(line[1] - line[0])
+    assert found.low <= found.value <= found.high
+    assert found.high - found.low < 0.01
+    with pytest.raises(ValueError, match="fix each dim"):
+        change(one, "relative_bias", {"tf": 0.7}, {"tf": 1.6})
+
+
+def test_exact_moments_of_what_has_none_are_refused(problem):
+    with pytest.raises(ValueError, match="moments: 'exact' does not know rebar"):
+        gradlab.bias(problem.model, problem.x, estimator="rebar", moments="exact")

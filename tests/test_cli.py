@@ -589,11 +589,11 @@ def interrupted(process):
 def test_ctrl_c_while_drawing_leaves_nothing(tmp_path, checkpoint):
     script = START + (
         "from gradlab.fidelity import bias_analysis\n"
-        "sample = bias_analysis.sample_moments\n"
+        "sample = bias_analysis.each_moments\n"
         "def announced(*a, **k):\n"
         "    print('drawing', flush=True)\n"
         "    return sample(*a, **k)\n"
-        "bias_analysis.sample_moments = announced\n"
+        "bias_analysis.each_moments = announced\n"
         "from gradlab.cli import main; main(sys.argv[1:])"
     )
     process = start(tmp_path, script, "bias", checkpoint, *POINT, "--draws", str(10**8))

@@ -1,5 +1,7 @@
 """Monte Carlo moments against plain autograd loops, and their independence of how they are computed."""
 
+import dataclasses
+import itertools
 import random
 
 import numpy as np
@@ -8,18 +10,43 @@ import torch
 
 import gradlab
 from gradlab import estimators, sampling
-from gradlab.latents import CATEGORICAL
+from gradlab.estimators.straight_through import DecoupledSTGS
+from gradlab.latents import BINARY, CATEGORICAL, category_indices
+from gradlab.sampling import engine, pairs, pullbacks
 
 from . import oracles, problems
 
 ALL = [e for name in estimators.names() for e in [estimators.get(name)]]
+PULLED_BACK = [e for e in [*ALL, estimators.get("st-gs", convention="jang")] if e.backward is not None]
+TEMPERATURES = (0.4, 1.3, 2.0)
 
 
 def moments(problem, estimator, draws, seed=0, memory=sampling.MEMORY):
+    return moments_of(problem, [estimator], draws, seed, memory)[0]
+
+
+def moments_of(problem, several, draws, seed=0, memory=sampling.MEMORY, **options):
     with torch.no_grad():
         logits = problem.model.logits(problem.x)
-    noise = sampling.Noise(problem.model.kind, logits, estimator.noise_arrays, draws, seed, memory)
-    return sampling.sample_moments(problem.model, problem.x, logits, [estimator], noise, memory=memory)[0]
+    noise = sampling.Noise(problem.model.kind, logits, max(e.noise_arrays for e in several), draws, seed, memory)
+    return sampling.sample_moments(problem.model, problem.x, logits, several, noise, memory=memory, **options)
+
+
+def grid_of(*several, tfs=TEMPERATURES, tbs=TEMPERATURES):
+    return [e.at(tf, tb) for e in several for tf in tfs for tb in tbs]
+
+
+def assert_same(found, wanted):
+    for one, other in zip(found, wanted, strict=True):
+        assert torch.equal(one.count, other.count)
+        torch.testing.assert_close(one.mean, other.mean, rtol=1e-12, atol=1e-13)
+        torch.testing.assert_close(one.squares, other.squares, rtol=1e-10, atol=1e-12)
+
+
+def decoder_rows(problem):
+    rows = []
+    problem.model.decoder.register_forward_hook(lambda module, given, output: rows.append(len(output)))
+    return rows
 
 
 def pooled(found):
@@ -72,16 +99,186 @@ def test_other_noise_agrees_within_standard_errors():
 def test_chunks_do_not_change_the_moments(estimator, memory):
     problem = problems.make("3x5-bernoulli-mlp" if "categorical" in estimator.kinds else "binary6-bernoulli-mlp")
     whole = moments(problem, estimator.at(1.6, 1.3), 45)
-    found = moments(problem, estimator.at(1.6, 1.3), 45, memory=memory)
-    assert torch.equal(found.count, whole.count)
-    torch.testing.assert_close(found.mean, whole.mean, rtol=1e-12, atol=1e-13)
-    torch.testing.assert_close(found.squares, whole.squares, rtol=1e-10, atol=1e-12)
+    assert_same([moments(problem, estimator.at(1.6, 1.3), 45, memory=memory)], [whole])
+
+
+# --- grids: q once for all tf, derivatives once for all tb ---
+
+
+@pytest.mark.parametrize("name", ["3x5-bernoulli-mlp", "2x7-bernoulli-conv", "3x5-own-mlp", "binary6-bernoulli-mlp"])
+@pytest.mark.parametrize("draws", [45, 64])
+def test_a_grid_gives_what_each_estimate_in_turn_gives(name, draws, monkeypatch):
+    problem = problems.make(name)
+    grid = grid_of(*PULLED_BACK)
+    found = moments_of(problem, grid, draws)
+    monkeypatch.setattr(engine, "serves", lambda *a: False)
+    assert_same(found, moments_of(problem, grid, draws))
+
+
+def test_what_is_measured_together_does_not_matter():
+    problem = problems.make("3x5-bernoulli-mlp")
+    several = [e.at(1.6, 1.3) for e in ALL if "categorical" in e.kinds] + grid_of(*PULLED_BACK, tfs=(0.7,))
+    together = moments_of(problem, several, 33)
+    assert_same(together, [moments(problem, e, 33) for e in several])
+
+
+@pytest.mark.parametrize("numbers", [1, 40, 500, 5_000])
+@pytest.mark.parametrize("draws", [2, 45, 64, 320])
+@pytest.mark.parametrize("name", ["3x5-bernoulli-mlp", "binary6-bernoulli-mlp"])
+def test_blocks_do_not_change_the_moments(numbers, draws, name, monkeypatch):
+    problem = problems.make(name)
+    grid = grid_of(*PULLED_BACK, tfs=(0.4, 2.0), tbs=(1.3,))
+    whole = moments_of(problem, grid, draws)
+    monkeypatch.setattr(pullbacks, "_IN_CACHE", numbers)
+    assert_same(moments_of(problem, grid, draws), whole)
+
+
+@pytest.mark.parametrize("draws", [2, 31, 45, 64, 128])
+@pytest.mark.parametrize("numbers", [1, 30, 400, 10_000, 2**18])
+@pytest.mark.parametrize("examples", [1, 7, 100])
+def test_blocks_cover_every_draw_and_example_once(draws, numbers, examples, monkeypatch):
+    monkeypatch.setattr(pullbacks, "_IN_CACHE", numbers)
+    bounds = sampling.batch_bounds(draws)
+    seen = torch.zeros(draws, examples)
+    for block in pullbacks._blocks(torch.empty(examples, 3, 4), bounds, sampling.MEMORY):
+        rows = (block.stop - block.start) * (block.examples.stop - block.examples.start)
+        assert rows == 1 or 12 * rows <= numbers
+        assert block.before == block.start - bounds[block.batches.start]
+        assert block.stop <= bounds[block.batches.stop]
+        seen[block.start : block.stop, block.examples] += 1
+    assert (seen == 1).all()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Counting(DecoupledSTGS):
+    """Keeps the shapes for which its q is computed."""
+
+    name = "counting"
+    shapes = []  # noqa: RUF012
+
+    def relaxation(self, kind, logits, noise):
+        self.shapes.append((self.tb, noise.shape[1]))
+        return super().relaxation(kind, logits, noise)
+
+
+def test_a_grid_has_each_q_once_and_each_pair_decoded_once():
+    problem = problems.make("3x5-bernoulli-mlp")
+    rows = decoder_rows(problem)
+    moments_of(problem, [Counting(tf=tf, tb=0.1) for tf in TEMPERATURES], 64)
+    alone, rows[:], Counting.shapes[:] = sum(rows), [], []
+    moments_of(problem, [Counting(tf=tf, tb=tb) for tf in TEMPERATURES for tb in TEMPERATURES], 64)
+    assert sum(rows) == alone <= 5 * 3**5 + 10
+    assert Counting.shapes == [(tb, 64) for tb in TEMPERATURES]
+
+
+def test_few_points_are_held_at_a_time_if_memory_is_short():
+    problem = problems.make("3x5-bernoulli-mlp")
+    grid = grid_of(estimators.get("decoupled-st-gs"), tfs=(0.4, 2.0))
+    one_q = 2 * 16 * 32 * 5 * 5 * 3  # moments of the points of one tb
+    assert len(list(pullbacks._parts(grid, one_q // 2, 10 * one_q))) == 1
+    parts = list(pullbacks._parts(grid, one_q // 2, 2 * one_q))
+    assert [len(part) for part in parts] == [2, 1]
+    assert sorted(itertools.chain.from_iterable(q for part in parts for q in part)) == list(range(6))
+    assert [len(part) for part in pullbacks._parts(grid, one_q // 2, 1)] == [1, 1, 1]
+    assert_same(moments_of(problem, grid, 64, memory=3 * one_q), moments_of(problem, grid, 64))
+
+
+def test_each_moments_come_with_their_positions():
+    problem = problems.make("3x5-bernoulli-mlp")
+    with torch.no_grad():
+        logits = problem.model.logits(problem.x)
+    several = [e.at(tf, 1.3) for tf in (0.4, 2.0) for e in ALL if "categorical" in e.kinds]
+    noise = sampling.Noise(CATEGORICAL, logits, max(e.noise_arrays for e in several), 8, 0)
+    found = dict(sampling.each_moments(problem.model, problem.x, logits, several, noise))
+    wanted = sampling.sample_moments(problem.model, problem.x, logits, several, noise)
+    assert sorted(found) == list(range(len(several)))
+    assert_same([found[i] for i in range(len(several))], wanted)
+
+
+@pytest.mark.parametrize("memory", [30_000, sampling.MEMORY])
+def test_progress_adds_up(memory):
+    problem = problems.make("3x5-bernoulli-mlp")
+    several = grid_of(*[e for e in ALL if "categorical" in e.kinds])
+    steps = []
+    moments_of(problem, several, 45, memory=memory, advance=steps.append)
+    assert sum(steps) == 45 * len(sampling.groups(several))
+
+
+def test_single_precision_is_that_of_the_estimates():
+    wide, narrow = (problems.make("8x4-bernoulli-mlp", t) for t in (torch.float64, torch.float32))
+    with torch.no_grad():
+        logits = narrow.model.logits(narrow.x)
+    noise = sampling.Noise(CATEGORICAL, logits, 1, 320, 0)
+    grid = grid_of(estimators.get("decoupled-st-gs"))
+    found = sampling.sample_moments(narrow.model, narrow.x, logits, grid, noise)
+    noise.kept = noise.kept.double()
+    wanted = sampling.sample_moments(wide.model.double(), narrow.x.double(), logits.double(), grid, noise)
+    for one, other in zip(found, wanted, strict=True):
+        assert one.mean.dtype == one.squares.dtype == torch.float64
+        for a, b in zip(pooled(one), pooled(other), strict=True):
+            assert oracles.relative_error(torch.tensor(a), torch.tensor(b)) < 2e-6
+
+
+@pytest.mark.parametrize("estimator", PULLED_BACK, ids=lambda e: e.label)
+@pytest.mark.parametrize("kind", [CATEGORICAL, BINARY], ids=lambda k: k.name)
+def test_backward_keeps_its_promise(estimator, kind):
+    """estimate = scale J(q) v(z), with q a function of noise and all parameters but tf."""
+    generator = torch.Generator().manual_seed(5)
+    shape = (4, 3, 5) if kind is CATEGORICAL else (4, 3)
+    logits, v = (torch.randn(*n, *shape, generator=generator, dtype=torch.float64) for n in ((), (1, 7)))
+    g = kind.noise((estimator.noise_arrays, 7, *shape), dtype=torch.float64, generator=generator)
+    e = estimator.at(0.7, 1.6)
+    points = e.points(kind, logits, g)
+    assert len(points) == 1
+    q = e.relaxation(kind, logits, g)
+    torch.testing.assert_close(
+        e.estimate(kind, logits, g, points, None, v), e.scale * kind.pullback(q, v[0]), rtol=1e-14, atol=0
+    )
+    hotter, other = e.at(2.0, 1.6), e.at(0.7, 1.7)
+    assert e.backward == hotter.backward != other.backward
+    assert torch.equal(q, hotter.relaxation(kind, logits, g))
+
+
+def test_the_straight_through_family_is_served():
+    assert {e.name for e in PULLED_BACK} == {"ste", "ste-argmax", "st-gs", "decoupled-st-gs"}
+    by_q = {e.at(0.7, 1.6).backward: e.name for e in PULLED_BACK if e.name != "ste-argmax"}  # whose q is that of ste
+    assert len(by_q) == len(PULLED_BACK) - 1 == 4
+
+
+def test_a_subclass_with_an_estimate_of_its_own_is_taken_at_its_word():
+    class Doubled(DecoupledSTGS):
+        name = "doubled"
+
+        def estimate(self, *given):
+            return 2 * super().estimate(*given)
+
+    problem = problems.make("3x5-bernoulli-mlp")
+    plain, doubled = moments_of(problem, [DecoupledSTGS(tf=0.7, tb=1.3), Doubled(tf=0.7, tb=1.3)], 40)
+    torch.testing.assert_close(doubled.mean, 2 * plain.mean, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("kind", [CATEGORICAL, BINARY], ids=lambda k: k.name)
+def test_shortcuts_of_the_latents(kind):
+    """On categories that are not the last dimension, and with ties, of which the first wins."""
+    generator = torch.Generator().manual_seed(5)
+    a, v = torch.randint(-2, 3, (2, 50, 6, 4), generator=generator).double()
+    assert torch.equal(kind.indices(a), category_indices(kind, kind.hard(a)))
+    q = kind.soft(a)
+    wanted = kind.pullback(q, v)
+    if kind is BINARY:
+        q, v, wanted = (b.flatten(1)[:, None] for b in (q, v, wanted))
+    else:
+        q, v, wanted = (b.transpose(1, 2).contiguous() for b in (q, v, wanted))
+        q, v, wanted = (b.transpose(1, 2).flatten(0, 1).T[None].contiguous() for b in (q, v, wanted))
+    torch.testing.assert_close(kind.pullback_into(torch.empty_like(v), q, v), wanted, rtol=1e-12, atol=1e-15)
+
+
+# --- each distinct pair of image and code is evaluated once ---
 
 
 def test_distinct_pairs_give_what_every_draw_decoded_gives():
     problem = problems.make("2x7-bernoulli-conv")
-    rows = []
-    problem.model.decoder.register_forward_hook(lambda module, given, output: rows.append(len(output)))
+    rows = decoder_rows(problem)
     estimator = estimators.get("decoupled-st-gs", tf=0.5, tb=1.3)
     table = moments(problem, estimator, 300)
     of_table, rows[:] = sum(rows), []
@@ -90,20 +287,52 @@ def test_distinct_pairs_give_what_every_draw_decoded_gives():
     torch.testing.assert_close(table.mean, direct.mean, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.parametrize("name", ["3x5-bernoulli-mlp", "binary6-bernoulli-mlp"])
+def test_pairs_are_ranked_with_and_without_sorting(name):
+    problem = problems.make(name)
+    drawn = pairs.DrawnPairs(problem.model, problem.x)
+    indices = torch.randint(problem.model.categories, (2, 9, 5, problem.model.latents))
+    keys = drawn.keys(indices)
+    for memory in (sampling.MEMORY, 1):
+        ranks = drawn.rank([keys[:1], keys[1:]], memory)
+        assert torch.equal(drawn.pairs, keys.unique())
+        assert torch.equal(drawn.pairs[torch.cat(ranks).long()], keys)
+    drawn.evaluate(sampling.MEMORY, True)
+    codes = pairs.codes_at(indices, problem.model.categories, problem.model.binary, problem.x.dtype)
+    assert torch.equal(drawn.keys_of(codes), keys)
+    loss, derivative = sampling.evaluate_points(problem.model, problem.x, codes, sampling.MEMORY)
+    ranks = torch.cat(ranks)
+    torch.testing.assert_close(drawn.losses(ranks), loss, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(drawn.derivatives(ranks), derivative, rtol=1e-12, atol=1e-13)
+
+
 def test_estimators_that_share_points_share_the_decoder_pass():
     problem = problems.make("3x5-bernoulli-mlp")
-    with torch.no_grad():
-        logits = problem.model.logits(problem.x)
-    rows = []
-    problem.model.decoder.register_forward_hook(lambda module, given, output: rows.append(len(output)))
-    noise = sampling.Noise(CATEGORICAL, logits, 1, 50, 0)
+    rows = decoder_rows(problem)
     many = [estimators.get("decoupled-st-gs", tf=1.6, tb=0.1 * k) for k in range(1, 11)]
-    sampling.sample_moments(problem.model, problem.x, logits, many[:1], noise)
+    moments_of(problem, many[:1], 50)
     one, rows[:] = sum(rows), []
-    found = sampling.sample_moments(problem.model, problem.x, logits, many, noise)
+    found = moments_of(problem, [*many, estimators.get("zgr", tf=1.6)], 50)
     assert sum(rows) == one
-    alone = sampling.sample_moments(problem.model, problem.x, logits, many[4:5], noise)[0]
+    alone = moments(problem, many[4], 50)
     assert torch.equal(found[4].mean, alone.mean)
+
+
+# --- accumulation ---
+
+
+def test_centred_accumulation_of_a_block_keeps_small_variances():
+    """As the next, but in float32: a block's mean is off by some 3e-5, which adds 1e-5 of the variance to it."""
+    values = (100 + 0.01 * torch.randn(1024, 1, generator=torch.Generator().manual_seed(0))).float()
+    bounds = sampling.batch_bounds(1024)
+    like = torch.empty(1, 1, 1)
+    sums = pullbacks._Sums(CATEGORICAL, like, bounds, 1)
+    for block in pullbacks._blocks(like, bounds, sampling.MEMORY):
+        sums.add(0, block, block.arrange(CATEGORICAL, values[block.start : block.stop, None, None].clone()))
+    mean, std = pooled(sums.of(0, 1.0))
+    wide = values.double()
+    assert float(mean.squeeze()) == pytest.approx(float(wide.mean()), rel=1e-7)
+    assert float(std.squeeze()) == pytest.approx(float(wide.std()), rel=2e-5)
 
 
 def test_centred_accumulation_keeps_small_variances():

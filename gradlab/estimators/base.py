@@ -14,6 +14,7 @@ object serves sampling, enumeration, training and tests. Shapes, with `...` any 
 Noise array 0 is the one that samples the code, so that all estimators share it (common random numbers).
 What a caller has to do, in order: `points` with `noise_arrays` arrays of noise; loss and derivative at them; where
 `baseline_decay` is a number, `RunningMean.centre` on the loss; `estimate`. `evaluations_at` tells the cost beforehand.
+Where `backward` is not None, a caller may work out scale J(relaxation) v itself in place of `estimate`.
 """
 
 from __future__ import annotations
@@ -92,6 +93,23 @@ class Estimator(ABC):
         Where a share is 0 the derivative may still be used: it is df/dz, not that of the weighted loss.
         """
         return None
+
+    @property
+    def backward(self) -> Hashable | None:
+        """None, or the promise that `estimate` is scale J(q) v(z), z its only point, a code, and q = `relaxation`.
+
+        Equal for two estimators only if, at equal noise, they have equal q; callers then compute q once for all tf.
+        """
+        return None
+
+    def relaxation(self, kind: LatentKind, logits: Tensor, noise: Tensor) -> Tensor:
+        """q of `backward`, which tf must not enter: (..., example, latent, category), or without draws."""
+        raise NotImplementedError(f"{self.name} promises no relaxation")
+
+    @property
+    def scale(self) -> float:
+        """The factor before J(q) v(z) of `backward`."""
+        return 1.0
 
     @abstractmethod
     def estimate(

@@ -10,6 +10,8 @@ Decoupled ST-GS, equations 12 to 16.
 
 from __future__ import annotations
 
+import dataclasses
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,9 +20,32 @@ from .base import Relaxation
 from .registry import register
 
 
+@dataclass(frozen=True, kw_only=True)
+class StraightThrough(Relaxation):
+    """What they share: each is its q, the `relaxation`, a function of noise and all parameters but tf."""
+
+    @property
+    def backward(self):
+        own = type(self)
+        if own.estimate is not StraightThrough.estimate:
+            return None  # a subclass with an estimate of its own promises nothing
+        fields = (field.name for field in dataclasses.fields(self) if field.name != "tf")
+        return own.relaxation, *((name, getattr(self, name)) for name in fields)
+
+    @property
+    def scale(self):
+        return 1 / self.tb
+
+    @abstractmethod
+    def relaxation(self, kind, logits, noise): ...
+
+    def estimate(self, kind, logits, noise, points, loss, derivative):
+        return kind.pullback(self.relaxation(kind, logits, noise), derivative[0]) / self.tb
+
+
 @register
 @dataclass(frozen=True, kw_only=True)
-class STE(Relaxation):
+class STE(StraightThrough):
     """q = softmax(l/tb), the code sampled."""
 
     name = "ste"
@@ -28,8 +53,8 @@ class STE(Relaxation):
     reference = "Bengio, Leonard, Courville 2013"
     code_only = True
 
-    def estimate(self, kind, logits, noise, points, loss, derivative):
-        return kind.pullback(kind.soft(logits / self.tb), derivative[0]) / self.tb
+    def relaxation(self, kind, logits, noise):
+        return kind.soft(logits / self.tb)
 
 
 @register
@@ -52,7 +77,7 @@ class STEArgmax(STE):
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class STGS(Relaxation):
+class STGS(StraightThrough):
     """q relaxed with the noise that sampled z. convention="paper": softmax(l/tb + g); "jang": softmax((l + g)/tb)."""
 
     convention: str = parameters.choice("paper", ("paper", "jang"))
@@ -63,20 +88,19 @@ class STGS(Relaxation):
     )
     reference = "Jang, Gu, Poole 2017; Maddison, Mnih, Teh 2017"
 
-    def estimate(self, kind, logits, noise, points, loss, derivative):
+    def relaxation(self, kind, logits, noise):
         g = noise[0]
-        a = logits / self.tb + g if self.convention == "paper" else (logits + g) / self.tb
-        return kind.pullback(kind.soft(a), derivative[0]) / self.tb
+        return kind.soft(logits / self.tb + g if self.convention == "paper" else (logits + g) / self.tb)
 
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class DecoupledSTGS(Relaxation):
+class DecoupledSTGS(StraightThrough):
     """ST-GS (paper's convention) with a backward temperature of its own; z is not always the argmax of q."""
 
     name = "decoupled-st-gs"
     formula = "(1/tb) J(softmax(l/tb + g)) v(z), z = onehot(argmax(l/tf + g))"
     reference = "Decoupled ST-GS, eq. 12-16"
 
-    def estimate(self, kind, logits, noise, points, loss, derivative):
-        return kind.pullback(kind.soft(logits / self.tb + noise[0]), derivative[0]) / self.tb
+    def relaxation(self, kind, logits, noise):
+        return kind.soft(logits / self.tb + noise[0])

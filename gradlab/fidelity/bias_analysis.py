@@ -14,9 +14,10 @@ from .. import errors, estimators, progress
 from ..estimators import Estimator
 from ..exact import LIMIT, MEMORY, TARGETS, check_enumerable, exact_gradients, kl_gradient
 from ..model import LatentModel, encode, measured_copy, observations, plain_arithmetic
-from ..sampling import BATCHES, BatchMoments, Noise, batch_bounds, groups, sample_moments
-from . import metrics
-from .labels import COORDINATES, attributes, coordinate, temperatures, with_interval
+from ..moments import check_supported, exact_moments, steps
+from ..sampling import BATCHES, Noise, each_moments, groups
+from .labels import attributes
+from .points import Points
 
 MOST_DRAWS_FOR_ONE = 1000  # of another estimator, at equal cost
 
@@ -53,7 +54,9 @@ def bias(
     target : law whose expected loss the exact gradient differentiates: "sampled" softmax(l/tf), "model" softmax(l),
         or "both", which adds a dim `target`
     seed : the same seed gives the same numbers, whatever the chunks; the global random state is not touched
-    moments : "monte-carlo"
+    moments : "monte-carlo", from draws, or "exact", without any: enumeration of the codes, and for the Gumbel family
+        integrals over the noise of one latent with an estimated numerical error (no gumbel-softmax, rebar, disarm,
+        arms, running mean). `draws`, `seed` and `equal_cost` then have no effect
     cross : measure only the pairs with tf = cross[0] or tb = cross[1]; the others are NaN (figure 6)
     equal_cost : compare estimators at equal loss evaluations: one estimate is the mean of as many draws as the loss
         evaluations of one draw of the dearest estimator pay for, so variances are divided by that number (needs not
@@ -71,7 +74,8 @@ def bias(
     `exact_norm` and the figures of `gradlab.fidelity.metrics.FIGURES`, norms over example, latent and category;
     each sampled figure NAME with NAME_low and NAME_high, a 95 % interval by jackknife over batches of draws.
     `replicates` holds each figure without each batch in turn: differences between temperatures, which share their
-    noise, are sharper than their ends.
+    noise, are sharper than their ends. With moments="exact" there are no replicates, the ends are twice the estimated
+    numerical error off, and `mean_numerical_error` and `std_numerical_error` hold that error.
 
     Raises
     ------
@@ -89,7 +93,7 @@ def bias(
         raise ValueError(f"cross: got {cross}; give a pair of one of tf {tfs} and one of tb {tbs}")
     draws = errors.whole_number("draws", draws, 2, "a variance needs two")
     seed = errors.whole_number("seed", seed, 0)
-    errors.choice("moments", moments, ("monte-carlo",))
+    errors.choice("moments", moments, ("monte-carlo", "exact"))
     targets = TARGETS if target == "both" else (errors.choice("target", target, (*TARGETS, "both")),)
     listed = not isinstance(estimator, str | Estimator) and isinstance(estimator, Iterable)
     chosen = [_resolve(e, model) for e in (list(estimator) if listed else [estimator])]  # type: ignore[arg-type]
@@ -97,6 +101,8 @@ def bias(
     if not chosen or len(set(labels)) < len(labels):
         raise ValueError(f"estimator: got {labels}; give at least one, each of them once")
 
+    if moments == "exact":
+        check_supported(chosen)
     errors.precision_and_place(dtype, device)
     memory = errors.whole_number("memory", memory, 1)
     with plain_arithmetic():
@@ -111,32 +117,36 @@ def bias(
         shift = kl_gradient(model, wide).cpu().numpy() if kl else np.zeros(logits.shape)
         exact = exact + shift
 
-        points = _Points(len(chosen), targets, tfs, tbs, logits.shape, draws)
+        by_enumeration = moments == "exact"
+        points = Points(len(chosen), targets, tfs, tbs, logits.shape, None if by_enumeration else draws)
+        every = [(i, j) for i in range(len(tfs)) for j in range(len(tbs))]
+        pairs = [(i, j) for i, j in every if cross is None or tfs[i] == cross[0] or tbs[j] == cross[1]]
         costs = [e.evaluations_at(model.kind, logits) for e in chosen]
-        alike = _draws_alike(costs, draws) if equal_cost else {draws: list(range(len(chosen)))}
-        columns = [[j for j, b in enumerate(tbs) if cross is None or t == cross[0] or b == cross[1]] for t in tfs]
-        rows = [
-            (of_each, members, i, [chosen[e].at(t, tbs[j]) for e in members for j in columns[i]])
-            for of_each, members in alike.items()
-            for i, t in enumerate(tfs)
-        ]
-        total = sum(of_each * len(groups(row)) for of_each, _, _, row in rows)
-        noise: Noise | None = None
-        with progress.bar("drawing", total, shown) as advance:
-            for of_each, members, i, row in rows:
-                if noise is None or noise.draws != of_each:
-                    arrays = max(chosen[e].noise_arrays for e in members)
-                    noise = Noise(model.kind, logits, arrays, of_each, seed, memory)
-                found = sample_moments(measured, x, logits, row, noise, memory=memory, advance=advance)
-                for position, of_point in enumerate(found):
-                    member, j = divmod(position, len(columns[i]))
-                    points.fill(members[member], i, columns[i][j], exact[:, i], shift, of_point, draws / of_each)
+        if by_enumeration:
+            cells = [(e, i, j) for e in range(len(chosen)) for i, j in pairs]
+            grid = [chosen[e].at(tfs[i], tbs[j]) for e, i, j in cells]
+            with progress.bar("integrating", steps(grid), shown) as advance:
+                found = exact_moments(measured, x, logits, grid, memory=memory, advance=advance)
+            for (e, i, j), of_point in zip(cells, found, strict=True):
+                points.fill_exact(e, i, j, exact[:, i], shift, of_point)
+        else:
+            alike = _draws_alike(costs, draws) if equal_cost else {draws: list(range(len(chosen)))}
+            for of_each, members in alike.items():
+                cells = [(e, i, j) for e in members for i, j in pairs]
+                grid = [chosen[e].at(tfs[i], tbs[j]) for e, i, j in cells]
+                arrays = max(e.noise_arrays for e in grid)
+                noise = Noise(model.kind, logits, arrays, of_each, seed, memory)
+                with progress.bar("drawing", of_each * len(groups(grid)), shown) as advance:
+                    each = each_moments(measured, x, logits, grid, noise, memory=memory, advance=advance)
+                    for position, drawn in each:
+                        e, i, j = cells[position]
+                        points.fill(e, i, j, exact[:, i], shift, drawn, draws / of_each)
     about = attributes(
         "bias",
         model,
         x,
         logits,
-        draws,
+        None if by_enumeration else draws,
         seed,
         exact_dtype="float64",
         estimator=json.dumps(labels if listed else labels[0]),
@@ -181,128 +191,3 @@ def _resolve(given: str | Estimator, model: LatentModel) -> Estimator:
 
 def _own_parameters(estimator: Estimator) -> dict[str, Any]:
     return {k: v for k, v in estimator.parameters.items() if k not in ("tf", "tb")}
-
-
-class _Points:
-    """Arrays over (estimator, target, tf, tb), filled point by point."""
-
-    def __init__(
-        self, chosen: int, targets: Sequence[str], tfs: list[float], tbs: list[float], shape: Sequence[int], draws: int
-    ):
-        self.targets, self.tfs, self.tbs = targets, tfs, tbs
-        self.batches = len(batch_bounds(draws)) - 1
-        grid = (chosen, len(targets), len(tfs), len(tbs))
-        self.mean = np.full((chosen, len(tfs), len(tbs), *shape), np.nan)  # NaN where nothing was measured
-        self.std = self.mean.copy()
-        self.figures = {name: np.full((*grid, 3), np.nan) for name in metrics.FIGURES}  # value, low, high
-        self.replicates = np.full((len(metrics.FIGURES), self.batches, *grid), np.nan)
-        self.per_example = np.full((*grid, shape[0], 3), np.nan)
-        ratios = ("relative_bias_per_example_quantiles", "relative_bias_elementwise_quantiles")
-        self.quantiles = {name: np.full((*grid, len(metrics.QUANTILES), 3), np.nan) for name in ratios}
-
-    def fill(
-        self, e: int, i: int, j: int, exact: np.ndarray, shift: np.ndarray, found: BatchMoments, share: float
-    ) -> None:
-        """One point: `exact` (target, example, latent[, category]), `shift` a constant added to every estimate.
-
-        An estimate is the mean of 1/share draws, whose variance is `share` times that of one.
-        """
-        count = found.count.numpy().astype(np.float64)
-        flat = (len(count), -1)
-        batch_mean = found.mean.cpu().numpy().reshape(flat) + shift.reshape(-1)
-        draws, means, variances = metrics.leave_one_out(count, batch_mean, found.squares.cpu().numpy().reshape(flat))
-        draws, variances = share * draws, share * variances
-        if not np.isfinite(means).all():
-            point = f"tf = {self.tfs[i]:g}, tb = {self.tbs[j]:g}"
-            raise ValueError(f"tf, tb: estimates at {point} are not finite; larger temperatures would do")
-        shape = self.mean.shape[3:]
-        self.mean[e, i, j] = means[0].reshape(shape)
-        self.std[e, i, j] = np.sqrt(variances[0]).reshape(shape)
-        for t in range(len(self.targets)):
-            g = exact[t].reshape(-1)
-            norm = float(np.sqrt(g @ g))
-            at = (e, t, i, j)
-            for position, (name, values) in enumerate(metrics.figures(g, means, variances, draws).items()):
-                low, high = metrics.interval(name, values, draws, norm)
-                self.figures[name][at] = values[0], low, high
-                self.replicates[(position, slice(None), *at)] = values[1:]
-            per_example = metrics.per_example_ratios(g, means, shape[0])
-            self.per_example[at] = metrics.with_ends(per_example, draws, 0, np.inf)
-            ratios = (per_example, metrics.elementwise_ratios(g, means))
-            for name, values in zip(self.quantiles, ratios, strict=True):
-                self.quantiles[name][at] = metrics.with_ends(metrics.quantiles(values), draws, 0, np.inf)
-
-    def dataset(self, exact: np.ndarray, labels: list[str] | None, both: bool, about: dict[str, Any]) -> xr.Dataset:
-        coordinates = COORDINATES[: exact.ndim - 2]
-        grid = ("estimator", "target", "tf", "tb")
-        of_gradient = f"{about['unit']} per logit"
-        spread = "standard deviation of the estimates over draws (N - 1)"
-        if about["equal_cost"]:
-            spread += ", an estimate being the mean of the draws that equal loss evaluations pay for"
-        variables: dict[str, Any] = {
-            "exact_gradient": (
-                ("target", "tf", *coordinates),
-                exact,
-                {"long_name": "exact gradient of the expected loss, by enumeration", "units": of_gradient},
-            ),
-            "mean_gradient": (
-                ("estimator", "tf", "tb", *coordinates),
-                self.mean,
-                {"long_name": "mean of the estimates over draws", "units": of_gradient},
-            ),
-            "std_gradient": (
-                ("estimator", "tf", "tb", *coordinates),
-                self.std,
-                {"long_name": spread, "units": of_gradient},
-            ),
-            "exact_norm": (
-                grid,
-                np.broadcast_to(
-                    np.sqrt(np.square(exact).reshape(*exact.shape[:2], -1).sum(-1))[None, :, :, None],
-                    self.per_example.shape[:4],
-                ).copy(),
-                {"long_name": "norm of the exact gradient", "units": of_gradient, "aggregation": _NORM},
-            ),
-        }
-        for name, values in self.figures.items():
-            words, units = metrics.FIGURES[name][0], "1" if _is_relative(name) else of_gradient
-            if name == "squared_bias_debiased":
-                units = f"({of_gradient})^2"
-            variables |= with_interval(name, grid, values, {"long_name": words, "units": units, "aggregation": _NORM})
-        for name, values in self.quantiles.items():
-            over = "examples" if "per_example" in name else "coordinates whose exact gradient is not 0"
-            words = f"quantiles over {over} of |mean estimate - exact gradient| / |exact gradient|"
-            variables |= with_interval(name, (*grid, "quantile"), values, {"long_name": words, "units": "1"})
-        words = "|mean estimate - exact gradient| / |exact gradient| of each example"
-        named = {"long_name": words, "units": "1"}
-        variables |= with_interval("relative_bias_per_example", (*grid, "example"), self.per_example, named)
-        variables["replicates"] = (
-            ("figure", "batch", *grid),
-            self.replicates,
-            {"long_name": "each figure without each batch of draws in turn", "units": "as the figure"},
-        )
-        ds = xr.Dataset(
-            variables,
-            coords={
-                "estimator": coordinate("estimator", labels or [""]),
-                "target": coordinate("target", list(self.targets), "target law"),
-                **temperatures(self.tfs, self.tbs),
-                "quantile": coordinate("quantile", list(metrics.QUANTILES)),
-                "figure": coordinate("figure", list(metrics.FIGURES)),
-                **{
-                    name: coordinate(name, np.arange(size))
-                    for name, size in zip((*coordinates, "batch"), (*exact.shape[2:], self.batches), strict=True)
-                },
-            },
-            attrs=about,
-        )
-        if labels is None:
-            ds = ds.isel(estimator=0, drop=True)
-        return ds if both else ds.isel(target=0, drop=True)
-
-
-_NORM = "Euclidean norm over example, latent and category"
-
-
-def _is_relative(name: str) -> bool:
-    return name.startswith(("relative", "cosine", "matched"))

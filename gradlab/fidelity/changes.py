@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
-from scipy import stats
 
 from .. import errors
 from ..sampling import batch_bounds
@@ -35,6 +34,8 @@ def change(
     Both points saw the same noise, so the jackknife of the difference is sharper than that of either end.
     Raises ValueError for an unknown figure or points that leave a dim open.
     """
+    if "replicates" not in ds:
+        return _of_exact(ds, figure, start, end)
     errors.choice("figure", figure, [str(name) for name in ds.figure.values])
     replicates = ds.replicates.sel(figure=figure)
     differences = []
@@ -48,6 +49,17 @@ def change(
     bounds = np.asarray(batch_bounds(int(ds.attrs["draws"])))
     draws = np.concatenate([bounds[-1:], bounds[-1] - np.diff(bounds)]).astype(float)
     error = float(metrics.jackknife_error(np.concatenate(differences), draws))
-    width = error * float(stats.t.ppf(0.5 + level / 2, len(bounds) - 2))
+    width = error * metrics.students_t(level, len(bounds) - 2)
     value = float(differences[0][0])
     return Change(value, value - width, value + width)
+
+
+def _of_exact(ds: xr.Dataset, figure: str, start: Mapping[str, object], end: Mapping[str, object]) -> Change:
+    """Of moments without draws: the numerical errors of both ends, added."""
+    errors.choice("figure", figure, [name for name in metrics.FIGURES if name in ds])
+    ends = [ds[[figure, f"{figure}_low", f"{figure}_high"]].sel(point).squeeze(drop=True) for point in (start, end)]
+    if any(one[figure].size != 1 for one in ends):
+        raise ValueError(f"start, end: {dict(start)} to {dict(end)} leaves points open; fix each dim")
+    values = [[float(one[figure + suffix]) for suffix in ("", "_low", "_high")] for one in ends]
+    (value, low, high), (to, to_low, to_high) = values
+    return Change(to - value, to_low - high, to_high - low)

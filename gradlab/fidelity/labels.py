@@ -13,20 +13,21 @@ from ..model import LatentModel
 from ..sampling import batch_bounds
 
 INTERVALS = "95 %, delete-one-batch jackknife over batches of draws, Student's t"
+NUMERICAL = "twice the estimated numerical error of the moments"
 COORDINATES = ("example", "latent", "category")
 
 
 def attributes(
-    analysis: str, model: LatentModel, x: Tensor, logits: Tensor, draws: int, seed: int, **more: Any
+    analysis: str, model: LatentModel, x: Tensor, logits: Tensor, draws: int | None, seed: int, **more: Any
 ) -> dict[str, Any]:
-    """What every analysis says of itself: versions, model, observations, noise."""
+    """What every analysis says of itself: versions, model, observations, noise (draws None: moments without any)."""
+    drawn = {"draws": draws, "draws_per_batch": draws // (len(batch_bounds(draws)) - 1)} if draws else {}
     return results.stamp(
         analysis=analysis,
         seed=seed,
         device=str(logits.device),
         dtype=str(logits.dtype).removeprefix("torch."),
-        draws=draws,
-        draws_per_batch=draws // (len(batch_bounds(draws)) - 1),
+        **drawn,
         **more,
         loss=likelihoods.name_of(model.likelihood),
         unit=likelihoods.unit_of(model.likelihood),
@@ -38,7 +39,7 @@ def attributes(
         data_sha256=results.tensor_sha256(x),
         checkpoint="given as a model",
         checkpoint_sha256="",
-        intervals=INTERVALS,
+        intervals=INTERVALS if draws else NUMERICAL,
     )
 
 

@@ -9,6 +9,8 @@ With m the mean estimate over N draws, var its per-coordinate variance (N - 1), 
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
@@ -42,7 +44,7 @@ def signed_root(squared: Array) -> Array:
     return np.sign(squared) * np.sqrt(np.abs(squared))
 
 
-def figures(exact: Array, mean: Array, variance: Array, draws: Array | int) -> dict[str, Array]:
+def figures(exact: Array, mean: Array, variance: Array, draws: Array | float) -> dict[str, Array]:
     """All of FIGURES for `mean`, `variance` (..., coordinate), `exact` (coordinate) and the number of draws (...)."""
     exact_norm = np.sqrt(np.dot(exact, exact)) or np.nan  # nothing is relative to an exact gradient of 0
     squared_mean = np.einsum("...i,...i->...", mean, mean)
@@ -69,6 +71,33 @@ def figures(exact: Array, mean: Array, variance: Array, draws: Array | int) -> d
             "matched_bias": np.minimum(matched, 1.0),
             "matched_scale": scale,
         }
+
+
+def without_draws(
+    exact: Array, mean: Array, variance: Array, mean_error: float, std_error: float
+) -> dict[str, tuple[float, float]]:
+    """FIGURES of moments that were not sampled, each with twice its numerical error.
+
+    `mean_error` and `std_error` are norms of the errors of mean and standard deviation. To first order |m|, |m - g| and
+    |std| are off by no more than these, the angle between m and g by mean_error/|m|.
+    """
+    found = {name: float(value) for name, value in figures(exact, mean, variance, np.inf).items()}
+    exact_norm = np.linalg.norm(exact) or np.nan
+    angle = mean_error / found["mean_norm"] if found["mean_norm"] else 0.0
+    errors = {
+        "mean_norm": mean_error,
+        "std_norm": std_error,
+        "bias_norm": mean_error,
+        "squared_bias_debiased": mean_error * (2 * found["bias_norm"] + mean_error),
+        "bias_norm_debiased": mean_error,
+        "relative_bias": mean_error / exact_norm,
+        "relative_bias_debiased": mean_error / exact_norm,
+        "relative_std": std_error / exact_norm,
+        "cosine": angle,
+        "matched_bias": angle,
+        "matched_scale": angle * (abs(found["matched_scale"]) + exact_norm / (found["mean_norm"] or np.nan)),
+    }
+    return {name: (value, 2 * float(errors[name])) for name, value in found.items()}
 
 
 def per_example_ratios(exact: Array, mean: Array, examples: int) -> Array:
@@ -133,8 +162,13 @@ def jackknife_error(estimates: Array, draws: Array) -> Array:
 
 def half_width(estimates: Array, draws: Array) -> Array:
     """Half of the 95 % interval: the jackknife error times the quantile of Student's t."""
-    factor = float(stats.t.ppf(0.5 + LEVEL / 2, len(estimates) - 2))
-    return factor * jackknife_error(estimates, draws)
+    return students_t(LEVEL, len(estimates) - 2) * jackknife_error(estimates, draws)
+
+
+@functools.cache
+def students_t(level: float, degrees: int) -> float:
+    """Quantile of Student's t that holds `level` between it and its negative. Finding it anew takes a millisecond."""
+    return float(stats.t.ppf(0.5 + level / 2, degrees))
 
 
 def with_ends(estimates: Array, draws: Array, least: float, most: float) -> Array:

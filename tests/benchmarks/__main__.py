@@ -13,7 +13,7 @@ from pathlib import Path
 
 from . import table
 
-NAMES = ("point", "exact", "cross", "grid", "space", "gap", "step", "help")
+NAMES = ("point", "exact", "cross", "grid", "images", "space", "gap", "step", "help")
 
 
 def main() -> None:

@@ -1,0 +1,183 @@
+"""Arrays over (estimator, target, tf, tb), filled point by point from moments, and the Dataset they make."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ..moments import Moments
+from ..sampling import BatchMoments, batch_bounds
+from . import metrics
+from .labels import COORDINATES, coordinate, temperatures, with_interval
+
+_NORM = "Euclidean norm over example, latent and category"
+
+
+class Points:
+    """Arrays over (estimator, target, tf, tb), filled point by point."""
+
+    def __init__(
+        self,
+        chosen: int,
+        targets: Sequence[str],
+        tfs: list[float],
+        tbs: list[float],
+        shape: Sequence[int],
+        draws: int | None,
+    ):
+        self.targets, self.tfs, self.tbs = targets, tfs, tbs
+        self.batches = len(batch_bounds(draws)) - 1 if draws else 0  # 0: moments without draws
+        grid = (chosen, len(targets), len(tfs), len(tbs))
+        self.mean = np.full((chosen, len(tfs), len(tbs), *shape), np.nan)  # NaN where nothing was measured
+        self.std = self.mean.copy()
+        self.numerical_error = np.full((chosen, len(tfs), len(tbs), 2), np.nan)  # of mean and standard deviation
+        self.figures = {name: np.full((*grid, 3), np.nan) for name in metrics.FIGURES}  # value, low, high
+        self.replicates = np.full((len(metrics.FIGURES), self.batches, *grid), np.nan)
+        self.per_example = np.full((*grid, shape[0], 3), np.nan)
+        ratios = ("relative_bias_per_example_quantiles", "relative_bias_elementwise_quantiles")
+        self.quantiles = {name: np.full((*grid, len(metrics.QUANTILES), 3), np.nan) for name in ratios}
+
+    def fill(
+        self, e: int, i: int, j: int, exact: np.ndarray, shift: np.ndarray, found: BatchMoments, share: float
+    ) -> None:
+        """One point: `exact` (target, example, latent[, category]), `shift` a constant added to every estimate.
+
+        An estimate is the mean of 1/share draws, whose variance is `share` times that of one.
+        """
+        count = found.count.numpy().astype(np.float64)
+        flat = (len(count), -1)
+        batch_mean = found.mean.cpu().numpy().reshape(flat) + shift.reshape(-1)
+        draws, means, variances = metrics.leave_one_out(count, batch_mean, found.squares.cpu().numpy().reshape(flat))
+        draws, variances = share * draws, share * variances
+        if not np.isfinite(means).all():
+            point = f"tf = {self.tfs[i]:g}, tb = {self.tbs[j]:g}"
+            raise ValueError(f"tf, tb: estimates at {point} are not finite; larger temperatures would do")
+        shape = self.mean.shape[3:]
+        self.mean[e, i, j] = means[0].reshape(shape)
+        self.std[e, i, j] = np.sqrt(variances[0]).reshape(shape)
+        for t in range(len(self.targets)):
+            g = exact[t].reshape(-1)
+            norm = float(np.sqrt(g @ g))
+            at = (e, t, i, j)
+            for position, (name, values) in enumerate(metrics.figures(g, means, variances, draws).items()):
+                low, high = metrics.interval(name, values, draws, norm)
+                self.figures[name][at] = values[0], low, high
+                self.replicates[(position, slice(None), *at)] = values[1:]
+            per_example = metrics.per_example_ratios(g, means, shape[0])
+            self.per_example[at] = metrics.with_ends(per_example, draws, 0, np.inf)
+            ratios = (per_example, metrics.elementwise_ratios(g, means))
+            for name, values in zip(self.quantiles, ratios, strict=True):
+                self.quantiles[name][at] = metrics.with_ends(metrics.quantiles(values), draws, 0, np.inf)
+
+    def fill_exact(self, e: int, i: int, j: int, exact: np.ndarray, shift: np.ndarray, found: Moments) -> None:
+        """One point of moments found without draws; `exact` and `shift` as for `fill`."""
+        shape = self.mean.shape[3:]
+        mean, variance = (moment.cpu().numpy().reshape(-1) for moment in (found.mean, found.variance))
+        error = found.mean_error * float(np.linalg.norm(mean)), found.std_error * float(np.sqrt(variance.sum()))
+        mean = mean + shift.reshape(-1)
+        self.mean[e, i, j] = mean.reshape(shape)
+        self.std[e, i, j] = np.sqrt(variance).reshape(shape)
+        self.numerical_error[e, i, j] = found.mean_error, found.std_error
+        for t in range(len(self.targets)):
+            g = exact[t].reshape(-1)
+            at = (e, t, i, j)
+            for name, (value, half) in metrics.without_draws(g, mean, variance, *error).items():
+                _, least, most = metrics.FIGURES[name]
+                self.figures[name][at] = value, max(value - half, least), min(value + half, most)
+            self.per_example[at][:, 0] = metrics.per_example_ratios(g, mean, shape[0])
+            ratios = (self.per_example[at][:, 0], metrics.elementwise_ratios(g, mean))
+            for name, values in zip(self.quantiles, ratios, strict=True):
+                self.quantiles[name][at][:, 0] = metrics.quantiles(values)
+
+    def dataset(self, exact: np.ndarray, labels: list[str] | None, both: bool, about: dict[str, Any]) -> xr.Dataset:
+        coordinates = COORDINATES[: exact.ndim - 2]
+        grid = ("estimator", "target", "tf", "tb")
+        of_gradient = f"{about['unit']} per logit"
+        spread = "standard deviation of the estimates" + (" over draws (N - 1)" if self.batches else "")
+        if about["equal_cost"]:
+            spread += ", an estimate being the mean of the draws that equal loss evaluations pay for"
+        variables: dict[str, Any] = {
+            "exact_gradient": (
+                ("target", "tf", *coordinates),
+                exact,
+                {"long_name": "exact gradient of the expected loss, by enumeration", "units": of_gradient},
+            ),
+            "mean_gradient": (
+                ("estimator", "tf", "tb", *coordinates),
+                self.mean,
+                {"long_name": "mean of the estimates", "units": of_gradient},
+            ),
+            "std_gradient": (
+                ("estimator", "tf", "tb", *coordinates),
+                self.std,
+                {"long_name": spread, "units": of_gradient},
+            ),
+            "exact_norm": (
+                grid,
+                np.broadcast_to(
+                    np.sqrt(np.square(exact).reshape(*exact.shape[:2], -1).sum(-1))[None, :, :, None],
+                    self.per_example.shape[:4],
+                ).copy(),
+                {"long_name": "norm of the exact gradient", "units": of_gradient, "aggregation": _NORM},
+            ),
+        }
+        for name, values in self.figures.items():
+            words, units = metrics.FIGURES[name][0], "1" if _is_relative(name) else of_gradient
+            if name == "squared_bias_debiased":
+                units = f"({of_gradient})^2"
+            variables |= with_interval(name, grid, values, {"long_name": words, "units": units, "aggregation": _NORM})
+        for name, values in self.quantiles.items():
+            over = "examples" if "per_example" in name else "coordinates whose exact gradient is not 0"
+            words = f"quantiles over {over} of |mean estimate - exact gradient| / |exact gradient|"
+            variables |= with_interval(name, (*grid, "quantile"), values, {"long_name": words, "units": "1"})
+        words = "|mean estimate - exact gradient| / |exact gradient| of each example"
+        named = {"long_name": words, "units": "1"}
+        variables |= with_interval("relative_bias_per_example", (*grid, "example"), self.per_example, named)
+        if self.batches:
+            variables["replicates"] = (
+                ("figure", "batch", *grid),
+                self.replicates,
+                {"long_name": "each figure without each batch of draws in turn", "units": "as the figure"},
+            )
+        else:
+            ends = [name for name in variables if "per_example" in name or "elementwise" in name]
+            variables = {k: v for k, v in variables.items() if k not in ends or not k.endswith(("_low", "_high"))}
+            for k, of in enumerate(("mean", "std")):
+                words = f"estimated numerical error of {of}_gradient, as a norm over its norm"
+                values = self.numerical_error[..., k]
+                variables[f"{of}_numerical_error"] = (
+                    ("estimator", "tf", "tb"),
+                    values,
+                    {"long_name": words, "units": "1"},
+                )
+        ds = xr.Dataset(
+            variables,
+            coords={
+                "estimator": coordinate("estimator", labels or [""]),
+                "target": coordinate("target", list(self.targets), "target law"),
+                **temperatures(self.tfs, self.tbs),
+                "quantile": coordinate("quantile", list(metrics.QUANTILES)),
+                **{
+                    name: coordinate(name, np.arange(size))
+                    for name, size in zip(coordinates, exact.shape[2:], strict=True)
+                },
+                **self._replicated(),
+            },
+            attrs=about,
+        )
+        if labels is None:
+            ds = ds.isel(estimator=0, drop=True)
+        return ds if both else ds.isel(target=0, drop=True)
+
+    def _replicated(self) -> dict[str, Any]:
+        if not self.batches:
+            return {}
+        batch = coordinate("batch", np.arange(self.batches))
+        return {"figure": coordinate("figure", list(metrics.FIGURES)), "batch": batch}
+
+
+def _is_relative(name: str) -> bool:
+    return name.startswith(("relative", "cosine", "matched"))

@@ -1,0 +1,215 @@
+"""Mean and variance of estimators without sampling the code: enumeration, and integrals over the noise of one latent.
+
+    estimate a function of the code, or noise-free    enumeration
+    RLOO                                              enumeration of E[f|z_l = k] and E[f^2|z_l = k]
+    the Gumbel family                                 enumeration of E[v|z_l = k] and E[v v^T|z_l = k], then an
+                                                      integral over the noise of one latent given its code
+
+One pass over the configurations serves all estimators at all temperatures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .. import estimators as catalogue
+from .. import latents, progress
+from ..estimators import Estimator
+from ..estimators.gumbel_rao import GumbelRao
+from ..estimators.score_function import RLOO
+from ..estimators.straight_through import STGS, DecoupledSTGS
+from ..exact import MEMORY, losses_of_configurations
+from ..model import LatentModel, measured_copy
+from .derivatives import Table, at_points
+from .enumeration import Block, CodeOnly, Derivatives, Law, Losses
+from .noise import Relaxed, integrate
+
+TOLERANCE = 1e-3  # relative numerical error
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and variance of one estimate, float64 `(example, latent[, category])`, and how well they are known.
+
+    `mean_error`, `std_error`: the estimated numerical errors of mean and standard deviation, as norms over all
+    coordinates relative to the norms of mean and standard deviation; 0 where enumeration leaves rounding only.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    mean_error: float = 0.0
+    std_error: float = 0.0
+
+
+def supported(estimator: Estimator) -> bool:
+    """Whether `exact_moments` knows this estimator, at its parameters."""
+    if estimator.baseline_decay is not None:
+        return False
+    if estimator.noise_free:
+        return not (estimator.all_configurations and estimator.uses_derivative)
+    return estimator.code_only or type(estimator) is RLOO or noise_integral(estimator) is not None
+
+
+def noise_integral(estimator: Estimator) -> Relaxed | None:
+    """What integral over the noise a member of the Gumbel family is; None for other estimators."""
+    # by type, since a subclass may estimate otherwise
+    if type(estimator) is DecoupledSTGS:
+        return Relaxed(estimator.tf, estimator.tb, 1.0)
+    if type(estimator) is STGS:
+        return Relaxed(estimator.tf, estimator.tb, 1.0 if estimator.convention == "paper" else 1 / estimator.tb)
+    if type(estimator) is GumbelRao:
+        return Relaxed(estimator.tf, estimator.tb, 1 / estimator.tb, estimator.k)
+    return None
+
+
+def check_supported(estimators: Sequence[Estimator]) -> None:
+    """ValueError naming the first estimator whose moments have to be sampled, and those that need not."""
+    for estimator in estimators:
+        if not supported(estimator):
+            able = [name for name in catalogue.names() if supported(catalogue.get(name))]
+            raise ValueError(
+                f"moments: 'exact' does not know {estimator.label}; take moments='monte-carlo', or one of"
+                f" {', '.join(able)}"
+            )
+
+
+def steps(estimators: Sequence[Estimator]) -> int:
+    """What `advance` adds up to: 1 for the enumeration, 1 for each integral over the noise."""
+    return 1 + len({noise_integral(e) for e in estimators} - {None})
+
+
+def exact_moments(
+    model: LatentModel,
+    x: Tensor,
+    logits: Tensor,
+    estimators: Sequence[Estimator],
+    *,
+    memory: int = MEMORY,
+    tolerance: float = TOLERANCE,
+    advance: progress.Advance = lambda *a, **k: None,
+) -> list[Moments]:
+    """Moments of each estimator, each at its own temperatures; all in float64.
+
+    Parameters
+    ----------
+    model, x, logits : as `sampling.sample_moments` takes them, checked and on one device; the logits are taken as
+        exact, whatever their precision
+    estimators : any mixture of temperatures; one pass over the configurations serves all
+    memory : bytes of working memory, about; the result, and for each tf of the Gumbel family sums of the size
+        (example, latent, category^3), come on top
+    tolerance : relative numerical error wanted of mean and standard deviation, where an integral over noise is left
+    advance : called with fractions of `steps(estimators)`
+
+    Raises ValueError for estimators that have to be sampled, and losses or derivatives that are not finite.
+
+    Source: "moments without sampling" follows from eq. 12-16 of the Decoupled ST-GS paper: given the code, the noise is
+    independent of the derivative, and across latents.
+    """
+    check_supported(estimators)
+    model = measured_copy(model, torch.float64, logits.device)
+    x, logits = x.double(), logits.double()
+    return _Engine(model, x, logits, estimators, memory, advance).moments(tolerance)
+
+
+class _Engine:
+    def __init__(
+        self,
+        model: LatentModel,
+        x: Tensor,
+        logits: Tensor,
+        estimators: Sequence[Estimator],
+        memory: int,
+        advance: progress.Advance,
+    ):
+        self.model, self.x, self.logits, self.memory, self.advance = model, x, logits, memory, advance
+        self.pairs = model.kind.two_category(logits)
+        self.estimators = estimators
+        enumerated = [e for e in estimators if not e.noise_free]
+        self.wanted = {
+            "losses": any(e.uses_loss for e in enumerated),
+            "derivatives": any(e.uses_derivative for e in enumerated),
+        }
+        self.laws = {tf: Law(self.pairs, tf) for tf in {e.tf for e in enumerated}}
+        self.code_only: dict[Estimator, CodeOnly] = {}
+        self.losses: dict[float, Losses] = {}
+        relaxed = {e.tf: self.laws[e.tf] for e in enumerated if noise_integral(e)}
+        self.decoder = Derivatives(relaxed) if relaxed else None
+        if enumerated:
+            first = self._most_probable()
+            for e in enumerated:
+                if type(e) is RLOO:
+                    assert first.f is not None
+                    self.losses.setdefault(e.tf, Losses(self.laws[e.tf], first.f[:, 0]))
+                elif not noise_integral(e):
+                    self.code_only[e] = CodeOnly(e, model.kind, logits, self.laws[e.tf], first)
+
+    def moments(self, tolerance: float) -> list[Moments]:
+        if self.laws:
+            self._enumerate()
+        else:
+            self.advance(1)
+        done: dict[Estimator | Relaxed, Moments] = {}
+        for estimator in self.estimators:
+            key = noise_integral(estimator) or estimator
+            if key in done:
+                continue
+            if isinstance(key, Relaxed):
+                assert self.decoder is not None
+                found = integrate(key, self.decoder.conditional(key.tf), self.pairs, tolerance)
+                mean, variance = self._of_model(found.mean), self._of_model(found.variance)
+                done[key] = Moments(mean, variance, found.error, found.error)
+                self.advance(1)
+            elif key.noise_free:
+                mean = self._noise_free(key)
+                done[key] = Moments(mean, torch.zeros_like(mean))
+            elif isinstance(key, RLOO):
+                mean, variance = self.losses[key.tf].rloo(key.n, key.tf)
+                done[key] = Moments(self._of_model(mean), self._of_model(variance))
+            else:
+                done[key] = Moments(*self.code_only[key].moments())
+        return [done[noise_integral(estimator) or estimator] for estimator in self.estimators]
+
+    def _enumerate(self) -> None:
+        per_configuration = 12 * self.pairs.numel()  # estimates and their like
+        if self.decoder:
+            per_configuration += self.decoder.numbers_per_configuration(self.pairs, len(self.decoder.tfs))
+        table = Table(self.model, self.x, self.memory, per_configuration=per_configuration)
+        for indices, f, v in table.blocks(**self.wanted):
+            block = Block(indices, self._codes(indices), f, v)
+            for tf, law in self.laws.items():
+                of_tf: list[CodeOnly | Losses] = [sums for e, sums in self.code_only.items() if e.tf == tf]
+                of_tf += [self.losses[tf]] if tf in self.losses else []
+                if of_tf:
+                    log_chosen = law.log_chosen(indices)
+                    for sums in of_tf:
+                        sums.add(block, log_chosen)
+            if self.decoder:
+                self.decoder.add(block)
+            self.advance(len(indices) / self.model.configurations)
+
+    def _most_probable(self) -> Block:
+        """Each image at its own most probable code, the codes (1, example, latent[, category])."""
+        codes = self._codes(self.pairs.argmax(-1))[None]
+        loss, derivative = at_points(self.model, self.x, codes, self.memory)
+        return Block(self.pairs.argmax(-1), codes, loss.T, derivative.transpose(0, 1))
+
+    def _noise_free(self, estimator: Estimator) -> Tensor:
+        kind, logits = self.model.kind, self.logits
+        noise = logits.new_zeros(estimator.noise_arrays, 1, *logits.shape)  # of no effect
+        points = estimator.points(kind, logits, noise)
+        if estimator.all_configurations:
+            loss = losses_of_configurations(self.model, self.x, 0, self.model.configurations, self.memory).T[:, None]
+            return estimator.estimate(kind, logits, noise, points, loss.detach(), None)[0]
+        f, v = at_points(self.model, self.x, points[:, 0], self.memory)
+        return estimator.estimate(kind, logits, noise, points, f[:, None], v[:, None])[0]
+
+    def _codes(self, indices: Tensor) -> Tensor:
+        return latents.codes_at(indices, self.model.categories, self.model.binary, self.x.dtype)
+
+    def _of_model(self, pairs: Tensor) -> Tensor:
+        """(example, latent, category), binary: of the pair of logits (l, 0) the first."""
+        return pairs[..., 0] if self.model.binary else pairs

@@ -1,0 +1,160 @@
+"""From estimators and noise to moments: which points are evaluated, and which route each estimator takes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Hashable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from .. import progress
+from ..estimators import Estimator, RunningMean
+from ..exact import MEMORY
+from ..model import LatentModel
+from .batches import BatchMoments, batch_bounds, empty
+from .noise import Noise
+from .pairs import DrawnPairs, evaluate_points
+from .pullbacks import pulled_back_moments, serves
+
+
+def sample_moments(
+    model: LatentModel,
+    x: Tensor,
+    logits: Tensor,
+    estimators: Sequence[Estimator],
+    noise: Noise,
+    *,
+    memory: int = MEMORY,
+    advance: progress.Advance = lambda *a, **k: None,
+) -> list[BatchMoments]:
+    """Moments of the estimates of each estimator over all draws of `noise`, as `each_moments` gives them."""
+    found = dict(each_moments(model, x, logits, estimators, noise, memory=memory, advance=advance))
+    return [found[position] for position in range(len(estimators))]
+
+
+def each_moments(
+    model: LatentModel,
+    x: Tensor,
+    logits: Tensor,
+    estimators: Sequence[Estimator],
+    noise: Noise,
+    *,
+    memory: int = MEMORY,
+    advance: progress.Advance = lambda *a, **k: None,
+) -> Iterator[tuple[int, BatchMoments]]:
+    """Position and moments of each estimator over all draws of `noise`, in any order, few held at a time.
+
+    `model`, `x` and `logits` share dtype and device, in which draws are computed; moments are float64. Estimators with
+    equal `forward` share the decoder passes, those with equal `backward` q; so a grid of temperatures is best given
+    whole. `advance` is called with the number of draws done, per group of equal `forward`.
+    """
+    kind = model.kind
+    together = groups(estimators)
+    drawn, ranks = _drawn_pairs(model, x, logits, [estimators[group[0]] for group in together], noise, memory)
+    if drawn is not None:
+        drawn.evaluate(memory, any(e.uses_derivative for e in estimators if e.forward in ranks))
+    fast = [i for i, e in enumerate(estimators) if e.forward in ranks and serves(e, kind, logits)]
+    if drawn is not None and fast:
+        chosen = [estimators[i] for i in fast]
+        for position, found in pulled_back_moments(logits, chosen, noise, drawn, ranks, memory, advance):
+            yield fast[position], found
+    forwards = {estimators[i].forward for i in fast}
+    for group in together:
+        rest = [i for i in group if i not in fast]
+        if not rest:
+            continue
+        step = _silent if estimators[rest[0]].forward in forwards else advance
+        at = ranks.get(estimators[rest[0]].forward)
+        chosen = [estimators[i] for i in rest]
+        yield from zip(rest, _sample_group(model, x, logits, chosen, noise, drawn, at, memory, step), strict=True)
+
+
+def groups(estimators: Sequence[Estimator]) -> list[list[int]]:
+    """Positions of the estimators that share their points."""
+    by_forward: dict[Hashable, list[int]] = {}
+    for position, estimator in enumerate(estimators):
+        by_forward.setdefault(estimator.forward, []).append(position)
+    return list(by_forward.values())
+
+
+def _drawn_pairs(
+    model: LatentModel, x: Tensor, logits: Tensor, firsts: list[Estimator], noise: Noise, memory: int
+) -> tuple[DrawnPairs | None, dict[Hashable, Tensor]]:
+    """The distinct pairs of all discrete points, and by forward the ranks of these; none where they do not fit."""
+    kind = model.kind
+    firsts = [e for e in firsts if e.discrete_points and not e.noise_free]
+    evaluations = [e.evaluations_at(kind, logits) for e in firsts]
+    if not firsts or not DrawnPairs.possible(model, x) or 12 * sum(evaluations) * noise.draws * len(x) > memory:
+        return None, {}
+    drawn = DrawnPairs(model, x)
+    keys = [torch.empty(n, noise.draws, len(x), dtype=torch.long, device=x.device) for n in evaluations]
+    arrays = max(e.noise_arrays for e in firsts)
+    numbers = logits.numel() * (2 * arrays + 8 * max(evaluations))
+    for start, stop in _chunks(0, noise.draws, numbers * logits.element_size(), memory):
+        g = noise.of(arrays, start, stop)
+        for e, of in zip(firsts, keys, strict=True):
+            if e.forward == ("sample", e.tf):  # the points are hard(l/tf + g)
+                of[0, start:stop] = drawn.keys(kind.indices(logits / e.tf + g[0]))
+            else:
+                of[:, start:stop] = drawn.keys_of(e.points(kind, logits, g))
+    ranks = drawn.rank(keys, memory)
+    if drawn.bytes > memory:
+        return None, {}
+    return drawn, {e.forward: of for e, of in zip(firsts, ranks, strict=True)}
+
+
+def _sample_group(
+    model: LatentModel,
+    x: Tensor,
+    logits: Tensor,
+    estimators: list[Estimator],
+    noise: Noise,
+    drawn: DrawnPairs | None,
+    ranks: Tensor | None,
+    memory: int,
+    advance: progress.Advance,
+) -> list[BatchMoments]:
+    """Moments of any estimators that share their points, draw by draw."""
+    first, draws, kind = estimators[0], noise.draws, model.kind
+    moments = [empty(logits, draws) for _ in estimators]
+    arrays = max(e.noise_arrays for e in estimators)
+    wanted = any(e.uses_derivative for e in estimators)
+    baselines = [RunningMean(e.baseline_decay) if e.baseline_decay is not None else None for e in estimators]
+    bounds = batch_bounds(draws)
+    numbers = logits.numel() * (2 * arrays + 8 * first.evaluations_at(kind, logits))
+
+    def evaluated(start: int, stop: int) -> list[Tensor]:
+        """Each estimator's estimates of the draws start .. stop-1."""
+        g = noise.of(arrays, start, stop)
+        points = first.points(kind, logits, g)
+        if drawn is not None and ranks is not None:
+            at = ranks[:, start:stop]
+            loss, derivative = drawn.losses(at), drawn.derivatives(at) if wanted else None
+        else:
+            loss, derivative = evaluate_points(model, x, points, memory, wanted)
+        losses = [loss if mean is None else mean.centre(loss) for mean in baselines]
+        return [e.estimate(kind, logits, g, points, f, derivative) for e, f in zip(estimators, losses, strict=True)]
+
+    if all(e.noise_free for e in estimators):
+        for into, estimates in zip(moments, evaluated(0, 1), strict=True):
+            into.fill(bounds, estimates[0])
+        advance(draws)
+        return moments
+    for batch, (begin, end) in enumerate(itertools.pairwise(bounds)):
+        for start, stop in _chunks(begin, end, numbers * logits.element_size(), memory):
+            for into, estimates in zip(moments, evaluated(start, stop), strict=True):
+                into.add(batch, estimates)
+            advance(stop - start)
+    return moments
+
+
+def _chunks(begin: int, end: int, bytes_each: int, memory: int) -> Iterator[tuple[int, int]]:
+    """Draws begin .. end-1, in chunks of bounded memory."""
+    step = max(1, memory // bytes_each)
+    for start in range(begin, end, step):
+        yield start, min(end, start + step)
+
+
+def _silent(steps: int) -> None:
+    """An `advance` for what is already counted."""

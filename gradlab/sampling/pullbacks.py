@@ -1,0 +1,179 @@
+"""Estimates scale J(q) v(z) over a grid: q once for all tf, v once for all tb.
+
+Per draw, image and point there is left J(q) v = q (v - <q, v>) and its moments, some seven passes over arrays in
+cache: q v; its sum over categories; minus q times that; the mean over a batch's draws; minus it; squared; summed. They
+run three to five times faster with draws and categories as slow dimensions: (draw of its batch, category, batch, cell),
+a cell being a latent of an example.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Hashable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import progress
+from ..estimators import Estimator
+from ..latents import LatentKind
+from .batches import BatchMoments, batch_bounds, merge
+from .noise import Noise
+from .pairs import DrawnPairs
+
+_IN_CACHE = 2**18  # numbers of an array
+_ARRAYS = 16  # of a block, at once, where no cache bounds it
+
+
+def serves(estimator: Estimator, kind: LatentKind, logits: Tensor) -> bool:
+    return (
+        estimator.backward is not None
+        and estimator.discrete_points
+        and not estimator.noise_free
+        and estimator.baseline_decay is None
+        and estimator.evaluations_at(kind, logits) == 1
+    )
+
+
+def pulled_back_moments(
+    logits: Tensor,
+    estimators: Sequence[Estimator],
+    noise: Noise,
+    drawn: DrawnPairs,
+    ranks: dict[Hashable, Tensor],
+    memory: int,
+    advance: progress.Advance,
+) -> Iterator[tuple[int, BatchMoments]]:
+    """Position and moments of each estimator; `ranks[forward]` (evaluation, draw, example) are those of its points.
+
+    As many backward keys at a time, with all their tf, as have their moments fit what noise and ranks leave of
+    `memory`, at least one.
+    `advance` is called with draws * distinct forwards in all.
+    """
+    kind, bounds = noise.kind, batch_bounds(noise.draws)
+    held = noise.bytes + sum(of.numel() * of.element_size() for of in ranks.values())
+    parts = list(_parts(estimators, 16 * (len(bounds) - 1) * logits.numel(), memory - held))
+    arrays = max(e.noise_arrays for e in estimators)
+    share = len({e.forward for e in estimators}), len(parts)
+    done = 0
+    for part in parts:
+        positions = [position for same_q in part for position in same_q]
+        sums = _Sums(kind, logits, bounds, len(positions))
+        for block in _blocks(logits, bounds, memory):
+            g = noise.of(arrays, block.start, block.stop)[:, :, block.examples]
+            _add_block(sums, block, logits[block.examples], g, estimators, part, drawn, ranks)
+            if block.examples.stop == len(logits):
+                done += (block.stop - block.start) * share[0]
+                advance(done // share[1])
+                done %= share[1]
+        for slot, position in enumerate(positions):
+            yield position, sums.of(slot, estimators[position].scale)
+
+
+def _parts(estimators: Sequence[Estimator], bytes_each: int, memory: int) -> Iterator[list[list[int]]]:
+    """Positions of the estimators by equal q, in parts of bounded memory."""
+    by_backward: dict[Hashable, list[int]] = {}
+    for position, estimator in enumerate(estimators):
+        by_backward.setdefault(estimator.backward, []).append(position)
+    part: list[list[int]] = []
+    for same_q in by_backward.values():
+        if part and bytes_each * sum(map(len, [*part, same_q])) > memory:
+            yield part
+            part = []
+        part.append(same_q)
+    if part:
+        yield part
+
+
+class _Block(NamedTuple):
+    """Whole batches of equal size, or some draws of one batch; of some examples."""
+
+    batches: slice
+    start: int  # first draw
+    stop: int
+    before: int  # draws of the batch before it
+    examples: slice
+
+    def arrange(self, kind: LatentKind, a: Tensor) -> Tensor:
+        """([draw,] example, latent[, category]) -> (draw of its batch or 1, category or 1, batch or 1, cell)."""
+        a = a if kind.event_dims else a[..., None]
+        if a.ndim == 3:
+            return a.flatten(0, 1).T.contiguous()[None, :, None]
+        a = a.unflatten(0, (self.batches.stop - self.batches.start, -1)).flatten(2, 3)
+        return a.permute(1, 3, 0, 2).contiguous()
+
+
+def _blocks(logits: Tensor, bounds: list[int], memory: int) -> Iterator[_Block]:
+    """All draws and examples, in blocks small enough for the memory and, on a CPU, the cache."""
+    numbers = memory // (_ARRAYS * logits.element_size())
+    if logits.device.type == "cpu":
+        numbers = min(numbers, _IN_CACHE)
+    rows = max(1, numbers // logits[0].numel())  # of one draw and example
+    batches, examples = len(bounds) - 1, len(logits)
+    draws = bounds[1]  # no batch has fewer
+    even = bounds[-1] == batches * draws
+    at_once = max(1, rows // (draws * examples)) if even else 1
+    of_draws = min(rows, -(-bounds[-1] // batches))
+    of_examples = min(rows // of_draws, examples)
+    for batch in range(0, batches, at_once):
+        stop = min(batch + at_once, batches)
+        begin, end = bounds[batch], bounds[stop]
+        step = end - begin if at_once > 1 else of_draws
+        for start in range(begin, end, step):
+            for example in range(0, examples, of_examples):
+                some = slice(example, min(example + of_examples, examples))
+                yield _Block(slice(batch, stop), start, min(start + step, end), start - begin, some)
+
+
+class _Sums:
+    """Moments of estimates / scale, float64, (point, category or 1, batch, example * latent)."""
+
+    def __init__(self, kind: LatentKind, logits: Tensor, bounds: list[int], points: int):
+        self.kind, self.logits, self.bounds = kind, logits, bounds
+        categories = logits.shape[2] if kind.event_dims else 1
+        shape = (points, categories, len(bounds) - 1, logits.numel() // categories)
+        self.mean = torch.empty(shape, dtype=torch.float64, device=logits.device)
+        self.squares = torch.empty_like(self.mean)
+
+    def add(self, slot: int, block: _Block, estimates: Tensor) -> None:
+        """Merge estimates (draw, category, batch, cell), which are overwritten."""
+        mean = estimates.mean(0)
+        squares = estimates.sub_(mean).square_().sum(0)
+        latents = self.logits.shape[1]
+        cells = slice(block.examples.start * latents, block.examples.stop * latents)
+        at = (slot, slice(None), block.batches, cells)
+        merge(self.mean[at], self.squares[at], block.before, mean, squares, len(estimates))
+
+    def of(self, slot: int, scale: float) -> BatchMoments:
+        shape = (*self.mean.shape[1:3], *self.logits.shape[:2])
+        mean, squares = (a[slot].reshape(shape).permute(1, 2, 3, 0) for a in (self.mean, self.squares))
+        if not self.kind.event_dims:
+            mean, squares = mean[..., 0], squares[..., 0]
+        return BatchMoments(torch.tensor(self.bounds).diff(), mean * scale, squares * scale * scale)
+
+
+def _add_block(
+    sums: _Sums,
+    block: _Block,
+    logits: Tensor,
+    g: Tensor,
+    estimators: Sequence[Estimator],
+    part: list[list[int]],
+    drawn: DrawnPairs,
+    ranks: dict[Hashable, Tensor],
+) -> None:
+    kind = sums.kind
+    v: dict[Hashable, Tensor] = {}
+    out = torch.empty(0)
+    slots = itertools.count()
+    for same_q in part:
+        q = block.arrange(kind, estimators[same_q[0]].relaxation(kind, logits, g))
+        for position in same_q:
+            forward = estimators[position].forward
+            if forward not in v:
+                here = ranks[forward][0, block.start : block.stop, block.examples]
+                v[forward] = block.arrange(kind, drawn.derivatives(here))
+                out = torch.empty_like(v[forward])
+            kind.pullback_into(out, q, v[forward])
+            sums.add(next(slots), block, out)
