@@ -179,7 +179,12 @@ def _reduce(table: Tensor, p: Tensor) -> Tensor:
 
 def losses_of_configurations(model: LatentModel, x: Tensor, start: int, stop: int, memory: int = MEMORY) -> Tensor:
     """f(z, x) of the configurations start .. stop-1 and all images: (example, configuration)."""
-    indices = latents.configurations(model.latents, model.categories, start, stop).to(x.device)
+    indices = latents.configurations(model.latents, model.categories, start, stop)
+    return losses_at(model, x, indices.to(x.device), memory)
+
+
+def losses_at(model: LatentModel, x: Tensor, indices: Tensor, memory: int = MEMORY) -> Tensor:
+    """f(z, x) at category indices (configuration, latent) and all images: (example, configuration)."""
     parameters = model.decode(latents.codes_at(indices, model.categories, model.binary, x.dtype))
     likelihood = model.likelihood
     if isinstance(likelihood, likelihoods.Canonical):
@@ -189,7 +194,7 @@ def losses_of_configurations(model: LatentModel, x: Tensor, start: int, stop: in
         f += likelihood.offset(flat)[:, None]
     else:
         # any other likelihood, pair by pair: some images at a time, each beside every configuration of the block
-        n = stop - start
+        n = len(indices)
         numbers = math.prod(parameters.shape[1:]) + math.prod(x.shape[1:])
         step = max(1, memory // (8 * x.element_size() * n * numbers))
         f = torch.cat(

@@ -13,7 +13,7 @@ from gradlab import estimators, exact, latents, moments, sampling
 from gradlab.estimators.conditional import noise_given_code
 from gradlab.latents import CATEGORICAL
 from gradlab.moments import noise
-from gradlab.moments.derivatives import Table
+from gradlab.derivatives import Table
 
 from . import oracles, problems
 

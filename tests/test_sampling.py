@@ -3,13 +3,15 @@
 import dataclasses
 import itertools
 import random
+import threading
+import time
 
 import numpy as np
 import pytest
 import torch
 
 import gradlab
-from gradlab import estimators, sampling
+from gradlab import derivatives, estimators, latents, parallel, sampling
 from gradlab.estimators.straight_through import DecoupledSTGS
 from gradlab.latents import BINARY, CATEGORICAL, category_indices
 from gradlab.sampling import engine, pairs, pullbacks
@@ -30,6 +32,14 @@ def moments_of(problem, several, draws, seed=0, memory=sampling.MEMORY, **option
         logits = problem.model.logits(problem.x)
     noise = sampling.Noise(problem.model.kind, logits, max(e.noise_arrays for e in several), draws, seed, memory)
     return sampling.sample_moments(problem.model, problem.x, logits, several, noise, memory=memory, **options)
+
+
+def all_blocks(logits, bounds):
+    for batches in pullbacks._batches_at_once(logits, bounds, sampling.MEMORY):
+        for start, stop, blocks in pullbacks._blocks(logits, bounds, batches, sampling.MEMORY):
+            for block in blocks:
+                assert (block.start, block.stop) == (start, stop)
+                yield block
 
 
 def grid_of(*several, tfs=TEMPERATURES, tbs=TEMPERATURES):
@@ -140,7 +150,7 @@ def test_blocks_cover_every_draw_and_example_once(draws, numbers, examples, monk
     monkeypatch.setattr(pullbacks, "_IN_CACHE", numbers)
     bounds = sampling.batch_bounds(draws)
     seen = torch.zeros(draws, examples)
-    for block in pullbacks._blocks(torch.empty(examples, 3, 4), bounds, sampling.MEMORY):
+    for block in all_blocks(torch.empty(examples, 3, 4), bounds):
         rows = (block.stop - block.start) * (block.examples.stop - block.examples.start)
         assert rows == 1 or 12 * rows <= numbers
         assert block.before == block.start - bounds[block.batches.start]
@@ -273,6 +283,122 @@ def test_shortcuts_of_the_latents(kind):
     torch.testing.assert_close(kind.pullback_into(torch.empty_like(v), q, v), wanted, rtol=1e-12, atol=1e-15)
 
 
+# --- threads ---
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_pieces_are_worked_on_side_by_side_and_given_in_order(two_threads):
+    meet = threading.Barrier(2, timeout=60)
+
+    def work(piece):
+        assert torch.get_num_threads() == 1
+        meet.wait()  # breaks unless another thread is at it too
+        return piece
+
+    assert list(parallel.each(work, range(6), torch.device("cpu"))) == list(range(6))
+    assert torch.get_num_threads() == 2
+
+
+def test_what_a_piece_raises_is_raised_and_the_rest_is_left(two_threads):
+    done = []
+
+    def work(piece):
+        done.append(piece)
+        if piece == 1:
+            raise ValueError("of piece 1")
+        time.sleep(0.01)
+
+    with pytest.raises(ValueError, match="of piece 1"):
+        list(parallel.each(work, range(1000), torch.device("cpu")))
+    assert torch.get_num_threads() == 2
+    assert len(done) < 1000
+
+
+def test_numbers_do_not_depend_on_the_threads(two_threads, monkeypatch):
+    problem = problems.make("3x5-bernoulli-mlp")
+    monkeypatch.setattr(pullbacks, "_IN_CACHE", 100)
+    grid = grid_of(estimators.get("decoupled-st-gs"))
+    with_two = moments_of(problem, grid, 300)
+    torch.set_num_threads(1)
+    for one, other in zip(with_two, moments_of(problem, grid, 300), strict=True):
+        assert torch.equal(one.mean, other.mean)
+        assert torch.equal(one.squares, other.squares)
+
+
+def test_noise_that_is_not_kept_is_made_once_per_part(monkeypatch):
+    problem = problems.make("3x5-bernoulli-mlp")
+    with torch.no_grad():
+        logits = problem.model.logits(problem.x)
+    made = []
+    make = sampling.Noise._make
+    monkeypatch.setattr(
+        sampling.Noise, "_make", lambda self, arrays, a, b: made.append(b - a) or make(self, arrays, a, b)
+    )
+    monkeypatch.setattr(pullbacks, "_IN_CACHE", 50)  # several blocks of examples for each batch
+    noise = sampling.Noise(problem.model.kind, logits, 1, 320, 0, memory=1)
+    grid = grid_of(estimators.get("decoupled-st-gs"), tfs=(0.7,))
+    sampling.sample_moments(problem.model, problem.x, logits, grid, noise)
+    assert sum(made) == 2 * 320  # for the codes, and for q
+
+
+# --- the decoder's part has three routes ---
+
+
+@pytest.mark.parametrize("name", ["3x5-bernoulli-mlp", "binary6-bernoulli-mlp", "2x7-bernoulli-conv"])
+def test_all_routes_give_the_same_numbers(name):
+    problem = problems.make(name)
+    grid = grid_of(*(estimators.get(n) for n in ("decoupled-st-gs", "reinmax", "rloo")), tbs=(1.3,))
+    draws = moments_of(problem, grid, 64, route="draws")
+    for route in ("table", "pairs", "auto"):
+        assert_same(moments_of(problem, grid, 64, route=route), draws)
+    assert_same(moments_of(problem, grid, 64, route="table", memory=120_000), draws)  # block by block
+
+
+def test_the_cost_model_counts_operations():
+    problem = problems.make("3x5-bernoulli-mlp")
+    layers = [m for m in problem.model.decoder.modules() if isinstance(m, torch.nn.Linear)]
+    decoder = sum(2 * m.in_features * m.out_features for m in layers)
+    table = derivatives.ByConfiguration(problem.model, problem.x)
+    assert table.decoder == decoder
+    assert table.operations == 16 * decoder + 2 * 15 * 16 * 5  # 15 inputs, 16 pixels, 5 images
+    even = table.operations / (2 * decoder)
+    assert table.pays(1.01 * even)
+    assert not table.pays(0.99 * even)
+
+
+@pytest.mark.parametrize(("images", "route"), [(5, "pairs"), (120, "table")])
+def test_the_cheaper_route_is_taken(images, route, monkeypatch):
+    problem = problems.make("3x5-bernoulli-mlp")
+    x = torch.rand(images, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    problem = problems.Problem(problem.name, problem.model, x)
+    taken = []
+    for name in ("pairs", "table"):
+        owner, method = {"pairs": (pairs, "at_points"), "table": (pairs.ByConfiguration, "derivatives")}[name]
+        plain = getattr(owner, method)
+        monkeypatch.setattr(owner, method, lambda *a, n=name, f=plain: taken.append(n) or f(*a))
+    moments(problem, estimators.get("decoupled-st-gs", tf=5.0), 400)
+    assert set(taken) == {route}
+
+
+def test_a_route_that_is_not_possible_is_refused():
+    problem = problems.make("3x5-bernoulli-mlp")
+    estimator = [estimators.get("decoupled-st-gs")]
+    with pytest.raises(ValueError, match=r"route: 'pairs' needs 0.00366 MiB .* memory is 0.000977 MiB"):
+        moments_of(problem, estimator, 64, memory=2**10, route="pairs")
+    problem.model._likelihood = lambda o, x: (o.flatten(1) - x.flatten(1)).square().sum(1)
+    with pytest.raises(ValueError, match="route: 'table' needs a bernoulli or gaussian likelihood"):
+        moments_of(problem, estimator, 64, route="table")
+    with pytest.raises(ValueError, match="route: unknown name 'tables'; did you mean table"):
+        gradlab.bias(problem.model, problem.x, route="tables")
+
+
 # --- each distinct pair of image and code is evaluated once ---
 
 
@@ -298,9 +424,9 @@ def test_pairs_are_ranked_with_and_without_sorting(name):
         assert torch.equal(drawn.pairs, keys.unique())
         assert torch.equal(drawn.pairs[torch.cat(ranks).long()], keys)
     drawn.evaluate(sampling.MEMORY, True)
-    codes = pairs.codes_at(indices, problem.model.categories, problem.model.binary, problem.x.dtype)
+    codes = latents.codes_at(indices, problem.model.categories, problem.model.binary, problem.x.dtype)
     assert torch.equal(drawn.keys_of(codes), keys)
-    loss, derivative = sampling.evaluate_points(problem.model, problem.x, codes, sampling.MEMORY)
+    loss, derivative = derivatives.at_all_points(problem.model, problem.x, codes, sampling.MEMORY)
     ranks = torch.cat(ranks)
     torch.testing.assert_close(drawn.losses(ranks), loss, rtol=1e-12, atol=1e-13)
     torch.testing.assert_close(drawn.derivatives(ranks), derivative, rtol=1e-12, atol=1e-13)
@@ -327,7 +453,7 @@ def test_centred_accumulation_of_a_block_keeps_small_variances():
     bounds = sampling.batch_bounds(1024)
     like = torch.empty(1, 1, 1)
     sums = pullbacks._Sums(CATEGORICAL, like, bounds, 1)
-    for block in pullbacks._blocks(like, bounds, sampling.MEMORY):
+    for block in all_blocks(like, bounds):
         sums.add(0, block, block.arrange(CATEGORICAL, values[block.start : block.stop, None, None].clone()))
     mean, std = pooled(sums.of(0, 1.0))
     wide = values.double()

@@ -15,7 +15,7 @@ from ..estimators import Estimator
 from ..exact import LIMIT, MEMORY, TARGETS, check_enumerable, exact_gradients, kl_gradient
 from ..model import LatentModel, encode, measured_copy, observations, plain_arithmetic
 from ..moments import check_supported, exact_moments, steps
-from ..sampling import BATCHES, Noise, each_moments, groups
+from ..sampling import BATCHES, ROUTES, Noise, each_moments, groups
 from .labels import attributes
 from .points import Points
 
@@ -40,6 +40,7 @@ def bias(
     dtype: torch.dtype | None = None,
     limit: int = LIMIT,
     memory: int = MEMORY,
+    route: str = "auto",
     shown: bool = False,
 ) -> xr.Dataset:
     """Bias and variance of gradient estimators against the exact gradient, for every pair of temperatures.
@@ -65,6 +66,8 @@ def bias(
     device, dtype : where and in which precision draws are computed; the model's own by default. The exact gradient
         and all sums over draws are float64
     limit, memory : see `exact_gradient`
+    route : how the decoder's part of the draws is found, "table", "pairs" or "draws", the numbers being the same up to
+        rounding; "auto" takes the one that needs the fewest operations and fits `memory` (see `sampling.engine`)
     shown : draw a progress bar on standard error
 
     Returns
@@ -94,6 +97,7 @@ def bias(
     draws = errors.whole_number("draws", draws, 2, "a variance needs two")
     seed = errors.whole_number("seed", seed, 0)
     errors.choice("moments", moments, ("monte-carlo", "exact"))
+    errors.choice("route", route, ROUTES)
     targets = TARGETS if target == "both" else (errors.choice("target", target, (*TARGETS, "both")),)
     listed = not isinstance(estimator, str | Estimator) and isinstance(estimator, Iterable)
     chosen = [_resolve(e, model) for e in (list(estimator) if listed else [estimator])]  # type: ignore[arg-type]
@@ -137,7 +141,7 @@ def bias(
                 arrays = max(e.noise_arrays for e in grid)
                 noise = Noise(model.kind, logits, arrays, of_each, seed, memory)
                 with progress.bar("drawing", of_each * len(groups(grid)), shown) as advance:
-                    each = each_moments(measured, x, logits, grid, noise, memory=memory, advance=advance)
+                    each = each_moments(measured, x, logits, grid, noise, memory=memory, route=route, advance=advance)
                     for position, drawn in each:
                         e, i, j = cells[position]
                         points.fill(e, i, j, exact[:, i], shift, drawn, draws / of_each)

@@ -22,9 +22,10 @@ import xarray as xr
 from torch import Tensor
 
 from .. import errors, progress
+from ..derivatives import at_all_points
 from ..exact import MEMORY
 from ..model import LatentModel, check_is_model, encode, measured_copy, observations, plain_arithmetic
-from ..sampling import Noise, batch_bounds, evaluate_points
+from ..sampling import Noise, batch_bounds
 from . import metrics
 from .labels import attributes, coordinate, temperatures, with_interval
 
@@ -141,7 +142,7 @@ def _measure(
     kind = model.kind
     a = logits / tf + g
     zf, z = kind.soft(a), kind.hard(a)
-    _, v = evaluate_points(model, x, torch.stack([z, zf]), memory)
+    _, v = at_all_points(model, x, torch.stack([z, zf]), memory)
     assert v is not None
     through = kind.pullback(zf, v[1]).div_(tf)  # the autodiff definition's r
     through_norm = _norm(through)

@@ -22,9 +22,9 @@ from ..estimators import Estimator
 from ..estimators.gumbel_rao import GumbelRao
 from ..estimators.score_function import RLOO
 from ..estimators.straight_through import STGS, DecoupledSTGS
+from ..derivatives import Table, at_all_points
 from ..exact import MEMORY, losses_of_configurations
 from ..model import LatentModel, measured_copy
-from .derivatives import Table, at_points
 from .enumeration import Block, CodeOnly, Derivatives, Law, Losses
 from .noise import Relaxed, integrate
 
@@ -177,7 +177,7 @@ class _Engine:
         per_configuration = 12 * self.pairs.numel()  # estimates and their like
         if self.decoder:
             per_configuration += self.decoder.numbers_per_configuration(self.pairs, len(self.decoder.tfs))
-        table = Table(self.model, self.x, self.memory, per_configuration=per_configuration)
+        table = Table(self.model, self.x, self.memory, more=per_configuration)
         for indices, f, v in table.blocks(**self.wanted):
             block = Block(indices, self._codes(indices), f, v)
             for tf, law in self.laws.items():
@@ -194,7 +194,8 @@ class _Engine:
     def _most_probable(self) -> Block:
         """Each image at its own most probable code, the codes (1, example, latent[, category])."""
         codes = self._codes(self.pairs.argmax(-1))[None]
-        loss, derivative = at_points(self.model, self.x, codes, self.memory)
+        loss, derivative = at_all_points(self.model, self.x, codes, self.memory)
+        assert derivative is not None
         return Block(self.pairs.argmax(-1), codes, loss.T, derivative.transpose(0, 1))
 
     def _noise_free(self, estimator: Estimator) -> Tensor:
@@ -204,8 +205,8 @@ class _Engine:
         if estimator.all_configurations:
             loss = losses_of_configurations(self.model, self.x, 0, self.model.configurations, self.memory).T[:, None]
             return estimator.estimate(kind, logits, noise, points, loss.detach(), None)[0]
-        f, v = at_points(self.model, self.x, points[:, 0], self.memory)
-        return estimator.estimate(kind, logits, noise, points, f[:, None], v[:, None])[0]
+        f, v = at_all_points(self.model, self.x, points, self.memory, estimator.uses_derivative)
+        return estimator.estimate(kind, logits, noise, points, f, v)[0]
 
     def _codes(self, indices: Tensor) -> Tensor:
         return latents.codes_at(indices, self.model.categories, self.model.binary, self.x.dtype)

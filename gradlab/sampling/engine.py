@@ -1,4 +1,15 @@
-"""From estimators and noise to moments: which points are evaluated, and which route each estimator takes."""
+"""From estimators and noise to moments: which points are evaluated, and which route each estimator takes.
+
+The decoder's part, at the codes that are drawn, has three routes, which give the same numbers up to rounding:
+
+    table   by configuration: one Jacobian for each that is drawn, and products with all images
+    pairs   pair by pair: each distinct image and code once
+    draws   each draw anew
+
+Distinct pairs are never more than draws, and cost nothing beside them; so "auto" takes draws only where pairs cannot be
+numbered with 64 bits, or do not fit the memory, and else whichever of table and pairs needs fewer operations
+(see `derivatives`). Relaxed points differ from draw to draw, and have no other route than draws.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +20,16 @@ import torch
 from torch import Tensor
 
 from .. import progress
+from ..derivatives import at_all_points
 from ..estimators import Estimator, RunningMean
 from ..exact import MEMORY
 from ..model import LatentModel
 from .batches import BatchMoments, batch_bounds, empty
 from .noise import Noise
-from .pairs import DrawnPairs, evaluate_points
+from .pairs import DrawnPairs
 from .pullbacks import pulled_back_moments, serves
+
+ROUTES = ("auto", "table", "pairs", "draws")
 
 
 def sample_moments(
@@ -26,10 +40,11 @@ def sample_moments(
     noise: Noise,
     *,
     memory: int = MEMORY,
+    route: str = "auto",
     advance: progress.Advance = lambda *a, **k: None,
 ) -> list[BatchMoments]:
     """Moments of the estimates of each estimator over all draws of `noise`, as `each_moments` gives them."""
-    found = dict(each_moments(model, x, logits, estimators, noise, memory=memory, advance=advance))
+    found = dict(each_moments(model, x, logits, estimators, noise, memory=memory, route=route, advance=advance))
     return [found[position] for position in range(len(estimators))]
 
 
@@ -41,19 +56,22 @@ def each_moments(
     noise: Noise,
     *,
     memory: int = MEMORY,
+    route: str = "auto",
     advance: progress.Advance = lambda *a, **k: None,
 ) -> Iterator[tuple[int, BatchMoments]]:
     """Position and moments of each estimator over all draws of `noise`, in any order, few held at a time.
 
     `model`, `x` and `logits` share dtype and device, in which draws are computed; moments are float64. Estimators with
     equal `forward` share the decoder passes, those with equal `backward` q; so a grid of temperatures is best given
-    whole. `advance` is called with the number of draws done, per group of equal `forward`.
+    whole. `advance` is called with the number of draws done, per group of equal `forward`. `route` is one of ROUTES;
+    "table" and "pairs" raise ValueError where they are not possible, or do not fit.
     """
     kind = model.kind
     together = groups(estimators)
-    drawn, ranks = _drawn_pairs(model, x, logits, [estimators[group[0]] for group in together], noise, memory)
+    firsts = [estimators[group[0]] for group in together]
+    drawn, ranks = _drawn_pairs(model, x, logits, firsts, noise, memory, route)
     if drawn is not None:
-        drawn.evaluate(memory, any(e.uses_derivative for e in estimators if e.forward in ranks))
+        drawn.evaluate(memory, any(e.uses_derivative for e in estimators if e.forward in ranks), route)
     fast = [i for i, e in enumerate(estimators) if e.forward in ranks and serves(e, kind, logits)]
     if drawn is not None and fast:
         chosen = [estimators[i] for i in fast]
@@ -79,13 +97,17 @@ def groups(estimators: Sequence[Estimator]) -> list[list[int]]:
 
 
 def _drawn_pairs(
-    model: LatentModel, x: Tensor, logits: Tensor, firsts: list[Estimator], noise: Noise, memory: int
+    model: LatentModel, x: Tensor, logits: Tensor, firsts: list[Estimator], noise: Noise, memory: int, route: str
 ) -> tuple[DrawnPairs | None, dict[Hashable, Tensor]]:
-    """The distinct pairs of all discrete points, and by forward the ranks of these; none where they do not fit."""
+    """The distinct pairs of all discrete points, and by forward the ranks of these; none where that is not the way."""
     kind = model.kind
     firsts = [e for e in firsts if e.discrete_points and not e.noise_free]
+    if not firsts or route == "draws":
+        return None, {}
     evaluations = [e.evaluations_at(kind, logits) for e in firsts]
-    if not firsts or not DrawnPairs.possible(model, x) or 12 * sum(evaluations) * noise.draws * len(x) > memory:
+    needed = 12 * sum(evaluations) * noise.draws * len(x)  # keys, and ranks in their place
+    if not DrawnPairs.possible(model, x) or needed > memory:
+        _check_not_asked_for(route, needed, memory)
         return None, {}
     drawn = DrawnPairs(model, x)
     keys = [torch.empty(n, noise.draws, len(x), dtype=torch.long, device=x.device) for n in evaluations]
@@ -100,8 +122,17 @@ def _drawn_pairs(
                 of[:, start:stop] = drawn.keys_of(e.points(kind, logits, g))
     ranks = drawn.rank(keys, memory)
     if drawn.bytes > memory:
+        _check_not_asked_for(route, drawn.bytes, memory)
         return None, {}
     return drawn, {e.forward: of for e, of in zip(firsts, ranks, strict=True)}
+
+
+def _check_not_asked_for(route: str, needed: int, memory: int) -> None:
+    if route != "auto":
+        raise ValueError(
+            f"route: {route!r} needs {needed / 2**20:.3g} MiB for the codes that are drawn, and numbers of 64 bits for"
+            f" them; memory is {memory / 2**20:.3g} MiB (route='draws' needs less)"
+        )
 
 
 def _sample_group(
@@ -132,7 +163,7 @@ def _sample_group(
             at = ranks[:, start:stop]
             loss, derivative = drawn.losses(at), drawn.derivatives(at) if wanted else None
         else:
-            loss, derivative = evaluate_points(model, x, points, memory, wanted)
+            loss, derivative = at_all_points(model, x, points, memory, wanted)
         losses = [loss if mean is None else mean.centre(loss) for mean in baselines]
         return [e.estimate(kind, logits, g, points, f, derivative) for e, f in zip(estimators, losses, strict=True)]
 

@@ -18,7 +18,6 @@ class Noise:
 
     def __init__(self, kind: LatentKind, like: Tensor, arrays: int, draws: int, seed: int, memory: int = MEMORY):
         self.kind, self.like, self.seed, self.draws = kind, like, seed, draws
-        self.generator = torch.Generator(like.device)
         fits = arrays * draws * like.numel() * like.element_size() <= memory // 2
         self.kept = self._make(arrays, 0, draws) if fits else None
 
@@ -32,9 +31,10 @@ class Noise:
         return self.kept[:arrays, start:stop] if self.kept is not None else self._make(arrays, start, stop)
 
     def _make(self, arrays: int, start: int, stop: int) -> Tensor:
+        generator = torch.Generator(self.like.device)
         e = self.like.new_empty(self.kind.exponentials, arrays, stop - start, *self.like.shape)
         for draw in range(start, stop):
             for array in range(arrays):
-                self.generator.manual_seed(derived_seed(self.seed, "draw", draw, array))
-                e[:, array, draw - start] = torch.empty_like(e[:, 0, 0]).exponential_(generator=self.generator)
+                generator.manual_seed(derived_seed(self.seed, "draw", draw, array))
+                e[:, array, draw - start] = torch.empty_like(e[:, 0, 0]).exponential_(generator=generator)
         return self.kind.noise_from(e)

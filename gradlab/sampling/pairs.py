@@ -1,4 +1,4 @@
-"""Loss and derivative at the points that draws need: at the distinct pairs of image and code, or at every point."""
+"""Loss and derivative at the distinct pairs of image and code that draws need."""
 
 from __future__ import annotations
 
@@ -7,48 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from .. import errors
-from ..exact import activations_per_code
-from ..latents import category_indices, codes_at
+from ..derivatives import ByConfiguration, at_points
+from ..latents import category_indices
 from ..model import LatentModel
-
-
-def evaluate_points(
-    model: LatentModel, x: Tensor, points: Tensor, memory: int, wanted: bool = True
-) -> tuple[Tensor, Tensor | None]:
-    """Loss (evaluation, draw, example) and, if wanted, derivative of points' shape, the decoder seeing every point."""
-    shape = points.shape[:3]
-    image = torch.arange(len(x), device=x.device).repeat(math.prod(shape[:2]))
-    loss, derivative = _losses_and_derivatives(model, x, points.flatten(0, 2), image, memory, wanted)
-    return loss.reshape(shape), None if derivative is None else derivative.reshape(points.shape)
-
-
-def _losses_and_derivatives(
-    model: LatentModel, x: Tensor, codes: Tensor, image: Tensor, memory: int, wanted: bool
-) -> tuple[Tensor, Tensor | None]:
-    """f(z, x[image]) and, if wanted, df/dz of codes (n, latent[, category]), in blocks of bounded memory."""
-    per_row = (2 * activations_per_code(model, x) + 4 * math.prod(x.shape[1:])) * x.element_size()
-    step = max(1, memory // per_row)
-    losses, derivatives = [], []
-    for rows in torch.arange(len(codes), device=x.device).split(step):
-        if wanted:
-            loss, derivative = model.losses_and_derivatives(codes[rows], x[image[rows]])
-            derivatives.append(derivative)
-        else:
-            with torch.no_grad():
-                loss = model.losses(codes[rows], x[image[rows]])
-        losses.append(loss)
-    loss = torch.cat(losses)
-    if not bool(torch.isfinite(loss).all()):
-        row = int(torch.nonzero(~torch.isfinite(loss))[0, 0])
-        raise ValueError(
-            f"losses: {loss[row].item()} at example {int(image[row])}; decoder and likelihood must give finite losses"
-        )
-    if not wanted:
-        return loss, None
-    derivative = torch.cat(derivatives)
-    errors.finite("derivative", derivative, "df/dz must be finite at every code that is drawn")
-    return loss, derivative
 
 
 class DrawnPairs:
@@ -93,16 +54,48 @@ class DrawnPairs:
 
     @property
     def bytes(self) -> int:
-        """What loss, derivative and codes of all pairs take."""
-        return len(self.pairs) * (2 * math.prod(self.model.code_shape) * self.x.element_size() + 32)
+        """What key, loss and derivative of all pairs take."""
+        return len(self.pairs) * ((math.prod(self.model.code_shape) + 1) * self.x.element_size() + 8)
 
-    def evaluate(self, memory: int, wanted: bool) -> None:
+    def evaluate(self, memory: int, wanted: bool, route: str = "auto") -> None:
+        """Loss and, if wanted, derivative at all pairs. `route`: "pairs", "table", or the one of fewer operations."""
         model = self.model
-        indices = (self.pairs[:, None] % model.configurations // self.strides) % model.categories
-        codes = codes_at(indices, model.categories, model.binary, self.x.dtype)
+        numbers, of = (self.pairs % model.configurations).unique(return_inverse=True)
+        indices = (numbers[:, None] // self.strides) % model.categories
         image = self.pairs // model.configurations
-        loss, derivative = _losses_and_derivatives(model, self.x, codes, image, memory, wanted)
-        self.loss, self.derivative = loss, loss if derivative is None else derivative.flatten(1)
+        table = ByConfiguration(model, self.x)
+        if wanted and route == "table" and not table.forward_mode_agrees():
+            raise ValueError(
+                "route: 'table' needs a bernoulli or gaussian likelihood and a decoder that torch differentiates in"
+                " forward mode; route='pairs' takes any"
+            )
+        if wanted and (route == "table" or (route == "auto" and table.pays(len(self.pairs) / len(numbers)))):
+            self._by_configuration(table, indices, of, image, memory)
+            return
+        rows = max(1, memory // (8 * math.prod(model.code_shape) * self.x.element_size()))  # codes are not kept
+        found = [
+            at_points(model, self.x, table.codes(indices[of[some]]), image[some], memory, wanted)
+            for some in torch.arange(len(of), device=of.device).split(rows)
+        ]
+        self.loss = torch.cat([loss for loss, _ in found])
+        if wanted:
+            self.derivative = torch.cat([v.flatten(1) for _, v in found if v is not None])
+
+    def _by_configuration(
+        self, table: ByConfiguration, indices: Tensor, of: Tensor, image: Tensor, memory: int
+    ) -> None:
+        """From blocks of configurations, at all images; `of` gives each pair's row of `indices`."""
+        self.loss = self.x.new_empty(len(of))
+        self.derivative = self.x.new_empty(len(of), table.inputs)
+        order = of.argsort()
+        ordered, step = of[order], table.step(memory)
+        for start in range(0, len(indices), step):
+            some = indices[start : start + step]
+            ends = torch.searchsorted(ordered, torch.tensor([start, start + step], device=of.device)).tolist()
+            pairs = order[ends[0] : ends[1]]
+            at = image[pairs], of[pairs] - start
+            self.loss[pairs] = table.losses(some, memory)[at]
+            self.derivative[pairs] = table.derivatives(some)[at].flatten(1)
 
     def losses(self, ranks: Tensor) -> Tensor:
         return self.loss.index_select(0, ranks.flatten()).reshape(ranks.shape)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .. import progress
+from .. import parallel, progress
 from ..estimators import Estimator
 from ..latents import LatentKind
 from .batches import BatchMoments, batch_bounds, merge
@@ -48,7 +48,7 @@ def pulled_back_moments(
     """Position and moments of each estimator; `ranks[forward]` (evaluation, draw, example) are those of its points.
 
     As many backward keys at a time, with all their tf, as have their moments fit what noise and ranks leave of
-    `memory`, at least one.
+    `memory`, at least one. Batches are independent, and go to threads of their own.
     `advance` is called with draws * distinct forwards in all.
     """
     kind, bounds = noise.kind, batch_bounds(noise.draws)
@@ -60,13 +60,19 @@ def pulled_back_moments(
     for part in parts:
         positions = [position for same_q in part for position in same_q]
         sums = _Sums(kind, logits, bounds, len(positions))
-        for block in _blocks(logits, bounds, memory):
-            g = noise.of(arrays, block.start, block.stop)[:, :, block.examples]
-            _add_block(sums, block, logits[block.examples], g, estimators, part, drawn, ranks)
-            if block.examples.stop == len(logits):
-                done += (block.stop - block.start) * share[0]
-                advance(done // share[1])
-                done %= share[1]
+
+        def add(batches: slice, sums: _Sums = sums, part: list[list[int]] = part) -> int:
+            for start, stop, blocks in _blocks(logits, bounds, batches, memory):
+                g = noise.of(arrays, start, stop)
+                for block in blocks:
+                    here = g[:, :, block.examples]
+                    _add_block(sums, block, logits[block.examples], here, estimators, part, drawn, ranks)
+            return bounds[batches.stop] - bounds[batches.start]
+
+        for draws in parallel.each(add, _batches_at_once(logits, bounds, memory), logits.device):
+            done += draws * share[0]
+            advance(done // share[1])
+            done %= share[1]
         for slot, position in enumerate(positions):
             yield position, sums.of(slot, estimators[position].scale)
 
@@ -104,26 +110,38 @@ class _Block(NamedTuple):
         return a.permute(1, 3, 0, 2).contiguous()
 
 
-def _blocks(logits: Tensor, bounds: list[int], memory: int) -> Iterator[_Block]:
-    """All draws and examples, in blocks small enough for the memory and, on a CPU, the cache."""
+def _rows(logits: Tensor, memory: int) -> int:
+    """Rows, of one draw and example, whose arrays fit the memory and, on a CPU, the cache."""
     numbers = memory // (_ARRAYS * logits.element_size())
     if logits.device.type == "cpu":
         numbers = min(numbers, _IN_CACHE)
-    rows = max(1, numbers // logits[0].numel())  # of one draw and example
-    batches, examples = len(bounds) - 1, len(logits)
-    draws = bounds[1]  # no batch has fewer
+    return max(1, numbers // logits[0].numel())
+
+
+def _batches_at_once(logits: Tensor, bounds: list[int], memory: int) -> Iterator[slice]:
+    """All batches, several at a time where they are of equal size and small."""
+    batches, draws = len(bounds) - 1, bounds[1]  # no batch has fewer draws than the first
     even = bounds[-1] == batches * draws
-    at_once = max(1, rows // (draws * examples)) if even else 1
-    of_draws = min(rows, -(-bounds[-1] // batches))
-    of_examples = min(rows // of_draws, examples)
+    at_once = max(1, _rows(logits, memory) // (draws * len(logits))) if even else 1
     for batch in range(0, batches, at_once):
-        stop = min(batch + at_once, batches)
-        begin, end = bounds[batch], bounds[stop]
-        step = end - begin if at_once > 1 else of_draws
-        for start in range(begin, end, step):
-            for example in range(0, examples, of_examples):
-                some = slice(example, min(example + of_examples, examples))
-                yield _Block(slice(batch, stop), start, min(start + step, end), start - begin, some)
+        yield slice(batch, min(batch + at_once, batches))
+
+
+def _blocks(
+    logits: Tensor, bounds: list[int], batches: slice, memory: int
+) -> Iterator[tuple[int, int, Iterator[_Block]]]:
+    """The draws of some batches: first and last + 1, and their blocks, whose noise is best made once."""
+    rows, examples = _rows(logits, memory), len(logits)
+    begin, end = bounds[batches.start], bounds[batches.stop]
+    if batches.stop - batches.start > 1:
+        draws, of_examples = end - begin, examples
+    else:
+        draws = min(rows, end - begin)
+        of_examples = min(rows // draws, examples)
+    for start in range(begin, end, draws):
+        stop = min(start + draws, end)
+        slices = (slice(e, min(e + of_examples, examples)) for e in range(0, examples, of_examples))
+        yield start, stop, (_Block(batches, start, stop, start - begin, some) for some in slices)
 
 
 class _Sums:

@@ -1,0 +1,35 @@
+"""Independent pieces of work on as many threads as torch has, each operation on one of them.
+
+Operations on arrays that fit the cache are over in some 50 microseconds. Split over all threads, each would wait for
+the slowest thread: a fifth faster on an idle machine, ten times slower on one that has other work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def each(work: Callable[[T], R], pieces: Iterable[T], device: torch.device) -> Iterator[R]:
+    """work(piece) of each piece, in their order; on the calling thread where the device is no CPU.
+
+    `work` is called without torch's thread-local modes, so gradients are on in it. Where the caller stops early, pieces
+    not begun are left.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        yield from map(work, pieces)
+        return
+    torch.set_num_threads(1)  # of this thread and of those begun from here
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield from pool.map(work, pieces)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
