@@ -18,6 +18,7 @@ from .options import (
     plot_option,
     resolve_device,
     seed_option,
+    tf32_option,
 )
 
 
@@ -70,7 +71,23 @@ from .options import (
     " dearest costs.",
 )
 @click.option("--kl", is_flag=True, help="Add the KL term's gradient to both sides.")
+@click.option(
+    "--route",
+    type=click.Choice(["auto", "table", "pairs", "draws"]),
+    default="auto",
+    show_default=True,
+    help="How the decoder's part of the draws is found: by configuration, by distinct image and code, or draw by draw;"
+    " the figures are the same.",
+)
+@click.option(
+    "--exact-dtype",
+    type=click.Choice(["float64", "float32"]),
+    default="float64",
+    show_default=True,
+    help="Precision of the losses in the exact gradient; float32 halves its time, and its error is stated.",
+)
 @memory_option
+@tf32_option
 @device_option
 @seed_option
 @out_option("bias.h5")
@@ -90,7 +107,10 @@ def bias(
     moments,
     equal_cost,
     kl,
+    route,
+    exact_dtype,
     memory,
+    tf32,
     device,
     seed,
     out,
@@ -109,6 +129,7 @@ def bias(
       gradlab bias --tf 1 --tb 1 --sweep none --estimator reinmax --estimator rloo:n=4 --equal-cost
       gradlab bias --tf 1.6 --tb 1.3 --moments exact --out exact.h5
     """
+    import torch
     from gradlab.analyses.figure6_bias_variance import TEMPERATURES
 
     import gradlab
@@ -143,8 +164,11 @@ def bias(
             moments=moments,
             equal_cost=equal_cost,
             kl=kl,
+            route=route,
+            exact_dtype=getattr(torch, exact_dtype),
             device=place,
-            memory=memory * 2**20,
+            memory=memory and memory * 2**20,
+            tf32=tf32,
             shown=True,
         )
 

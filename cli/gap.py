@@ -17,6 +17,7 @@ from .options import (
     plot_option,
     resolve_device,
     seed_option,
+    tf32_option,
 )
 
 
@@ -43,12 +44,13 @@ from .options import (
 @data_option
 @data_dir_option
 @memory_option
+@tf32_option
 @device_option
 @seed_option
 @out_option("gap.h5")
 @plot_option
 @json_option
-def gap(checkpoints, tf, tb, draws, images, data, data_dir, memory, device, seed, out, plot, as_json):
+def gap(checkpoints, tf, tb, draws, images, data, data_dir, memory, tf32, device, seed, out, plot, as_json):
     """Gradient gap between the relaxed and the discrete forward pass of Decoupled ST-GS (figure 5).
 
     For latents too large to enumerate, and any others. The gap is no bias: neither gradient is the true one. The raw
@@ -73,7 +75,16 @@ def gap(checkpoints, tf, tb, draws, images, data, data_dir, memory, device, seed
 
     def analysis(model, x):
         return gradlab.gap(
-            model, x, tf, tb, draws=draws, seed=seed, device=place, memory=memory * 2**20, shown=True
+            model,
+            x,
+            tf,
+            tb,
+            draws=draws,
+            seed=seed,
+            device=place,
+            memory=memory and memory * 2**20,
+            tf32=tf32,
+            shown=True,
         )
 
     measure(checkpoints, BUNDLED_LARGE, observed, analysis, out, plot, as_json)

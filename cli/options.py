@@ -55,7 +55,12 @@ data_option = click.option(
     "--data", default="mnist-sample", show_default=True, help="See `gradlab data list`, or a folder of such files."
 )
 memory_option = click.option(
-    "--memory", type=click.IntRange(min=1), default=256, show_default=True, help="Working memory in MiB, about."
+    "--memory",
+    type=click.IntRange(min=1),
+    help="Working memory in MiB, about.  [default: 256; on a GPU a quarter of what is free]",
+)
+tf32_option = click.option(
+    "--tf32", is_flag=True, help="Let a GPU compute float32 with TensorFloat-32: faster, but it moves the figures."
 )
 plot_option = click.option("--plot/--no-plot", default=True, help="Also draw OUT.png.  [default: plot]")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")

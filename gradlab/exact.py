@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from . import errors, latents, likelihoods, progress
-from .model import LatentModel, check_is_model, check_pixels, encode, measured_copy, observations, plain_arithmetic
+from .machine import MEMORY, plain_arithmetic, working_memory
+from .model import LatentModel, check_is_model, check_pixels, encode, measured_copy, observations
 
 LIMIT = 2**24  # configurations
-MEMORY = 2**28  # bytes of working memory
+PROBED = 256  # configurations at which float32 is compared with float64
 TARGETS = ("sampled", "model")
 
 
@@ -32,9 +33,11 @@ def exact_gradient(
     *,
     kl: bool = False,
     limit: int = LIMIT,
-    memory: int = MEMORY,
+    memory: int | None = None,
+    dtype: torch.dtype = torch.float64,
+    return_error: bool = False,
     shown: bool = False,
-) -> Tensor:
+) -> Tensor | tuple[Tensor, Tensor]:
     """Gradient of each example's expected loss with respect to its logits, by enumeration.
 
     Parameters
@@ -45,12 +48,17 @@ def exact_gradient(
     target : the law whose expected loss is differentiated: "sampled", softmax(l/tf), or "model", softmax(l)
     kl : add the gradient of KL(softmax(l) || uniform)
     limit : refuse spaces of more configurations than this
-    memory : bytes of working memory, about; the decoder's parameters and the result come on top
+    memory : bytes of working memory, about, by default 256 MiB, on a GPU a quarter of what is free; the decoder's
+        parameters and the result come on top
+    dtype : of the decoder and the losses; torch.float32 takes half the time of torch.float64. Sums are float64
+    return_error : also return a bound on the rounding error
     shown : draw a progress bar on standard error
 
     Returns
     -------
     float64 tensor (example, latent, category), binary: (example, latent); nats (or the likelihood's unit) per logit.
+    With `return_error` also a float64 tensor (example,): a bound on the Euclidean norm of each example's error, from
+    the losses' own error at some 300 configurations (see `rounding_errors`).
 
     Raises
     ------
@@ -63,11 +71,19 @@ def exact_gradient(
     tf = errors.temperature("tf", tf)
     errors.choice("target", target, TARGETS)
     check_enumerable(model, limit)
-    memory = errors.whole_number("memory", memory, 1)
+    check_precision(dtype)
     with plain_arithmetic():
         x = observations(model, x)
+        memory = working_memory(memory, x.device)
         logits = encode(measured_copy(model, None, None), x).double()
-        return exact_gradients(model, x, logits, [(tf, target)], kl=kl, memory=memory, shown=shown)[0]
+        law = [(tf, target)]
+        found = exact_gradients(model, x, logits, law, kl=kl, memory=memory, dtype=dtype, shown=shown)[0]
+        return (found, rounding_errors(model, x, logits, law, dtype)[0]) if return_error else found
+
+
+def check_precision(dtype: object, argument: str = "dtype") -> None:
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"{argument}: got {dtype!r}; torch.float64 or torch.float32 would do")
 
 
 def exact_gradients(
@@ -78,6 +94,7 @@ def exact_gradients(
     *,
     kl: bool = False,
     memory: int = MEMORY,
+    dtype: torch.dtype = torch.float64,
     shown: bool = False,
 ) -> Tensor:
     """Exact gradients at float64 logits for several (tf, target), one pass: `(law, example, latent[, category])`."""
@@ -87,7 +104,8 @@ def exact_gradients(
     p = torch.stack([torch.softmax(pairs / t, -1) for t in law_temperatures])
     distinct = sorted(set(law_temperatures))
     of = [distinct.index(t) for t in law_temperatures]
-    c = conditional_losses(model, x, p[[law_temperatures.index(t) for t in distinct]], memory=memory, shown=shown)[of]
+    laws_once = p[[law_temperatures.index(t) for t in distinct]]
+    c = conditional_losses(model, x, laws_once, memory=memory, dtype=dtype, shown=shown)[of]
     t = torch.tensor(law_temperatures, dtype=p.dtype, device=p.device).reshape(-1, 1, 1, 1)
     gradient = latents.CATEGORICAL.pullback(p, c) / t
     if model.binary:
@@ -96,6 +114,34 @@ def exact_gradients(
         gradient = gradient + kl_gradient(model, logits)
     errors.finite("exact gradient", gradient, "temperatures this small overflow, or losses are too large")
     return gradient
+
+
+@torch.no_grad()
+def rounding_errors(
+    model: LatentModel, x: Tensor, logits: Tensor, laws: list[tuple[float, str]], dtype: torch.dtype
+) -> Tensor:
+    """Bounds (law, example) on the norm of what rounding the losses to `dtype` adds to `exact_gradients`.
+
+    With d the error of f, centred per example, that of the gradient is (1/tf) p_k (1 - p_k) times the difference of two
+    means of d, at most 2 max|d|. The largest |d| is taken from each example's most probable code and configurations
+    evenly spread, PROBED in all or more; for float64, that of float32 is scaled by the ratio of their precisions.
+    """
+    pairs = model.kind.two_category(logits)
+    spread = torch.linspace(0, model.configurations - 1, PROBED, dtype=torch.float64).long().unique().tolist()
+    rows = [latents.configurations(model.latents, model.categories, i, i + 1) for i in spread]
+    indices = torch.cat([*rows, pairs.argmax(-1).cpu()]).unique(dim=0).to(x.device)
+    narrow, wide = (
+        losses_at(measured_copy(model, t, x.device), x.to(t), indices).double() for t in (torch.float32, torch.float64)
+    )
+    d = narrow - wide
+    most = (d - d.mean(1, keepdim=True)).abs().amax(1) * (torch.finfo(dtype).eps / torch.finfo(torch.float32).eps)
+    found = []
+    for tf, target in laws:
+        t = tf if target == "sampled" else 1.0
+        p = torch.softmax(pairs / t, -1)
+        spread_of_p = (p * (1 - p)).square().sum((-2, -1)).sqrt()
+        found.append(2 / t * most * spread_of_p)
+    return torch.stack(found)
 
 
 def kl_gradient(model: LatentModel, logits: Tensor) -> Tensor:
@@ -117,11 +163,17 @@ def check_enumerable(model: LatentModel, limit: int) -> None:
 
 @torch.no_grad()
 def conditional_losses(
-    model: LatentModel, x: Tensor, p: Tensor, *, memory: int = MEMORY, shown: bool = False
+    model: LatentModel,
+    x: Tensor,
+    p: Tensor,
+    *,
+    memory: int = MEMORY,
+    dtype: torch.dtype = torch.float64,
+    shown: bool = False,
 ) -> Tensor:
     """c = E[f | z_l = k] under laws p (law, example, latent, category), of its shape, up to a constant per example."""
-    measured = measured_copy(model, p.dtype, p.device)
-    x = x.to(p)
+    measured = measured_copy(model, dtype, p.device)
+    x = x.to(p.device, dtype)
     laws, examples, count, categories = p.shape
     p = p.permute(1, 2, 3, 0)  # (example, latent, category, law)
     rows = max(1, memory // _bytes_per_row(measured, x, laws))
@@ -136,7 +188,8 @@ def conditional_losses(
     with progress.bar("enumerating", sizes[0], shown) as advance:
         for start in range(0, sizes[0], step):
             stop = min(sizes[0], start + step)
-            f = losses_of_configurations(measured, x, start * sizes[1] * sizes[2], stop * sizes[1] * sizes[2], memory)
+            first, last = (i * sizes[1] * sizes[2] for i in (start, stop))
+            f = losses_of_configurations(measured, x, first, last, memory).to(p.dtype)
             # f is in the hundreds, the gradient's entries may be below 0.01: only differences matter, so centre
             centre = f.mean(1, keepdim=True) if centre is None else centre
             f = (f - centre).reshape(examples, stop - start, sizes[1], sizes[2])
@@ -218,8 +271,8 @@ def losses_at(model: LatentModel, x: Tensor, indices: Tensor, memory: int = MEMO
 def _bytes_per_row(model: LatentModel, x: Tensor, laws: int) -> int:
     """Working memory of one configuration: the decoder's outputs layer by layer, its losses, the contraction."""
     pixels = math.prod(x.shape[1:])
-    numbers = activations_per_code(model, x) + 3 * pixels + len(x) * (3 + laws) + math.prod(model.code_shape)
-    return numbers * x.element_size()
+    decoder = activations_per_code(model, x) + 3 * pixels + len(x) + math.prod(model.code_shape)
+    return decoder * x.element_size() + len(x) * (2 + laws) * torch.float64.itemsize
 
 
 def activations_per_code(model: LatentModel, x: Tensor) -> int:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from . import errors, latents, likelihoods
+from .machine import plain_arithmetic
 
 
 class LatentModel(nn.Module):
@@ -303,11 +303,3 @@ def _check_rows(name: str, function: Callable[[Tensor], Tensor], rows: Tensor) -
             f"{name}: its output for one row depends on the others in the batch (batch norm without running"
             " statistics?); a row must be computed from itself alone"
         )
-
-
-@contextlib.contextmanager
-def plain_arithmetic() -> Iterator[None]:
-    """Switch off a caller's autocast (its bfloat16 moves every figure) and inference mode (it knows no derivative)."""
-    off = [torch.autocast(kind, enabled=False) for kind in ("cpu", "cuda")]
-    with torch.inference_mode(False), off[0], off[1]:
-        yield

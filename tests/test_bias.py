@@ -381,3 +381,18 @@ def test_exact_moments_round_trip_draw_and_change(without_draws, tmp_path):
 def test_exact_moments_of_what_has_none_are_refused(problem):
     with pytest.raises(ValueError, match="moments: 'exact' does not know rebar"):
         gradlab.bias(problem.model, problem.x, estimator="rebar", moments="exact")
+
+
+def test_a_float32_exact_gradient_states_its_error():
+    problem = problems.make("3x5-bernoulli-mlp")
+    given = {"tf": [0.5, 1.6], "tb": 1.3, "draws": 4, "target": "both"}
+    wide = gradlab.bias(problem.model, problem.x, **given)
+    ds = gradlab.bias(problem.model, problem.x, **given, exact_dtype=torch.float32)
+    assert "exact_gradient_error" not in wide
+    assert (wide.attrs["exact_dtype"], ds.attrs["exact_dtype"]) == ("float64", "float32")
+    assert ds.exact_gradient_error.dims == ("target", "tf")
+    difference = np.sqrt(np.square(ds.exact_gradient - wide.exact_gradient).sum(("example", "latent", "category")))
+    assert (difference > 0).all()
+    assert (difference <= ds.exact_gradient_error).all()
+    with pytest.raises(ValueError, match=r"exact_dtype: got torch.int64"):
+        gradlab.bias(problem.model, problem.x, **given, exact_dtype=torch.int64)

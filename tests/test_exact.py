@@ -37,6 +37,55 @@ def test_blocks_do_not_change_the_result(name, memory):
     )
 
 
+@pytest.mark.parametrize("target", ["sampled", "model"])
+@pytest.mark.parametrize("tf", [0.4, 2.3])
+@pytest.mark.parametrize("name", problems.EXACT)
+def test_float32_keeps_within_the_error_it_states(name, tf, target):
+    problem = problems.make(name)
+    given = {"tf": tf, "target": target, "return_error": True}
+    wide, tiny = gradlab.exact_gradient(problem.model, problem.x, **given)
+    found, bound = gradlab.exact_gradient(problem.model, problem.x, dtype=torch.float32, **given)
+    error = (found - wide).flatten(1).norm(dim=1)
+    assert found.dtype == bound.dtype == torch.float64
+    assert bound.shape == (len(problem.x),)
+    assert (error <= bound).all()
+    assert (error > 1e-4 * bound).any()  # no bound that holds of anything
+    assert (bound < 1e-4 * wide.norm()).all()
+    torch.testing.assert_close(tiny, bound * 2.0**-29, rtol=1e-12, atol=0)
+
+
+def test_float32_is_what_the_decoder_sees():
+    problem = problems.make("3x5-bernoulli-mlp")
+    wanted = gradlab.exact_gradient(problem.model, problem.x)
+    seen = []
+    hook = problem.model.decoder.register_forward_hook(lambda module, given, output: seen.append(output.dtype))
+    gradlab.exact_gradient(problem.model, problem.x, dtype=torch.float32)
+    assert torch.float32 in seen
+    hook.remove()
+    assert torch.equal(gradlab.exact_gradient(problem.model, problem.x), wanted)  # the model is as it was
+
+
+def test_other_precisions_are_refused():
+    problem = problems.make("3x5-bernoulli-mlp")
+    with pytest.raises(ValueError, match=r"dtype: got torch.float16; torch.float64 or torch.float32 would do"):
+        gradlab.exact_gradient(problem.model, problem.x, dtype=torch.float16)
+
+
+def test_an_interrupted_enumeration_stops_at_once():
+    problem = problems.make("3x5-bernoulli-mlp")
+    seen = []
+
+    def interrupt(module, given, output):
+        seen.append(len(output))
+        if len(seen) == PROBES + 3:
+            raise KeyboardInterrupt
+
+    problem.model.decoder.register_forward_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        gradlab.exact_gradient(problem.model, problem.x, memory=1)
+    assert len(seen) == PROBES + 3 < 100
+
+
 def test_small_memory_does_stream():
     """The block test above would pass on one block: count the decoder's calls."""
     problem = problems.make("3x5-bernoulli-mlp")

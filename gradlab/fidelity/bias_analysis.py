@@ -12,8 +12,17 @@ import xarray as xr
 
 from .. import errors, estimators, progress
 from ..estimators import Estimator
-from ..exact import LIMIT, MEMORY, TARGETS, check_enumerable, exact_gradients, kl_gradient
-from ..model import LatentModel, encode, measured_copy, observations, plain_arithmetic
+from ..exact import (
+    LIMIT,
+    TARGETS,
+    check_enumerable,
+    check_precision,
+    exact_gradients,
+    kl_gradient,
+    rounding_errors,
+)
+from ..machine import plain_arithmetic, working_memory
+from ..model import LatentModel, encode, measured_copy, observations
 from ..moments import check_supported, exact_moments, steps
 from ..sampling import BATCHES, ROUTES, Noise, each_moments, groups
 from .labels import attributes
@@ -38,8 +47,10 @@ def bias(
     kl: bool = False,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
+    exact_dtype: torch.dtype = torch.float64,
+    tf32: bool = False,
     limit: int = LIMIT,
-    memory: int = MEMORY,
+    memory: int | None = None,
     route: str = "auto",
     shown: bool = False,
 ) -> xr.Dataset:
@@ -63,8 +74,10 @@ def bias(
         evaluations of one draw of the dearest estimator pay for, so variances are divided by that number (needs not
         be whole) and so many more draws are taken
     kl : add the gradient of the KL term to exact and mean gradient alike
-    device, dtype : where and in which precision draws are computed; the model's own by default. The exact gradient
-        and all sums over draws are float64
+    device, dtype : where and in which precision draws are computed; the model's own by default. All sums are float64
+    exact_dtype : precision of the losses in the exact gradient; torch.float32 halves its time, and adds the variable
+        `exact_gradient_error`, a bound on what it costs
+    tf32 : let a GPU compute float32 with TensorFloat-32, which moves the bias
     limit, memory : see `exact_gradient`
     route : how the decoder's part of the draws is found, "table", "pairs" or "draws", the numbers being the same up to
         rounding; "auto" takes the one that needs the fewest operations and fits `memory` (see `sampling.engine`)
@@ -108,16 +121,21 @@ def bias(
     if moments == "exact":
         check_supported(chosen)
     errors.precision_and_place(dtype, device)
-    memory = errors.whole_number("memory", memory, 1)
-    with plain_arithmetic():
+    check_precision(exact_dtype, "exact_dtype")
+    with plain_arithmetic(tf32):
         measured = measured_copy(model, dtype, device)
         x = observations(measured, x)
+        memory = working_memory(memory, x.device)
         logits = encode(measured, x)
         model.unit_shape = measured.unit_shape
         wide = logits.double()
         laws = [(t, name) for name in targets for t in tfs]
-        exact = exact_gradients(model, x, wide, laws, memory=memory, shown=shown).cpu().numpy()
-        exact = exact.reshape(len(targets), len(tfs), *logits.shape)
+        found = exact_gradients(model, x, wide, laws, memory=memory, dtype=exact_dtype, shown=shown)
+        exact = found.cpu().numpy().reshape(len(targets), len(tfs), *logits.shape)
+        rounding = None
+        if exact_dtype != torch.float64:
+            of_example = rounding_errors(model, x, wide, laws, exact_dtype)
+            rounding = of_example.norm(dim=1).cpu().numpy().reshape(len(targets), len(tfs))
         shift = kl_gradient(model, wide).cpu().numpy() if kl else np.zeros(logits.shape)
         exact = exact + shift
 
@@ -130,8 +148,8 @@ def bias(
             cells = [(e, i, j) for e in range(len(chosen)) for i, j in pairs]
             grid = [chosen[e].at(tfs[i], tbs[j]) for e, i, j in cells]
             with progress.bar("integrating", steps(grid), shown) as advance:
-                found = exact_moments(measured, x, logits, grid, memory=memory, advance=advance)
-            for (e, i, j), of_point in zip(cells, found, strict=True):
+                of_grid = exact_moments(measured, x, logits, grid, memory=memory, advance=advance)
+            for (e, i, j), of_point in zip(cells, of_grid, strict=True):
                 points.fill_exact(e, i, j, exact[:, i], shift, of_point)
         else:
             alike = _draws_alike(costs, draws) if equal_cost else {draws: list(range(len(chosen)))}
@@ -152,7 +170,8 @@ def bias(
         logits,
         None if by_enumeration else draws,
         seed,
-        exact_dtype="float64",
+        exact_dtype=str(exact_dtype).removeprefix("torch."),
+        tf32=int(tf32),
         estimator=json.dumps(labels if listed else labels[0]),
         estimator_parameters=json.dumps([_own_parameters(e) for e in chosen]),
         equal_cost=int(equal_cost),
@@ -163,7 +182,7 @@ def bias(
     )
     if cross is not None:
         about |= {"tf_fixed": float(cross[0]), "tb_fixed": float(cross[1])}
-    return points.dataset(exact, labels if listed else None, target == "both", about)
+    return points.dataset(exact, rounding, labels if listed else None, target == "both", about)
 
 
 def _draws_alike(costs: list[int], draws: int) -> dict[int, list[int]]:

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from .. import errors, progress
 from ..derivatives import at_all_points
-from ..exact import MEMORY
-from ..model import LatentModel, check_is_model, encode, measured_copy, observations, plain_arithmetic
+from ..machine import plain_arithmetic, working_memory
+from ..model import LatentModel, check_is_model, encode, measured_copy, observations
 from ..sampling import Noise, batch_bounds
 from . import metrics
 from .labels import attributes, coordinate, temperatures, with_interval
@@ -57,7 +57,8 @@ def gap(
     seed: int = 0,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
-    memory: int = MEMORY,
+    tf32: bool = False,
+    memory: int | None = None,
     shown: bool = False,
 ) -> xr.Dataset:
     """The gradient gap of Decoupled ST-GS between relaxed and discrete forward pass, for every pair of temperatures.
@@ -74,7 +75,9 @@ def gap(
     seed : the same seed gives the same numbers, whatever the chunks; the global random state is not touched
     device, dtype : where and in which precision gradients are computed; the model's own by default. Sums over draws
         and examples are float64
-    memory : bytes of working memory, about; the decoder's parameters and the result come on top
+    tf32 : let a GPU compute float32 with TensorFloat-32, which moves the gap
+    memory : bytes of working memory, about, by default 256 MiB, on a GPU a quarter of what is free; the decoder's
+        parameters and the result come on top
     shown : draw a progress bar on standard error
 
     Returns
@@ -99,11 +102,11 @@ def gap(
     tbs = errors.temperatures("tb", tfs if tb is None else tb)
     draws = errors.whole_number("draws", draws, 2, "an interval needs two")
     seed = errors.whole_number("seed", seed, 0)
-    memory = errors.whole_number("memory", memory, 1)
     errors.precision_and_place(dtype, device)
-    with plain_arithmetic():
+    with plain_arithmetic(tf32):
         measured = measured_copy(model, dtype, device)
         x = observations(measured, x)
+        memory = working_memory(memory, x.device)
         logits = encode(measured, x)
         model.unit_shape = measured.unit_shape
         noise = Noise(model.kind, logits, 1, draws, seed, memory)
@@ -116,7 +119,7 @@ def gap(
                     found = _measure(measured, x[examples], some, g, t, tbs, memory)
                     sums.add(i, examples, chunk, *found)
                     advance(len(g) * len(some))
-    about = attributes("gap", model, x, logits, draws, seed, estimator=json.dumps("decoupled-st-gs"))
+    about = attributes("gap", model, x, logits, draws, seed, estimator=json.dumps("decoupled-st-gs"), tf32=int(tf32))
     return sums.dataset(about)
 
 

@@ -92,7 +92,15 @@ class Points:
             for name, values in zip(self.quantiles, ratios, strict=True):
                 self.quantiles[name][at][:, 0] = metrics.quantiles(values)
 
-    def dataset(self, exact: np.ndarray, labels: list[str] | None, both: bool, about: dict[str, Any]) -> xr.Dataset:
+    def dataset(
+        self,
+        exact: np.ndarray,
+        rounding: np.ndarray | None,
+        labels: list[str] | None,
+        both: bool,
+        about: dict[str, Any],
+    ) -> xr.Dataset:
+        """`rounding` (target, tf): bounds on the norm of the exact gradient's error, if they matter."""
         coordinates = COORDINATES[: exact.ndim - 2]
         grid = ("estimator", "target", "tf", "tb")
         of_gradient = f"{about['unit']} per logit"
@@ -124,6 +132,10 @@ class Points:
                 {"long_name": "norm of the exact gradient", "units": of_gradient, "aggregation": _NORM},
             ),
         }
+        if rounding is not None:
+            words = "bound on the rounding error of the exact gradient"
+            named = {"long_name": words, "units": of_gradient, "aggregation": _NORM}
+            variables["exact_gradient_error"] = (("target", "tf"), rounding, named)
         for name, values in self.figures.items():
             words, units = metrics.FIGURES[name][0], "1" if _is_relative(name) else of_gradient
             if name == "squared_bias_debiased":
