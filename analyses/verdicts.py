@@ -1,9 +1,9 @@
-"""Verdicts on claims of the form "FIGURE falls (or rises) as TEMPERATURE rises"."""
+"""Verdicts on claims: FIGURE falls (or rises) as TEMPERATURE rises; one choice gives a lower loss than another."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -16,8 +16,9 @@ from gradlab.fidelity.changes import Change, change
 class Verdict:
     """What came of a claim, for one figure; `which` says of what, a target law for example.
 
-    supported: the whole change has the claimed sign and no step between neighbours is resolved against it.
-    contradicted: the whole change, or at least one step, is resolved against it. undetermined: neither.
+    Of a trend, supported: the whole change has the claimed sign and no step between neighbours is resolved against it;
+    contradicted: the whole change, or at least one step, is resolved against it; undetermined: neither.
+    Of a difference over seeds, supported or contradicted: its interval lies on one side of the bound.
     """
 
     claim: str
@@ -25,13 +26,15 @@ class Verdict:
     figure: str
     verdict: str
     whole: Change  # 95 % interval
-    against: list[tuple[float, float]]  # steps resolved against the claim, all steps together at 95 %
-    lowest_at: float
+    against: list[tuple[float, float]] = field(default_factory=list)  # steps resolved against it, together at 95 %
+    lowest_at: float | None = None
+    unit: str = ""
+    note: str = ""
 
     @property
     def words(self) -> str:
         if not self.against:
-            return self.verdict
+            return f"{self.verdict}: {self.note}" if self.note else self.verdict
         joined = [list(self.against[0])]
         for start, end in self.against[1:]:
             if start == joined[-1][1]:

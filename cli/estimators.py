@@ -42,9 +42,7 @@ def estimators(formulas, as_json):
 
 @click.command("check-estimator")
 @click.argument("estimator")
-@click.option(
-    "--draws", type=click.IntRange(min=2), default=200_000, show_default=True, help="Estimates per problem."
-)
+@click.option("--draws", type=click.IntRange(min=2), default=200_000, show_default=True, help="Estimates per problem.")
 @seed_option
 @json_option
 def check_estimator(estimator, draws, seed, as_json):

@@ -15,6 +15,7 @@ from .estimators import check_estimator, estimators
 from .gap import gap
 from .reproduce import reproduce
 from .results import plot, show
+from .sweep import sweep
 from .train import train
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -42,7 +43,7 @@ def cli() -> None:
     """
 
 
-for command in (bias, gap, train, plot, show, estimators, check_estimator, data, reproduce):
+for command in (bias, gap, train, sweep, plot, show, estimators, check_estimator, data, reproduce):
     cli.add_command(command)
 
 

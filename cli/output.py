@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -62,44 +61,6 @@ def datasets(rows: list[dict[str, Any]], as_json: bool) -> None:
             where = path or f"not here: gradlab data fetch {row['name']}"
             table.add_row(row["name"], split, f"{row['images'][split]:,}", where, row["credit"])
     console().print(table)
-
-
-def analyses(there: dict[str, str], as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps({"analyses": there}))
-        return
-    for name, text in there.items():
-        click.echo(f"{name}\n\n{text}")
-
-
-def verdicts(found: Sequence[Any], as_json: bool, written: Sequence[str]) -> None:
-    if as_json:
-        rows = [
-            {
-                "claim": v.claim,
-                **v.which,
-                "figure": v.figure,
-                "verdict": v.verdict,
-                "change": v.whole._asdict(),
-                "against": v.against,
-                "lowest_at": v.lowest_at,
-            }
-            for v in found
-        ]
-        click.echo(json.dumps({"verdicts": rows, "files": list(written)}))
-        return
-    to = console()
-    for claim in dict.fromkeys(v.claim for v in found):
-        table = Table(box=box.SIMPLE_HEAD, title=claim, title_justify="left")
-        of_claim = [v for v in found if v.claim == claim]
-        for column in ("figure", *of_claim[0].which, "change, first to last \\[95 %]", "verdict"):
-            table.add_column(column, no_wrap=column != "verdict")
-        for v in of_claim:
-            low, high = (text(end) for end in v.whole[1:])
-            table.add_row(v.figure, *v.which.values(), f"{v.whole.value:+.4g} \\[{low}, {high}]", v.words)
-        to.print(table)
-    for path in written:
-        to.print(f"wrote {path}", highlight=False, soft_wrap=True)
 
 
 def training(model: Any, out: str, as_json: bool) -> None:

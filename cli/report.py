@@ -15,12 +15,13 @@ from rich.table import Table
 
 from .output import WIDTH, console, text
 
-POINT_DIMS = ("checkpoint", "estimator", "target", "definition", "tf", "tb")
+POINT_DIMS = ("checkpoint", "epoch", "estimator", "target", "definition", "tf", "tb")
 MOST_LINES, MOST_COLUMNS = 30, 12
 LINE = {  # per analysis: the columns of a table of many points
     "bias": ("relative_bias_debiased", "relative_std", "cosine"),
     "gap": ("gap", "relative_gap_pooled", "cosine"),
 }
+LINE |= {f"{analysis}-along-training": names for analysis, names in LINE.items()}
 
 
 def report(ds: Any, as_json: bool, written: Sequence[str]) -> None:
@@ -70,7 +71,10 @@ def _points(ds: Any) -> Iterator[dict[str, Any]]:
         for n in names:
             ends = {"value": n, "low": f"{n}_low", "high": f"{n}_high"}
             figures[n] = {key: _number(columns[of][at]) for key, of in ends.items() if of in columns}
-        yield {dim: ds[dim].values[i].item() for dim, i in zip(dims, at, strict=True)} | {"figures": figures}
+        where = {dim: ds[dim].values[i].item() for dim, i in zip(dims, at, strict=True)}
+        if "epoch" in where:  # along a training the temperatures go with the epoch
+            where |= {t: ds[t].sel(epoch=where["epoch"]).item() for t in ("tf", "tb")}
+        yield where | {"figures": figures}
 
 
 def _number(value: Any) -> float | None:

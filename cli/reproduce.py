@@ -1,66 +1,86 @@
-"""gradlab reproduce: the paper's figures, measured, with a verdict on each claim."""
+"""gradlab reproduce: the paper's figures and table, measured, with a verdict on each claim."""
 
 from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 import click
 
-from .options import data_dir_option, data_option, device_option, json_option
+from .options import data_dir_option, device_option, json_option
 
-ANALYSES = {"figure5": "figure5_gradient_gap", "figure6": "figure6_bias_variance"}
+ANALYSES = {
+    "figure2": "figure2_binary_autoencoder",
+    "figure3": "figure3_vae_8x4",
+    "figure4": "figure4_vae_16x12",
+    "figure5": "figure5_gradient_gap",
+    "figure6": "figure6_bias_variance",
+    "table1": "table1_schedules",
+    "bias-direction": "bias_direction",
+}
+BUDGETS = ("quick", "standard", "paper")
 
 
 @click.command()
 @click.argument("name", required=False, type=click.Choice(list(ANALYSES)))
+@click.option("--all", "everything", is_flag=True, help="Run all, one after the other, and write OUT/summary.md.")
+@click.option(
+    "--budget",
+    type=click.Choice(BUDGETS),
+    default="quick",
+    show_default=True,
+    help="quick: within ten minutes each on two cores; standard: hours there, but for figures 5 and 6; paper: for a"
+    " GPU or a cluster.",
+)
 @click.option(
     "--checkpoint",
     type=click.Path(dir_okay=False),
     help="A trained model: figure 5 any, figure 6 an 8x4 VAE.  [default: the bundled one]",
 )
-@click.option(
-    "--images",
-    type=click.IntRange(min=1),
-    help="The first so many of the test split.  [default: 64 for figure 5, 100 for figure 6]",
-)
-@data_option
+@click.option("--images", type=click.IntRange(min=1), help="Instead of the budget's number.")
+@click.option("--draws", type=click.IntRange(min=2), help="Instead of the budget's number; figures 5 and 6.")
+@click.option("--data", help="See `gradlab data list`.  [default: mnist; table 1 cifar10; figures 5, 6 mnist-sample]")
 @data_dir_option
-@click.option(
-    "--draws", type=click.IntRange(min=2), help="Draws per point.  [default: 64 for figure 5, 1024 for figure 6]"
-)
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Trainings side by side.")
 @device_option
 @click.option(
-    "--out", type=click.Path(file_okay=False), default="results", show_default=True, help="Folder for figure and data."
+    "--out",
+    type=click.Path(file_okay=False),
+    default="results",
+    show_default=True,
+    help="Folder for figures, data, and the trainings to go on from.",
 )
 @json_option
-def reproduce(name, checkpoint, images, data, data_dir, draws, device, out, as_json):
-    """Measure a figure of the paper and judge its claims. Without NAME, list what there is.
+def reproduce(name, everything, budget, out, as_json, device, **given):
+    """Measure a figure or table of the paper and judge its claims. Without NAME, list what there is.
 
     \b
-    Example:
-      gradlab reproduce figure6
-    """
-    from . import output
+    Examples:
+      gradlab reproduce
+      gradlab reproduce figure6 --budget standard
+      gradlab reproduce --all --workers 2
 
-    if name is None:
-        modules = {
-            key: importlib.import_module(f"..analyses.{module}", __package__) for key, module in ANALYSES.items()
-        }
-        output.analyses({key: module.__doc__ or "" for key, module in modules.items()}, as_json)
+    Interrupted, the same command goes on.
+    """
+    from . import studies
+
+    if name is None and not everything:
+        studies.listing({key: _module(key) for key in ANALYSES}, Path(out), as_json)
         return
-    from gradlab import checkpoints, datasets, plots, results
+    if name is not None and everything:
+        raise click.UsageError(f"--all: runs every analysis; leave out {name}")
+    from gradlab.analyses.given import Given
 
     from .options import check_writable, resolve_device
 
-    analysis = importlib.import_module(f"..analyses.{ANALYSES[name]}", __package__)
-    model, about = checkpoints.load_described(checkpoint, analysis.BUNDLED)
-    observed = datasets.load(data, "test", data_dir).first(images or analysis.IMAGES)
-    paths = [Path(out) / f"{name}.h5", Path(out) / f"{name}.png"]
-    check_writable(str(paths[0]))
-    place = resolve_device(device)
-    ds = analysis.measure(model.to(place), observed.floats(), draws=draws or analysis.DRAWS, shown=True)
-    ds.attrs |= about | observed.described()
-    results.save_results(ds, paths[0])
-    plots.save(analysis.draw(ds), paths[1])
-    output.verdicts(analysis.judge(ds), as_json, [str(path) for path in paths])
+    check_writable(str(Path(out) / "summary.md"))
+    options = Given(folder=Path(out), device=resolve_device(device), shown=True, **given)
+    if name is not None:
+        studies.one(name, _module(name), options, budget, as_json)
+        return
+    studies.all_of({key: _module(key) for key in ANALYSES}, options, budget, as_json)
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"..analyses.{ANALYSES[name]}", __package__)

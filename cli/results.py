@@ -8,6 +8,18 @@ import click
 
 from .options import check_writable, data_dir_option, data_option, figure_path, json_option
 
+# what --kind takes besides auto and heatmap, and the function of gradlab.plots that draws it
+KINDS = {
+    "trends": "bias_trends",
+    "comparison": "comparison",
+    "gap": "gap",
+    "losses": "losses",
+    "schedules": "schedules",
+    "curves": "training_curves",
+    "tracked": "tracked",
+}
+USUAL = {"gap": "relative_gap", "sweep": "final_validation_loss_mean"}  # in a heatmap, by analysis
+
 
 @click.command()
 @click.argument("results", type=click.Path(dir_okay=False))
@@ -21,9 +33,12 @@ def show(results, as_json):
     """
     from gradlab.results import open_results
 
-    from . import report
+    from . import report, sweep_report
 
     ds = open_results(results)
+    if ds.attrs.get("analysis") == "sweep":
+        sweep_report.report(ds, as_json, [])
+        return
     report.report(ds, as_json, [])
     if not as_json:
         report.provenance(ds)
@@ -33,12 +48,15 @@ def show(results, as_json):
 @click.argument("file", type=click.Path(dir_okay=False), metavar="RESULTS")
 @click.option(
     "--kind",
-    type=click.Choice(["auto", "trends", "heatmap", "comparison", "gap"]),
+    type=click.Choice(["auto", *KINDS, "heatmap"]),
     default="auto",
     show_default=True,
     help="auto: what suits the file.",
 )
-@click.option("--variable", help="What a heatmap shows.  [default: relative_bias_debiased; relative_gap of a gap]")
+@click.option(
+    "--variable",
+    help="What a heatmap shows.  [default: relative_bias_debiased; relative_gap of a gap; mean loss of a sweep]",
+)
 @click.option("--target", help="Draw this target law only.")
 @click.option("--checkpoint", help="Draw this checkpoint only, where a gap has several.")
 @click.option("--reconstructions", is_flag=True, help="RESULTS is a checkpoint: draw images and what it makes of them.")
@@ -47,13 +65,15 @@ def show(results, as_json):
 @data_dir_option
 @click.option("--out", type=click.Path(dir_okay=False), help="PNG, PDF or SVG.  [default: RESULTS.png]")
 def plot(file, kind, variable, target, checkpoint, reconstructions, images, data, data_dir, out):
-    """Draw a results file: trends (figure 6), a heatmap over temperatures, a comparison of estimators, or the gradient
-    gap (figure 5); or what a trained model makes of images.
+    """Draw a results file: trends (figure 6), a heatmap over temperatures, a comparison of estimators, the gradient gap
+    (figure 5); losses (figures 2 to 4), schedules (table 1) or training curves of a sweep; bias or gap tracked along a
+    training; or what a trained model makes of images.
 
     \b
     Examples:
       gradlab plot bias.h5
       gradlab plot grid.h5 --kind heatmap --variable relative_std --out std.pdf
+      gradlab plot sweep.h5 --kind curves
       gradlab plot ae.safetensors --reconstructions
     """
     from gradlab import plots
@@ -73,16 +93,19 @@ def _figure(path, kind, variable, target, checkpoint):
     from gradlab.results import open_results
 
     ds = open_results(path)
-    if kind == "trends":
-        return plots.bias_trends(ds, target=target)
+    analysis = str(ds.attrs.get("analysis", ""))
+    if analysis == "sweep":
+        from gradlab.sweeps import with_means
+
+        ds = with_means(ds)
     if kind == "heatmap":
-        usual = "relative_gap" if ds.attrs.get("analysis") == "gap" else "relative_bias_debiased"
-        return plots.heatmap(ds, variable or usual, target=target)
-    if kind == "comparison":
-        return plots.comparison(ds, target=target)
+        return plots.heatmap(ds, variable or USUAL.get(analysis, "relative_bias_debiased"), target=target)
     if kind == "gap" or checkpoint is not None:
         return plots.gap(ds, checkpoint)
-    return plots.auto(ds, target)
+    if kind == "auto":
+        return plots.auto(ds, target)
+    draw = getattr(plots, KINDS[kind])
+    return draw(ds, target=target) if kind in ("trends", "comparison") else draw(ds)
 
 
 def _reconstructions(path, images, data, data_dir):

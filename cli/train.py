@@ -6,7 +6,22 @@ import click
 
 from .options import check_writable, data_dir_option, device_option, json_option, resolve_device, seed_option
 
+KINDS = ("bias", "gap")  # of what can be tracked
 PRESETS = ("small", "large")  # of the binary autoencoder; the sizes are with the network
+
+
+class ScheduleSpec(click.ParamType):
+    """`1.6`, `1:0.3`, `1:0.3:cosine`: a temperature or its schedule, as a training's settings hold it."""
+
+    name = "spec"
+
+    def convert(self, value, param, ctx):
+        from gradlab import schedules
+
+        try:
+            return schedules.setting(param.name, value)
+        except ValueError as error:
+            self.fail(str(error).removeprefix(f"{param.name}: "), param, ctx)
 
 
 def training_options(tf: float, tb: float, epochs: int, batch_size: int, lr: str, out: str):
@@ -17,8 +32,17 @@ def training_options(tf: float, tb: float, epochs: int, batch_size: int, lr: str
         ),
         data_dir_option,
         click.option("--estimator", default="decoupled-st-gs", show_default=True, help="See `gradlab estimators`."),
-        click.option("--tf", type=float, default=tf, show_default=True, help="Forward temperature."),
-        click.option("--tb", type=float, default=tb, show_default=True, help="Backward temperature."),
+        click.option(
+            "--tf",
+            type=ScheduleSpec(),
+            default=tf,
+            show_default=True,
+            help="Forward temperature, or its schedule over the training: 1:0.3 is linear, 1:0.3:exponential and"
+            " 1:0.3:cosine are others.",
+        ),
+        click.option(
+            "--tb", type=ScheduleSpec(), default=tb, show_default=True, help="Backward temperature, or its schedule."
+        ),
         click.option(
             "--epochs", type=click.IntRange(min=1), default=epochs, show_default=True, help="Passes over the images."
         ),
@@ -27,11 +51,24 @@ def training_options(tf: float, tb: float, epochs: int, batch_size: int, lr: str
         ),
         click.option("--lr", type=float, help=f"Learning rate.  [default: {lr}]"),
         seed_option,
-        click.option(
-            "--out", type=click.Path(dir_okay=False), default=out, show_default=True, help="Checkpoint file."
-        ),
+        click.option("--out", type=click.Path(dir_okay=False), default=out, show_default=True, help="Checkpoint file."),
         click.option("--resume", is_flag=True, help="Go on with the interrupted training of --out."),
         click.option("--keep-every", type=click.IntRange(min=1), help="Also keep the model of every N-th epoch."),
+        click.option(
+            "--track",
+            type=click.Choice(KINDS),
+            multiple=True,
+            help="Measure this along the training, into OUT.bias.h5 or OUT.gap.h5. Both may be given.",
+        ),
+        click.option(
+            "--every", "track_every", type=click.IntRange(min=1), help="--track at every N-th epoch.  [default: 10]"
+        ),
+        click.option(
+            "--track-images", type=click.IntRange(min=1), help="--track on so many test images.  [default: 100]"
+        ),
+        click.option(
+            "--track-draws", type=click.IntRange(min=2), help="Draws of --track.  [default: 1,024; 64 for gap]"
+        ),
         device_option,
         json_option,
     ]
@@ -53,6 +90,7 @@ def train() -> None:
       gradlab train vae --out vae.safetensors
       gradlab train binary-ae --data fashion-mnist --out ae.safetensors
 
+    Temperatures may follow a schedule (--tf 1:0.3 --tb 1:2:cosine), and bias or gap be measured on the way (--track).
     Ctrl-C leaves a state that --resume goes on from, to the same weights as an unbroken run.
     """
 
@@ -70,6 +108,8 @@ def vae(latents, categories, lr, **others) -> None:
       gradlab train vae --tf 1.6 --tb 1.3 --out vae-8x4-mnist.safetensors
     Example, the large one:
       gradlab train vae --categories 16 --latents 12 --out vae-16x12.safetensors
+    Example, bias at epoch 0, every fifth and the last, into vae.bias.h5:
+      gradlab train vae --epochs 20 --track bias --every 5 --out vae.safetensors
 
     Ctrl-C leaves a state that --resume goes on from, to the same weights as an unbroken run.
     """
@@ -102,6 +142,7 @@ def binary_ae(preset, width, depth, lr, **others) -> None:
     Examples:
       gradlab train binary-ae --data mnist
       gradlab train binary-ae --data cifar10 --preset large --epochs 100 --out ae-cifar10.safetensors
+      gradlab train binary-ae --data cifar10 --tf 1:0.3 --tb 1:2:cosine --track gap --out annealed.safetensors
 
     Ctrl-C leaves a state that --resume goes on from, to the same weights as an unbroken run.
     """
@@ -112,18 +153,22 @@ def binary_ae(preset, width, depth, lr, **others) -> None:
     _train(BINARY_AUTOENCODER, SIZES[preset] | chosen, lr=BINARY_AUTOENCODER.lr if lr is None else lr, **others)
 
 
-def _train(defaults, config, *, data, data_dir, out, resume, keep_every, device, as_json, **settings) -> None:
+def _train(defaults, config, *, data, data_dir, out, resume, keep_every, device, as_json, track, **others) -> None:
     import dataclasses
 
     from gradlab import datasets, training
 
     from . import output
 
+    tracking = {name: others.pop(name) for name in ("track_every", "track_images", "track_draws")}
+    tracking = {name: value for name, value in tracking.items() if value is not None}
+    if tracking and not track:
+        raise click.UsageError(f"{_option(next(iter(tracking)))} is for --track, which was not given")
     images = datasets.load(data, "train", data_dir)
     config = config | {"image_shape": list(images.pixels.shape[1:])}
     check_writable(out)
     model = training.train(
-        dataclasses.replace(defaults, config=config, **settings),
+        dataclasses.replace(defaults, config=config, **others),
         images,
         datasets.load(data, "test", data_dir),
         out,
@@ -131,5 +176,13 @@ def _train(defaults, config, *, data, data_dir, out, resume, keep_every, device,
         keep_every=keep_every or 0,
         device=resolve_device(device),
         shown=True,
+        track=track,
+        **tracking,
     )
     output.training(model, out, as_json)
+    for kind in () if as_json else dict.fromkeys(track):
+        click.echo(f"wrote {training.track_path(out, kind)}")
+
+
+def _option(name: str) -> str:
+    return "--every" if name == "track_every" else f"--{name.replace('_', '-')}"

@@ -22,7 +22,7 @@ _HOME = {
     "save_results": "results",
     "open_results": "results",
 }
-_MODULES = ("datasets", "estimators", "latents", "likelihoods", "plots", "training")
+_MODULES = ("datasets", "estimators", "latents", "likelihoods", "plots", "schedules", "sweeps", "training")
 
 __all__ = [
     "LatentModel",
@@ -40,11 +40,13 @@ __all__ = [
     "plots",
     "save",
     "save_results",
+    "schedules",
+    "sweeps",
     "training",
 ]
 
 if TYPE_CHECKING:
-    from . import datasets, estimators, latents, likelihoods, plots, training
+    from . import datasets, estimators, latents, likelihoods, plots, schedules, sweeps, training
     from .checkpoints import bundled, load, save
     from .estimators import decoupled_st_gumbel_softmax
     from .exact import exact_gradient

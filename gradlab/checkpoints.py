@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.resources
 import json
 from pathlib import Path
@@ -12,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from . import errors, files, networks
+from . import errors, files, networks, schedules
 from .model import LatentModel
 
 FORMAT = "gradlab-1"
@@ -66,13 +67,26 @@ def load_described(path: str | Path | None, bundled: str = BUNDLED) -> tuple[Lat
 
 
 def _training_described(provenance: dict[str, Any]) -> dict[str, Any]:
-    """Epochs and settings of the training, as far as the provenance (anyone can write one) has them."""
-    settings, history = provenance.get("settings"), provenance.get("history")
-    settings = settings if isinstance(settings, dict) else {}
-    losses = history.get("validation_loss") if isinstance(history, dict) else None
+    """Epochs and settings of the training, as far as the provenance (anyone can write one) has them.
+
+    Of a scheduled temperature, the one at the end of the last epoch, and the schedule.
+    """
+    settings, history = (of if isinstance(of, dict) else {} for of in map(provenance.get, ("settings", "history")))
     known = {f"trained_{name}": settings.get(name) for name in ("tf", "tb", "seed")}
+    losses = history.get("validation_loss")
     known["trained_epochs"] = len(losses) if isinstance(losses, list) else None
-    return {k: v for k, v in known.items() if isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 2**63}
+    planned: dict[str, Any] = {}
+    for name in ("tf", "tb"):
+        if isinstance(settings.get(name), str):
+            by_epoch = history.get(name)
+            known[f"trained_{name}"] = by_epoch[-1] if isinstance(by_epoch, list) and by_epoch else None
+            with contextlib.suppress(ValueError):
+                planned[f"trained_{name}_schedule"] = str(schedules.parse(settings[name]))
+    return {k: v for k, v in known.items() if _is_number(v)} | planned
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 def write(path: str | Path, model: LatentModel, training: dict[str, Tensor], provenance: dict[str, Any]) -> None:

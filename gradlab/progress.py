@@ -10,8 +10,11 @@ Advance = Callable[..., None]  # advance(steps, **figures to show)
 
 
 @contextlib.contextmanager
-def bar(description: str, total: int, shown: bool, done: int = 0) -> Iterator[Advance]:
-    """Yields `advance(steps=1, **figures)`. Draws nothing unless `shown` and standard error is a terminal."""
+def bar(description: str, total: int, shown: bool, done: int = 0, time_left: bool = True) -> Iterator[Advance]:
+    """Yields `advance(steps=1, **figures)`. Draws nothing unless `shown` and standard error is a terminal.
+
+    The time left is from the steps of the last half minute; `time_left=False` for longer ones leaves it out.
+    """
     if not (shown and sys.stderr.isatty()):
         yield lambda steps=1, **figures: None
         return
@@ -30,8 +33,7 @@ def bar(description: str, total: int, shown: bool, done: int = 0) -> Iterator[Ad
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        *([TextColumn("left"), TimeRemainingColumn()] if time_left else []),
         TextColumn("{task.fields[figures]}"),
     ]
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:

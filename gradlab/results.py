@@ -32,6 +32,8 @@ PER_CHECKPOINT = {
     "trained_epochs": "epochs of training",
     "trained_tf": "forward temperature of training",
     "trained_tb": "backward temperature of training",
+    "trained_tf_schedule": "schedule of the forward temperature of training",
+    "trained_tb_schedule": "schedule of the backward temperature of training",
     "trained_seed": "seed of training",
 }
 

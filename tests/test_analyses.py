@@ -74,7 +74,7 @@ def test_a_single_noisy_step_is_no_contradiction():
 def test_figure6_measures_the_cross_and_judges_every_claim(monkeypatch):
     monkeypatch.setattr(figure6_bias_variance, "TEMPERATURES", [0.5, 3.0])
     problem = problems.make("3x5-bernoulli-mlp")
-    ds = figure6_bias_variance.measure(problem.model, problem.x, draws=64)
+    ds = figure6_bias_variance.cross(problem.model, problem.x, draws=64)
     assert int(np.isfinite(ds.relative_bias.sel(target="model")).sum()) == 5
     found = figure6_bias_variance.judge(ds)
     assert {v.claim[:3] for v in found} == {"(b)", "(c)", "(d)", "(e)"}
@@ -91,7 +91,7 @@ def test_figure5_measures_the_grid_and_judges_the_claim_raw_and_relative(monkeyp
     monkeypatch.setattr(figure5_gradient_gap, "TB", [0.5, 1.0, 8.0])
     monkeypatch.setattr(figure5_gradient_gap, "TF", [0.3, 1.5, 3.0])
     problem = problems.make("binary6-bernoulli-mlp")
-    ds = figure5_gradient_gap.measure(problem.model, problem.x, draws=64)
+    ds = figure5_gradient_gap.grid(problem.model, problem.x, draws=64)
     assert ds.gap.shape == (2, 3, 3)
     found = figure5_gradient_gap.judge(ds)
     assert len(found) == 3 * 2 * 3

@@ -122,7 +122,7 @@ def test_resumes_to_the_same_weights(tmp_path):
     whole = training.train(settings(), data, data, tmp_path / "whole.safetensors")
     out = tmp_path / "broken.safetensors"
     # stop after the first epoch: its state, as `train` writes it, under the name --resume looks for
-    run = training._Run(settings(), data, data, "cpu")
+    run = training.Run(settings(), data, data, "cpu")
     order = torch.randperm(len(data), generator=run.random("order", 0))
     for batch in order.split(8):
         run.one_step(batch)

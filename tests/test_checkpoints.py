@@ -314,9 +314,7 @@ def test_absurd_sizes_take_no_memory(tmp_path):
     paths = [str(tmp_path / f"{k}.safetensors") for k in range(len(absurd))]
     for path, other in zip(paths, absurd, strict=True):
         altered(path, {"config": json.dumps(CONFIG | other)})
-    ran = subprocess.run(
-        [sys.executable, "-c", HUGE, *paths], capture_output=True, text=True, timeout=60, check=False
-    )
+    ran = subprocess.run([sys.executable, "-c", HUGE, *paths], capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 0, ran.stderr
     unit = 1 if sys.platform == "darwin" else 1024
     assert int(ran.stdout) * unit < 100 * 2**20

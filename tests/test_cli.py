@@ -136,9 +136,7 @@ def test_no_help_imports_torch():
         "for path in json.loads(sys.argv[1]): main([*path, '--help'])\n"
         "print('|'.join(['loaded', *sys.modules]))"
     )
-    ran = subprocess.run(
-        [sys.executable, "-c", script, json.dumps(PATHS)], capture_output=True, text=True, check=True
-    )
+    ran = subprocess.run([sys.executable, "-c", script, json.dumps(PATHS)], capture_output=True, text=True, check=True)
     assert ran.stdout.count("Usage: gradlab") == len(PATHS)
     loaded = ran.stdout.splitlines()[-1].split("|")
     assert "gradlab.cli.bias" in loaded
@@ -352,11 +350,8 @@ def test_rubbish_is_no_temperature(run, option, spec):
 
 @pytest.mark.parametrize("option", ["--tf", "--tb"])
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf"])
-def test_training_temperatures_are_checked(run, tmp_path, option, value):
-    images(tmp_path, 4)
-    refused(
-        run("train", "vae", "--data", "own", option, value), 1, f"{option[2:]}: got {float(value)}", "above 0"
-    )
+def test_training_temperatures_are_checked(run, option, value):
+    refused(run("train", "vae", "--data", "own", option, value), 2, option, f"got {value!r}", "above 0")
 
 
 # --- bad input on the command line ---
@@ -642,16 +637,16 @@ def test_an_interrupted_training_is_gone_on_with(run, tmp_path, monkeypatch):
     ]
     from gradlab import training
 
-    one_step = training._Run.one_step
+    one_step = training.Run.one_step
 
     def interrupting(self, batch):
         one_step(self, batch)
         if self.step == 3:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(training._Run, "one_step", interrupting)
+    monkeypatch.setattr(training.Run, "one_step", interrupting)
     refused(run(*arguments), 130, "step 3 of 4", "--resume", "own.resume.safetensors")
-    monkeypatch.setattr(training._Run, "one_step", one_step)
+    monkeypatch.setattr(training.Run, "one_step", one_step)
     refused(run(*arguments), 1, "own.resume.safetensors", "--resume")
     ran = run(*arguments, "--resume", "--json")
     assert ran.code == 0
@@ -776,9 +771,7 @@ BAD_PARTS = {
         "one row per code is needed",
     ),
     "NaN from likelihood": (
-        lambda p: {
-            "likelihood": lambda o, x: bernoulli(o, x) * planted(float("nan"), -1)(torch.ones(len(o)))
-        },
+        lambda p: {"likelihood": lambda o, x: bernoulli(o, x) * planted(float("nan"), -1)(torch.ones(len(o)))},
         "losses: nan at example",
     ),
     "loss of the whole batch": (
@@ -890,9 +883,7 @@ def states():
 def test_the_global_random_states_are_untouched(problem):
     before = states()
     gradlab.exact_gradient(problem.model, problem.x)
-    gradlab.bias(
-        problem.model, problem.x, tf=[0.5, 1.6], tb=1.3, estimator=["ste", "gumbel-softmax"], draws=8, kl=True
-    )
+    gradlab.bias(problem.model, problem.x, tf=[0.5, 1.6], tb=1.3, estimator=["ste", "gumbel-softmax"], draws=8, kl=True)
     assert states() == before
     torch.rand(1)
     assert states() != before

@@ -178,7 +178,7 @@ def test_reproduce_figure5(run, checkpoint, monkeypatch):
     assert done.code == 0, done.err
     assert "(a) the gap falls as tb rises" in done.out
     assert "shared-backward" in done.out
-    assert gradlab.open_results("made/figure5.h5").gap.shape == (2, 3, 2)
+    assert gradlab.open_results("made/figure5-quick.h5").gap.shape == (2, 3, 2)
     verdicts = json.loads(
         run("reproduce", "figure5", "--checkpoint", checkpoint, "--images", 3, "--draws", 4, "--json").out
     )["verdicts"]

@@ -10,10 +10,10 @@ from torch import nn
 
 import gradlab
 from gradlab import estimators, exact, latents, moments, sampling
+from gradlab.derivatives import Table
 from gradlab.estimators.conditional import noise_given_code
 from gradlab.latents import CATEGORICAL
 from gradlab.moments import noise
-from gradlab.derivatives import Table
 
 from . import oracles, problems
 

@@ -106,9 +106,7 @@ def test_a_loop_of_one_s_own_trains_as_the_library_does(text, name):
     problem = problems.make(name)
     estimator = estimators.parse(text).at(1.6, 0.7)
     kind, x = problem.model.kind, problem.x
-    noise = kind.noise(
-        (estimator.noise_arrays, len(x), *problem.model.code_shape), dtype=x.dtype, generator=seeded(5)
-    )
+    noise = kind.noise((estimator.noise_arrays, len(x), *problem.model.code_shape), dtype=x.dtype, generator=seeded(5))
     training.backward(problem.model, estimator, x, noise)
     wanted = [p.grad.clone() for p in problem.model.parameters()]
     problem.model.zero_grad()

@@ -28,9 +28,7 @@ def modules_in(folder, package):
 
 
 MODULES = modules_in(LIBRARY, "gradlab")
-EVERYTHING = MODULES | {
-    n: p for package, folder in FOLDERS.items() for n, p in modules_in(folder, package).items()
-}
+EVERYTHING = MODULES | {n: p for package, folder in FOLDERS.items() for n, p in modules_in(folder, package).items()}
 
 
 def is_type_checking(node):
@@ -93,9 +91,7 @@ def test_imports_are_read_from_source():
 
 
 def test_all_modules_are_looked_at():
-    assert {"gradlab", "gradlab.errors", "gradlab.estimators.base", "gradlab.fidelity.metrics"} <= set(
-        MODULES
-    )
+    assert {"gradlab", "gradlab.errors", "gradlab.estimators.base", "gradlab.fidelity.metrics"} <= set(MODULES)
     assert {"gradlab.cli.main", "gradlab.analyses"} <= set(EVERYTHING)
 
 
@@ -104,9 +100,7 @@ def test_all_modules_are_looked_at():
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_library_knows_neither_command_line_nor_analyses(name):
-    assert [
-        found for found in imports(name) if within(found, "click", "gradlab.cli", "gradlab.analyses")
-    ] == []
+    assert [found for found in imports(name) if within(found, "click", "gradlab.cli", "gradlab.analyses")] == []
 
 
 PLOTS = [name for name in MODULES if within(name, "gradlab.plots")]
@@ -265,9 +259,7 @@ def names_errors(thing):
     return "Raises" in text or "Error" in text
 
 
-FUNCTIONS = {
-    where: thing for where, thing in public_callables() if where.count(".") > 1 and inspect.isfunction(thing)
-}
+FUNCTIONS = {where: thing for where, thing in public_callables() if where.count(".") > 1 and inspect.isfunction(thing)}
 
 
 @pytest.mark.parametrize("name", PUBLIC)
@@ -320,7 +312,5 @@ def test_the_console_script_is_there():
 
 
 def test_importing_the_package_does_not_import_torch():
-    script = (
-        "import sys, gradlab; assert 'torch' not in sys.modules; gradlab.bias; assert 'torch' in sys.modules"
-    )
+    script = "import sys, gradlab; assert 'torch' not in sys.modules; gradlab.bias; assert 'torch' in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)

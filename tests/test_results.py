@@ -277,9 +277,7 @@ def many_small(file):
         file.create_dataset(f"a{k}", (2**18,), "f8", chunks=(1000,)).make_scale(f"a{k}")
 
 
-@pytest.mark.parametrize(
-    "build", [absurd_shape, more_than_the_file_can_hold, never_written, absurd_chunk, many_small]
-)
+@pytest.mark.parametrize("build", [absurd_shape, more_than_the_file_can_hold, never_written, absurd_chunk, many_small])
 def test_sizes_are_checked_before_memory_is_taken(tmp_path, build):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         build(file)

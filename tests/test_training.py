@@ -17,6 +17,7 @@ from gradlab import checkpoints, estimators, files, networks, training
 from gradlab.datasets import Images
 from gradlab.errors import BadFile, UnknownName
 from gradlab.latents import CATEGORICAL
+from gradlab.training.run import check_fit
 
 CONFIG = {"latents": 2, "categories": 3, "hidden": [8], "image_shape": [1, 4, 4]}
 BATCH, STEPS = 10, 7  # 64 images: six batches of 10 and one of 4
@@ -66,14 +67,14 @@ def assert_same(a, b):
 
 def before_step(monkeypatch, step, action):
     """Calls `action` once, when the step of this number (from 1) is about to be made."""
-    one_step = training._Run.one_step
+    one_step = training.Run.one_step
 
     def acted(run, batch):
         if run.step + 1 == step:
             action()
         one_step(run, batch)
 
-    monkeypatch.setattr(training._Run, "one_step", acted)
+    monkeypatch.setattr(training.Run, "one_step", acted)
 
 
 def press_ctrl_c():
@@ -114,7 +115,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(unbroken, 
 
 
 def test_noise_order_and_weights_each_depend_on_the_seed():
-    runs = [training._Run(settings(seed=seed), IMAGES, VALIDATION, "cpu") for seed in (0, 1)]
+    runs = [training.Run(settings(seed=seed), IMAGES, VALIDATION, "cpu") for seed in (0, 1)]
     weights = [run.model.state_dict()["encoder.1.weight"] for run in runs]
     orders = [torch.randperm(64, generator=run.random("order", 0)) for run in runs]
     assert not torch.equal(*weights)
@@ -217,7 +218,7 @@ def test_every_step_has_noise_of_its_own_whatever_came_before(tmp_path, monkeypa
         seen.append(noise.clone())
         return backward(model, estimator, x, noise, kl)
 
-    monkeypatch.setattr(training, "backward", noted)
+    monkeypatch.setattr("gradlab.training.run.backward", noted)
     train(tmp_path / "whole.safetensors")
     assert len({tuple(noise.flatten().tolist()) for noise in seen}) == EPOCHS * STEPS
     whole, seen[:] = list(seen), []
@@ -241,7 +242,7 @@ def test_an_interrupt_while_validating_is_heeded_and_loses_nothing(unbroken, out
         return evaluate(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "evaluate", interrupted)
+        patch.setattr("gradlab.training.run.evaluate", interrupted)
         with pytest.raises(KeyboardInterrupt, match=f"stopped at step {STEPS} of"):
             train(out)
     assert_same(train(out, resume=True), unbroken)
@@ -304,7 +305,7 @@ def test_a_run_killed_while_or_after_its_state_is_written_goes_on(unbroken, out,
 
 
 def test_a_full_disk_keeps_the_state_before(unbroken, out, monkeypatch):
-    save = training._Run.save
+    save = training.Run.save
 
     def full(run, path, final=False):
         if run.step == 2 * STEPS:
@@ -312,14 +313,14 @@ def test_a_full_disk_keeps_the_state_before(unbroken, out, monkeypatch):
         save(run, path, final)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training._Run, "save", full)
+        patch.setattr(training.Run, "save", full)
         with pytest.raises(OSError, match="No space left"):
             train(out)
     assert_same(train(out, resume=True), unbroken)
 
 
 def test_a_full_disk_at_the_very_end_keeps_the_state(unbroken, out, monkeypatch):
-    save = training._Run.save
+    save = training.Run.save
 
     def full(run, path, final=False):
         if final:
@@ -327,7 +328,7 @@ def test_a_full_disk_at_the_very_end_keeps_the_state(unbroken, out, monkeypatch)
         save(run, path, final)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training._Run, "save", full)
+        patch.setattr(training.Run, "save", full)
         with pytest.raises(OSError, match="No space left"):
             train(out)
     assert_same(train(out, resume=True), unbroken)
@@ -335,13 +336,13 @@ def test_a_full_disk_at_the_very_end_keeps_the_state(unbroken, out, monkeypatch)
 
 def test_a_kept_model_is_there_before_the_state_that_has_gone_past_it(unbroken, out, monkeypatch):
     """Otherwise a run killed between the two would never write it."""
-    written, save = [], training._Run.save
+    written, save = [], training.Run.save
 
     def noted(run, path, final=False):
         written.append(path.name)
         save(run, path, final)
 
-    monkeypatch.setattr(training._Run, "save", noted)
+    monkeypatch.setattr(training.Run, "save", noted)
     train(out, keep_every=1, epochs=1)
     assert written == ["vae-epoch0001.safetensors", "vae.resume.safetensors", "vae.safetensors"]
 
@@ -493,13 +494,13 @@ def test_a_state_cut_short_is_refused(out, state):
 def poison(monkeypatch, step, part="encoder"):
     """Before this step, one weight becomes NaN."""
 
-    def after_step(run, batch, one_step=training._Run.one_step):
+    def after_step(run, batch, one_step=training.Run.one_step):
         if run.step + 1 == step:
             with torch.no_grad():
                 next(getattr(run.model, part).parameters()).view(-1)[0] = torch.nan
         one_step(run, batch)
 
-    monkeypatch.setattr(training._Run, "one_step", after_step)
+    monkeypatch.setattr(training.Run, "one_step", after_step)
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
@@ -533,7 +534,7 @@ def test_ctrl_c_after_divergence_does_not_replace_the_good_state(unbroken, out, 
 
 
 def test_weights_that_the_last_step_of_an_epoch_spoils_are_not_saved(unbroken, out, monkeypatch):
-    one_step = training._Run.one_step
+    one_step = training.Run.one_step
 
     def spoiled(run, batch):
         one_step(run, batch)
@@ -542,7 +543,7 @@ def test_weights_that_the_last_step_of_an_epoch_spoils_are_not_saved(unbroken, o
                 run.model.decoder[-2].bias[0] = torch.inf
 
     with monkeypatch.context() as patch:
-        patch.setattr(training._Run, "one_step", spoiled)
+        patch.setattr(training.Run, "one_step", spoiled)
         with pytest.raises(FloatingPointError):
             train(out)
     assert checkpoints.read(training.resume_path(out))[2]["step"] == STEPS
@@ -552,7 +553,7 @@ def test_a_validation_loss_that_is_not_finite_stops_too(unbroken, out, monkeypat
     """Finite weights can be so large that the loss is not."""
     interrupt(out, monkeypatch, STEPS)
     with monkeypatch.context() as patch:
-        patch.setattr(training, "evaluate", lambda *given: (math.inf, 0.0))
+        patch.setattr("gradlab.training.run.evaluate", lambda *given: (math.inf, 0.0))
         with pytest.raises(FloatingPointError):
             train(out, resume=True)
     assert_same(train(out, resume=True), unbroken)
@@ -711,7 +712,7 @@ def test_looking_whether_images_fit_moves_no_running_statistics():
     encoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.BatchNorm1d(16), torch.nn.Linear(16, 6))
     decoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(6, 16))
     model = gradlab.LatentModel(encoder, decoder, latents=2, categories=3)
-    training._check_fit(model, "images", IMAGES)
+    check_fit(model, "images", IMAGES)
     assert model.training
     assert torch.equal(encoder[1].running_mean, torch.zeros(16))
 
@@ -731,7 +732,7 @@ def test_keep_every_is_a_whole_number(out, keep_every):
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_training(tmp_path, monkeypatch):
-    monkeypatch.setattr(training._Run, "one_step", lambda run, batch: pytest.fail("it trained"))
+    monkeypatch.setattr(training.Run, "one_step", lambda run, batch: pytest.fail("it trained"))
     with pytest.raises(IsADirectoryError, match="a folder"):
         train(tmp_path)
     (tmp_path / "file").write_bytes(b"")

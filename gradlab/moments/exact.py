@@ -18,11 +18,11 @@ from torch import Tensor
 
 from .. import estimators as catalogue
 from .. import latents, progress
+from ..derivatives import Table, at_all_points
 from ..estimators import Estimator
 from ..estimators.gumbel_rao import GumbelRao
 from ..estimators.score_function import RLOO
 from ..estimators.straight_through import STGS, DecoupledSTGS
-from ..derivatives import Table, at_all_points
 from ..exact import MEMORY, losses_of_configurations
 from ..model import LatentModel, measured_copy
 from .enumeration import Block, CodeOnly, Derivatives, Law, Losses

@@ -46,7 +46,7 @@ def binary_autoencoder(
     encoder = nn.Sequential(
         _Padded(shape, side),
         nn.Conv2d(channels, width, 4, stride=2, padding=1),
-        _ChannelsLast(),
+        ChannelsLast(),
         nn.ReLU(),
         nn.Conv2d(width, inner, 4, stride=2, padding=1),
         *(_Residual(inner) for _ in range(depth)),
@@ -54,7 +54,7 @@ def binary_autoencoder(
         nn.Conv2d(inner, units, 1),
     )
     decoder = nn.Sequential(
-        _ChannelsLast(),
+        ChannelsLast(),
         nn.Conv2d(units, inner, 3, padding=1),
         *(_Residual(inner) for _ in range(depth)),
         nn.ReLU(),
@@ -78,7 +78,7 @@ class _Residual(nn.Module):
         return h + self.mix(torch.relu(self.spread(torch.relu(h))))
 
 
-class _ChannelsLast(nn.Module):
+class ChannelsLast(nn.Module):
     """The memory order in which convolutions of few channels are fastest, some 1.6 times on two cores."""
 
     def forward(self, h: Tensor) -> Tensor:

@@ -11,21 +11,43 @@ from .. import files
 from .bias_figures import bias_trends, comparison
 from .gap_figures import gap
 from .heatmaps import heatmap
+from .pairs import FINAL, has_schedules
 from .pictures import reconstructions
-from .selection import check_bias, chosen
+from .selection import check_bias, check_dataset, chosen
+from .sweep_figures import losses, schedules
+from .tracked_figures import tracked, training_curves
 
 FORMATS = ("png", "pdf", "svg")
 
-__all__ = ["FORMATS", "auto", "bias_trends", "comparison", "gap", "heatmap", "reconstructions", "save"]
+__all__ = [
+    "FORMATS",
+    "auto",
+    "bias_trends",
+    "comparison",
+    "gap",
+    "heatmap",
+    "losses",
+    "reconstructions",
+    "save",
+    "schedules",
+    "tracked",
+    "training_curves",
+]
 
 
 def auto(ds: xr.Dataset, target: str | None = None) -> Figure:
     """The figure that suits a Dataset.
 
     `comparison` for one point, `heatmap` of the relative bias for a full grid of at least 4 x 4,
-    `bias_trends` for all else; for a gap analysis `gap`. `target` is the target law to draw, by default all
-    there are. Raises ValueError as these do.
+    `bias_trends` for all else; for a gap analysis `gap`; for a sweep `losses`, or `schedules` where there are any;
+    for bias or gap along a training `tracked`. `target` is the target law of bias to draw, by default all there are.
+    Raises ValueError as these do.
     """
+    check_dataset(ds)
+    if FINAL in ds:
+        return schedules(ds) if has_schedules(ds) else losses(ds)
+    if "epoch" in ds.dims:
+        return tracked(ds)
     ds = chosen(ds)
     if ds.attrs.get("analysis") == "gap" or "gap" in ds:
         return gap(ds)

@@ -43,8 +43,18 @@ def temperature_axis(ax: Axes, grid: np.ndarray, fixed: float | None = None) -> 
         ax.set_xlim(low - 0.05 * (high - low), high + 0.05 * (high - low))
 
 
-def value_axis(ax: Axes, which: str, drawn: np.ndarray) -> None:
-    """A scale from 0, or logarithmic where that serves; `drawn` as `with_interval` gives it."""
+def epoch_axis(ax: Axes, epochs: xr.DataArray) -> None:
+    """Epochs to the right, whole numbers at the ticks."""
+    ax.tick_params(labelsize=SMALL)
+    ax.set_xlabel(f"{long_name(epochs)} {units(epochs)}", fontsize=FONT)
+    first, last = float(epochs[0]), float(epochs[-1])
+    margin = 0.03 * (last - first) or 0.5
+    ax.set_xlim(first - margin, last + margin)
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+
+
+def value_axis(ax: Axes, which: str, drawn: np.ndarray, zero: bool = True) -> None:
+    """A scale that holds 0 unless not wanted, or logarithmic where that serves; `drawn` as `with_interval` gives it."""
     ax.tick_params(labelsize=SMALL)
     ax.set_axisbelow(True)
     axis = ax.xaxis if which == "x" else ax.yaxis
@@ -55,8 +65,9 @@ def value_axis(ax: Axes, which: str, drawn: np.ndarray) -> None:
         ax.set(**{f"{which}scale": "log", f"{which}lim": (finite.min() / margin, finite.max() * margin)})
         log_ticks(axis, finite)
     else:
-        most = finite.max(initial=0)
-        ax.set(**{f"{which}lim": (-0.03 * most, 1.05 * most or 1)})
+        least, most = (finite.min(initial=0), finite.max(initial=0)) if zero else (finite.min(), finite.max())
+        span = most - least
+        ax.set(**{f"{which}lim": (least - 0.03 * span, most + 0.05 * span if span else least + 1)})
 
 
 def serves_log(values: np.ndarray, log_from: float = LOG_FROM) -> bool:
@@ -111,7 +122,11 @@ def caption(figure: Figure, ds: xr.Dataset, values: xr.DataArray, *more: str, fi
         f"aggregation: {values.attrs['aggregation']}" if "aggregation" in values.attrs else "",
         f"interval: {intervals}" if intervals else "",
     ]
-    text = "; ".join(fact for fact in facts if fact).replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
+    text = (
+        "; ".join(fact for fact in facts if fact)
+        .replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
+        .replace(" %", "\N{NO-BREAK SPACE}%")
+    )
     write_under(figure, f"{text}.")
 
 

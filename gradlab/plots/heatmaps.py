@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -90,9 +90,16 @@ def grid_size(values: xr.DataArray, rows: int, columns: int) -> tuple[float, flo
 
 
 def draw_cells(
-    ax: Axes, shown: np.ma.MaskedArray, values: xr.DataArray, norm: Normalize, colours: Colormap, title: str
+    ax: Axes,
+    shown: np.ma.MaskedArray,
+    values: xr.DataArray,
+    norm: Normalize,
+    colours: Colormap,
+    title: str = "",
+    written: Callable[[float], str] | None = None,
 ) -> AxesImage:
-    """One panel, `shown` (tb, tf) of `values`."""
+    """One panel, `shown` (tb, tf) of `values`; `written` is the text of a value."""
+    written = written or _short
     image = ax.imshow(shown, norm=norm, cmap=colours, origin="lower", aspect="auto")
     ax.patch.set(facecolor="0.93", edgecolor="0.75", hatch="////", linewidth=0)
     ax.set_title(title, fontsize=FONT)
@@ -103,7 +110,7 @@ def draw_cells(
         if np.isclose(values["tb"][row], values["tf"][column]):
             ax.add_patch(Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, ec=ink, lw=0.7))
         if max(shown.shape) <= CELLS_WRITTEN and np.isfinite(value):
-            ax.text(column, row, _short(value), ha="center", va="center", fontsize=6.5, color=ink)
+            ax.text(column, row, written(value), ha="center", va="center", fontsize=6.5, color=ink)
     return image
 
 

@@ -11,7 +11,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.transforms import ScaledTranslation
+from matplotlib.transforms import ScaledTranslation, Transform
 
 from .furniture import SMALL
 from .selection import picks
@@ -71,15 +71,20 @@ def trend(
     value, low, high = drawn
     if bars or len(x) == 1:
         # several series would stand on each other
-        aside = ax.transData + ScaledTranslation(shift / 72, 0, ax.figure.dpi_scale_trans)
-        ax.vlines(x, low, high, color=one.colour, lw=1.2, transform=aside)
-        ax.plot(x, value, **one.marks(ls=one.style.line if len(x) > 1 else "", lw=0.8), transform=aside)
+        there = aside(ax, shift)
+        ax.vlines(x, low, high, color=one.colour, lw=1.2, transform=there)
+        ax.plot(x, value, **one.marks(ls=one.style.line if len(x) > 1 else "", lw=0.8), transform=there)
         return drawn
     ax.fill_between(x, low, high, color=one.colour, alpha=0.2, lw=0)
     ax.plot(x, value, **one.marks(ls=one.style.line, lw=1.4, ms=3.5 if len(x) <= 24 else 0))
     if thin is not None:
         ax.plot(x, thin[keep], color=one.colour, lw=0.8, ls=one.style.thin)
     return drawn
+
+
+def aside(ax: Axes, shift: float) -> Transform:
+    """Data coordinates, `shift` points to the right."""
+    return ax.transData + ScaledTranslation(shift / 72, 0, ax.figure.dpi_scale_trans)
 
 
 def shifts(count: int) -> list[float]:

@@ -15,13 +15,18 @@ import xarray as xr
 from .. import errors
 
 
+def check_dataset(ds: object) -> None:
+    """ValueError unless `ds` is a Dataset."""
+    if not isinstance(ds, xr.Dataset):
+        raise ValueError(f"ds: got {type(ds).__name__}; an xarray.Dataset, as of gradlab.bias or gradlab.gap, would do")
+
+
 def chosen(ds: xr.Dataset, **names: str | None) -> xr.Dataset:
     """`ds` with sorted dims tf and tb, of other dims what `names` asks for, and no other dim of length 1.
 
     Raises ValueError for what is no Dataset over temperatures and for an unknown name.
     """
-    if not isinstance(ds, xr.Dataset):
-        raise ValueError(f"ds: got {type(ds).__name__}; an xarray.Dataset, as of gradlab.bias or gradlab.gap, would do")
+    check_dataset(ds)
     if absent := [d for d in ("tf", "tb") if d not in ds.coords]:
         raise ValueError(
             f"ds: got a Dataset without {' and '.join(absent)}; one of gradlab.bias or gradlab.gap would do"
@@ -81,7 +86,7 @@ def known_name(ds: xr.Dataset, name: str) -> str | None:
     return text or None
 
 
-def with_interval(data: xr.Dataset, name: str) -> np.ndarray:
-    """Value, low and high end in rows, clipped at 0; without an interval the ends are the value."""
+def with_interval(data: xr.Dataset, name: str, least: float = 0.0) -> np.ndarray:
+    """Value, low and high end in rows, clipped at `least`; without an interval the ends are the value."""
     ends = [name + end if name + end in data else name for end in ("", "_low", "_high")]
-    return np.maximum(np.stack([np.atleast_1d(data[end]) for end in ends]), 0)
+    return np.maximum(np.stack([np.atleast_1d(data[end]) for end in ends]), least)

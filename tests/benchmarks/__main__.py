@@ -13,7 +13,7 @@ from pathlib import Path
 
 from . import table
 
-NAMES = ("point", "exact", "cross", "grid", "images", "space", "gap", "step", "help")
+NAMES = ("point", "exact", "cross", "grid", "images", "space", "moments_exact", "gap", "step", "help", "costs")
 
 
 def main() -> None:
@@ -28,11 +28,14 @@ def main() -> None:
         print(json.dumps(here(given.here)))
         return
     print(_process("machine"), flush=True)
-    rows = []
+    rows, costs = [], []
     for name in given.names or NAMES:
         print(f"measuring {name}", file=sys.stderr, flush=True)
+        if name == "costs":
+            costs = _process(name)
+            continue
         rows += [console_help()] if name == "help" else [table.Row(**row) for row in _process(name)]
-    print(*table.lines(rows), sep="\n")
+    print(*(table.lines(rows) if rows else []), *costs, sep="\n")
 
 
 def here(name: str):
@@ -41,7 +44,7 @@ def here(name: str):
 
     import torch
 
-    from . import measure, rows
+    from . import costs, measure, rows
 
     torch.manual_seed(0)
     if name == "machine":
@@ -51,6 +54,8 @@ def here(name: str):
             f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__};"
             f" matrix product 2000^3: {', '.join(rates).replace('torch.', '')}"
         )
+    if name == "costs":
+        return costs.lines()
     return [dataclasses.asdict(row) for row in getattr(rows, name)()]
 
 

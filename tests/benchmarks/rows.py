@@ -172,6 +172,55 @@ def space() -> list[Row]:
     ]
 
 
+def moments_exact() -> list[Row]:
+    """Of an estimator that enumeration serves, and of one that leaves an integral over noise."""
+    model, x = problem()
+    gradlab.bias(model, x[:4], TF, TB, estimator="reinmax", moments="exact")
+    found = []
+    by_enumeration = measure.seconds(
+        lambda: found.append(gradlab.bias(model, x, TF, TB, estimator="reinmax", moments="exact"))
+    )
+    peak = measure.peak_memory()
+    wide, few = copy.deepcopy(model).double(), x[:1].double()
+    wanted: list[tuple[Tensor, Tensor]] = []
+    slow = measure.seconds(lambda: wanted.append(straightforward.reinmax_moments(wide, few, TF, TB)))
+    differences = [
+        relative(torch.from_numpy(found[0][name].to_numpy()[0, 0, :1]), value)
+        for name, value in zip(("mean_gradient", "std_gradient"), wanted[0], strict=True)
+    ]
+    rows = [
+        Row(
+            name="exact moments, reinmax, one point",
+            gradlab=by_enumeration,
+            straightforward=slow * len(x),
+            difference=max(differences),
+            peak=peak,
+            remarks="first call; straightforward on 1 image, scaled",
+        )
+    ]
+    (slow,) = measure.best_in_turn(3, some_draws)
+    tfs, tbs = sorted([*GRID, TF]), sorted([*GRID, TB])
+    for name, points, call in (
+        ("one point", 1, lambda: gradlab.bias(model, x, TF, TB, moments="exact")),
+        ("cross, 21 points", 21, lambda: gradlab.bias(model, x, tfs, tbs, cross=(TF, TB), moments="exact")),
+    ):
+        ds = []
+        fast = measure.seconds(lambda c=call, into=ds: into.append(c()))
+        at = ds[0].sel(tf=TF, tb=TB)
+        error = float(at.mean_numerical_error)
+        draws = (float(at.std_norm) / (error * float(at.mean_norm))) ** 2
+        rows.append(
+            Row(
+                name=f"exact moments, decoupled-st-gs, {name}",
+                gradlab=fast,
+                straightforward=slow * draws / TIMED_DRAWS * points,
+                remarks=f"numerical error {error:.1e} at ({TF}, {TB}); straightforward: the {draws:.1e} draws whose"
+                f" standard error is that, on {TIMED_DRAWS}, scaled",
+            )
+        )
+    return rows
+
+
 def gap() -> list[Row]:
     model, x = gradlab.bundled("binary-ae-mnist"), datasets.load("mnist-sample").first(64).floats()
     draws = 4
@@ -205,7 +254,7 @@ def step() -> list[Row]:
     settings = training.Settings()
     images = datasets.load("mnist-sample")
     validation = images.first(100)
-    run = training._Run(settings, images, validation, "cpu")
+    run = training.Run(settings, images, validation, "cpu")
     batches = list(torch.arange(len(images)).split(settings.batch_size))
 
     def bare(foreach: bool | None) -> tuple[LatentModel, torch.optim.Optimizer]:

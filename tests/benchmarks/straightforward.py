@@ -35,6 +35,29 @@ def exact_gradient(model: LatentModel, x: Tensor, tf: float) -> Tensor:
     return torch.stack(gradients)
 
 
+def reinmax_moments(model: LatentModel, x: Tensor, tf: float, tb: float) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation by enumeration, image by image, the decoder seeing every configuration each time."""
+    with torch.no_grad():
+        logits = copy.deepcopy(model).float().logits(x.float()).double()
+    indices = latents.configurations(model.latents, model.categories, 0, model.configurations)
+    codes = functional.one_hot(indices, model.categories).double()
+    found = []
+    for image, l in zip(x, logits, strict=True):
+        leaf = codes.clone().requires_grad_()
+        v = torch.autograd.grad(model.losses(leaf, image.expand(len(codes), *image.shape)).sum(), leaf)[0]
+        p, pi = torch.softmax(l / tf, -1), (codes + torch.softmax(l / tb, -1)) / 2
+        of_code = (2 * pullback(pi, v) - pullback(p, v) / 2) / tf
+        weight = (torch.log_softmax(l / tf, -1) * codes).sum((1, 2)).exp()[:, None, None]
+        mean = (weight * of_code).sum(0)
+        found.append(torch.stack([mean, (weight * (of_code - mean).square()).sum(0).sqrt()]))
+    mean, std = torch.stack(found, 1)
+    return mean, std
+
+
+def pullback(q: Tensor, v: Tensor) -> Tensor:
+    return q * (v - (q * v).sum(-1, keepdim=True))
+
+
 def estimates(
     model: LatentModel,
     x: Tensor,

@@ -1,0 +1,121 @@
+"""How `gradlab sweep` prints what came of it: a line per pair of temperatures, or a grid; the best; what failed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import click
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from .output import console, text
+from .report import MOST_COLUMNS, MOST_LINES
+
+
+def report(ds: Any, as_json: bool, written: Sequence[str]) -> None:
+    """Means over seeds of the final validation loss, with their 95 % intervals."""
+    from gradlab.sweeps import best
+
+    rows, found = _rows(ds), {"best": best(ds), "best_diagonal": best(ds, diagonal=True)}
+    if as_json:
+        about = {name: value.item() if hasattr(value, "item") else value for name, value in ds.attrs.items()}
+        pairs = {name: _as_row(*one) if one else None for name, one in found.items()}
+        whole = {"attributes": about, "pairs": rows, **pairs, "failed": failures(ds), "files": list(written)}
+        click.echo(json.dumps(whole, allow_nan=False))
+        return
+    to = console()
+    to.print(escape(_headline(ds)), highlight=False)
+    if len(rows) > MOST_LINES and ds.sizes["tf"] <= MOST_COLUMNS:
+        to.print(_grid(ds, rows))
+    else:
+        to.print(_lines(rows))
+    for name, words in (("best", "lowest mean"), ("best_diagonal", "lowest with tf = tb")):
+        if chosen := found[name]:
+            where = f"tf {_short(chosen.tf)}, tb {_short(chosen.tb)}"
+            to.print(f"{words}: {where}: {escape(_interval(_as_row(*chosen)))}", highlight=False)
+    failed = failures(ds)
+    for one in failed[:MOST_LINES]:
+        where = f"tf {one['tf']}, tb {one['tb']}, seed {one['seed']}"
+        to.print(f"failed: {where}: {escape(one['error'])}", highlight=False, soft_wrap=True)
+    if len(failed) > MOST_LINES:
+        to.print(f"failed: {len(failed) - MOST_LINES} more", highlight=False)
+    for path in written:
+        to.print(f"wrote {path}", highlight=False, soft_wrap=True)
+
+
+def failures(ds: Any) -> list[dict[str, Any]]:
+    """Where a training failed, and why."""
+    cells = ds[["status", "error"]].stack(cell=["tf", "tb", "seed"])
+    return [
+        {"tf": tf, "tb": tb, "seed": seed, "error": str(error)}
+        for (tf, tb, seed), status, error in zip(
+            cells.cell.values.tolist(), cells.status.values, cells.error.values, strict=True
+        )
+        if status == "failed"
+    ]
+
+
+def _rows(ds: Any) -> list[dict[str, Any]]:
+    """A row per pair that has a cell."""
+    from gradlab.sweeps import over_seeds
+
+    means = over_seeds(ds)
+    there = (ds.status != "missing").any("seed")
+    return [
+        _as_row(tf, tb, [float(means[part].sel(tf=tf, tb=tb)) for part in ("mean", "low", "high", "seeds")])
+        for tf in ds.tf.values.tolist()
+        for tb in ds.tb.values.tolist()
+        if bool(there.sel(tf=tf, tb=tb))
+    ]
+
+
+def _as_row(tf: Any, tb: Any, mean: Sequence[float]) -> dict[str, Any]:
+    value, low, high = (end if math.isfinite(end) else None for end in mean[:3])
+    return {"tf": tf, "tb": tb, "seeds": int(mean[3]), "value": value, "low": low, "high": high}
+
+
+def _headline(ds: Any) -> str:
+    a, settings = ds.attrs, json.loads(ds.attrs["settings"])
+    count = {status: int((ds.status == status).sum()) for status in ("done", "failed")}
+    failed = f", {count['failed']} failed" if count["failed"] else ""
+    return (
+        f"{settings['architecture']}, {settings['estimator']}, {settings['epochs']} epochs; {a['data']};"
+        f" {count['done']} cells done{failed}\n"
+        f"validation loss ({a['loss']}, without KL) after the last epoch in {a['unit']}:"
+        " mean over seeds [95 %, Student's t]"
+    )
+
+
+def _lines(rows: Sequence[dict[str, Any]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("tf", "tb", "seeds", "validation loss"):
+        table.add_column(column, justify="left" if column == "validation loss" else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(_short(row["tf"]), _short(row["tb"]), str(row["seeds"]), escape(_interval(row)))
+    return table
+
+
+def _grid(ds: Any, rows: Sequence[dict[str, Any]]) -> Table:
+    """tf to the right and tb downwards; the widest interval is in the title."""
+    of = {(row["tf"], row["tb"]): row["value"] for row in rows}
+    halves = [(row["high"] - row["low"]) / 2 for row in rows if None not in (row["low"], row["high"])]
+    title = f"intervals at most ±{text(max(halves))}" if halves else None
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    for column in ("tb \\ tf", *ds.tf.values.tolist()):
+        table.add_column(_short(column), justify="right", no_wrap=True)
+    for tb in ds.tb.values.tolist():
+        table.add_row(_short(tb), *(text(of.get((tf, tb))) for tf in ds.tf.values.tolist()))
+    return table
+
+
+def _short(temperature: float | str) -> str:
+    return temperature if isinstance(temperature, str) else f"{temperature:.4g}"
+
+
+def _interval(row: dict[str, Any]) -> str:
+    ends = "" if row["low"] is None else f" [{text(row['low'])}, {text(row['high'])}]"
+    return text(row["value"]) + ends

@@ -1,0 +1,206 @@
+"""Losses of a sweep: over pairs of temperatures (figures 2 to 4), and schedules beside each other (table 1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+
+from .furniture import (
+    FONT,
+    SMALL,
+    WIDTH,
+    caption,
+    long_name,
+    serves_log,
+    temperature_axis,
+    temperature_label,
+    units,
+    value_axis,
+)
+from .heatmaps import cell_axis, cell_facts, cells, colour_bar, draw_cells, grid_size, scale
+from .lines import COLOURS, Series, Style, aside, legend, shifts, trend
+from .pairs import (
+    FINAL,
+    MEAN,
+    comparable,
+    done,
+    facts,
+    has_schedules,
+    label,
+    loss_label,
+    lowest,
+    pairs,
+    partly_done,
+    single,
+    temperature,
+    trained,
+)
+from .selection import with_interval
+
+BESIDE = 3.1  # inches: width of the lines beside the heatmap
+OTHER, SAME = COLOURS[:2]  # tf and tb apart, tf = tb
+BEST = "#E69F00"  # stands out from the dark end of the colour scale, where the lowest loss is
+POINT: dict[str, Any] = {"ls": "", "marker": "o", "ms": 3, "mec": "none", "alpha": 0.4}  # a single seed
+CHOSEN = "lowest ones are chosen on the seeds shown: with new seeds their loss is likely higher"
+
+
+def losses(ds: xr.Dataset) -> Figure:
+    """Figures 2 to 4 of the paper: the validation loss after training, mean over seeds.
+
+    Left a heatmap, tf to the right and tb upwards; the pair with the lowest mean has a thick outline, pairs with
+    tf = tb a thin one; pairs of which no training is done are hatched, and a dot marks those with fewer seeds done
+    than others, which are never called the lowest. Right, for each tf, the loss at tf = tb against the lowest of
+    tb ≠ tf, with intervals over seeds and a point for each seed.
+
+    Parameters
+    ----------
+    ds : a sweep over numbers tf and tb, with means over seeds, as gradlab.sweeps.with_means returns it
+
+    Raises ValueError for another Dataset, one without the means, or one with schedules.
+    """
+    ds = trained(ds)
+    if has_schedules(ds):
+        raise ValueError("ds: got a sweep of schedules; plots.schedules draws one")
+    of = pairs(ds)
+    width, height = grid_size(ds[MEAN], 1, 1)
+    figure = Figure(figsize=(width + 1.1 + BESIDE, max(height, 2.4) + 1.4), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(width + 1.1, BESIDE))
+    (best,) = lowest(of, comparable(of))
+    shown = _map(figure, left, ds, of, best)
+    at = _lines(right, ds, of)
+    chosen = [f"thick outline: lowest mean, {label(of.isel(pair=best))}"]
+    if at:
+        chosen.append(f"lowest of tb ≠ tf: from left to right at tb = {', '.join(at)}")
+    fewer = "dot: fewer seeds done" if partly_done(of).any() else ""
+    _caption(figure, ds, of, *cell_facts(ds[MEAN], shown), fewer, *chosen)
+    return figure
+
+
+def _map(figure: Figure, ax: Axes, ds: xr.Dataset, of: xr.Dataset, best: int) -> np.ma.MaskedArray:
+    values = ds[MEAN]
+    shown = cells([values])
+    finite = shown.compressed()
+    image = draw_cells(ax, shown[0], values, *scale(finite), loss_label(values), written=_digits(finite))
+    cell_axis(ax.xaxis, values, "tf", outer=True)
+    cell_axis(ax.yaxis, values, "tb", outer=True)
+    columns, rows = (np.searchsorted(ds[name], of[name]) for name in ("tf", "tb"))
+    fewer = partly_done(of)
+    ax.plot(columns[fewer] + 0.37, rows[fewer] + 0.37, ls="", marker="o", ms=2.5, mfc="white", mec="black", mew=0.4)
+    corner = columns[best] - 0.5, rows[best] - 0.5
+    ax.add_patch(Rectangle(corner, 1, 1, fill=False, ec=BEST, lw=2, clip_on=False, zorder=3))
+    colour_bar(figure, image, ax, "", finite, aspect=25)
+    return shown
+
+
+def _digits(values: np.ndarray) -> Callable[[float], str] | None:
+    """Texts with as many decimals as tell the values apart, five digits at most; None where they span decades."""
+    if serves_log(values):
+        return None
+    span, whole = float(values.max() - values.min()), len(f"{abs(values).max():.0f}")
+    decimals = 2 - math.floor(math.log10(span)) if span > 0 else 2
+    return f"{{:.{min(max(decimals, 0), 5 - whole)}f}}".format
+
+
+def _lines(ax: Axes, ds: xr.Dataset, of: xr.Dataset) -> list[str]:
+    """Loss against tf; returns the tb at which the lowest of tb ≠ tf were found."""
+    tf, same = of["tf"].to_numpy(), single(of)
+    others = [k for one in ds["tf"].to_numpy() for k in lowest(of, ~same & (tf == one))]
+    diagonal = np.flatnonzero(same & (done(of) > 0)).tolist()
+    drawn = []
+    looks = ((others, "lowest of tb ≠ tf", OTHER, "o"), (diagonal, "tf = tb", SAME, "s"))
+    for (at, name, colour, marker), shift in zip(looks, shifts(2), strict=True):
+        one = Series(name, "", of.isel(pair=at), colour, marker, Style("-"))
+        where, losses = _seeds(one, tf[at])
+        ax.plot(where, losses, **POINT, mfc=colour, transform=aside(ax, shift))
+        values = with_interval(one.data, MEAN, least=-np.inf)
+        drawn += [trend(ax, one, tf[at], values, shift=shift, bars=True), np.stack([losses] * 3)]
+        if at:
+            ax.plot([], [], **one.marks(ls="-", lw=0.8), label=name)
+    if ds.sizes["seed"] > 1:
+        ax.plot([], [], **POINT, mfc="black", label="single seeds")
+    temperature_axis(ax, ds["tf"].to_numpy())
+    value_axis(ax, "y", np.hstack(drawn), zero=False)
+    ax.set_xlabel(temperature_label(ds, "tf"), fontsize=FONT)
+    ax.set_ylabel(loss_label(ds[MEAN]), fontsize=FONT)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=SMALL, frameon=False, borderaxespad=0.2)
+    return [temperature(one) for one in of["tb"].to_numpy()[others].tolist()]
+
+
+def _seeds(one: Series, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the points of single seeds stand, and their losses, of pairs that stand `at`; none of one seed alone."""
+    values = one.data[FINAL].transpose("pair", "seed").to_numpy()
+    count = values.shape[1] if values.shape[1] > 1 else 0
+    return np.repeat(at, count), values[:, :count].ravel()
+
+
+def schedules(ds: xr.Dataset) -> Figure:
+    """Table 1 of the paper as a figure: the validation loss after training, one line per pair (tf, tb) trained.
+
+    Sorted by the mean over seeds, with intervals over seeds and a point for each seed. Pairs with both temperatures
+    fixed have another colour, and a vertical line stands at the lowest of them. Pairs of which no training is done
+    come last.
+
+    Parameters
+    ----------
+    ds : a sweep with means over seeds, as gradlab.sweeps.with_means returns it
+
+    Raises ValueError for another Dataset, or one without the means.
+    """
+    ds = trained(ds)
+    of = pairs(ds)
+    of = of.isel(pair=np.argsort(of[MEAN].to_numpy(), kind="stable"))  # NaN last
+    count, names = done(of), [label(of.isel(pair=k)) for k in range(of.sizes["pair"])]
+    labels = [name + _count(k, count.max()) for name, k in zip(names, count, strict=True)]
+    size = WIDTH + 0.06 * max(0, max(map(len, labels)) - 16), 1.8 + 0.22 * len(labels)
+    figure = Figure(figsize=size, layout="constrained")
+    ax = figure.subplots()
+    fixed = np.array(["→" not in name for name in names])
+    drawn, entries = [], []
+    for name, among, colour, marker in (("schedule", ~fixed, OTHER, "o"), ("both fixed", fixed, SAME, "s")):
+        if len(at := np.flatnonzero(among & (count > 0))):
+            one = Series(name, "", of.isel(pair=at), colour, marker, Style("-"))
+            drawn.append(_dots(ax, one, at))
+            entries.append(Line2D([], [], **one.marks(), label=name))
+    if not fixed.all():
+        for pair in lowest(of, fixed):
+            ax.axvline(of[MEAN][pair].item(), color=SAME, lw=0.8, ls="--", zorder=0)
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_ylim(len(labels) - 0.4, -0.6)
+    ax.grid(axis="y", color="0.9", lw=0.6)
+    ax.set_xlabel(f"validation loss {units(ds[MEAN])}", fontsize=FONT)
+    value_axis(ax, "x", np.hstack(drawn), zero=False)
+    if ds.sizes["seed"] > 1:
+        entries.append(Line2D([], [], **POINT, mfc="black", label="single seeds"))
+    legend(figure, entries)
+    _caption(figure, ds, of, "sorted by the mean")
+    return figure
+
+
+def _dots(ax: Axes, one: Series, at: np.ndarray) -> np.ndarray:
+    """Means with their intervals and single seeds, in the rows `at`; returns what was drawn, for the scale."""
+    value, low, high = values = with_interval(one.data, MEAN, least=-np.inf)
+    rows, losses = _seeds(one, at)
+    ax.plot(losses, rows, **POINT, mfc=one.colour)
+    ax.hlines(at, low, high, color=one.colour, lw=1.2)
+    ax.plot(value, at, **one.marks())
+    return np.hstack([values, [losses] * 3])
+
+
+def _count(seeds: int, most: int) -> str:
+    if seeds == most:
+        return ""
+    return f" ({seeds} of {most} seeds)" if seeds else " (failed)"
+
+
+def _caption(figure: Figure, ds: xr.Dataset, of: xr.Dataset, *more: str) -> None:
+    chosen = CHOSEN if of.sizes["pair"] > 1 else ""
+    first = f"mean over seeds of the {long_name(ds[FINAL])}"
+    caption(figure, ds, ds[FINAL], *facts(ds, of), *more, chosen, first=first)

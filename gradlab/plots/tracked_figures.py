@@ -1,0 +1,129 @@
+"""Along a training: the validation loss by epoch, and bias or gap by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from .furniture import FONT, WIDTH, caption, epoch_axis, long_name, units, value_axis
+from .lines import COLOURS, MARKERS, Series, Style, keys, legend, series, shifts, trend
+from .pairs import MEAN, comparable, facts, label, loss_label, lowest, pairs, single, temperature, trained
+from .selection import check_dataset, with_interval
+
+CURVE = "validation_loss"
+OF_BIAS = {
+    "relative_bias_debiased": "relative bias",
+    "relative_std": "relative standard\ndeviation",
+    "cosine": "cosine",
+}
+OF_GAP = {"relative_gap_pooled": "relative gap", "cosine": "cosine"}
+ZOOM = 8  # epochs from which the second half of a training has a panel of its own
+
+
+def training_curves(ds: xr.Dataset) -> Figure:
+    """Validation loss against epoch, mean over seeds, of the best and the worst pair and the best with tf = tb.
+
+    Best and worst by the mean of the last epoch, of the pairs with the most seeds done. Bands are intervals over
+    seeds. Of longer trainings the second half is drawn once more, on its own scale.
+
+    Parameters
+    ----------
+    ds : a sweep with means over seeds, as gradlab.sweeps.with_means returns it
+
+    Raises ValueError for another Dataset, or one without the means.
+    """
+    ds = trained(ds, f"{CURVE}_mean")
+    of = pairs(ds)
+    lines = _curves(of)
+    epochs = ds["epoch"]
+    half = epochs.to_numpy() > float(epochs[-1]) / 2
+    panels = [(np.ones(len(half), bool), lines)] + [(half, lines[:-1] or lines)] * (len(half) >= ZOOM)
+    figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
+    for ax, (part, shown) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
+        drawn = []
+        for one in shown:
+            values = with_interval(one.data.isel(epoch=part), f"{CURVE}_mean", least=-np.inf)
+            drawn.append(trend(ax, one, epochs.to_numpy()[part], values))
+        epoch_axis(ax, epochs[part])
+        value_axis(ax, "y", np.hstack(drawn), zero=False)
+    figure.axes[0].set_ylabel(loss_label(ds[MEAN]), fontsize=FONT)
+    legend(figure, keys(lines))
+    several = len(lines) > 1
+    zoomed = f"right: second half{', without the highest' * several}" if len(panels) > 1 else ""
+    chosen = "lowest and highest: by the mean after the last epoch, chosen on the seeds shown" if several else ""
+    first = f"mean over seeds of the {long_name(ds[CURVE])}"
+    caption(figure, ds, ds[CURVE], *facts(ds, of), zoomed, chosen, first=first)
+    return figure
+
+
+def _curves(of: xr.Dataset) -> list[Series]:
+    """The pair with the lowest mean, that with tf = tb, the one with the highest; each pair once, the highest last."""
+    among = comparable(of)
+    highest = int(np.where(among, of[MEAN], -np.inf).argmax())
+    names: dict[int, list[str]] = {}
+    for name, found in (("lowest", lowest(of, among)), ("lowest of tf = tb", lowest(of, among & single(of)))):
+        for pair in found:
+            names.setdefault(pair, []).append(name)
+    if highest != next(iter(names)):
+        names[highest] = [*names.pop(highest, []), "highest"]
+    looks = zip(names.items(), COLOURS, MARKERS, strict=False)
+    return [_curve(of.isel(pair=pair), words, colour, marker) for (pair, words), colour, marker in looks]
+
+
+def _curve(pair: xr.Dataset, words: list[str], colour: str, marker: str) -> Series:
+    return Series(f"{' and '.join(words)}: {label(pair)}", "", pair, colour, marker, Style("-"))
+
+
+def tracked(ds: xr.Dataset) -> Figure:
+    """Bias or gap along a training, by epoch, with the intervals of `ds`.
+
+    Of bias the relative bias (sampling noise subtracted, clipped at 0), the relative standard deviation and the
+    cosine; of the gap the relative gap and the cosine, one colour per definition.
+
+    Parameters
+    ----------
+    ds : what gradlab.training.train tracks, as NAME.bias.h5 or NAME.gap.h5 hold it
+
+    Raises ValueError for another Dataset.
+    """
+    check_dataset(ds)
+    panels = next((names for names in (OF_BIAS, OF_GAP) if _along_epochs(ds, names)), None)
+    if panels is None:
+        raise ValueError("ds: got a Dataset without bias or gap by epoch; one of gradlab train --track would do")
+    lines = series(ds, ["definition"], "", [Style("-")])
+    figure = Figure(figsize=(0.35 + 2.3 * len(panels), 3.1), layout="constrained")
+    for ax, (name, words) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        least = -np.inf if name == "cosine" else 0
+        drawn = [
+            trend(ax, one, ds["epoch"].to_numpy(), with_interval(one.data, name, least), shift=shift)
+            for one, shift in zip(lines, shifts(len(lines)), strict=True)
+        ]
+        ax.set_ylabel(f"{words} {units(ds[name])}", fontsize=FONT)
+        epoch_axis(ax, ds["epoch"])
+        value_axis(ax, "y", np.hstack(drawn))
+    legend(figure, keys(lines))
+    what = "; ".join(f"{words}: {_described(ds[name])}" for name, words in panels.items()).replace("\n", " ")
+    caption(figure, ds, ds[next(iter(panels))], first=f"at {_temperatures(ds)}; {what}")
+    return figure
+
+
+def _along_epochs(ds: xr.Dataset, names: Iterable[str]) -> bool:
+    wanted = ({"epoch"}, {"epoch", "definition"})
+    return {"tf", "tb"} <= set(ds.coords) and all(name in ds and set(ds[name].dims) in wanted for name in names)
+
+
+def _described(values: xr.DataArray) -> str:
+    return long_name(values) + (", clipped at 0" if values.name == "relative_bias_debiased" else "")
+
+
+def _temperatures(ds: xr.Dataset) -> str:
+    """Those in force: tf = 1.6, or tf = 1 → 0.3 from the first to the last epoch."""
+    found = []
+    for name in ("tf", "tb"):
+        values = np.atleast_1d(ds[name].to_numpy())
+        ends = values[:1] if (values == values[0]).all() else values[[0, -1]]
+        found.append(f"{name} = {' → '.join(temperature(float(end)) for end in ends)}")
+    return ", ".join(found)

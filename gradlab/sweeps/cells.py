@@ -1,0 +1,159 @@
+"""A cell of a sweep: one training in full, and the name that follows from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from .. import __version__, errors, schedules
+from ..datasets import Images
+from ..training import Settings
+
+FORMAT = 1  # of the configuration and of a cell's file
+NAME = 32  # hexadecimal digits of a cell's name
+KINDS = ("bias", "gap")  # what can be tracked along a training
+
+Temperature = float | str  # a number, or the text of a schedule
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """What is measured along a training: at epoch 0, every `every`-th and the last."""
+
+    kinds: tuple[str, ...]
+    every: int = 10
+    images: int = 100  # the first so many validation images
+    draws: int | None = None  # None: as many as training.train takes
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training. What enters its name: settings, data, tracking, and the version of gradlab.
+
+    torch's version, the device and the number of threads do not: they change the rounding only, and two machines may
+    share a sweep. The cell's file records them.
+    """
+
+    settings: Settings
+    data: dict[str, Any]
+    validation: dict[str, Any]
+    tracking: Tracking | None = None
+    version: str = __version__
+
+    @cached_property
+    def configuration(self) -> str:
+        """Canonical JSON: sorted keys, no spaces, the shortest text of every float."""
+        whole = {"format": FORMAT, "gradlab": self.version} | {
+            name: part for name, part in dataclasses.asdict(self).items() if name != "version"
+        }
+        return json.dumps(whole, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    @cached_property
+    def name(self) -> str:
+        return hashlib.sha256(self.configuration.encode()).hexdigest()[:NAME]
+
+    @property
+    def at(self) -> tuple[Temperature, Temperature, int]:
+        """Where it stands in the grid: tf, tb, seed."""
+        return self.settings.tf, self.settings.tb, self.settings.seed
+
+    def __str__(self) -> str:
+        return "tf {}, tb {}, seed {}".format(*self.at)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The axes of a sweep and its cells, seeds outermost: every pair is seen once before any is seen twice."""
+
+    tf: list[Temperature]
+    tb: list[Temperature]
+    seeds: list[int]
+    cells: list[Cell]
+
+
+def text(value: Temperature) -> str:
+    """A temperature where a schedule stands beside it."""
+    return value if isinstance(value, str) else f"{value:.12g}"
+
+
+def identity(images: Images) -> dict[str, Any]:
+    """What tells one set of images from another, wherever it lies and whatever it is called."""
+    return {"sha256": images.sha256, "split": images.split, "images": len(images)}
+
+
+def grid(
+    base: Settings,
+    images: Images,
+    validation: Images,
+    tf: object,
+    tb: object,
+    seeds: int | Iterable[int],
+    pairs: Iterable[Sequence[object]] | None,
+    tracking: Tracking | None,
+) -> Grid:
+    """All cells of a sweep. ValueError for axes that are empty, repeat a value or hold what is no temperature."""
+    tfs, tbs = _temperatures("tf", tf), _temperatures("tb", tb)
+    listed = _seeds(seeds)
+    wanted = {(a, b) for a in tfs for b in tbs}
+    if pairs is not None:
+        chosen = _pairs(pairs)
+        if not chosen <= wanted or not chosen:
+            stray = sorted(map(str, chosen - wanted)) or ["none"]
+            raise ValueError(f"pairs: got {stray[0]}; give pairs (tf, tb) of the values of tf and tb")
+        wanted = chosen
+    data = identity(images), identity(validation)
+    cells = [
+        Cell(dataclasses.replace(base, tf=a, tb=b, seed=seed), *data, tracking)
+        for seed in listed
+        for a in tfs
+        for b in tbs
+        if (a, b) in wanted
+    ]
+    return Grid(tfs, tbs, listed, cells)
+
+
+def tracked(kinds: Iterable[str], every: int, images: int, draws: int | None) -> Tracking | None:
+    """The record of what is tracked, None for nothing. ValueError for what cannot be."""
+    listed = [kinds] if isinstance(kinds, str) else list(kinds)
+    if not listed:
+        return None
+    chosen = {errors.choice("track", kind, KINDS) for kind in listed}
+    return Tracking(
+        tuple(sorted(chosen)),
+        errors.whole_number("track_every", every, 1),
+        errors.whole_number("track_images", images, 1),
+        None if draws is None else errors.whole_number("track_draws", draws, 2),
+    )
+
+
+def _temperatures(argument: str, given: object) -> list[Temperature]:
+    several = isinstance(given, Iterable) and not isinstance(given, str) and getattr(given, "ndim", 1) > 0
+    listed: list[object] = list(given) if several else [given]  # type: ignore[call-overload]
+    return _distinct(argument, [schedules.setting(argument, value) for value in listed])
+
+
+def _seeds(given: int | Iterable[int]) -> list[int]:
+    if not isinstance(given, Iterable):
+        return list(range(errors.whole_number("seeds", given, 1)))
+    return _distinct("seeds", [errors.whole_number("seeds", seed, 0) for seed in given])
+
+
+def _pairs(given: Iterable[Sequence[object]]) -> set[tuple[Temperature, Temperature]]:
+    try:
+        listed = [(a, b) for a, b in given]
+    except (TypeError, ValueError):
+        raise ValueError(f"pairs: got {given!r}; give pairs (tf, tb)") from None
+    return {(schedules.setting("pairs", a), schedules.setting("pairs", b)) for a, b in listed}
+
+
+def _distinct(argument: str, listed: list[Any]) -> list[Any]:
+    if not listed:
+        raise ValueError(f"{argument}: got none; give at least one")
+    if len(set(listed)) < len(listed):
+        raise ValueError(f"{argument}: got {listed}; each may stand there once")
+    return listed

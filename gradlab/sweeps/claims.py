@@ -1,0 +1,54 @@
+"""Who works on what: a claim is a lock that the system itself releases when its holder dies."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+
+class Claim:
+    """A claim held; released at the end of a `with` block, and its file removed."""
+
+    def __init__(self, path: Path, handle: int):
+        self._path, self._handle = path, handle
+
+    def release(self) -> None:
+        """Removes the file while the lock is still held, so that nobody locks a file about to go."""
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()
+        os.close(self._handle)
+
+    def __enter__(self) -> Claim:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+
+def claim(path: Path) -> Claim | None:
+    """Claim what the lock file at `path` stands for; None if somebody else, in whatever process, holds it.
+
+    OSError where the file cannot be made, or the file system has no locks.
+    """
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(handle, path):
+                return Claim(path, handle)
+        except BlockingIOError:
+            os.close(handle)
+            return None
+        except OSError as error:
+            os.close(handle)
+            raise OSError(error.errno, f"no lock can be had ({error.strerror})", str(path)) from None
+        os.close(handle)  # the holder before removed this file: try the one that is there now
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,148 @@
+"""A sweep on a Dask cluster: each cell is a task that trains in a folder of its worker's and returns the files.
+
+The images are sent, once to every worker that is there or joins later: no worker needs the data set or a disk in common
+with the others. Claims are taken here, in the sweep's folder, so other sweeps on it share the work as ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import threading
+import uuid
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import distributed
+from distributed.diagnostics.plugin import WorkerPlugin
+
+from .. import __version__, errors, files
+from ..datasets import Images
+from .cells import Cell
+from .claims import Claim
+from .folder import Folder
+from .running import run
+from .work import POLL, Job
+from .workers import place
+
+AHEAD = 2  # tasks under way per thread of the cluster: no thread waits for its next one
+
+
+class Data(WorkerPlugin):
+    """The images of a sweep, which every worker keeps."""
+
+    def __init__(self, images: Images, validation: Images):
+        self.images, self.validation = images, validation
+
+
+def work_on_cluster(job: Job, address: str, after: Callable[[], None]) -> None:
+    """Train all cells on the cluster whose scheduler is at `address`.
+
+    A cell whose worker dies is run again by another. Raises ValueError for what is no address, OSError if no scheduler
+    answers or if cells are left that no worker can run; what is finished stays.
+    """
+    try:
+        distributed.comm.get_address_host_port(address)  # a client that is given nonsense takes a minute to close
+    except ValueError as error:
+        raise ValueError(
+            f"scheduler: got {address!r} ({error}); an address such as tcp://host:8786 is needed"
+        ) from None
+    try:
+        client = distributed.Client(address, set_as_default=False)
+    except OSError as error:
+        raise OSError(f"scheduler: none answers at {address!r} ({error})") from None
+    with client:
+        tasks = _Tasks(client, job)
+        try:
+            tasks.run(after)
+        finally:
+            tasks.end()
+
+
+class _Tasks:
+    """The cells under way on a cluster."""
+
+    def __init__(self, client: distributed.Client, job: Job):
+        self.client, self.job = client, job
+        self.key = f"gradlab-{uuid.uuid4().hex}"
+        self.under_way: dict[Any, tuple[Cell, Claim]] = {}
+        self.errors: dict[str, str] = {}  # by name of the cell
+        self.changed = threading.Event()
+        client.register_plugin(Data(job.images, job.validation), name=self.key)
+        if not client.nthreads():
+            warnings.warn("scheduler: has no workers yet; waiting for some", stacklevel=4)
+
+    def run(self, after: Callable[[], None]) -> None:
+        while left := self._left():
+            if self.client.status != "running":
+                raise OSError("scheduler: is gone; the same call goes on with another")
+            self._submit(left)
+            self.changed.wait(POLL)
+            self.changed.clear()
+            for future in [future for future in self.under_way if future.done()]:
+                self._take(future)
+            after()
+        if self.errors:
+            first = next(iter(self.errors.values()))
+            raise OSError(f"{len(self.errors)} of {len(self.job.cells)} cells could not be run; {first}")
+
+    def end(self) -> None:
+        """Give back all claims; a cell under way ends on its worker, and is dropped."""
+        with contextlib.suppress(Exception):  # the scheduler may be gone
+            self.client.cancel(list(self.under_way), force=True)
+            self.client.unregister_worker_plugin(self.key)
+        for _, claim in self.under_way.values():
+            claim.release()
+
+    def _left(self) -> list[Cell]:
+        return [c for c in self.job.cells if c.name not in self.errors and not self.job.folder.finished(c)]
+
+    def _submit(self, left: list[Cell]) -> None:
+        """As many as keep the cluster busy: a claim holds a file open, and other sweeps want their share."""
+        most = AHEAD * max(1, sum(self.client.nthreads().values()))
+        there = {cell.name for cell, _ in self.under_way.values()}
+        for cell in left:
+            if len(self.under_way) >= most:
+                return
+            if cell.name in there or (held := self.job.folder.claim(cell)) is None:
+                continue
+            if self.job.folder.finished(cell):  # between the look and the claim
+                held.release()
+                continue
+            given = (self.key, cell, self.job.device, self.job.keep_models)
+            future = self.client.submit(run_task, *given, key=f"{self.key}-{cell.name}-{uuid.uuid4().hex}", pure=False)
+            self.under_way[future] = cell, held
+            future.add_done_callback(lambda _: self.changed.set())
+
+    def _take(self, future: Any) -> None:
+        """What came of a task: files, an error, or nothing, if the cluster lost it; then it is submitted again."""
+        cell, claim = self.under_way.pop(future)
+        with claim:
+            if future.status == "finished":
+                self._write(cell, future.result())
+            elif future.status == "error":
+                self.errors[cell.name] = f"{cell}: {future.exception()}"
+
+    def _write(self, cell: Cell, content: dict[str, bytes]) -> None:
+        """A worker's files, the cell's own last. BadFile if it is not the cell that was asked for."""
+        folder = self.job.folder
+        own = folder.file(cell).name
+        if own not in content:
+            raise errors.BadFile(f"{cell}: the worker returned {sorted(content) or 'nothing'}, not {own}")
+        for name in sorted(content, key=lambda name: name == own):
+            with files.written_aside(folder.path / name) as aside:
+                aside.write_bytes(content[name])
+        folder.read(cell)
+
+
+def run_task(key: str, cell: Cell, device: str, keep_model: bool) -> dict[str, bytes]:
+    """On a worker: train a cell and return its files by name."""
+    if cell.version != __version__:
+        raise RuntimeError(f"the worker has gradlab {__version__}, the sweep {cell.version}; give both the same")
+    worker = distributed.get_worker()
+    data: Any = worker.plugins[key]
+    with tempfile.TemporaryDirectory(dir=worker.local_directory) as path:
+        folder = Folder(path)
+        run([cell], folder, data.images, data.validation, place(device), keep_model)
+        return {file.name: file.read_bytes() for file in folder.path.iterdir()}

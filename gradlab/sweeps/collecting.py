@@ -1,0 +1,174 @@
+"""Finished cells -> one labelled Dataset with dims tf, tb, seed, epoch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from .. import errors, results
+from ..fidelity.labels import coordinate
+from ..training import Settings
+from .cells import NAME, Temperature, text
+from .folder import ANALYSIS, has_failed
+
+AXES = {"tf": "forward temperature", "tb": "backward temperature", "seed": "seed of training"}
+STATUSES = ("done", "failed", "missing")
+OF_ONE_CELL = {
+    "ensemble",
+    "status",
+    "error",
+    "seconds",
+    "configuration",
+    "date",
+    "command_line",
+    "analysis",
+    "gradlab",
+    "torch",
+}
+OF_THE_MACHINE = {"torch": "trained_torch", "device": "device", "threads": "threads"}  # cells may differ in them
+
+At = tuple[Temperature, Temperature, int]
+
+
+def collect(folder: str | Path, base: Settings | None = None) -> xr.Dataset:
+    """The finished cells of a folder as the Dataset that `sweep` returns; points without one have status "missing".
+
+    Parameters
+    ----------
+    folder : of a sweep, under way or ended; nothing in it is changed, and files that are no cells are let be
+    base : take the cells with these settings alone, whatever their tf, tb and seed
+
+    Raises
+    ------
+    FileNotFoundError
+        No such folder.
+    ValueError
+        No finished cell in it, or cells that differ in more than tf, tb and seed: give `base`.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    found: dict[At, xr.Dataset] = {}
+    rest: set[str] = set()
+    for path in sorted(folder.glob("?" * NAME + ".h5")):
+        try:
+            ds = results.open_results(path)
+            at, others = _taken_apart(ds, path)
+        except errors.BadFile as fault:
+            warnings.warn(f"{fault}; left out", stacklevel=2)
+            continue
+        if base is None or others["settings"] == _without_axes(dataclasses.asdict(base)):
+            found[at] = ds
+            rest.add(json.dumps(others, sort_keys=True))
+    if not found:
+        raise ValueError(f"folder: no finished cell {'of these settings ' if base else ''}in {folder}")
+    if len(rest) > 1:
+        differing = _differing([json.loads(one) for one in rest])
+        raise ValueError(f"folder: the cells in {folder} differ in {differing}; give the base settings wanted")
+    tfs, tbs, seeds = (sorted(set(axis), key=_order) for axis in zip(*found, strict=True))
+    return assembled(found, tfs, tbs, seeds)
+
+
+def assembled(
+    found: Mapping[At, xr.Dataset], tfs: Sequence[Temperature], tbs: Sequence[Temperature], seeds: Sequence[int]
+) -> xr.Dataset:
+    """Cells, by where they stand, as one Dataset over these axes; at least one."""
+    shape = len(tfs), len(tbs), len(seeds)
+    places = {at: np.unravel_index(i, shape) for i, at in enumerate((a, b, s) for a in tfs for b in tbs for s in seeds)}
+    coordinates = [ds.coords.to_dataset() for ds in found.values()]
+    whole = xr.merge(coordinates, join="outer", compat="no_conflicts", combine_attrs="override")
+    values: dict[str, np.ndarray] = {}
+    described: dict[str, Any] = {}
+    for at, ds in found.items():
+        for name, variable in ds.reindex_like(whole).data_vars.items():
+            of = values.setdefault(str(name), np.full(shape + variable.shape, np.nan))
+            of[places[at]] = variable.values
+            described.setdefault(str(name), (variable.dims, variable.attrs))
+    variables = {name: ((*AXES, *dims), values[name], attrs) for name, (dims, attrs) in described.items()}
+    axes = {name: _axis(name, axis) for name, axis in zip(AXES, (tfs, tbs, seeds), strict=True)}
+    return xr.Dataset(
+        variables | _of_cells(found, places, shape), axes | dict(whole.coords), _attributes(found.values())
+    )
+
+
+def _of_cells(found: Mapping[At, xr.Dataset], places: Mapping[At, Any], shape: tuple[int, ...]) -> dict[str, Any]:
+    """One value per cell: how it ended, its last validation loss, its time."""
+    loss, seconds = np.full(shape, np.nan), np.full(shape, np.nan)
+    status, error = np.full(shape, "missing", object), np.full(shape, "", object)
+    for at, ds in found.items():
+        place = places[at]
+        loss[place] = np.nan if has_failed(ds) else ds.validation_loss[-1]
+        seconds[place] = ds.attrs["seconds"]
+        status[place], error[place] = ds.attrs["status"], ds.attrs["error"]
+    unit = next(iter(found.values())).attrs["unit"]
+    words = "validation loss after the last epoch, one code per image, without KL"
+    return {
+        "final_validation_loss": ([*AXES], loss, {"long_name": words, "units": unit}),
+        "seconds": ([*AXES], seconds, {"long_name": "time of training", "units": "s"}),
+        "status": ([*AXES], status, {"long_name": "how the cell ended: done, failed or missing", "units": "1"}),
+        "error": ([*AXES], error, {"long_name": "why the cell failed", "units": "1"}),
+    }
+
+
+def _axis(name: str, values: Sequence[Temperature]) -> Any:
+    """Numbers as they are; all as texts where one is a schedule."""
+    if any(isinstance(value, str) for value in values):
+        return coordinate(name, np.array([text(value) for value in values], object), AXES[name])
+    return coordinate(name, list(values), AXES[name])
+
+
+def _attributes(cells: Iterable[xr.Dataset]) -> dict[str, Any]:
+    """The base settings and what all cells have in common; of what may differ by machine, all there is."""
+    cells = list(cells)
+    configuration = json.loads(cells[0].attrs["configuration"])
+    settings = _without_axes(configuration["settings"])
+    common = {name: value for name, value in cells[0].attrs.items() if name not in OF_ONE_CELL}
+    of_machines = {
+        new: ", ".join(sorted({str(ds.attrs[name]) for ds in cells})) for name, new in OF_THE_MACHINE.items()
+    }
+    about = {
+        "analysis": "sweep",
+        "settings": json.dumps(settings, sort_keys=True),
+        "estimator": json.dumps(settings["estimator"]),
+        "tracking": json.dumps(configuration["tracking"]),
+        "seed": "see coordinate",
+    }
+    return results.stamp(**about, **common | of_machines)
+
+
+def _taken_apart(ds: xr.Dataset, path: Path) -> tuple[At, dict[str, Any]]:
+    """Where a cell stands, and all else of its configuration. BadFile for what is no cell."""
+    try:
+        configuration = json.loads(ds.attrs["configuration"])
+        settings = Settings(**configuration["settings"])
+        if ds.attrs["analysis"] != ANALYSIS or ds.attrs["status"] not in STATUSES:
+            raise ValueError("no cell")
+        ds.attrs["seconds"], ds.attrs["error"], ds.attrs["unit"], ds.validation_loss[-1]
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise errors.BadFile(f"{path}: no cell of a sweep ({error!r:.100})") from None
+    configuration["settings"] = _without_axes(configuration["settings"])
+    return (settings.tf, settings.tb, settings.seed), configuration
+
+
+def _without_axes(settings: Mapping[str, Any]) -> dict[str, Any]:
+    plain = json.loads(json.dumps(settings))  # lists for tuples, as in a file
+    return {name: value for name, value in plain.items() if name not in AXES}
+
+
+def _differing(configurations: Sequence[dict[str, Any]]) -> str:
+    """Names of what is not the same in all."""
+    flat = [{**c["settings"], **{k: v for k, v in c.items() if k != "settings"}} for c in configurations]
+    names = {name for one in flat for name in one}
+    return ", ".join(sorted(n for n in names if len({json.dumps(one.get(n), sort_keys=True) for one in flat}) > 1))
+
+
+def _order(value: Temperature) -> tuple[bool, Temperature]:
+    """Numbers by size, then texts."""
+    return isinstance(value, str), value

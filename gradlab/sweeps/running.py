@@ -1,0 +1,197 @@
+"""Cells: trained, or gone on with, and written as they end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from .. import checkpoints, errors, likelihoods, networks, results, training
+from ..datasets import Images
+from .cells import Cell
+from .folder import Folder
+
+# of the machine, not of the cell: such a cell is not recorded, and runs again when the sweep is started again
+OF_THE_MACHINE = (OSError, MemoryError, torch.OutOfMemoryError)
+
+LONG_NAMES = {
+    "train_loss": "training loss of the epoch, without KL",
+    "train_kl": "KL to uniform over the epoch's training images",
+    "validation_loss": "validation loss after the epoch, one code per image, without KL",
+    "validation_kl": "KL to uniform of the validation images after the epoch",
+}
+OF_TRACKING = ("draws", "target", "intervals", "examples", "data", "data_sha256")  # attributes that go along
+TRACKED = {"tf": "tracked_tf", "tb": "tracked_tb", "epoch": "tracked_epoch"}
+
+
+def run(
+    cells: Sequence[Cell],
+    folder: Folder,
+    images: Images,
+    validation: Images,
+    device: str = "cpu",
+    keep_model: bool = False,
+) -> None:
+    """Train cells, several as one ensemble, or go on where they were left, and write their files.
+
+    The caller has the claims. A training that fails is recorded with its error. Raises OF_THE_MACHINE, and
+    KeyboardInterrupt once the trainings' states are written.
+    """
+    for cell in cells:
+        folder.clear_parts(cell)
+    train = _alone if len(cells) == 1 else _together
+    for cell, outcome in zip(cells, train(cells, folder, images, validation, device), strict=True):
+        error = ""
+        if isinstance(outcome, Exception):
+            state = training.resume_path(folder.model(cell))
+            error = _one_line(outcome, state)
+            outcome = checkpoints.read(state)[2] if state.is_file() else {}
+        ds = _dataset(cell, outcome, _tracked(cell, folder))
+        made: dict[str, Any] = {"status": "failed" if error else "done", "error": error, "device": device}
+        made |= {"threads": torch.get_num_threads(), "ensemble": outcome.get("ensemble", 1)}
+        about = images.described() | {f"validation_{k}": v for k, v in validation.described().items()}
+        folder.write(cell, ds.assign_attrs(results.stamp(**made, **about)))
+        folder.clear(cell, keep_model)
+
+
+Outcome = dict[str, Any] | Exception  # provenance of a finished training, or why it failed
+
+
+def _alone(cells: Sequence[Cell], folder: Folder, images: Images, validation: Images, device: str) -> list[Outcome]:
+    (cell,) = cells
+    try:
+        return [_trained(cell, folder, images, validation, device)]
+    except OF_THE_MACHINE:
+        raise
+    except Exception as failure:  # whatever it is, it does not stop the rest
+        return [failure]
+
+
+def _together(cells: Sequence[Cell], folder: Folder, images: Images, validation: Images, device: str) -> list[Outcome]:
+    """Cells that differ in temperatures and seed alone, as one ensemble."""
+    found = {cell.name: _ready(cell, folder)[0] for cell in cells}
+    left = [cell for cell in cells if found[cell.name] is None]
+    given = [cell.settings for cell in left], images, validation, [folder.model(cell) for cell in left]
+    ended = training.train_together(*given, resume=True, device=device, **_tracking(cells[0])) if left else []
+    outcomes: dict[str, Outcome] = {name: there for name, there in found.items() if there is not None}
+    for cell, one in zip(left, ended, strict=True):
+        outcomes[cell.name] = one if isinstance(one, Exception) else one.provenance
+    return [outcomes[cell.name] for cell in cells]
+
+
+def _trained(cell: Cell, folder: Folder, images: Images, validation: Images, device: str) -> dict[str, Any]:
+    """The provenance of the finished training."""
+    there, resume = _ready(cell, folder)
+    if there is not None:
+        return there
+    given = (cell.settings, images, validation, folder.model(cell))
+    try:
+        return training.train(*given, resume=resume, device=device, **_tracking(cell)).provenance
+    except errors.BadFile as fault:
+        if not resume:
+            raise
+        folder.set_aside(training.resume_path(folder.model(cell)), fault)
+        return training.train(*given, device=device, **_tracking(cell)).provenance
+
+
+def _ready(cell: Cell, folder: Folder) -> tuple[dict[str, Any] | None, bool]:
+    """The provenance of a training that ended before its cell did, and whether there is a state to go on from."""
+    out = folder.model(cell)
+    state = training.resume_path(out)
+    whole = _tracks_are_there(cell, folder)
+    if whole and not state.is_file() and _belongs(cell, folder, out):
+        return checkpoints.read(out)[2], False
+    resume = _belongs(cell, folder, state)
+    if resume and not whole:
+        folder.set_aside(state, f"{state}: what was tracked along it is gone")
+        resume = False
+    return None, resume
+
+
+def _tracking(cell: Cell) -> dict[str, Any]:
+    if (of := cell.tracking) is None:
+        return {}
+    return {"track": of.kinds, "track_every": of.every, "track_images": of.images, "track_draws": of.draws}
+
+
+def _belongs(cell: Cell, folder: Folder, path: Path) -> bool:
+    """Whether a checkpoint is there and of this cell; what is damaged or foreign is set aside."""
+    if not path.is_file():
+        return False
+    try:
+        provenance = checkpoints.read(path)[2]
+    except errors.BadFile as fault:
+        folder.set_aside(path, fault)
+        return False
+    asked = json.loads(cell.configuration)
+    of_cell = provenance.get("settings") == asked["settings"] and all(
+        provenance.get(split, {}).get(key) == asked[split][key]
+        for split in ("data", "validation")
+        for key in ("sha256", "images")
+    )
+    if not of_cell:
+        folder.set_aside(path, f"{path}: of another training")
+    return of_cell
+
+
+def _tracks_are_there(cell: Cell, folder: Folder) -> bool:
+    for path in folder.tracks(cell).values():
+        try:
+            results.open_results(path)
+        except FileNotFoundError:
+            return False
+        except errors.BadFile as fault:
+            folder.set_aside(path, fault)
+            return False
+    return True
+
+
+def _dataset(cell: Cell, provenance: dict[str, Any], tracked: xr.Dataset) -> xr.Dataset:
+    """What a training left behind: history by epoch, NaN where it did not come that far, and tracked figures."""
+    loss, unit = loss_of(cell)
+    epochs = cell.settings.epochs
+    variables = {}
+    for name, long_name in LONG_NAMES.items():
+        values = np.full(epochs, np.nan)
+        there = provenance.get("history", {}).get(name, [])
+        values[: len(there)] = there
+        variables[name] = ("epoch", values, {"long_name": long_name, "units": "nats" if "kl" in name else unit})
+    coordinates = {"epoch": ("epoch", np.arange(1, epochs + 1), {"long_name": "epoch", "units": "1"})}
+    about = {"seconds": float(provenance.get("seconds", np.nan)), "loss": loss, "unit": unit, "dtype": "float32"}
+    ds = xr.Dataset(variables, coordinates, about)
+    return xr.merge([ds, tracked], compat="no_conflicts", combine_attrs="no_conflicts")
+
+
+def loss_of(cell: Cell) -> tuple[str, str]:
+    """Name and unit of the loss. ValueError for a configuration that the architecture does not take."""
+    with torch.device("meta"):
+        likelihood = networks.build(cell.settings.architecture, cell.settings.config).likelihood
+    return likelihoods.name_of(likelihood), likelihoods.unit_of(likelihood)
+
+
+def _tracked(cell: Cell, folder: Folder) -> xr.Dataset:
+    """The figures tracked, by `tracked_epoch`. The gap's carry its name, since bias has a cosine of its own."""
+    found = []
+    for kind, path in folder.tracks(cell).items():
+        if not path.is_file():
+            continue  # failed before the first was measured
+        ds = results.open_results(path).reset_coords()
+        renamed = {name: new for name, new in TRACKED.items() if name in ds.variables}
+        if kind == "gap":
+            renamed |= {n: f"gap_{n}" for n in map(str, ds.data_vars) if "gap" not in n and n not in renamed}
+        ds.attrs = {f"{kind}_{name}": ds.attrs[name] for name in OF_TRACKING if name in ds.attrs}
+        found.append(ds.rename(renamed))
+    return xr.merge(found, compat="no_conflicts", combine_attrs="no_conflicts")
+
+
+def _one_line(failure: Exception, state: Path) -> str:
+    """The error without where the state is, which goes with the cell's end."""
+    text = str(failure).replace(f"; the last finite state is in {state}", "")
+    foreseen = text and isinstance(failure, ValueError | FloatingPointError)
+    named = text if foreseen else f"{type(failure).__name__}: {text}"
+    return " ".join(named.replace("\0", " ").split())

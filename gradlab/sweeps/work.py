@@ -1,0 +1,61 @@
+"""What every worker of a sweep does: claim a cell, train it, until all are finished."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..datasets import Images
+from .cells import Cell
+from .folder import Folder
+from .running import run
+
+POLL = 0.5  # seconds between two looks at what others do
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker is told."""
+
+    cells: list[Cell]
+    folder: Folder
+    images: Images
+    validation: Images
+    device: str
+    keep_models: bool
+    ensemble: int = 1  # cells trained at once
+
+
+def work(job: Job, after: Callable[[], None] = lambda: None) -> None:
+    """Train cells until all are finished, here or by others on the same folder; `after()` now and then.
+
+    Cells that others have claimed are waited for: should their holder die, the claim is free.
+    """
+    waiting = job.cells
+    while True:
+        ran = False
+        for start in range(0, len(waiting), job.ensemble):
+            ran |= work_on(waiting[start : start + job.ensemble], job)
+            after()
+        waiting = [cell for cell in waiting if not job.folder.finished(cell)]
+        if not waiting:
+            return
+        if not ran:
+            time.sleep(POLL)
+
+
+def work_on(cells: Sequence[Cell], job: Job) -> bool:
+    """Train those that are neither finished nor claimed by somebody else. Whether there were any."""
+    with contextlib.ExitStack() as claims:
+        own = []
+        for cell in cells:
+            if job.folder.finished(cell) or (held := job.folder.claim(cell)) is None:
+                continue
+            claims.enter_context(held)
+            if not job.folder.finished(cell):  # between the look and the claim
+                own.append(cell)
+        if own:
+            run(own, job.folder, job.images, job.validation, job.device, job.keep_models)
+    return bool(own)

@@ -1,0 +1,23 @@
+"""Training built-in models with any estimator: settings, the loop, and what a run leaves behind."""
+
+from .ensemble import check_stackable, train_together
+from .loop import resume_path, train
+from .run import HISTORY, Run
+from .settings import BINARY_AUTOENCODER, OPTIMIZERS, Settings
+from .step import backward, evaluate
+from .tracking import track_path
+
+__all__ = [
+    "BINARY_AUTOENCODER",
+    "HISTORY",
+    "OPTIMIZERS",
+    "Run",
+    "Settings",
+    "backward",
+    "check_stackable",
+    "evaluate",
+    "resume_path",
+    "track_path",
+    "train",
+    "train_together",
+]

@@ -1,0 +1,152 @@
+"""Training with any estimator: resumable bit for bit, every random number follows from (seed, step)."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from .. import errors, files, progress
+from ..datasets import Images
+from ..model import LatentModel
+from .run import Run
+from .settings import Settings
+from .tracking import Tracks
+
+
+def resume_path(out: str | Path) -> Path:
+    """Where a training that writes `out` keeps its state until it ends."""
+    out = Path(out)
+    return out.with_name(f"{out.stem}.resume{out.suffix}")
+
+
+def train(
+    settings: Settings,
+    images: Images,
+    validation: Images,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    keep_every: int = 0,
+    device: str = "cpu",
+    shown: bool = False,
+    track: Sequence[str] = (),
+    track_every: int = 10,
+    track_images: int = 100,
+    track_draws: int | None = None,
+) -> LatentModel:
+    """Train a built-in model, write it to `out`, and return it.
+
+    The state is written to `resume_path(out)` after every epoch and on Ctrl-C, and removed at the end;
+    `resume=True` goes on from there to the same weights, bit for bit, as an unbroken run on the same machine.
+    `keep_every=10` also keeps the model of every tenth epoch, as NAME-epoch0010.safetensors.
+
+    `track` names what is measured on the way, "bias" (`gradlab.bias`, of the training's estimator) or "gap"
+    (`gradlab.gap`), at epoch 0, every `track_every`-th and the last: at the temperatures in force, on the first
+    `track_images` validation images (all, where there are fewer), with `track_draws` draws (1,024 for bias, 64 for
+    gap). The figures of every epoch are in `track_path(out, kind)` as soon as they are measured. They do not change
+    the training, and `resume` goes on with them too. A file that an earlier training tracked is replaced.
+
+    Raises
+    ------
+    ValueError
+        Settings out of range, images that do not fit, "bias" of a model too large to enumerate; `resume` with a state
+        or tracked figures of other settings or images.
+    FileExistsError
+        The state of an interrupted training is there and `resume` was not given, or a file that no training wrote is
+        where tracked figures go: they are not overwritten.
+    FileNotFoundError
+        `resume` without a state, or without tracked figures, to go on from.
+    FloatingPointError
+        The loss or a weight is no longer finite; the last finite state is kept.
+    KeyboardInterrupt
+        On Ctrl-C, once the state is written.
+    """
+    run = Run(settings, images, validation, device)
+    tracks = Tracks(run, files.writable(out), track, track_every, track_images, track_draws)
+    training = Training(run, Path(out), tracks, keep_every)
+    training.begin(resume)
+    with interruptible() as stop, progress.bar("training", run.total, shown, done=run.step) as advance:
+        tracks.measure()
+        while run.step < run.total:
+            _epoch(run, stop, advance)
+            training.settle(stop)
+            if run.step % run.steps == 0:
+                figures = {"validation": f"{run.history['validation_loss'][-1]:.4g}"}
+                advance(0, epoch=f"{run.step // run.steps}/{settings.epochs}", **figures)
+            if stop.is_set():
+                at = f"stopped at step {run.step} of {run.total}"
+                raise KeyboardInterrupt(f"{at}; --resume goes on from {training.state}")
+    training.end()
+    return run.model
+
+
+class Training:
+    """A run with the files it leaves: its state, its model, what is tracked along it."""
+
+    def __init__(self, run: Run, target: Path, tracks: Tracks, keep_every: int):
+        self.run, self.target, self.tracks = run, target, tracks
+        self.keep_every = errors.whole_number("keep_every", keep_every, 0)
+        self.state = resume_path(target)
+
+    def begin(self, resume: bool) -> None:
+        """Go on from the state there is, or from the start."""
+        if resume:
+            self.run.restore(self.state)
+            self.tracks.resume()
+            return
+        if self.state.is_file():
+            raise FileExistsError(
+                f"{self.state}: an interrupted training is there; go on with it (--resume), or remove it to begin anew"
+            )
+        self.tracks.begin()
+
+    def settle(self, stop: threading.Event) -> None:
+        """After the steps of an epoch, or those up to where `stop` was set."""
+        run = self.run
+        if run.step % run.steps == 0:
+            run.end_epoch(self.state)
+            epoch = run.step // run.steps
+            if self.keep_every and epoch % self.keep_every == 0:
+                kept = f"{self.target.stem}-epoch{epoch:04d}{self.target.suffix}"
+                run.save(self.target.with_name(kept), final=True)
+        run.check_finite(self.state)
+        run.save(self.state)
+        if not stop.is_set():
+            self.tracks.measure()  # after the state: a run interrupted here measures when resumed
+
+    def end(self) -> None:
+        self.run.save(self.target, final=True)
+        self.state.unlink(missing_ok=True)
+
+
+def _epoch(run: Run, stop: threading.Event, advance: progress.Advance) -> None:
+    """The steps up to the end of the epoch, or up to the one during which `stop` is set."""
+    for batch in run.batches_left():
+        run.one_step(batch)
+        advance()
+        if stop.is_set():
+            break
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """Ctrl-C sets the event yielded, so that no step is cut in two; a second one interrupts at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def on_interrupt(number, frame):
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,204 @@
+"""A training under way: its steps, its epochs, and the files it writes."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import __version__, checkpoints, errors, estimators, networks, schedules
+from ..datasets import Images
+from ..estimators import Estimator, RunningMean
+from ..latents import derived_seed
+from ..model import LatentModel
+from . import state
+from .settings import OPTIMIZERS, Settings
+from .step import backward, evaluate
+
+MEASURED = ("train_loss", "train_kl", "validation_loss", "validation_kl")  # per epoch; loss without KL
+HISTORY = (*MEASURED, "tf", "tb")  # temperatures of the epoch's last step
+
+
+class Run:
+    """A training under way: model, optimizer, step, running sums of the epoch, history."""
+
+    def __init__(self, settings: Settings, images: Images, validation: Images, device: str):
+        self.settings, self.images, self.validation = settings, images, validation
+        self.device = torch.device(device)
+        model = networks.build(settings.architecture, settings.config, settings.seed)
+        check_fit(model, "images", images)
+        check_fit(model, "validation", validation)
+        self.model = model.to(self.device)
+        self.schedules = [schedules.parse(spec) for spec in (settings.tf, settings.tb)]
+        self.estimator = estimators.parse(settings.estimator)
+        if model.kind.name not in self.estimator.kinds:
+            kinds = " and ".join(self.estimator.kinds)
+            raise ValueError(f"estimator: {settings.estimator} is for {kinds} latents, not {model.kind.name}")
+        self.estimator.evaluations_at(self.model.kind, torch.empty(1, *self.model.code_shape))  # refuses large spaces
+        decay = self.estimator.baseline_decay
+        self.baseline = None if decay is None else RunningMean(decay)
+        self.steps = -(-len(images) // settings.batch_size)  # per epoch
+        self.total = settings.epochs * self.steps
+        # foreach: the update as few large operations; on two cores the step is a quarter shorter
+        optimizer: Any = OPTIMIZERS[settings.optimizer]
+        self.optimizer = optimizer(self.model.parameters(), lr=settings.lr, foreach=True)
+        self.generator = torch.Generator(self.device)
+        self.step = 0
+        self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, KL, examples
+        self.history: dict[str, list[float]] = {name: [] for name in MEASURED}
+        self.seconds = 0.0
+        self.since = time.perf_counter()
+
+    def random(self, purpose: str, index: int) -> torch.Generator:
+        return torch.Generator().manual_seed(derived_seed(self.settings.seed, purpose, index))
+
+    def temperatures(self, step: int) -> tuple[float, float]:
+        """tf and tb of the step of this number, from 0. A schedule starts at the first and ends at the last step.
+
+        A training of one step is at the start.
+        """
+        progress = step / (self.total - 1) if self.total > 1 else 0.0
+        tf, tb = (schedule.at(progress) for schedule in self.schedules)
+        return tf, tb
+
+    @property
+    def in_force(self) -> tuple[float, float]:
+        """tf and tb of the last step made; before any, of the first."""
+        return self.temperatures(max(self.step - 1, 0))
+
+    def one_step(self, batch: Tensor) -> None:
+        estimator = self.estimator.at(*self.temperatures(self.step))
+        x = self.images.floats(batch).to(self.device)
+        self.optimizer.zero_grad()
+        loss, kl = backward(self.model, estimator, x, self.noise(estimator, x), self.settings.kl, self.baseline)
+        self.optimizer.step()
+        self.sums += torch.stack([loss, kl, torch.ones_like(loss)]).double() * len(x)
+        self.step += 1
+
+    def noise(self, estimator: Estimator, x: Tensor) -> Tensor:
+        """The noise of the next step, as many arrays as the estimator takes."""
+        self.generator.manual_seed(derived_seed(self.settings.seed, "noise", self.step))
+        shape = (estimator.noise_arrays, len(x), *self.model.code_shape)
+        return self.model.kind.noise(shape, dtype=x.dtype, device=self.device, generator=self.generator)
+
+    def batches_left(self) -> tuple[Tensor, ...]:
+        """Indices of the images of each step up to the end of the epoch under way."""
+        order = torch.randperm(len(self.images), generator=self.random("order", self.step // self.steps))
+        return order.split(self.settings.batch_size)[self.step % self.steps :]
+
+    def end_epoch(self, kept: Path) -> None:
+        self.check_finite(kept)
+        loss, kl, examples = self.sums.tolist()
+        self.sums.zero_()
+        of_validation = evaluate(self.model, self.validation, self.in_force[0], self.settings.seed)
+        if not all(map(math.isfinite, of_validation)):
+            raise self._diverged(kept)
+        for name, value in zip(MEASURED, (loss / examples, kl / examples, *of_validation), strict=True):
+            self.history[name].append(value)
+
+    def check_finite(self, kept: Path) -> None:
+        """FloatingPointError before a state that cannot be gone on from replaces one that can."""
+        if not all(bool(torch.isfinite(t).all()) for t in (self.sums, *self.model.parameters())):
+            raise self._diverged(kept)
+
+    def _diverged(self, kept: Path) -> FloatingPointError:
+        last = f"; the last finite state is in {kept}" if kept.is_file() else ""
+        return FloatingPointError(
+            f"the loss or a weight is no longer finite after step {self.step}{last} (a smaller lr may do)"
+        )
+
+    def about(self) -> dict[str, Any]:
+        return {
+            "settings": dataclasses.asdict(self.settings),
+            "data": {"name": self.images.name, "sha256": self.images.sha256, "images": len(self.images)},
+            "validation": {"sha256": self.validation.sha256, "images": len(self.validation)},
+        }
+
+    def save(self, path: str | Path, final: bool = False) -> None:
+        now = time.perf_counter()
+        self.seconds, self.since = self.seconds + now - self.since, now
+        provenance = {
+            **self.about(),
+            "history": self._history(),
+            "step": self.step,
+            "seconds": round(self.seconds, 1),
+            "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "gradlab": __version__,
+            "torch": str(torch.__version__),
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+        }
+        training: dict[str, Tensor] = {}
+        if not final:
+            training = {"sums": self.sums}
+            if self.baseline is not None:
+                training["baseline"] = self.baseline.state
+            training |= state.of_optimizer(self.optimizer)
+        self.model.provenance = provenance
+        checkpoints.write(path, self.model, training, provenance)
+
+    def _history(self) -> dict[str, list[float]]:
+        found = {name: [float(f"{v:.7g}") for v in values] for name, values in self.history.items()}
+        ends = [self.temperatures(self.steps * (epoch + 1) - 1) for epoch in range(self.step // self.steps)]
+        return found | {"tf": [tf for tf, _ in ends], "tb": [tb for _, tb in ends]}
+
+    def restore(self, path: Path) -> None:
+        """Go on from what `save` wrote.
+
+        Raises FileNotFoundError, BadFile for what is no such file, ValueError for the state of another training.
+        """
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no interrupted training; begin one without --resume")
+        model, training, provenance = checkpoints.read(path)
+        try:
+            difference = self._difference(provenance)
+            if not difference:
+                self._take(model, training, provenance)
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError, RuntimeError) as error:
+            raise errors.BadFile(f"{path}: no whole state of a training ({error!r:.200})") from None
+        if difference:
+            raise ValueError(f"resume: {path} {difference}")
+
+    def _difference(self, provenance: dict[str, Any]) -> str:
+        """What keeps the state from being of this training; "" if nothing does."""
+        other = state.difference(self.about(), provenance)
+        if not other and provenance["step"] > self.total:
+            done = provenance["step"] // self.steps
+            return f"has gone through {done} epochs (asked: epochs {self.settings.epochs}); give no fewer"
+        return other
+
+    def _take(self, model: LatentModel, training: dict[str, Tensor], provenance: dict[str, Any]) -> None:
+        self.model.load_state_dict(model.state_dict())
+        state.into_optimizer(self.optimizer, training)
+        self.sums.copy_(training["sums"].reshape(3))
+        if self.baseline is not None:
+            self.baseline.state = training["baseline"].reshape(2)
+        self.step = errors.whole_number("step", provenance["step"], 1)
+        self.history = {name: [float(v) for v in provenance["history"][name]] for name in MEASURED}
+        if any(len(values) != self.step // self.steps for values in self.history.values()):
+            raise ValueError(f"the history is not of {self.step // self.steps} epochs")
+        self.seconds = float(provenance["seconds"])
+
+
+def check_fit(model: LatentModel, argument: str, images: Images) -> None:
+    """ValueError unless the model takes such images."""
+    if not len(images):
+        raise ValueError(f"{argument}: got none; give at least one image")
+    x = images.floats(slice(0, 1))
+    model.eval()  # one image must not move a layer's running statistics
+    try:
+        with torch.no_grad():
+            model.logits(x)
+            model.losses(torch.zeros(1, *model.code_shape), x)
+    except (RuntimeError, ValueError) as error:
+        got = f"{argument}: got images of shape {tuple(images.pixels.shape[1:])}"
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{got}, which do not fit config {model.config} ({reason})") from None
+    finally:
+        model.train()

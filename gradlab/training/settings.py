@@ -1,0 +1,70 @@
+"""The settings of a training: all that decides its final weights, but the images."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from .. import errors, estimators, networks, schedules
+
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"radam": torch.optim.RAdam, "adam": torch.optim.Adam}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All that decides the final weights, but the images. Defaults: the paper's 8x4 VAE (appendix A.2).
+
+    `tf` and `tb` are numbers, or schedules such as "1:0.3" and "1:0.3:cosine" (see gradlab.schedules); a schedule runs
+    from the first step to the last of all `epochs`. Raises ValueError for what is out of range.
+    """
+
+    architecture: str = "categorical-vae"
+    config: dict[str, Any] = field(default_factory=lambda: {"latents": 4, "categories": 8})
+    estimator: str = "decoupled-st-gs"
+    tf: float | str = 1.6
+    tb: float | str = 1.3
+    kl: bool = True  # add KL(softmax(l) || uniform), untempered, to the loss
+    optimizer: str = "radam"
+    lr: float = 5e-4
+    batch_size: int = 100
+    epochs: int = 160
+    seed: int = 0
+
+    def __post_init__(self):
+        checked = {
+            "tf": schedules.setting("tf", self.tf),
+            "tb": schedules.setting("tb", self.tb),
+            "optimizer": errors.choice("optimizer", self.optimizer, list(OPTIMIZERS)),
+            "architecture": errors.choice("architecture", self.architecture, list(networks.ARCHITECTURES)),
+            "batch_size": errors.whole_number("batch_size", self.batch_size, 1),
+            "epochs": errors.whole_number("epochs", self.epochs, 1),
+            "seed": errors.whole_number("seed", self.seed, 0),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        estimators.parse(self.estimator)  # a name, or name:key=value
+        if "tf=" in self.estimator or "tb=" in self.estimator:
+            raise ValueError(f"estimator: got {self.estimator!r}; its temperatures are given as tf and tb")
+        if not isinstance(self.lr, int | float) or not (math.isfinite(self.lr) and self.lr > 0):
+            raise ValueError(f"lr: got {self.lr!r}; a learning rate is a finite number above 0")
+        if not isinstance(self.kl, bool):
+            raise ValueError(f"kl: got {self.kl!r}; give True or False")
+        if not isinstance(self.config, dict):
+            raise ValueError(f"config: got {self.config!r}; a dict of the architecture's arguments is needed")
+
+
+# the paper's binary autoencoder (appendix A.1) at the temperatures its figure 2 found best; 20 epochs of its 100
+BINARY_AUTOENCODER = Settings(
+    architecture="binary-autoencoder",
+    config={},
+    tf=0.3,
+    tb=3.0,
+    kl=False,
+    optimizer="adam",
+    lr=3e-4,
+    batch_size=64,
+    epochs=20,
+)

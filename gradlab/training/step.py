@@ -1,0 +1,100 @@
+"""One step of a training, and the loss on images set aside."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..datasets import Images
+from ..estimators import Estimator, RunningMean
+from ..exact import losses_of_configurations
+from ..latents import LatentKind, derived_seed
+from ..model import LatentModel
+
+
+def backward(
+    model: LatentModel,
+    estimator: Estimator,
+    x: Tensor,
+    noise: Tensor,
+    kl: bool = True,
+    baseline: RunningMean | None = None,
+) -> tuple[Tensor, Tensor]:
+    """One backward pass of the batch's mean loss: the estimator's gradient for the encoder, else autograd's.
+
+    Gradients are added to the parameters' `.grad`. Returns the batch means of the loss and of the KL term, in
+    nats or the likelihood's unit. `noise` is `(array, example, latent, category)` (binary: without category);
+    `baseline` is the running mean of an estimator that asks for one (`baseline_decay`), kept from step to step.
+    """
+    logits = model.logits(x)
+    detached = logits.detach()
+    points, loss, of_decoder, derivative = _evaluated(model, estimator, x, detached, noise)
+    estimate = estimator.estimate(
+        model.kind, detached, noise, points, baseline.centre(loss) if baseline else loss, derivative
+    )
+    return of_decoder, encoder_backward(model.kind, logits, estimate, kl)
+
+
+def _evaluated(
+    model: LatentModel, estimator: Estimator, x: Tensor, logits: Tensor, noise: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Points, losses (evaluation, example), the batch mean of the decoder's loss, and df/dz; the decoder's backward."""
+    points = estimator.points(model.kind, logits, noise)
+    weights = estimator.weights(model.kind, logits, points)
+    if estimator.all_configurations:  # the decoder need not see them once per example
+        codes = points
+        loss = losses_of_configurations(model, x, 0, len(points)).T
+    else:
+        observed = x if points.shape[0] == 1 else x.repeat(points.shape[0], *([1] * (x.ndim - 1)))
+        codes = points.flatten(0, 1).requires_grad_(estimator.uses_derivative)
+        loss = model.losses(codes, observed).reshape(points.shape[:2])
+    of_decoder, derivative = decoder_backward(loss, weights, codes)
+    return points, loss.detach(), of_decoder, None if derivative is None else derivative.reshape(points.shape)
+
+
+def decoder_backward(loss: Tensor, weights: Tensor | None, codes: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The decoder's backward pass: the batch mean of its loss, and df/dz, of the codes' shape, where they ask for it.
+
+    `loss` and `weights` are `(..., evaluation, example)`, with `...` models whose parameters are apart; means `(...)`.
+    """
+    of_decoder = (loss.mean(-2) if weights is None else (weights * loss).sum(-2)).mean(-1)
+    derivative = None
+    if codes.requires_grad and weights is not None:
+        # of the loss itself, also where its share is 0
+        derivative = torch.autograd.grad(loss.sum(), codes, retain_graph=True)[0]
+    of_decoder.sum().backward()
+    if codes.requires_grad and weights is None:
+        derivative = codes.grad.mul(loss.shape[-2] * loss.shape[-1])  # type: ignore[union-attr]
+    return of_decoder.detach(), derivative
+
+
+def encoder_backward(kind: LatentKind, logits: Tensor, estimate: Tensor, kl: bool) -> Tensor:
+    """The encoder's backward pass from logits and estimate `(..., example, latent, category)`, `...` models.
+
+    Returns the batch means of the KL term, `(...)`, 0 where it is not in the loss.
+    """
+    examples = logits.shape[-2 - kind.event_dims]
+    heads, slopes = [logits], [estimate / examples]
+    divergence = logits.new_zeros(logits.shape[: -2 - kind.event_dims])
+    if kl:
+        divergence = kind.kl_to_uniform(logits).mean(-1)
+        heads.append(divergence)
+        slopes.append(torch.ones_like(divergence))
+    torch.autograd.backward(heads, slopes)
+    return divergence.detach()
+
+
+@torch.no_grad()
+def evaluate(model: LatentModel, images: Images, tf: float, seed: int, batch: int = 1000) -> tuple[float, float]:
+    """Mean loss at one code per image from softmax(l/tf), and mean KL. The noise depends on `seed` alone."""
+    device = next(model.parameters()).device
+    generator = torch.Generator(device).manual_seed(derived_seed(seed, "validation"))
+    sums = torch.zeros(2, dtype=torch.float64)
+    for start in range(0, len(images), batch):
+        x = images.floats(slice(start, start + batch)).to(device)
+        logits = model.logits(x)
+        noise = model.kind.noise(tuple(logits.shape), dtype=logits.dtype, device=device, generator=generator)
+        loss = model.losses(model.kind.hard(logits / tf + noise), x).double().sum()
+        sums += torch.stack([loss, model.kind.kl_to_uniform(logits).double().sum()]).cpu()
+    loss_mean, kl_mean = (sums / len(images)).tolist()
+    return loss_mean, kl_mean

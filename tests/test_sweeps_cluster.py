@@ -1,0 +1,178 @@
+"""A sweep on a Dask cluster: a scheduler and workers in processes of their own, on the loopback interface."""
+
+import contextlib
+import dataclasses
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+
+import dask
+import pytest
+
+import gradlab
+from gradlab.sweeps.cells import grid
+from gradlab.sweeps.folder import Folder
+
+from .kill_sweep import claimed, files, when
+from .tiny_sweep import ONE, assert_same, cells, leftovers, sweep
+
+QUICK = {"distributed.comm.timeouts.connect": "1s"}
+
+
+def start(*arguments, folder):
+    return subprocess.Popen(
+        [sys.executable, "-m", "dask", *arguments],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def said(process, pattern):
+    """Reads what a process logs up to a line with `pattern`, and from then on lets it log."""
+    for line in process.stderr:
+        found = re.search(pattern, line)
+        if found:
+            threading.Thread(target=process.stderr.read, daemon=True).start()
+            return found.group(0)
+    raise AssertionError(f"{process.args} ended without {pattern}")
+
+
+@contextlib.contextmanager
+def scheduler_in(folder):
+    """A scheduler without workers, and its address."""
+    process = start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", folder=folder)
+    try:
+        yield process, said(process, r"tcp://127\.0\.0\.1:\d+")
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Address of a scheduler, and a function that gives it workers of one thread."""
+    folder = tmp_path_factory.mktemp("cluster")
+    workers = []
+
+    def alive(count):
+        """So many workers; without any a sweep would wait for ever."""
+        there = [worker for worker in workers if worker.poll() is None]
+        options = ("--nthreads", "1", "--no-nanny", "--no-dashboard")
+        new = [start("worker", address, *options, folder=folder) for _ in range(count - len(there))]
+        workers.extend(new)
+        for worker in new:
+            said(worker, "Registered to")
+        return there + new
+
+    with scheduler_in(folder) as (_, address):
+        try:
+            yield address, alive
+        finally:
+            for worker in workers:
+                worker.kill()
+                worker.wait()
+
+
+def test_a_sweep_on_a_cluster_survives_the_death_of_a_worker(cluster, tmp_path):
+    address, alive = cluster
+    undisturbed = sweep(tmp_path / "undisturbed")
+    folder = tmp_path / "cluster"
+    doomed, _ = alive(2)
+    killer = when(lambda: files(folder, ".h5"), lambda: doomed.send_signal(signal.SIGKILL))
+    found = sweep(folder, scheduler=address)
+    killer.join()
+    assert doomed.wait() == -signal.SIGKILL
+    assert_same(found, undisturbed)
+    assert leftovers(folder) == []
+
+
+def test_failed_cells_and_models_come_back_too(cluster, tmp_path):
+    address, alive = cluster
+    alive(1)
+    options = {"tf": 0.5, "tb": [0.7, 1e-40], "seeds": 1, "keep_models": True}
+    ds = sweep(tmp_path, **options, scheduler=address)
+    assert ds.status.values.ravel().tolist() == ["done", "failed"]
+    (model,) = files(tmp_path, ".safetensors")
+    assert gradlab.load(model).provenance["settings"]["tb"] == 0.7
+    assert leftovers(tmp_path) == [model.name]
+
+
+def test_a_cell_that_another_sweep_has_claimed_is_left_to_it(cluster, tmp_path):
+    address, alive = cluster
+    alive(1)
+    one = cells(**ONE)[0]
+    held = Folder(tmp_path).claim(one)
+    released = []
+    when(
+        lambda: len(files(tmp_path, ".h5")) == 1, lambda: (released.append(len(files(tmp_path, ".h5"))), held.release())
+    )
+    ds = sweep(tmp_path, **ONE | {"tb": [0.7, 1.3]}, scheduler=address)
+    assert released == [1]
+    assert (ds.status == "done").all()
+    assert leftovers(tmp_path) == []
+
+
+def test_a_cell_that_no_worker_can_run_is_named_and_does_not_stop_the_rest(cluster, tmp_path, monkeypatch):
+    """A worker with another version of gradlab."""
+    address, alive = cluster
+    alive(1)
+
+    def newer(*given):
+        found = grid(*given)
+        return dataclasses.replace(found, cells=[dataclasses.replace(found.cells[0], version="99"), *found.cells[1:]])
+
+    monkeypatch.setattr("gradlab.sweeps.sweeping.grid", newer)
+    with pytest.raises(OSError, match=r"1 of 2 cells could not be run; tf 0.5, tb 0.7, seed 3: the worker has gradlab"):
+        sweep(tmp_path, **ONE | {"tb": [0.7, 1.3]}, scheduler=address)
+    assert len(files(tmp_path, ".h5")) == len(leftovers(tmp_path)) + 1 == 1
+
+
+# --- clusters that are none ---
+
+
+@pytest.fixture
+def without_workers(tmp_path):
+    with scheduler_in(tmp_path) as (process, address):
+        yield process, address
+
+
+def test_ctrl_c_gives_the_claims_back(without_workers, tmp_path):
+    folder = tmp_path / "folder"
+    when(lambda: claimed(folder), lambda: os.kill(os.getpid(), signal.SIGINT))
+    with (
+        pytest.warns(UserWarning, match="scheduler: has no workers yet"),
+        pytest.raises(KeyboardInterrupt, match="0 of 12 cells are finished"),
+    ):
+        sweep(folder, scheduler=without_workers[1])
+    assert os.listdir(folder) == []
+
+
+@pytest.mark.filterwarnings("ignore:scheduler")
+def test_a_scheduler_that_dies_ends_the_sweep(without_workers, tmp_path):
+    folder = tmp_path / "folder"
+    when(lambda: claimed(folder), without_workers[0].kill)
+    with dask.config.set(QUICK), pytest.raises(OSError, match="scheduler: is gone; the same call goes on with another"):
+        sweep(folder, scheduler=without_workers[1])
+    assert os.listdir(folder) == []
+
+
+def test_no_scheduler_is_said(tmp_path):
+    with dask.config.set(QUICK), pytest.raises(OSError, match=r"scheduler: none answers at 'tcp://127.0.0.1:1'"):
+        sweep(tmp_path, scheduler="tcp://127.0.0.1:1")
+
+
+@pytest.mark.parametrize("address", ["nonsense:1:2", "localhost", "", "foo://localhost:1"])
+def test_what_is_no_address_is_said(tmp_path, address):
+    with pytest.raises(ValueError, match=r"scheduler: got .*; an address such as tcp://host:8786 is needed"):
+        sweep(tmp_path, scheduler=address)
+
+
+def test_without_dask_it_is_said_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradlab.sweeps.cluster", None)
+    with pytest.raises(ValueError, match=r"scheduler: needs pip install 'gradlab\[distributed\]'"):
+        sweep(tmp_path, scheduler="tcp://127.0.0.1:1")

@@ -1,0 +1,100 @@
+"""Sweeps killed, interrupted, on a full disk, and several on one folder."""
+
+import signal
+
+import pytest
+
+from gradlab import sweeps
+
+from .kill_sweep import Sweep, claimed, files, survive, wait_for, when
+from .tiny_sweep import assert_same, cells, leftovers, sweep
+
+EPOCHS = 4  # one more than in other tests, so that there is something to interrupt
+FOREVER = 100_000
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    ds = sweep(tmp_path_factory.mktemp("undisturbed"), epochs=EPOCHS)
+    assert (ds.status == "done").all()
+    return ds
+
+
+# --- kills ---
+
+
+def test_a_sweep_killed_at_random_moments_ends_as_an_undisturbed_one(undisturbed, tmp_path):
+    """`python -m tests.kill_sweep` does 30."""
+    found, left = survive(tmp_path, 5, 0.7, epochs=EPOCHS)
+    assert_same(found, undisturbed)
+    assert len(left) == 5, "ended before it was killed: no test"
+    assert leftovers(tmp_path) == []
+
+
+def test_ctrl_c_writes_the_state_and_says_how_to_go_on(tmp_path):
+    other = Sweep(tmp_path, epochs=FOREVER)
+    wait_for(lambda: files(tmp_path, ".resume.safetensors"))
+    other.signal(signal.SIGINT)
+    assert other.result() == "KeyboardInterrupt: interrupted; 0 of 12 cells are finished, the same command goes on"
+    assert leftovers(tmp_path) == [path.name for path in files(tmp_path, ".resume.safetensors")]
+
+
+# --- several sweeps on one folder ---
+
+
+def test_sweeps_at_once_train_every_cell_exactly_once(undisturbed, tmp_path):
+    side, folder = tmp_path / "trainings", tmp_path / "shared"
+    several = [Sweep(folder, trainings=side, epochs=EPOCHS) for _ in range(4)]
+    assert [one.result() for one in several] == ["12 done"] * 4
+    begun = side.read_text().splitlines()
+    assert sorted(begun) == sorted("{} {} {}".format(*cell.at) for cell in cells())
+    assert leftovers(folder) == []
+    assert_same(sweeps.collect(folder), undisturbed)
+
+
+def test_a_sweep_waits_for_cells_that_another_trains_and_takes_them_if_it_dies(undisturbed, tmp_path):
+    """The other one is stopped with its claim held, then killed."""
+    other = Sweep(tmp_path, epochs=EPOCHS)
+    wait_for(lambda: claimed(tmp_path))
+    other.signal(signal.SIGSTOP)
+    try:
+        (lock,) = claimed(tmp_path)
+        there = len(files(tmp_path, ".h5"))
+        when(lambda: len(files(tmp_path, ".h5")) == 11, other.kill)
+        found = sweep(tmp_path, epochs=EPOCHS)
+    finally:
+        other.kill()
+    assert there < 11
+    assert (tmp_path / f"{lock.stem}.h5").is_file()
+    assert_same(found, undisturbed)
+    assert leftovers(tmp_path) == []
+
+
+def test_what_another_is_working_on_is_not_tidied_away(tmp_path):
+    other = Sweep(tmp_path, epochs=FOREVER)
+    try:
+        wait_for(lambda: files(tmp_path, ".resume.safetensors"))
+        other.signal(signal.SIGSTOP)
+        (lock,) = claimed(tmp_path)
+        there = leftovers(tmp_path)
+        tf, tb, seed = next(cell.at for cell in cells() if (cell.settings.tf, cell.settings.tb) == (1.6, 3.0))
+        sweep(tmp_path, tf=tf, tb=tb, seeds=[seed])
+        assert leftovers(tmp_path) == there
+        assert claimed(tmp_path) == [lock]
+    finally:
+        other.kill()
+
+
+# --- a full disk ---
+
+
+@pytest.mark.parametrize(("most_bytes", "kept"), [(2000, 0), (11_000, 1)])
+def test_a_write_that_the_system_refuses_is_named_and_loses_nothing(undisturbed, tmp_path, most_bytes, kept):
+    """A limit on file sizes fails as a full disk does: at the first state, or at the cell's file."""
+    told = Sweep(tmp_path, most_bytes=most_bytes, epochs=EPOCHS).result()
+    assert told.startswith("OSError: ")
+    assert "File too large" in told
+    assert str(tmp_path) in told
+    assert len(leftovers(tmp_path)) == len(files(tmp_path, ".safetensors")) == kept
+    assert_same(sweep(tmp_path, epochs=EPOCHS), undisturbed)
+    assert leftovers(tmp_path) == []

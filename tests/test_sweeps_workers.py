@@ -1,0 +1,79 @@
+"""A sweep on several processes: the same results, whoever dies."""
+
+import multiprocessing
+import signal
+
+import pytest
+import torch
+
+from gradlab.sweeps import workers
+
+from .kill_sweep import Sweep, claimed, files, wait_for, when
+from .tiny_sweep import assert_same, cells, leftovers, sweep
+
+FOREVER = 100_000
+
+
+@pytest.mark.filterwarnings("ignore:worker")
+def test_workers_give_what_one_process_gives_also_when_one_is_killed(tmp_path, monkeypatch):
+    """What a worker warns of reaches the caller, and torch's threads are shared."""
+    undisturbed = sweep(tmp_path / "undisturbed")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / f"{cells()[0].name}.resume.safetensors").write_bytes(b"foreign")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
+    killer = when(lambda: len(claimed(folder)) == 2, lambda: multiprocessing.active_children()[0].kill())
+    with pytest.warns(UserWarning) as warned:  # noqa: PT030
+        found = sweep(folder, workers=2)
+    killer.join()
+    (damaged,) = (str(one.message) for one in warned if "resume.safetensors" in str(one.message))
+    assert "not a whole safetensors file" in damaged
+    (died,) = (str(one.message) for one in warned if "died" in str(one.message))
+    assert died in [f"worker {n} of 2 died (exit code -9); the others took over" for n in (1, 2)]
+    assert found.attrs.pop("threads") == "2"
+    assert undisturbed.attrs.pop("threads") == "1"
+    assert_same(found, undisturbed)
+    assert [name[32:] for name in leftovers(folder)] == [".resume.safetensors.damaged"]
+    assert multiprocessing.active_children() == []
+
+
+def test_when_all_workers_die_that_is_said(tmp_path):
+    def kill_all():
+        for child in multiprocessing.active_children():
+            child.kill()
+
+    when(lambda: len(multiprocessing.active_children()) == 2, kill_all)
+    with pytest.raises(ChildProcessError, match=r"workers: all died \(exit codes -9\); the same call goes on"):
+        sweep(tmp_path, epochs=FOREVER, workers=2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_workers_end_with_their_parent_and_write_their_states(tmp_path, number):
+    parent = Sweep(tmp_path, epochs=FOREVER, workers=2)
+    wait_for(lambda: len(files(tmp_path, ".resume.safetensors")) == 2)
+    parent.signal(number)
+    if number == signal.SIGINT:
+        assert parent.result() == "KeyboardInterrupt: interrupted; 0 of 12 cells are finished, the same command goes on"
+    wait_for(lambda: not claimed(tmp_path))
+    wait_for(lambda: leftovers(tmp_path) == sorted(path.name for path in files(tmp_path, ".resume.safetensors")))
+    assert len(leftovers(tmp_path)) == 2
+
+
+def test_an_error_of_all_workers_is_raised(tmp_path):
+    told = Sweep(tmp_path, most_bytes=2000, workers=2).result()
+    assert told.startswith("OSError: ")
+    assert "File too large" in told
+    assert leftovers(tmp_path) == []
+
+
+def test_workers_take_a_gpu_each_where_there_are_several(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert [workers.place("cuda", index) for index in range(4)] == ["cuda:0", "cuda:1", "cuda:2", "cuda:0"]
+    assert workers.place("auto", 1) == "cuda:1"
+    assert workers.place("cuda:1", 0) == "cuda:1"
+    assert workers.place("cpu", 1) == "cpu"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert workers.place("cuda", 1) == "cuda"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert workers.place("auto", 1) == "cpu"
