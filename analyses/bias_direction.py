@@ -135,7 +135,7 @@ def _verdict(ds: xr.Dataset, claim: str, name: str, target: str) -> Verdict:
         f" at {along} = {least.min():g} to {least.max():g}"
     )
     whole = Change(float(np.nanmedian(changes)), float(np.nanmin(changes)), float(np.nanmax(changes)))
-    return Verdict(claim, {"target": target}, name, verdict, whole, unit="decades (range over models)", note=note)
+    return Verdict(claim, {"target": target}, name, verdict, whole, unit="decades", note=note)
 
 
 def draw(ds: xr.Dataset) -> Any:
