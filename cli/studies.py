@@ -146,7 +146,7 @@ def show_verdicts(found: Sequence[Any]) -> None:
         table = Table(box=box.SIMPLE_HEAD, title=claim, title_justify="left")
         of_claim = [v for v in found if v.claim == claim]
         for column in ("figure", *of_claim[0].which, "effect \\[interval]", "verdict"):
-            table.add_column(column, no_wrap=column == "effect \\[interval]")
+            table.add_column(column, no_wrap=column.startswith(("figure", "effect")))
         for v in of_claim:
             table.add_row(v.figure, *v.which.values(), effect(v).replace("[", "\\["), v.words)
         console().print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -87,12 +88,12 @@ class DrawnPairs:
         """From blocks of configurations, at all images; `of` gives each pair's row of `indices`."""
         self.loss = self.x.new_empty(len(of))
         self.derivative = self.x.new_empty(len(of), table.inputs)
-        order = of.argsort()
-        ordered, step = of[order], table.step(memory)
-        for start in range(0, len(indices), step):
+        order, step = of.argsort(), table.step(memory)
+        starts = range(0, len(indices), step)
+        edges = torch.tensor([*starts, len(indices)], device=of.device)
+        ends = torch.searchsorted(of[order], edges).tolist()  # once: a GPU need not be waited for in the loop
+        for start, pairs in zip(starts, (order[a:b] for a, b in itertools.pairwise(ends)), strict=True):
             some = indices[start : start + step]
-            ends = torch.searchsorted(ordered, torch.tensor([start, start + step], device=of.device)).tolist()
-            pairs = order[ends[0] : ends[1]]
             at = image[pairs], of[pairs] - start
             self.loss[pairs] = table.losses(some, memory)[at]
             self.derivative[pairs] = table.derivatives(some)[at].flatten(1)
