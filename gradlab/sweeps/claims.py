@@ -5,7 +5,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 
 class Claim:
@@ -45,6 +49,22 @@ def claim(path: Path) -> Claim | None:
             os.close(handle)
             raise OSError(error.errno, f"no lock can be had ({error.strerror})", str(path)) from None
         os.close(handle)  # the holder before removed this file: try the one that is there now
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C is heeded at the end of the block, so that no claim is lost between its making and its keeping."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[tuple[int, FrameType | None]] = []
+    before = signal.signal(signal.SIGINT, lambda *given: came.append(given))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came and callable(before):
+            before(*came[0])
 
 
 def _is_at(handle: int, path: Path) -> bool:

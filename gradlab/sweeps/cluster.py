@@ -20,7 +20,7 @@ from distributed.diagnostics.plugin import WorkerPlugin
 from .. import __version__, errors, files
 from ..datasets import Images
 from .cells import Cell
-from .claims import Claim
+from .claims import Claim, uninterrupted
 from .folder import Folder
 from .running import run
 from .work import POLL, Job
@@ -105,15 +105,24 @@ class _Tasks:
         for cell in left:
             if len(self.under_way) >= most:
                 return
-            if cell.name in there or (held := self.job.folder.claim(cell)) is None:
+            if cell.name in there:
                 continue
-            if self.job.folder.finished(cell):  # between the look and the claim
-                held.release()
-                continue
-            given = (self.key, cell, self.job.device, self.job.keep_models)
-            future = self.client.submit(run_task, *given, key=f"{self.key}-{cell.name}-{uuid.uuid4().hex}", pure=False)
-            self.under_way[future] = cell, held
-            future.add_done_callback(lambda _: self.changed.set())
+            with uninterrupted():
+                future = self._submit_one(cell)
+            if future is not None:
+                future.add_done_callback(lambda _: self.changed.set())
+
+    def _submit_one(self, cell: Cell) -> Any:
+        """None if the cell is finished, or somebody else has it."""
+        if (held := self.job.folder.claim(cell)) is None:
+            return None
+        if self.job.folder.finished(cell):  # between the look and the claim
+            held.release()
+            return None
+        given = (self.key, cell, self.job.device, self.job.keep_models)
+        future = self.client.submit(run_task, *given, key=f"{self.key}-{cell.name}-{uuid.uuid4().hex}", pure=False)
+        self.under_way[future] = cell, held
+        return future
 
     def _take(self, future: Any) -> None:
         """What came of a task: files, an error, or nothing, if the cluster lost it; then it is submitted again."""
