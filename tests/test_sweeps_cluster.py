@@ -26,6 +26,7 @@ def start(*arguments, folder):
     return subprocess.Popen(
         [sys.executable, "-m", "dask", *arguments],
         cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},  # as the tests' own process, and as a worker's nanny sets it
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -43,7 +43,8 @@ def assert_same(a: xr.Dataset, b: xr.Dataset) -> None:
     a, b = a.drop_vars(TIMINGS), b.drop_vars(TIMINGS)
     xr.testing.assert_equal(a, b)
     differing = {name for name in a.attrs | b.attrs if a.attrs.get(name) != b.attrs.get(name)}
-    assert differing <= {"date", "command_line"}
+    unforeseen = {name: (a.attrs.get(name), b.attrs.get(name)) for name in differing - {"date", "command_line"}}
+    assert not unforeseen, unforeseen
 
 
 def leftovers(folder: Any) -> list[str]:
