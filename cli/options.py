@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -116,3 +119,11 @@ def figure_path(results: str) -> str:
     path = Path(results)
     name = path.stem if path.suffix in (".h5", ".hdf5", ".nc") else path.name
     return str(path.with_name(f"{name}.png"))
+
+
+@contextlib.contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """What the library warns of, a line each on standard error."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: click.echo(f"gradlab: {message}", err=True)
+        yield

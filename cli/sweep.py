@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import warnings
-from collections.abc import Iterator
-
 import click
 
 from . import train
-from .options import MOST_SEED, TemperatureSpec, check_writable, out_option
+from .options import MOST_SEED, TemperatureSpec, check_writable, out_option, warnings_as_lines
 
 MOST_SEEDS = 10_000
 OF_TRAINING = ("data", "data_dir", "estimator", "epochs", "batch_size", "lr", "device", "as_json")
@@ -179,7 +175,7 @@ def _sweep(defaults, config, *, data, data_dir, out, as_json, **options) -> None
     config = config | {"image_shape": list(images.pixels.shape[1:])}
     base = dataclasses.replace(defaults, config=config, **of_training)
     check_writable(out)
-    with _warnings_as_lines():
+    with warnings_as_lines():
         ds = sweeps.sweep(base, images, datasets.load(data, "test", data_dir), shown=True, **options)
     results.save_results(ds, out)
     sweep_report.report(ds, as_json, [out])
@@ -199,11 +195,3 @@ def _check_usage(track, workers, scheduler, **others) -> None:
         if others[name] is not None and not track:
             option = "--every" if name == "track_every" else f"--{name.replace('_', '-')}"
             raise click.UsageError(f"{option} is for --track, which was not given")
-
-
-@contextlib.contextmanager
-def _warnings_as_lines() -> Iterator[None]:
-    """What the library warns of, a line each on standard error."""
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: click.echo(f"gradlab: {message}", err=True)
-        yield

@@ -40,6 +40,14 @@ def temperature(argument: str, value: object) -> float:
     return number
 
 
+def positive(argument: str, value: object) -> float:
+    """A finite float above 0, or ValueError."""
+    try:
+        return temperature(argument, value)
+    except ValueError:
+        raise ValueError(f"{argument}: got {value!r}; a finite number above 0 would do") from None
+
+
 def temperatures(argument: str, value: object) -> list[float]:
     """One temperature or a one-dimensional sequence of distinct temperatures, as a list of floats."""
     if isinstance(value, str):

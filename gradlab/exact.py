@@ -156,8 +156,9 @@ def check_enumerable(model: LatentModel, limit: int) -> None:
     if model.configurations > errors.whole_number("limit", limit, 1):
         raise errors.SpaceTooLarge(
             f"model: {errors.count(model.categories, model.latents)} configurations are too many to enumerate, the"
-            f" limit is {limit:,}; measure the gradient gap instead (gradlab.gap, `gradlab gap`), or a model"
-            " with fewer latents or categories, or raise limit=..."
+            f" limit is {limit:,}; measure bias against an unbiased reference (gradlab.bias, reference='auto') or the"
+            " gradient gap instead (gradlab.gap, `gradlab gap`), or a model with fewer latents or categories, or raise"
+            " limit=..."
         )
 
 

@@ -339,7 +339,7 @@ def test_noise_that_is_not_kept_is_made_once_per_part(monkeypatch):
     made = []
     make = sampling.Noise._make
     monkeypatch.setattr(
-        sampling.Noise, "_make", lambda self, arrays, a, b: made.append(b - a) or make(self, arrays, a, b)
+        sampling.Noise, "_make", lambda self, arrays, draws: made.append(len(draws)) or make(self, arrays, draws)
     )
     monkeypatch.setattr(pullbacks, "_IN_CACHE", 50)  # several blocks of examples for each batch
     noise = sampling.Noise(problem.model.kind, logits, 1, 320, 0, memory=1)

@@ -40,6 +40,7 @@ class DisARM(Estimator):
     reference = "Dong, Mnih, Tucker 2020"
     kinds = ("binary",)
     unbiased = True
+    samples_first = True
     uses_loss = True
     uses_derivative = False
 

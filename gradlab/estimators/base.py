@@ -48,6 +48,7 @@ class Estimator(ABC):
     discrete_points: ClassVar[bool] = True  # all points are codes, none is relaxed
     noise_free: ClassVar[bool] = False  # every draw gives the same estimate
     all_configurations: ClassVar[bool] = False  # the points are the configurations in their order
+    samples_first: ClassVar[bool] = False  # several points, the first of them the one code hard(l/tf + g)
     code_only: ClassVar[bool] = False  # one point, z ~ softmax(l/tf), and the estimate is a function of it alone
 
     def __post_init__(self):

@@ -55,6 +55,7 @@ class RLOO(Estimator):
     formula = "(1/tf) 1/(n-1) sum_i (f_i - mean f) (D_i - p), p = softmax(l/tf)"
     reference = "Kool, van Hoof, Welling 2019"
     unbiased = True
+    samples_first = True
     uses_loss = True
     uses_derivative = False
 

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import xarray as xr
 
@@ -22,11 +21,13 @@ from ..exact import (
     rounding_errors,
 )
 from ..machine import plain_arithmetic, working_memory
-from ..model import LatentModel, encode, measured_copy, observations
+from ..model import LatentModel, check_is_model, encode, measured_copy, observations
 from ..moments import check_supported, exact_moments, steps
 from ..sampling import BATCHES, ROUTES, Noise, each_moments, groups
 from .labels import attributes
 from .points import Points
+from .reference import MOST_DRAWS, Goal, rounded
+from .reference_analysis import AUTO, EXACT, bias_by_reference, resolve
 
 MOST_DRAWS_FOR_ONE = 1000  # of another estimator, at equal cost
 
@@ -42,6 +43,9 @@ def bias(
     target: str = "sampled",
     seed: int = 0,
     moments: str = "monte-carlo",
+    reference: str | Estimator = "auto",
+    precision: float | None = None,
+    max_draws: int = MOST_DRAWS,
     cross: tuple[float, float] | None = None,
     equal_cost: bool = False,
     kl: bool = False,
@@ -56,9 +60,12 @@ def bias(
 ) -> xr.Dataset:
     """Bias and variance of gradient estimators against the exact gradient, for every pair of temperatures.
 
+    Where the code space is too large to enumerate, against an unbiased reference: with estimates e and reference r of
+    independent draws, E[(e1 - r1).(e2 - r2)] is the squared bias, at any number of draws.
+
     Parameters
     ----------
-    model : LatentModel with at most `limit` configurations
+    model : LatentModel
     x : observations (example, ...)
     tf, tb : forward and backward temperatures, a number or a sequence; tb defaults to the values of tf
     estimator : a name, an Estimator (its temperatures are replaced by the grid's), or a list of these
@@ -69,6 +76,12 @@ def bias(
     moments : "monte-carlo", from draws, or "exact", without any: enumeration of the codes, and for the Gumbel family
         integrals over the noise of one latent with an estimated numerical error (no gumbel-softmax, rebar, disarm,
         arms, running mean). `draws`, `seed` and `equal_cost` then have no effect
+    reference : what the estimates are held against: "exact", enumeration; an unbiased estimator ("rloo", "disarm",
+        "arms:n=4", ...); "auto", enumeration up to `limit` configurations, else the unbiased estimator whose variance
+        at equal loss evaluations is measured to be the smallest
+    precision : of a reference that is sampled: draws are added until the 95 % interval of relative_bias_debiased, or of
+        its value if that is above 1, is at most +- this at every point, beginning with `draws`
+    max_draws : per point, where `precision` is given
     cross : measure only the pairs with tf = cross[0] or tb = cross[1]; the others are NaN (figure 6)
     equal_cost : compare estimators at equal loss evaluations: one estimate is the mean of as many draws as the loss
         evaluations of one draw of the dearest estimator pay for, so variances are divided by that number (needs not
@@ -78,7 +91,8 @@ def bias(
     exact_dtype : precision of the losses in the exact gradient; torch.float32 halves its time, and adds the variable
         `exact_gradient_error`, a bound on what it costs
     tf32 : let a GPU compute float32 with TensorFloat-32, which moves the bias
-    limit, memory : see `exact_gradient`
+    limit : no more configurations are enumerated
+    memory : see `exact_gradient`
     route : how the decoder's part of the draws is found, "table", "pairs" or "draws", the numbers being the same up to
         rounding; "auto" takes the one that needs the fewest operations and fits `memory` (see `sampling.engine`)
     shown : draw a progress bar on standard error
@@ -96,11 +110,17 @@ def bias(
     Raises
     ------
     ValueError
-        Temperatures, draws, names, shapes, or values that will not do; SpaceTooLarge, a ValueError, beyond `limit`.
+        Temperatures, draws, names, shapes, or values that will not do; SpaceTooLarge, a ValueError, beyond `limit` for
+        reference="exact" or moments="exact".
+
+    Warns
+    -----
+    UserWarning
+        Where `max_draws` did not give the precision asked for.
 
     Source: section 5.2.2, figure 6 and appendix C of the Decoupled ST-GS paper.
     """
-    check_enumerable(model, limit)
+    check_is_model(model)
     tfs = errors.temperatures("tf", tf)
     tbs = errors.temperatures("tb", tfs if tb is None else tb)
     if cross is not None and not (
@@ -111,6 +131,9 @@ def bias(
     seed = errors.whole_number("seed", seed, 0)
     errors.choice("moments", moments, ("monte-carlo", "exact"))
     errors.choice("route", route, ROUTES)
+    against = resolve(reference, model)
+    small = model.configurations <= errors.whole_number("limit", limit, 1)
+    enumerated = EXACT in (against, moments) or (against == AUTO and small)
     targets = TARGETS if target == "both" else (errors.choice("target", target, (*TARGETS, "both")),)
     listed = not isinstance(estimator, str | Estimator) and isinstance(estimator, Iterable)
     chosen = [_resolve(e, model) for e in (list(estimator) if listed else [estimator])]  # type: ignore[arg-type]
@@ -118,6 +141,16 @@ def bias(
     if not chosen or len(set(labels)) < len(labels):
         raise ValueError(f"estimator: got {labels}; give at least one, each of them once")
 
+    goal = None
+    if enumerated:
+        check_enumerable(model, limit)
+        if precision is not None or not isinstance(against, str):
+            raise ValueError(
+                f"{'precision' if isinstance(against, str) else 'moments'}: goes with a reference that is sampled;"
+                " here the exact gradient is enumerated (reference='rloo', say, is sampled)"
+            )
+    else:
+        goal = _goal(draws, precision, max_draws, moments=moments, equal_cost=equal_cost, route=route)
     if moments == "exact":
         check_supported(chosen)
     errors.precision_and_place(dtype, device)
@@ -129,60 +162,82 @@ def bias(
         logits = encode(measured, x)
         model.unit_shape = measured.unit_shape
         wide = logits.double()
-        laws = [(t, name) for name in targets for t in tfs]
-        found = exact_gradients(model, x, wide, laws, memory=memory, dtype=exact_dtype, shown=shown)
-        exact = found.cpu().numpy().reshape(len(targets), len(tfs), *logits.shape)
-        rounding = None
-        if exact_dtype != torch.float64:
-            of_example = rounding_errors(model, x, wide, laws, exact_dtype)
-            rounding = of_example.norm(dim=1).cpu().numpy().reshape(len(targets), len(tfs))
-        shift = kl_gradient(model, wide).cpu().numpy() if kl else np.zeros(logits.shape)
-        exact = exact + shift
-
-        by_enumeration = moments == "exact"
-        points = Points(len(chosen), targets, tfs, tbs, logits.shape, None if by_enumeration else draws)
         every = [(i, j) for i in range(len(tfs)) for j in range(len(tbs))]
         pairs = [(i, j) for i, j in every if cross is None or tfs[i] == cross[0] or tbs[j] == cross[1]]
         costs = [e.evaluations_at(model.kind, logits) for e in chosen]
-        if by_enumeration:
-            cells = [(e, i, j) for e in range(len(chosen)) for i, j in pairs]
-            grid = [chosen[e].at(tfs[i], tbs[j]) for e, i, j in cells]
-            with progress.bar("integrating", steps(grid), shown) as advance:
-                of_grid = exact_moments(measured, x, logits, grid, memory=memory, advance=advance)
-            for (e, i, j), of_point in zip(cells, of_grid, strict=True):
-                points.fill_exact(e, i, j, exact[:, i], shift, of_point)
+        shift = kl_gradient(model, wide) if kl else torch.zeros_like(wide)
+        about = attributes(
+            "bias",
+            model,
+            x,
+            logits,
+            None if moments == "exact" else goal.draws if goal else draws,
+            seed,
+            tf32=int(tf32),
+            estimator=json.dumps(labels if listed else labels[0]),
+            estimator_parameters=json.dumps([_own_parameters(e) for e in chosen]),
+            equal_cost=int(equal_cost),
+            evaluations=json.dumps(costs if listed else costs[0]),
+            target=target,
+            moments=moments,
+            reference=EXACT,
+            kl=int(kl),
+        )
+        if cross is not None:
+            about |= {"tf_fixed": float(cross[0]), "tb_fixed": float(cross[1])}
+        if goal is not None:
+            sampled = (measured, x, logits, chosen, against, tfs, tbs, pairs, targets)
+            ds, of_reference = bias_by_reference(*sampled, goal, shift, seed, memory, shown)
+            ds = ds.assign_attrs(about | of_reference)
         else:
-            alike = _draws_alike(costs, draws) if equal_cost else {draws: list(range(len(chosen)))}
-            for of_each, members in alike.items():
-                cells = [(e, i, j) for e in members for i, j in pairs]
+            about |= {"exact_dtype": str(exact_dtype).removeprefix("torch.")}
+            laws = [(t, name) for name in targets for t in tfs]
+            found = exact_gradients(model, x, wide, laws, memory=memory, dtype=exact_dtype, shown=shown)
+            exact = (found + shift).cpu().numpy().reshape(len(targets), len(tfs), *logits.shape)
+            rounding = None
+            if exact_dtype != torch.float64:
+                of_example = rounding_errors(model, x, wide, laws, exact_dtype)
+                rounding = of_example.norm(dim=1).cpu().numpy().reshape(len(targets), len(tfs))
+            points = Points(len(chosen), targets, tfs, tbs, logits.shape, None if moments == "exact" else draws)
+            constant = shift.cpu().numpy()
+            if moments == "exact":
+                cells = [(e, i, j) for e in range(len(chosen)) for i, j in pairs]
                 grid = [chosen[e].at(tfs[i], tbs[j]) for e, i, j in cells]
-                arrays = max(e.noise_arrays for e in grid)
-                noise = Noise(model.kind, logits, arrays, of_each, seed, memory)
-                with progress.bar("drawing", of_each * len(groups(grid)), shown) as advance:
-                    each = each_moments(measured, x, logits, grid, noise, memory=memory, route=route, advance=advance)
-                    for position, drawn in each:
-                        e, i, j = cells[position]
-                        points.fill(e, i, j, exact[:, i], shift, drawn, draws / of_each)
-    about = attributes(
-        "bias",
-        model,
-        x,
-        logits,
-        None if by_enumeration else draws,
-        seed,
-        exact_dtype=str(exact_dtype).removeprefix("torch."),
-        tf32=int(tf32),
-        estimator=json.dumps(labels if listed else labels[0]),
-        estimator_parameters=json.dumps([_own_parameters(e) for e in chosen]),
-        equal_cost=int(equal_cost),
-        evaluations=json.dumps(costs if listed else costs[0]),
-        target=target,
-        moments=moments,
-        kl=int(kl),
-    )
-    if cross is not None:
-        about |= {"tf_fixed": float(cross[0]), "tb_fixed": float(cross[1])}
-    return points.dataset(exact, rounding, labels if listed else None, target == "both", about)
+                with progress.bar("integrating", steps(grid), shown) as advance:
+                    of_grid = exact_moments(measured, x, logits, grid, memory=memory, advance=advance)
+                for (e, i, j), of_point in zip(cells, of_grid, strict=True):
+                    points.fill_exact(e, i, j, exact[:, i], constant, of_point)
+            else:
+                alike = _draws_alike(costs, draws) if equal_cost else {draws: list(range(len(chosen)))}
+                for of_each, members in alike.items():
+                    cells = [(e, i, j) for e in members for i, j in pairs]
+                    grid = [chosen[e].at(tfs[i], tbs[j]) for e, i, j in cells]
+                    arrays = max(e.noise_arrays for e in grid)
+                    noise = Noise(model.kind, logits, arrays, of_each, seed, memory)
+                    with progress.bar("drawing", of_each * len(groups(grid)), shown) as advance:
+                        each = each_moments(
+                            measured, x, logits, grid, noise, memory=memory, route=route, advance=advance
+                        )
+                        for position, drawn in each:
+                            e, i, j = cells[position]
+                            points.fill(e, i, j, exact[:, i], constant, drawn, draws / of_each)
+            ds = points.dataset(exact, rounding, labels, about)
+    ds = ds if listed else ds.isel(estimator=0, drop=True)
+    return ds if target == "both" else ds.isel(target=0, drop=True)
+
+
+def _goal(
+    draws: int, precision: float | None, max_draws: int, *, moments: str, equal_cost: bool, route: str
+) -> Goal:
+    """Of a sampled reference. ValueError for what goes with enumeration alone."""
+    for name, given, usual in (("moments", moments, "monte-carlo"), ("equal_cost", equal_cost, False)):
+        if given != usual:
+            raise ValueError(f"{name}: got {given!r}; a reference that is sampled takes {usual!r} only")
+    if route not in ("auto", "draws"):
+        raise ValueError(f"route: got {route!r}; a reference that is sampled takes 'draws' only, or 'auto'")
+    if precision is not None:
+        precision = errors.positive("precision", precision)
+    return Goal(rounded(draws), precision, errors.whole_number("max_draws", max_draws, 2))
 
 
 def _draws_alike(costs: list[int], draws: int) -> dict[int, list[int]]:

@@ -13,7 +13,7 @@ from ..sampling import BatchMoments, batch_bounds
 from . import metrics
 from .labels import COORDINATES, coordinate, temperatures, with_interval
 
-_NORM = "Euclidean norm over example, latent and category"
+NORM = "Euclidean norm over example, latent and category"
 
 
 class Points:
@@ -96,8 +96,7 @@ class Points:
         self,
         exact: np.ndarray,
         rounding: np.ndarray | None,
-        labels: list[str] | None,
-        both: bool,
+        labels: list[str],
         about: dict[str, Any],
     ) -> xr.Dataset:
         """`rounding` (target, tf): bounds on the norm of the exact gradient's error, if they matter."""
@@ -129,18 +128,18 @@ class Points:
                     np.sqrt(np.square(exact).reshape(*exact.shape[:2], -1).sum(-1))[None, :, :, None],
                     self.per_example.shape[:4],
                 ).copy(),
-                {"long_name": "norm of the exact gradient", "units": of_gradient, "aggregation": _NORM},
+                {"long_name": "norm of the exact gradient", "units": of_gradient, "aggregation": NORM},
             ),
         }
         if rounding is not None:
             words = "bound on the rounding error of the exact gradient"
-            named = {"long_name": words, "units": of_gradient, "aggregation": _NORM}
+            named = {"long_name": words, "units": of_gradient, "aggregation": NORM}
             variables["exact_gradient_error"] = (("target", "tf"), rounding, named)
         for name, values in self.figures.items():
-            words, units = metrics.FIGURES[name][0], "1" if _is_relative(name) else of_gradient
+            words, units = metrics.FIGURES[name][0], "1" if is_relative(name) else of_gradient
             if name == "squared_bias_debiased":
                 units = f"({of_gradient})^2"
-            variables |= with_interval(name, grid, values, {"long_name": words, "units": units, "aggregation": _NORM})
+            variables |= with_interval(name, grid, values, {"long_name": words, "units": units, "aggregation": NORM})
         for name, values in self.quantiles.items():
             over = "examples" if "per_example" in name else "coordinates whose exact gradient is not 0"
             words = f"quantiles over {over} of |mean estimate - exact gradient| / |exact gradient|"
@@ -165,10 +164,10 @@ class Points:
                     values,
                     {"long_name": words, "units": "1"},
                 )
-        ds = xr.Dataset(
+        return xr.Dataset(
             variables,
             coords={
-                "estimator": coordinate("estimator", labels or [""]),
+                "estimator": coordinate("estimator", labels),
                 "target": coordinate("target", list(self.targets), "target law"),
                 **temperatures(self.tfs, self.tbs),
                 "quantile": coordinate("quantile", list(metrics.QUANTILES)),
@@ -180,10 +179,6 @@ class Points:
             },
             attrs=about,
         )
-        if labels is None:
-            ds = ds.isel(estimator=0, drop=True)
-        return ds if both else ds.isel(target=0, drop=True)
-
     def _replicated(self) -> dict[str, Any]:
         if not self.batches:
             return {}
@@ -191,5 +186,5 @@ class Points:
         return {"figure": coordinate("figure", list(metrics.FIGURES)), "batch": batch}
 
 
-def _is_relative(name: str) -> bool:
+def is_relative(name: str) -> bool:
     return name.startswith(("relative", "cosine", "matched"))

@@ -22,9 +22,9 @@ def bias_trends(
     """Figure 6 of the paper: bias (top) and standard deviation (bottom) of the estimates.
 
     Left against tf at fixed tb, right against tb at fixed tf; a thin vertical line marks the fixed point.
-    Bias has its sampling noise subtracted and is clipped at 0; thin, with the noise included. Bands are the
-    intervals of `ds`. One colour per estimator and checkpoint, one line style per target law. Points that are
-    NaN are left out; a point alone is a marker with its interval.
+    Bias has its sampling noise subtracted and is clipped at 0; thin, with the noise included, where `ds` has it.
+    Bands are the intervals of `ds`. One colour per estimator and checkpoint, one line style per target law. Points
+    that are NaN are left out; a point alone is a marker with its interval.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def bias_trends(
         for row, name in enumerate((bias, std)):
             for one, shift in zip(lines, shifts(len(lines)), strict=True):
                 data = one.data.sel({other: at[other]})
-                thin = data[raw].values if name == bias else None
+                thin = data[raw].values if name == bias and raw in data else None
                 x, values = data[along].values, with_interval(data, name)
                 drawn[name].append(trend(axes[row, column], one, x, values, thin, shift))
             temperature_axis(axes[row, column], ds[along].values, at[along])
@@ -61,7 +61,7 @@ def bias_trends(
         axes[row, 0].set_ylabel(what + (" " if relative else "\n") + units(ds[name]), fontsize=FONT)
         value_axis(axes[row, 0], "y", np.hstack(drawn[name]))
     entries, noise = keys(lines), ""
-    if ds.sizes["tf"] * ds.sizes["tb"] > 1:
+    if ds.sizes["tf"] * ds.sizes["tb"] > 1 and raw in ds:
         entries.append(Line2D([], [], color="0.4", lw=0.8, ls="--", label="thin: noise included"))
         noise = "thin: sampling noise included"
     legend(figure, entries)

@@ -45,7 +45,7 @@ def chosen(ds: xr.Dataset, **names: str | None) -> xr.Dataset:
 
 def check_bias(ds: xr.Dataset) -> None:
     """ValueError unless `ds` holds a bias analysis."""
-    _check_variables(ds, ("relative_bias_debiased", "relative_bias", "relative_std"), "gradlab.bias")
+    _check_variables(ds, ("relative_bias_debiased", "relative_std"), "gradlab.bias")
 
 
 def check_gap(ds: xr.Dataset) -> None:

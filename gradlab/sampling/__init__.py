@@ -3,6 +3,7 @@
 from .batches import BATCHES, BatchMoments, batch_bounds
 from .engine import ROUTES, each_moments, groups, sample_moments
 from .noise import MEMORY, Noise
+from .paired import PairedDraws, Sums
 
 __all__ = [
     "BATCHES",
@@ -10,6 +11,8 @@ __all__ = [
     "ROUTES",
     "BatchMoments",
     "Noise",
+    "PairedDraws",
+    "Sums",
     "batch_bounds",
     "each_moments",
     "groups",

@@ -10,7 +10,7 @@ from ..latents import LatentKind, derived_seed
 
 
 class Noise:
-    """Standard noise of all draws, for logits like `like`: kept if it fits half of `memory`, else made anew.
+    """Standard noise of draws, for logits like `like`: of so many kept if it fits half of `memory`, else made anew.
 
     Noise array a of draw i is generated from (seed, i, a) alone, so that the figures depend neither on the chunk size
     nor on what else is measured, and all temperatures and estimators share their noise.
@@ -19,22 +19,24 @@ class Noise:
     def __init__(self, kind: LatentKind, like: Tensor, arrays: int, draws: int, seed: int, memory: int = MEMORY):
         self.kind, self.like, self.seed, self.draws = kind, like, seed, draws
         fits = arrays * draws * like.numel() * like.element_size() <= memory // 2
-        self.kept = self._make(arrays, 0, draws) if fits else None
+        self.kept = self._make(arrays, range(draws)) if draws and fits else None
 
     @property
     def bytes(self) -> int:
         """What is kept."""
         return 0 if self.kept is None else self.kept.numel() * self.kept.element_size()
 
-    def of(self, arrays: int, start: int, stop: int) -> Tensor:
-        """Noise (array, draw, *like.shape) of the draws start .. stop-1."""
-        return self.kept[:arrays, start:stop] if self.kept is not None else self._make(arrays, start, stop)
+    def of(self, arrays: int, start: int, stop: int, step: int = 1) -> Tensor:
+        """Noise (array, draw, *like.shape) of the draws start .. stop-1, or every step-th of them."""
+        if self.kept is not None:
+            return self.kept[:arrays, start:stop:step]
+        return self._make(arrays, range(start, stop, step))
 
-    def _make(self, arrays: int, start: int, stop: int) -> Tensor:
+    def _make(self, arrays: int, draws: range) -> Tensor:
         generator = torch.Generator(self.like.device)
-        e = self.like.new_empty(self.kind.exponentials, arrays, stop - start, *self.like.shape)
-        for draw in range(start, stop):
+        e = self.like.new_empty(self.kind.exponentials, arrays, len(draws), *self.like.shape)
+        for position, draw in enumerate(draws):
             for array in range(arrays):
                 generator.manual_seed(derived_seed(self.seed, "draw", draw, array))
-                e[:, array, draw - start] = torch.empty_like(e[:, 0, 0]).exponential_(generator=generator)
+                e[:, array, position] = torch.empty_like(e[:, 0, 0]).exponential_(generator=generator)
         return self.kind.noise_from(e)

@@ -96,7 +96,7 @@ class Tracks:
         given: dict[str, Any] = {"draws": self.draws[kind], "seed": self.run.settings.seed}
         with _measurable(self.run.model) as model:
             if kind == "bias":
-                return bias(model, x, *self.run.in_force, estimator=self.run.estimator, **given)
+                return bias(model, x, *self.run.in_force, estimator=self.run.estimator, reference="exact", **given)
             return gap(model, x, *self.run.in_force, **given)
 
     def _attributes(self, kind: str) -> dict[str, Any]:

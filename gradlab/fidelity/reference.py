@@ -1,0 +1,157 @@
+"""Bias where enumeration is impossible: estimates against an unbiased reference, drawn until the interval is tight.
+
+For each tf in turn, all tb and estimators share the draws of one or two references (of the law softmax(l/tf), of
+softmax(l)); draws are added in rounds, and figures are found from the sums of 32 batches. What is held at a time are
+the mean estimates by batch of one tf.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import estimators, progress
+from ..estimators import Estimator
+from ..latents import LatentKind, derived_seed
+from ..model import LatentModel
+from ..sampling import BATCHES, PairedDraws, Sums
+from .reference_figures import intervals
+from .u_statistics import UStatistics, u_statistics
+
+CANDIDATES = ("rloo", "disarm", "arms:n=4")  # for reference "auto": those of the model's kind
+PILOT = 64  # draws that choose among them
+LEAST_DRAWS = 2 * BATCHES  # two of each batch, for its variance
+MOST_DRAWS = 2**17
+_GROUPS = 64  # of examples, at most: more tell no more of the variance
+_GROWTH = (1.5, 4.0)  # of the number of draws, from round to round
+
+
+@dataclass(frozen=True)
+class Point:
+    """One estimator at one pair of temperatures against one law's reference."""
+
+    estimator: Estimator
+    target: int
+    at: tuple[int, ...]  # its place in the Dataset
+    tf: float
+
+
+@dataclass(frozen=True)
+class Goal:
+    """When there are draws enough: the interval of relative_bias_debiased, or of its value if that is above 1."""
+
+    draws: int  # at least
+    precision: float | None = None  # half the interval's width, None: whatever `draws` give
+    most: int = MOST_DRAWS
+
+    def missed_by(self, found: Sequence[UStatistics]) -> float:
+        """The largest half width over what was asked, 1 or less where the goal is reached; inf without an interval."""
+        if self.precision is None:
+            return 0.0
+        worst = 0.0
+        for one in found:
+            value, low, high = intervals(one)["relative_bias_debiased"]
+            half = (high - low) / 2 / max(1.0, abs(value)) if math.isfinite(high - low) else math.inf
+            worst = max(worst, half / self.precision)
+        return worst
+
+    def next(self, draws: int, missed_by: float) -> int:
+        """Total draws after the next round; no more than now where it is the last."""
+        if missed_by <= 1 or draws >= self.most:
+            return draws
+        growth = min(max(missed_by**1.5 if math.isfinite(missed_by) else math.inf, _GROWTH[0]), _GROWTH[1])
+        return min(rounded(math.ceil(draws * growth)), max(draws, self.most // BATCHES * BATCHES))
+
+
+def rounded(draws: int) -> int:
+    """As many in each batch."""
+    return max(LEAST_DRAWS, math.ceil(draws / BATCHES) * BATCHES)
+
+
+def candidates(kind: LatentKind) -> list[Estimator]:
+    """The references that "auto" chooses from."""
+    return [e for e in map(estimators.parse, CANDIDATES) if kind.name in e.kinds]
+
+
+def choose(
+    model: LatentModel, x: Tensor, logits: Tensor, tfs: Sequence[float], seed: int, memory: int, shown: bool
+) -> tuple[Estimator, dict[str, float]]:
+    """The candidate of the smallest variance at equal loss evaluations, and the variance of each over the smallest.
+
+    Measured on PILOT draws, which do not enter the figures; of several tf the geometric mean.
+    """
+    among = candidates(model.kind)
+    if len(among) == 1:
+        return among[0], {among[0].label: 1.0}
+    logs = np.zeros(len(among))
+    with progress.bar("choosing a reference", PILOT * len(tfs), shown) as advance:
+        for tf in tfs:
+            here = [e.at(tf, tf) for e in among]
+            drawn = PairedDraws(model, x, logits, here, 1, derived_seed(seed, "pilot"), memory)
+            drawn.add(PILOT, advance)
+            for i, (e, sums) in enumerate(zip(here, drawn.sums, strict=True)):
+                variance = float(sums.squares.sum()) / (PILOT - 1)
+                logs[i] += math.log(max(variance, torch.finfo(torch.float64).tiny) * e.evaluations)
+    over = np.exp((logs - logs.min()) / len(tfs))
+    return among[int(logs.argmin())], {e.label: float(v) for e, v in zip(among, over, strict=True)}
+
+
+def measured(
+    model: LatentModel,
+    x: Tensor,
+    logits: Tensor,
+    points: Sequence[Point],
+    reference: Estimator,
+    targets: Sequence[str],
+    shift: Tensor,
+    goal: Goal,
+    seed: int,
+    memory: int,
+    shown: bool,
+) -> Iterator[tuple[Point, UStatistics, int]]:
+    """Statistics of each point, and the draws they took; `shift` is a constant added to every gradient."""
+    for tf in dict.fromkeys(point.tf for point in points):
+        here = [point for point in points if point.tf == tf]
+        own = list(dict.fromkeys(point.estimator for point in here))
+        laws = [reference.at(t, t) for t in (tf if name == "sampled" else 1.0 for name in targets)]
+        # the code of ("sample", tf) first: references then need not decode it again
+        every = list(dict.fromkeys([*own, *laws]))
+        drawn = PairedDraws(model, x, logits, every, BATCHES, seed, memory)
+        place = {e: i for i, e in enumerate(every)}
+        until, words = goal.draws, f"tf {tf:g}: {reference.name} beside {len(own)} estimator{'s' * (len(own) > 1)}"
+        found: list[UStatistics] = []
+        missed = math.inf
+        while drawn.draws < until:
+            more = (until - drawn.draws) // BATCHES
+            with progress.bar(words, until, shown, done=drawn.draws) as advance:
+                if goal.precision and math.isfinite(missed):
+                    advance(0, interval=f"±{missed * goal.precision:.2g}, asked ±{goal.precision:g}")
+                drawn.add(more, advance)
+            found = [
+                statistics(drawn.sums[place[p.estimator]], drawn.sums[place[laws[p.target]]], shift, drawn.draws)
+                for p in here
+            ]
+            missed = goal.missed_by(found)
+            until = goal.next(drawn.draws, missed)
+        for point, one in zip(here, found, strict=True):
+            yield point, one, drawn.draws
+
+
+def statistics(estimate: Sums, reference: Sums, shift: Tensor, draws: int) -> UStatistics:
+    """The statistics that `reference_figures` names, of `draws` in equal batches."""
+    batches, examples = estimate.squares.shape
+    e, r = ((sums.mean + shift).reshape(batches, examples, -1).transpose(0, 1) for sums in (estimate, reference))
+    variance = (estimate.squares / (draws // batches - 1)).T
+    er = e @ r.mT
+    kernels = torch.stack(
+        [e @ e.mT, (er + er.mT) / 2, r @ r.mT, (variance[:, :, None] + variance[:, None, :]) / 2]
+    )  # (statistic, example, batch, batch)
+    groups = min(examples, _GROUPS)
+    of_groups = kernels.new_zeros(len(kernels), groups, batches, batches)
+    of_groups.index_add_(1, torch.arange(examples, device=kernels.device) * groups // examples, kernels)
+    return u_statistics(of_groups.cpu().numpy())

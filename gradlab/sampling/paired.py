@@ -1,0 +1,128 @@
+"""Estimates and unbiased references of the same draws: their means by batch, where no exact gradient is to be had.
+
+A draw's noise arrays serve estimators and references alike, so that the code which noise array 0 samples is decoded
+once for all that use it, and differences between an estimate and a reference lose what both have in common. Draw i is
+in batch i mod (batches), so that draws can be added, in rounds, and the sums know nothing of the rounds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .. import parallel, progress
+from ..estimators import Estimator
+from ..exact import MEMORY, activations_per_code
+from ..model import LatentModel
+from .noise import Noise
+
+_IN_CACHE = 2**18  # numbers of an array
+
+Evaluated = tuple[Tensor, Tensor, Tensor | None]  # points, and loss and derivative at them
+
+
+@dataclass
+class Sums:
+    """Of one estimator, per batch of draws, float64."""
+
+    mean: Tensor  # (batch, example, latent[, category])
+    squares: Tensor  # (batch, example): squared deviations from that mean, summed over draws and coordinates
+
+
+class PairedDraws:
+    """Sums of several estimators, references among them, over the same draws.
+
+    `model`, `x` and `logits` share dtype and device, in which draws are computed. `draws` is 0 at first.
+    """
+
+    def __init__(
+        self,
+        model: LatentModel,
+        x: Tensor,
+        logits: Tensor,
+        estimators: Sequence[Estimator],
+        batches: int,
+        seed: int,
+        memory: int = MEMORY,
+    ):
+        self.model, self.x, self.logits, self.estimators = model, x, logits, estimators
+        self.arrays = max(e.noise_arrays for e in estimators)
+        self.noise = Noise(model.kind, logits, self.arrays, 0, seed)
+        self.batches, self.draws = batches, 0
+        empty = logits.new_zeros(batches, *logits.shape, dtype=torch.float64)
+        self.sums = [Sums(empty.clone(), empty.new_zeros(empty.shape[:2])) for _ in estimators]
+        evaluations = max(e.evaluations_at(model.kind, logits) for e in estimators)
+        of_decoder = 2 * activations_per_code(model, x) + 4 * math.prod(x.shape[1:])
+        numbers = of_decoder + logits[0].numel() * (2 * self.arrays + 4 * evaluations + 8)
+        on_cpu = logits.device.type == "cpu"
+        rows = memory // (numbers * logits.element_size() * (torch.get_num_threads() if on_cpu else 1))
+        self.rows = max(1, min(rows, _IN_CACHE // logits[0].numel()) if on_cpu else rows)
+
+    def add(self, draws: int, advance: progress.Advance = lambda *a, **k: None) -> None:
+        """`draws` more for each batch; `advance` is called with draws done."""
+
+        def add_to(batch: int) -> None:
+            begin = self.draws // self.batches  # of the batch's own
+            step = max(1, self.rows // len(self.x))
+            for before in range(begin, begin + draws, step):
+                start, stop = (self.batches * i + batch for i in (before, min(before + step, begin + draws)))
+                g = self.noise.of(self.arrays, start, stop, self.batches)
+                for examples in self._slices():
+                    self._add(batch, before, g[:, :, examples], examples)
+
+        for _ in parallel.each(add_to, range(self.batches), self.logits.device):
+            advance(draws)
+        self.draws += draws * self.batches
+
+    def _slices(self) -> list[slice]:
+        step = min(self.rows, len(self.x))
+        return [slice(start, start + step) for start in range(0, len(self.x), step)]
+
+    def _add(self, batch: int, before: int, g: Tensor, examples: slice) -> None:
+        """The estimates of noise g (array, draw, example, ...), `before` draws of the batch being in the sums."""
+        kind, logits = self.model.kind, self.logits[examples]
+        evaluated: dict[Hashable, Evaluated] = {}
+        for e, sums in zip(self.estimators, self.sums, strict=True):
+            if e.forward not in evaluated:
+                evaluated[e.forward] = self._evaluated(e, logits, self.x[examples], g, evaluated)
+            points, loss, derivative = evaluated[e.forward]
+            estimates = e.estimate(kind, logits, g, points, loss, derivative if e.uses_derivative else None)
+            mean = estimates.mean(0)
+            squares = (estimates - mean).square_().flatten(2).sum(-1, dtype=torch.float64).sum(0)
+            into, of = sums.mean[batch, examples], sums.squares[batch, examples]
+            delta = mean.double() - into
+            share = len(g[0]) / (before + len(g[0]))
+            of += squares + before * share * delta.square().flatten(1).sum(1)
+            into += share * delta
+
+    def _evaluated(
+        self, e: Estimator, logits: Tensor, x: Tensor, g: Tensor, done: dict[Hashable, Evaluated]
+    ) -> Evaluated:
+        """Points of an estimator, with what is known of the first of them taken from `done`."""
+        points = e.points(self.model.kind, logits, g)
+        points = points.expand(points.shape[0], g.shape[1], *logits.shape)
+        wanted = any(o.uses_derivative for o in self.estimators if o.forward == e.forward)
+        known = done.get(("sample", e.tf)) if e.samples_first else None
+        if known is None or wanted:
+            return points, *self._loss_and_derivative(points, x, wanted)
+        loss, _ = self._loss_and_derivative(points[1:], x, wanted)
+        return points, torch.cat([known[1][:1], loss]), None
+
+    def _loss_and_derivative(self, points: Tensor, x: Tensor, wanted: bool) -> tuple[Tensor, Tensor | None]:
+        """Loss (evaluation, draw, example) and, if wanted, derivative, one evaluation at a time."""
+        image = torch.arange(len(x), device=x.device).repeat(points.shape[1])
+        losses, derivatives = [], []
+        for codes in points.flatten(1, 2):
+            if wanted:
+                loss, derivative = self.model.losses_and_derivatives(codes, x[image])
+                derivatives.append(derivative)
+            else:
+                with torch.no_grad():
+                    loss = self.model.losses(codes, x[image])
+            losses.append(loss)
+        loss = torch.stack(losses).reshape(points.shape[:3])
+        return loss, torch.stack(derivatives).reshape(points.shape) if wanted else None
