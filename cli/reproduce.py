@@ -18,6 +18,7 @@ ANALYSES = {
     "figure6": "figure6_bias_variance",
     "table1": "table1_schedules",
     "bias-direction": "bias_direction",
+    "gap-and-bias": "gap_and_bias",
 }
 BUDGETS = ("quick", "standard", "paper")
 

@@ -241,10 +241,10 @@ def test_changes_use_the_common_noise(measured):
 
 def test_the_same_seed_gives_the_same_numbers_whatever_the_memory():
     p = problems.make("3x5-bernoulli-mlp")
-    given = {"tf": 1.6, "tb": 0.7, "reference": "rloo", "draws": 128, "seed": 3}
+    given = {"tf": [0.7, 1.6], "tb": [0.7, 1.3], "reference": "rloo", "draws": 64, "seed": 3}
     state = torch.get_rng_state()
     once = gradlab.bias(p.model, p.x, **given)
-    again = gradlab.bias(p.model, p.x, **given, memory=20_000)
+    again = gradlab.bias(p.model, p.x, **given, memory=1000)  # one row, and one estimator, at a time
     assert torch.equal(state, torch.get_rng_state())
     for figure in FIGURES:
         assert once[figure].values == pytest.approx(again[figure].values, rel=1e-9)
@@ -349,7 +349,7 @@ def test_draws_are_added_until_the_interval_is_as_asked():
     assert (ds.draws > 64).all()
     assert (ds.draws % 32 == 0).all()
     assert ds.attrs["precision"] == 0.08
-    alone = gradlab.bias(p.model, p.x, tf=0.7, tb=0.7, reference="rloo", draws=int(ds.draws.sel(tf=0.7)))
+    alone = gradlab.bias(p.model, p.x, tf=0.7, tb=0.7, reference="rloo", draws=int(ds.draws.sel(tf=0.7, tb=0.7)))
     assert alone.cosine.item() == pytest.approx(ds.cosine.sel(tf=0.7, tb=0.7).item(), rel=1e-9)
 
 

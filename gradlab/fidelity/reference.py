@@ -2,7 +2,7 @@
 
 For each tf in turn, all tb and estimators share the draws of one or two references (of the law softmax(l/tf), of
 softmax(l)); draws are added in rounds, and figures are found from the sums of 32 batches. What is held at a time are
-the mean estimates by batch of one tf.
+the mean estimates by batch of one tf, or, where these are large, of some of its estimators.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ CANDIDATES = ("rloo", "disarm", "arms:n=4")  # for reference "auto": those of th
 PILOT = 64  # draws that choose among them
 LEAST_DRAWS = 2 * BATCHES  # two of each batch, for its variance
 MOST_DRAWS = 2**17
+_SUMS = 8  # times the working memory, for sums
 _GROUPS = 64  # of examples, at most: more tell no more of the variance
 _GROWTH = (1.5, 4.0)  # of the number of draws, from round to round
 
@@ -115,8 +116,8 @@ def measured(
     shown: bool,
 ) -> Iterator[tuple[Point, UStatistics, int]]:
     """Statistics of each point, and the draws they took; `shift` is a constant added to every gradient."""
-    for tf in dict.fromkeys(point.tf for point in points):
-        here = [point for point in points if point.tf == tf]
+    for here in _together(points, 8 * BATCHES * logits.numel(), _SUMS * memory):
+        tf = here[0].tf
         own = list(dict.fromkeys(point.estimator for point in here))
         laws = [reference.at(t, t) for t in (tf if name == "sampled" else 1.0 for name in targets)]
         # the code of ("sample", tf) first: references then need not decode it again
@@ -140,6 +141,17 @@ def measured(
             until = goal.next(drawn.draws, missed)
         for point, one in zip(here, found, strict=True):
             yield point, one, drawn.draws
+
+
+def _together(points: Sequence[Point], bytes_each: int, most: int) -> Iterator[list[Point]]:
+    """Points of one tf, no more of them than have sums of so many bytes, but at least one."""
+    at_once = max(1, most // bytes_each)
+    for tf in dict.fromkeys(point.tf for point in points):
+        here = [point for point in points if point.tf == tf]
+        own = list(dict.fromkeys(point.estimator for point in here))
+        for start in range(0, len(own), at_once):
+            some = own[start : start + at_once]
+            yield [point for point in here if point.estimator in some]
 
 
 def statistics(estimate: Sums, reference: Sums, shift: Tensor, draws: int) -> UStatistics:

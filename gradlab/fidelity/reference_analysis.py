@@ -92,7 +92,7 @@ def bias_by_reference(
     grid = (len(chosen), len(targets), len(tfs), len(tbs))
     figures = {name: np.full((*grid, 3), np.nan) for name in FIGURES}
     replicates = np.full((len(FIGURES), BATCHES, *grid), np.nan)
-    draws = np.full(len(tfs), np.nan)
+    draws = np.full(grid, np.nan)
     wide = []
     given = (model, x, logits, points, reference, targets, shift, goal, seed, memory, shown)
     for point, found, taken in measured(*given):
@@ -105,7 +105,7 @@ def bias_by_reference(
         replicates[:, :, k, t, i, j] = np.stack(list(values(found.without).values()))
         for name, ends in intervals(found).items():
             figures[name][k, t, i, j] = ends
-        draws[i] = taken
+        draws[k, t, i, j] = taken
         if (missed := goal.missed_by([found])) > 1:
             wide.append(missed)
     if wide:
@@ -146,7 +146,7 @@ def _dataset(
     words = "1 where the interval of the squared bias excludes 0; 0: not resolved at this number of draws"
     resolved = np.where(np.isnan(low), np.nan, (low > 0).astype(float))
     variables["resolved"] = (grid, resolved, {"long_name": words, "units": "1"})
-    variables["draws"] = ("tf", draws, {"long_name": "draws of estimates and reference", "units": "1"})
+    variables["draws"] = (grid, draws, {"long_name": "draws of estimates and reference", "units": "1"})
     words = "each figure without each batch of draws in turn"
     variables["replicates"] = (("figure", "batch", *grid), replicates, {"long_name": words, "units": "as the figure"})
     coordinates = {

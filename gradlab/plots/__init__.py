@@ -13,6 +13,7 @@ from .gap_figures import gap
 from .heatmaps import heatmap
 from .pairs import FINAL, has_schedules
 from .pictures import reconstructions
+from .relation_figures import gap_and_bias
 from .selection import check_bias, check_dataset, chosen
 from .sweep_figures import losses, schedules
 from .tracked_figures import tracked, training_curves
@@ -25,6 +26,7 @@ __all__ = [
     "bias_trends",
     "comparison",
     "gap",
+    "gap_and_bias",
     "heatmap",
     "losses",
     "reconstructions",
@@ -48,6 +50,8 @@ def auto(ds: xr.Dataset, target: str | None = None) -> Figure:
         return schedules(ds) if has_schedules(ds) else losses(ds)
     if "epoch" in ds.dims:
         return tracked(ds)
+    if ds.attrs.get("analysis") == "gap-and-bias":
+        return gap_and_bias(ds)
     ds = chosen(ds)
     if ds.attrs.get("analysis") == "gap" or "gap" in ds:
         return gap(ds)

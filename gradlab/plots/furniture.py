@@ -112,6 +112,7 @@ def caption(figure: Figure, ds: xr.Dataset, values: xr.DataArray, *more: str, fi
         f"definition {definition}" if definition else "",
         f"target law{'s' if len(laws) > 1 else ''} {named}" if named else "",
         f"{int(about['draws']):,} draws" if "draws" in about else "",
+        f"reference {about['reference']}" if about.get("reference", "exact") != "exact" else "",
         "moments without sampling" if about.get("moments") == "exact" else "",
         "at equal loss evaluations" if about.get("equal_cost") else "",
         f"{int(about['examples']):,} examples" if "examples" in about else "",
