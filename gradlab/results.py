@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import io
-import math
 import numbers
 import shlex
 import sys
@@ -14,17 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import h5netcdf
-import h5py
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 from xarray.backends import H5NetCDFStore
 
-from . import __version__, errors, files
-
-MOST_BYTES = 2**34  # of one results file, in memory
-MOST_RATIO = 1100  # of data to file; no zlib stream expands more
+from . import __version__, apart, errors, files, hdf5
 
 PER_CHECKPOINT = {
     "checkpoint": "checkpoint",
@@ -95,17 +90,13 @@ def open_results(path: str | Path) -> xr.Dataset:
         raise errors.BadFile(f"{path}: a folder; give the results file itself")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such results file")
+    open(path, "rb").close()  # PermissionError here, and not for the helper
+    if reason := apart.fault(path):
+        raise errors.BadFile(f"{path}: {reason}")
     try:
-        with h5py.File(path, "r") as file:
-            _check(path, file)
-        ds = xr.load_dataset(path, engine="h5netcdf", phony_dims="access")
-    except (errors.BadFile, PermissionError, MemoryError):
-        raise
-    except Exception as error:  # what three libraries raise at damaged files is no closed list
-        raise errors.BadFile(f"{path}: no whole HDF5 results file ({_first_line(error)})") from None
-    if any(str(dim).startswith("phony_dim") for dim in ds.dims):
-        raise errors.BadFile(f"{path}: no results file (its dimensions have no names)")
-    return ds
+        return hdf5.load(str(path))
+    except hdf5.Refused as refused:
+        raise errors.BadFile(f"{path}: {refused}") from None
 
 
 def _check_storable(ds: xr.Dataset) -> None:
@@ -134,30 +125,5 @@ def _hdf5(ds: xr.Dataset) -> memoryview:
         with h5netcdf.File(content, "w") as file:
             ds.dump_to_store(H5NetCDFStore(file), encoding=encoding)
     except (TypeError, ValueError, h5netcdf.CompatibilityError) as error:
-        raise ValueError(f"ds: cannot be stored as HDF5 ({_first_line(error)})") from None
+        raise ValueError(f"ds: cannot be stored as HDF5 ({hdf5.first_line(error)})") from None
     return content.getbuffer()
-
-
-def _check(path: Path, file: h5py.File) -> None:
-    """BadFile unless all data are numbers or strings, lie in the file itself, and fit in memory."""
-    size = 0
-    for name in file:
-        if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-            raise errors.BadFile(f"{path}: {name} is a link to elsewhere; results hold their own data")
-        item = file[name]
-        if isinstance(item, h5py.Datatype):
-            continue
-        if not isinstance(item, h5py.Dataset) or item.shape is None:
-            raise errors.BadFile(f"{path}: no results file ({name} is no array)")
-        if item.external or item.is_virtual:
-            raise errors.BadFile(f"{path}: {name} keeps its data elsewhere; results hold their own data")
-        if item.dtype.kind not in "biufcSU" and h5py.check_string_dtype(item.dtype) is None:
-            raise errors.BadFile(f"{path}: no results file ({name} is of type {item.dtype})")
-        size += max(math.prod(item.shape), math.prod(item.chunks or ())) * item.dtype.itemsize
-    most = min(MOST_BYTES, 2**24 + MOST_RATIO * path.stat().st_size)
-    if size > most:
-        raise errors.BadFile(f"{path}: announces {size:,} bytes of data; at most {most:,} are read from it")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

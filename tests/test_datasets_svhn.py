@@ -486,3 +486,11 @@ def test_the_shipped_source_is_the_cropped_digits():
     assert [SHIPPED["svhn"].file(split) for split in datasets.SPLITS] == [TRAIN, TEST]
     assert SHIPPED["svhn"].counts == {"train": 73_257, "test": 26_032}
     assert "non-commercial" in SHIPPED["svhn"].credit
+
+
+def test_what_scipy_would_take_for_matlab_4_is_refused(path):
+    """Its reader for that takes the memory a file announces, whatever the checks of MATLAB 5 found."""
+    version_4 = struct.pack("<5i", 0, 10**5, 10**5, 0, 2) + b"X\0"
+    content = version_4 + mat(**ONE)[len(version_4) :]
+    assert scipy.io.matlab.matfile_version(io.BytesIO(content)) == (0, 0)
+    refused(path, content, "no MATLAB 5 file")

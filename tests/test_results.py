@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 
 import gradlab
-from gradlab import networks, results
+from gradlab import hdf5, networks, results
 from gradlab.errors import BadFile
 
 
@@ -286,7 +286,7 @@ def test_sizes_are_checked_before_memory_is_taken(tmp_path, build):
 
 
 def test_the_limit_is_on_the_sum(saved, monkeypatch):
-    monkeypatch.setattr(results, "MOST_BYTES", 1000)
+    monkeypatch.setattr(hdf5, "MOST_BYTES", 1000)
     refused(saved, "at most 1,000")
 
 

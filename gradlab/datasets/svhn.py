@@ -120,7 +120,7 @@ def _variables(called: str, path: Path) -> dict[str, Variable]:
         header = file.read(START)
         if header.startswith((HDF5, b"MATLAB 7.3")):
             raise errors.BadFile(f"{called}: a MATLAB 7.3 (HDF5) file; {NEEDED}")
-        if header[124:] != b"\x00\x01IM":
+        if header[124:] != b"\x00\x01IM" or 0 in header[:4]:  # a zero there is MATLAB 4 to scipy
             begins = header[:4].hex(" ") or "nothing"
             raise errors.BadFile(f"{called}: no MATLAB 5 file (it begins with {begins}); {NEEDED}")
         at = START

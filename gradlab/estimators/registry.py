@@ -11,7 +11,7 @@ asking for it by name says why.
 
 from __future__ import annotations
 
-import ast
+import contextlib
 import dataclasses
 import importlib.metadata
 from typing import Any, TypeVar
@@ -96,11 +96,16 @@ def parse(text: str) -> Estimator:
         key, equals, value = part.partition("=")
         if not equals:
             raise ValueError(f"estimator: got {text!r}; write parameters as name:key=value,key=value")
-        try:
-            parameters[key.strip()] = ast.literal_eval(value.strip())
-        except (ValueError, SyntaxError):
-            parameters[key.strip()] = value.strip()
+        parameters[key.strip()] = _value(value.strip())
     return get(name, **parameters)
+
+
+def _value(text: str) -> Any:
+    """A whole number, a number, True or False, else the text itself. Nothing is evaluated."""
+    for number in (int, float):
+        with contextlib.suppress(ValueError):
+            return number(text)
+    return {"True": True, "False": False}.get(text, text)
 
 
 def describe() -> list[dict[str, Any]]:
