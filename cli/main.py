@@ -13,6 +13,7 @@ from .bias import bias
 from .data import data
 from .estimators import check_estimator, estimators
 from .gap import gap
+from .report_page import report
 from .reproduce import reproduce
 from .results import plot, show
 from .sweep import sweep
@@ -43,7 +44,7 @@ def cli() -> None:
     """
 
 
-for command in (bias, gap, train, sweep, plot, show, estimators, check_estimator, data, reproduce):
+for command in (bias, gap, train, sweep, plot, show, report, estimators, check_estimator, data, reproduce):
     cli.add_command(command)
 
 

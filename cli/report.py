@@ -11,43 +11,46 @@ from typing import Any
 
 import click
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from .output import WIDTH, console, text
 
-POINT_DIMS = ("checkpoint", "epoch", "estimator", "target", "definition", "tf", "tb")
+POINT_DIMS = ("checkpoint", "epoch", "estimator", "target", "definition", "parameter", "tf", "tb")
 MOST_LINES, MOST_COLUMNS = 30, 12
-LINE = {  # per analysis: the columns of a table of many points
-    "bias": ("relative_bias_debiased", "relative_std", "cosine"),
-    "gap": ("gap", "relative_gap_pooled", "cosine"),
-}
-LINE |= {f"{analysis}-along-training": names for analysis, names in LINE.items()}
+ANALYSES = ("bias", "gap", "bias-along-training", "gap-along-training")
 
 
 def report(ds: Any, as_json: bool, written: Sequence[str]) -> None:
     """A result: one point as a table of all its figures, many as a line each."""
-    if ds.attrs.get("analysis") not in LINE:
+    from gradlab.reports.points import first_figures
+    from gradlab.reports.words import headline, subject, sureness
+
+    if ds.attrs.get("analysis") not in ANALYSES:
         raise ValueError(
             f"results: analysis {ds.attrs.get('analysis')!r} is not known; a file that `gradlab bias` or `gradlab gap`"
             " wrote would do"
         )
+    line = first_figures(ds)
     points = list(_points(ds))
     if as_json:
         about = {name: value.item() if hasattr(value, "item") else value for name, value in ds.attrs.items()}
         click.echo(json.dumps({"attributes": about, "points": points, "files": list(written)}, allow_nan=False))
         return
     to = console()
-    to.print(_headline(ds), highlight=False)
+    to.print(f"[bold]{escape(headline(ds))}[/bold]", highlight=False)
+    for words in (*subject(ds), sureness(ds)):
+        to.print(escape(words), highlight=False)
     centre = _centre(ds, points)
     if centre:
         to.print(_all_figures(ds, centre))
     if _is_grid(ds, points):
-        for title, table in _grids(ds, points):
+        for title, table in _grids(ds, points, line):
             to.print(title, highlight=False)
             to.print(table)
     elif len(points) > len(centre):
-        for line in _sorted_lines(ds, points):
-            to.print(_lines(ds, line))
+        for some in _sorted_lines(ds, points):
+            to.print(_lines(ds, some, line))
     for path in written:
         to.print(f"wrote {path}", highlight=False, soft_wrap=True)
 
@@ -55,7 +58,7 @@ def report(ds: Any, as_json: bool, written: Sequence[str]) -> None:
 def provenance(ds: Any) -> None:
     table = Table(box=box.SIMPLE_HEAD, title="how it was made", title_justify="left", show_header=False)
     for name, value in ds.attrs.items():
-        table.add_row(name, str(value))
+        table.add_row(escape(str(name)), escape(str(value)))
     console().print(table)
 
 
@@ -65,7 +68,7 @@ def _points(ds: Any) -> Iterator[dict[str, Any]]:
     names = [n for n in ds.data_vars if set(ds[n].dims) == set(dims) and not n.endswith(("_low", "_high"))]
     columns = {n: ds[n].transpose(*dims).values for n in ds.data_vars if set(ds[n].dims) == set(dims)}
     for at in itertools.product(*(range(ds.sizes[dim]) for dim in dims)):
-        if all(math.isnan(float(columns[n][at])) for n in names if n != "exact_norm"):
+        if all(math.isnan(float(columns[n][at])) for n in names if n not in ("exact_norm", "resolved")):
             continue
         figures = {}
         for n in names:
@@ -99,43 +102,21 @@ def _sorted_lines(ds: Any, points: list[dict[str, Any]]) -> list[list[dict[str, 
     return [along_tf, [p for p in points if p["tf"] == ds.attrs["tf_fixed"]]]
 
 
-def _headline(ds: Any) -> str:
-    a = ds.attrs
-    size = f"{a['latents']} latents x {a['categories']} categories"
-    if a.get("latent_kind") == "binary":
-        size = f"{int(a['latents']):,} binary units"
-    estimators = json.loads(a["estimator"])
-    named = estimators if isinstance(estimators, str) else ", ".join(estimators)
-    equal = ", at equal loss evaluations" if a.get("equal_cost") else ""
-    how = f"{int(a['draws']):,} draws of" if "draws" in a else "moments without sampling of"
-    lines = [
-        f"{a['checkpoint']}: {size}, {a['loss']} loss in {a['unit']}",
-        f"{a['data']} ({a['examples']} examples); {how} {named}{equal}",
-    ]
-    if "target" in a:
-        laws = {"sampled": "softmax(l/tf)", "model": "softmax(l)", "both": "both softmax(l/tf) and softmax(l)"}
-        law = laws.get(str(a["target"]), "")
-        lines.append(f"target law {a['target']}: {law}; norms over example, latent, category")
-    else:
-        lines.append("means over examples and draws; norms over latent and category of each example")
-    return "\n".join([*lines, f"intervals: {a['intervals']}"]).replace("[", r"\[")
-
-
 def _all_figures(ds: Any, points: list[dict[str, Any]]) -> Table:
     first = points[0]
     table = Table(box=box.SIMPLE_HEAD, title=f"at tf = {first['tf']:g}, tb = {first['tb']:g}", title_justify="left")
     table.add_column("figure", no_wrap=True)
     for point in points:
-        which = " ".join(str(point[d]) for d in POINT_DIMS[:-2] if d in point)
+        which = escape(" ".join(str(point[d]) for d in POINT_DIMS[:-2] if d in point))
         table.add_column(f"{which or 'value'} {_ends(ds)}", no_wrap=True)
     table.add_column("unit", no_wrap=True)
     for name in first["figures"]:
         cells = [_value_and_interval(point["figures"][name]) for point in points]
-        table.add_row(name, *cells, ds[name].attrs["units"])
+        table.add_row(escape(name), *cells, str(ds[name].attrs.get("units", "")))
     return table
 
 
-def _lines(ds: Any, points: list[dict[str, Any]]) -> Table:
+def _lines(ds: Any, points: list[dict[str, Any]], names: Sequence[str]) -> Table:
     """A line a point: what tells the points apart, and some of the figures."""
     dims = [dim for dim in POINT_DIMS if dim in points[0]]
     alone = [dim for dim in dims if dim in ("tf", "tb") and len({p[dim] for p in points}) == 1]
@@ -144,7 +125,6 @@ def _lines(ds: Any, points: list[dict[str, Any]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title=f"at {at}" if at else None, title_justify="left")
     for dim in dims:
         table.add_column(dim, justify="right" if dim in ("tf", "tb") else "left", overflow="fold")
-    names = [name for name in LINE[ds.attrs["analysis"]] if name in ds.data_vars]
     units = {name: _power(p["figures"][name]["value"] for p in points) for name in names}
     for name in names:
         unit = f" in 1e{units[name]}" if units[name] else ""
@@ -152,7 +132,7 @@ def _lines(ds: Any, points: list[dict[str, Any]]) -> Table:
     shown = _short_names([str(p["checkpoint"]) for p in points]) if "checkpoint" in dims else {}
     for point in points:
         where = [f"{point[d]:g}" if d in ("tf", "tb") else shown.get(str(point[d]), str(point[d])) for d in dims]
-        table.add_row(*where, *(_value_and_interval(point["figures"][name], 10.0 ** units[name]) for name in names))
+        table.add_row(*map(escape, where), *(_value_and_interval(point["figures"][name], 10.0 ** units[name]) for name in names))
     return table
 
 
@@ -175,13 +155,13 @@ def _is_grid(ds: Any, points: list[dict[str, Any]]) -> bool:
     return full and of_tf * of_tb > MOST_LINES and min(of_tf, of_tb) > 1 and of_tf <= MOST_COLUMNS
 
 
-def _grids(ds: Any, points: list[dict[str, Any]]) -> Iterator[tuple[str, Table]]:
+def _grids(ds: Any, points: list[dict[str, Any]], names: Sequence[str]) -> Iterator[tuple[str, Table]]:
     """Title and table of one figure each, tf to the right and tb downwards; the title has the widest interval."""
     outer = [dim for dim in POINT_DIMS[:-2] if dim in ds.dims]
     tfs, tbs = ([f"{t:g}" for t in ds[dim].values] for dim in ("tf", "tb"))
     for _, group in itertools.groupby(points, key=lambda p: [p[dim] for dim in outer]):
         rows = list(group)
-        for name in LINE[ds.attrs["analysis"]]:
+        for name in names:
             of = {(f"{p['tf']:g}", f"{p['tb']:g}"): p["figures"][name] for p in rows}
             power = _power(f["value"] for f in of.values())
             ends = [(f["high"] - f["low"]) / 2 for f in of.values() if None not in (f["high"], f["low"])]

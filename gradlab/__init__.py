@@ -21,6 +21,7 @@ _HOME = {
     "decoupled_st_gumbel_softmax": "estimators",
     "save_results": "results",
     "open_results": "results",
+    "report": "reports.page",
 }
 _MODULES = ("datasets", "estimators", "latents", "likelihoods", "plots", "schedules", "sweeps", "training")
 
@@ -38,6 +39,7 @@ __all__ = [
     "load",
     "open_results",
     "plots",
+    "report",
     "save",
     "save_results",
     "schedules",
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from .fidelity.bias_analysis import bias
     from .fidelity.gap_analysis import gap
     from .model import LatentModel
+    from .reports.page import report
     from .results import open_results, save_results
 
 

@@ -103,6 +103,7 @@ def test_the_library_knows_neither_command_line_nor_analyses(name):
     assert [found for found in imports(name) if within(found, "click", "gradlab.cli", "gradlab.analyses")] == []
 
 
+REPORTS = [name for name in MODULES if within(name, "gradlab.reports")]  # stands above plots
 PLOTS = [name for name in MODULES if within(name, "gradlab.plots")]
 
 
@@ -131,9 +132,14 @@ def test_plots_open_no_windows():
     assert ran.stdout == "True False\n"
 
 
-@pytest.mark.parametrize("name", sorted(set(MODULES) - {*PLOTS, "gradlab"}))
+@pytest.mark.parametrize("name", sorted(set(MODULES) - {*PLOTS, *REPORTS, "gradlab"}))
 def test_the_library_does_not_import_its_plots(name):
     assert [found for found in imports(name) if within(found, "gradlab.plots")] == []
+
+
+@pytest.mark.parametrize("name", sorted(set(MODULES) - {*REPORTS, "gradlab"}))
+def test_the_library_does_not_import_its_reports(name):
+    assert [found for found in imports(name) if within(found, "gradlab.reports")] == []
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if within(name, "gradlab.estimators")])
@@ -299,9 +305,12 @@ def test_every_folder_with_code_is_packaged():
     assert [folder for folder in code if not (folder / "__init__.py").is_file()] == []
 
 
-def test_bundled_files_are_packaged():
-    patterns = PROJECT["tool"]["setuptools"]["package-data"]["gradlab.data"]
-    bundled = [path for path in FOLDERS["gradlab.data"].iterdir() if path.is_file() and path.suffix != ".py"]
+@pytest.mark.parametrize(
+    ("package", "folder"), [("gradlab.data", FOLDERS["gradlab.data"]), ("gradlab.reports", LIBRARY / "reports")]
+)
+def test_bundled_files_are_packaged(package, folder):
+    patterns = PROJECT["tool"]["setuptools"]["package-data"][package]
+    bundled = [path for path in folder.iterdir() if path.is_file() and path.suffix != ".py"]
     assert bundled
     assert [path.name for path in bundled if not any(path.match(pattern) for pattern in patterns)] == []
 

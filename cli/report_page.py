@@ -1,0 +1,27 @@
+"""gradlab report: results files as one page to read and to send."""
+
+from __future__ import annotations
+
+import click
+
+from .options import check_writable
+
+
+@click.command()
+@click.argument("results", nargs=-1, required=True, type=click.Path(dir_okay=False))
+@click.option("--out", type=click.Path(dir_okay=False), default="report.html", show_default=True, help="The page.")
+def report(results, out):
+    """Write one self-contained HTML page that shows results files: figures, sortable tables, heatmaps to explore with
+    intervals at each cell, and how each was made. It works offline, and reads without JavaScript.
+
+    \b
+    Example:
+      gradlab report bias.h5 gap.h5 --out report.html
+    """
+    import gradlab
+
+    if out in results:
+        raise click.UsageError(f"--out: {out!r} is one of the results files, and the page would overwrite it")
+    check_writable(out)
+    gradlab.report(results, out)
+    click.echo(f"wrote {out}")

@@ -1,0 +1,190 @@
+"""A result in words: what was found, how sure that is, and on what."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from .points import Figure, analysis_of, centre, coordinates_at, figures_at, first_figures, places
+
+WORDS = {
+    "relative_bias_debiased": "relative bias",
+    "bias_norm_debiased": "bias",
+    "relative_std": "relative standard deviation",
+    "std_norm": "standard deviation",
+    "matched_bias": "matched bias",
+    "relative_gap_pooled": "relative gap",
+    "final_validation_loss_mean": "validation loss",
+}
+LAWS = {"sampled": "softmax(l/tf)", "model": "softmax(l)", "both": "both softmax(l/tf) and softmax(l)"}
+
+
+def words_of(name: str) -> str:
+    return WORDS.get(name, name.replace("_", " "))
+
+
+def headline(ds: xr.Dataset) -> str:
+    """What was found, in one or two sentences. Raises ValueError for a Dataset of no known analysis."""
+    analysis, first = analysis_of(ds), first_figures(ds)
+    around = centre(ds)
+    at = places(around, first)
+    if not len(at):
+        return "Nothing in it is a finite number." if analysis != "sweep" else "No training is done."
+    if len(at) == 1:
+        if analysis == "sweep":
+            return f"Validation loss {written(figures_at(around, first[0], at)[0])} {unit_of(ds, first[0])}."
+        point = coordinates_at(around, at)[0]
+        sentence = _point(around, first, at, analysis, point)
+        return sentence if len(around[first[0]].values.ravel()) == ds[first[0]].size else f"{sentence} {_range(ds)}"
+    return _range(ds)
+
+
+def _point(ds: xr.Dataset, first: list[str], at: np.ndarray, analysis: str, point: Mapping[str, Any]) -> str:
+    found = {name: figures_at(ds, name, at)[0] for name in first}
+    where = ", ".join(f"{name} = {short(point[name])}" for name in ("tf", "tb") if name in point)
+    reference = _reference(ds)
+    parts = []
+    for name, figure in found.items():
+        if name == "relative_bias_debiased":
+            unresolved = " (the interval holds 0: no bias resolved)" if holds_zero(figure) else ""
+            what = f"the mean estimate is off {reference} by {written(figure)} of its norm{unresolved}"
+        elif name == "relative_std":
+            what = f"a single estimate scatters by {written(figure)} of that norm"
+        elif name == "cosine" and analysis == "bias":
+            what = f"cosine of the two {written(figure)}"
+        else:
+            what = f"{words_of(name)} {written(figure)}{_unit(ds, name)}"
+        parts.append(what)
+    whose = f"{alone} at" if (alone := _estimator(ds)) else "At"
+    return f"{whose} {where}: {'; '.join(parts)}."
+
+
+def _range(ds: xr.Dataset) -> str:
+    """Least and greatest of the figure that leads, and where."""
+    analysis, name = analysis_of(ds), first_figures(ds)[0]
+    at = places(ds, [name])
+    figures, points = figures_at(ds, name, at), coordinates_at(ds, at)
+    values = np.array([figure.value for figure in figures])
+    ends = [f"{written(figures[k])} ({_where(ds, points[k])})" for k in (int(values.argmin()), int(values.argmax()))]
+    unit = _unit(ds, name)
+    noun = "pairs of temperatures" if analysis == "sweep" else "points"
+    what = words_of(name).capitalize() + (f" of {alone}" if (alone := _estimator(ds)) else "")
+    text = f"{what} over {len(at):,} {noun}: least {ends[0]}, greatest {ends[1]}{unit}."
+    if "epoch" in ds.dims and analysis != "sweep" and len(at) > 1:
+        last = figures[-1]
+        text = f"{what} from {written(figures[0])} ({_where(ds, points[0])}) to {written(last)}"
+        text += f" ({_where(ds, points[-1])}){unit}; least {ends[0]}, greatest {ends[1]}."
+    if name == "relative_bias_debiased" and (open_ones := sum(holds_zero(figure) for figure in figures)):
+        text += f" No bias is resolved at {open_ones:,} of them: the interval holds 0."
+    return text
+
+
+def sureness(ds: xr.Dataset) -> str:
+    """What the intervals are, and what they leave out."""
+    a = ds.attrs
+    if analysis_of(ds) == "sweep":
+        seeds = ds.sizes.get("seed", 1)
+        if seeds < 2:
+            return "One seed: no interval."
+        return (
+            f"Brackets: 95 % over {seeds} seeds, Student's t. Pairs were ranked on these seeds: with new ones the"
+            " lowest loss is likely higher."
+        )
+    method = str(a.get("intervals", ""))
+    if a.get("moments") == "exact":
+        return "Nothing was sampled: brackets are twice the estimated numerical error."
+    how = f" from {int(a['draws']):,} draws" if "draws" in a else ""
+    fixed = "" if analysis_of(ds) == "sweep" else " The examples are taken as given."
+    return f"Brackets: 95 % interval{how} ({method.removeprefix('95 %, ') or 'method not given'}).{fixed}"
+
+
+def subject(ds: xr.Dataset) -> list[str]:
+    """On what: model, data, estimators, target law, aggregation; a line each."""
+    a = ds.attrs
+    if analysis_of(ds) == "sweep":
+        settings = _json(a.get("settings"), {})
+        names = [str(settings[k]) for k in ("architecture", "estimator") if k in settings]
+        epochs = [f"{settings['epochs']} epochs"] if "epochs" in settings else []
+        trained = f"{', '.join(names + epochs)}; {a.get('data', 'data not named')}"
+        return [trained, f"validation loss: {a.get('loss', '?')}, without KL, after the last epoch, mean over seeds"]
+    size = f"{a.get('latents', '?')} latents x {a.get('categories', '?')} categories"
+    if a.get("latent_kind") == "binary":
+        size = f"{int(a['latents']):,} binary units"
+    named = _json(a.get("estimator"), str(a.get("estimator", "?")))
+    names = named if isinstance(named, str) else ", ".join(str(n) for n in named)
+    equal = ", at equal loss evaluations" if a.get("equal_cost") else ""
+    how = f"{int(a['draws']):,} draws of" if "draws" in a else "moments without sampling of"
+    lines = [
+        f"{a.get('checkpoint', 'model not named')}: {size}, {a.get('loss', '?')} loss in {a.get('unit', '?')}",
+        f"{a.get('data', 'data not named')} ({a.get('examples', '?')} examples); {how} {names}{equal}",
+    ]
+    lead = ds[first_figures(ds)[0]]
+    aggregation = str(lead.attrs.get("aggregation", ""))
+    if "target" in a:
+        law = LAWS.get(str(a["target"]), "")
+        lines.append(f"target law {a['target']}{f': {law}' if law else ''}; {aggregation}".rstrip("; "))
+    elif aggregation:
+        lines.append(aggregation)
+    if "reference" in a:
+        lines.append(f"bias is against an unbiased reference sampled by {a['reference']}, not the exact gradient")
+    return lines
+
+
+def holds_zero(figure: Figure) -> bool:
+    return figure.low <= 0 <= figure.high
+
+
+def written(figure: Figure) -> str:
+    """0.8622 [0.8050, 0.9158]."""
+    ends = "" if math.isnan(figure.low) or math.isnan(figure.high) else f" [{text(figure.low)}, {text(figure.high)}]"
+    return text(figure.value) + ends
+
+
+def text(value: float | None) -> str:
+    """Four significant digits."""
+    return "-" if value is None or math.isnan(value) else f"{value:#.4g}".rstrip(".")
+
+
+def short(value: Any) -> str:
+    """A coordinate: temperatures to four digits, a checkpoint without folder and suffix."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def unit_of(ds: xr.Dataset, name: str) -> str:
+    return str(ds[name].attrs.get("units", ""))
+
+
+def _unit(ds: xr.Dataset, name: str) -> str:
+    unit = unit_of(ds, name)
+    return "" if unit in ("", "1") else f" {unit}"
+
+
+def _where(ds: xr.Dataset, point: Mapping[str, Any]) -> str:
+    """What tells a point from others."""
+    varied = {k: v for k, v in point.items() if ds[k].size > 1 and not (k in ("tf", "tb") and k not in ds.dims)}
+    names = {"checkpoint": lambda v: PurePath(str(v)).stem, "epoch": lambda v: f"epoch {v}"}
+    named = [f"{k} {short(v)}" if k in ("tf", "tb") else names.get(k, str)(v) for k, v in varied.items()]
+    return ", ".join(named)
+
+
+def _reference(ds: xr.Dataset) -> str:
+    return f"the unbiased reference ({ds.attrs['reference']})" if "reference" in ds.attrs else "the exact gradient"
+
+
+def _estimator(ds: xr.Dataset) -> str:
+    """The estimator, where there is but one and bias is of it."""
+    named = _json(ds.attrs.get("estimator"), "")
+    return named if isinstance(named, str) and analysis_of(ds) == "bias" else ""
+
+
+def _json(text: Any, otherwise: Any) -> Any:
+    try:
+        return json.loads(text)
+    except (TypeError, ValueError):
+        return otherwise
