@@ -132,7 +132,8 @@ def _lines(ds: Any, points: list[dict[str, Any]], names: Sequence[str]) -> Table
     shown = _short_names([str(p["checkpoint"]) for p in points]) if "checkpoint" in dims else {}
     for point in points:
         where = [f"{point[d]:g}" if d in ("tf", "tb") else shown.get(str(point[d]), str(point[d])) for d in dims]
-        table.add_row(*map(escape, where), *(_value_and_interval(point["figures"][name], 10.0 ** units[name]) for name in names))
+        figures = [_value_and_interval(point["figures"][name], 10.0 ** units[name]) for name in names]
+        table.add_row(*map(escape, where), *figures)
     return table
 
 

@@ -41,9 +41,11 @@ def panels(ds: xr.Dataset) -> tuple[dict[str, Any] | None, list[str]]:
     kept_choices = [choices[k] for k in evenly(len(choices), room)]
     kept_names = names[: max(1, room // len(kept_choices))]
     if len(kept_choices) < len(choices):
-        left_out.append(f"the heatmap has {len(kept_choices)} of {len(choices):,} combinations of {', '.join(outer)}")
+        of = ", ".join(outer)
+        left_out.append(f"the heatmap has {len(kept_choices)} of {len(choices):,} combinations of {of}")
     if len(kept_names) < len(names):
-        left_out.append(f"the heatmap has the figures {', '.join(kept_names)}, not {', '.join(names[len(kept_names):])}")
+        others = ", ".join(names[len(kept_names) :])
+        left_out.append(f"the heatmap has the figures {', '.join(kept_names)}, not {others}")
     found = {
         "tf": [short(ds["tf"].values[k].item()) for k in at["tf"]],
         "tb": [short(ds["tb"].values[k].item()) for k in at["tb"]],

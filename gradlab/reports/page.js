@@ -162,7 +162,11 @@
       table.onmouseover = (event) => { const k = at(event); if (k >= 0) show(cells[k], texts[k]); };
       table.onmouseleave = () => { tip.hidden = true; };
       for (const [k, cell] of cells.entries()) {
-        cell.onfocus = () => show(cell, texts[k]);
+        cell.onfocus = () => {  // one cell at a time is a stop of the Tab key
+          for (const other of table.querySelectorAll('td[tabindex="0"]')) other.tabIndex = -1;
+          cell.tabIndex = 0;
+          show(cell, texts[k]);
+        };
         cell.onblur = () => { tip.hidden = true; };
       }
       table.onkeydown = (event) => {
@@ -174,8 +178,6 @@
         const to = k + steps[event.key];
         const sideways = Math.abs(steps[event.key]) === 1;
         if (!cells[to] || (sideways && Math.floor(to / width) !== Math.floor(k / width))) return;
-        cells[k].tabIndex = -1;
-        cells[to].tabIndex = 0;
         cells[to].focus();
       };
 

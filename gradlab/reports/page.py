@@ -157,8 +157,8 @@ def _failures(ds: xr.Dataset) -> str:
         return ""
     cells = ds[["status", "error"]].stack(cell=["tf", "tb", "seed"])
     failed = [
-        [*(_cell(c) for c in where), _cell(str(error)[:300])]
-        for where, status, error in zip(cells.cell.values.tolist(), cells.status.values, cells.error.values, strict=True)
+        [*(_cell(c) for c in at), _cell(str(error)[:300])]
+        for at, status, error in zip(cells.cell.values.tolist(), cells.status.values, cells.error.values, strict=True)
         if status == "failed"
     ]
     shown = failed[:MOST_ROWS]
@@ -203,9 +203,8 @@ def _heatmap(data: dict[str, Any], number: int) -> str:
 
 
 def _sortable(caption: str, heads: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], name: str) -> str:
-    top = "".join(
-        f'<th scope="col">{escape(head)}{f" <small>{escape(unit)}</small>" if unit else ""}</th>' for head, unit in heads
-    )
+    units = [f" <small>{escape(unit)}</small>" if unit else "" for _, unit in heads]
+    top = "".join(f'<th scope="col">{escape(head)}{unit}</th>' for (head, _), unit in zip(heads, units, strict=True))
     body = "\n".join(f"<tr>{''.join(row)}</tr>" for row in rows)
     identity = f' id="{name}"' if name else ""
     return (
@@ -244,10 +243,11 @@ def _json(data: Any) -> str:
 
 def _page(sections: Sequence[tuple[str, str, str]]) -> str:
     style, script = (resources.files(__package__).joinpath(f"page.{end}").read_text("utf-8") for end in ("css", "js"))
-    contents = "".join(
+    entries = "".join(
         f'<li><a href="#result-{k}">{escape(title)}</a><br>{escape(headline)}</li>'
         for k, (title, headline, _) in enumerate(sections, 1)
     )
+    contents = f'<nav aria-label="Contents"><ol>{entries}</ol></nav>' if len(sections) > 1 else ""
     made = datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes")
     policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
     return "\n".join(
@@ -259,7 +259,7 @@ def _page(sections: Sequence[tuple[str, str, str]]) -> str:
             f"<style>{style}</style></head><body>",
             "<header><h1>How faithful are these gradients?</h1>",
             f"<p>Made by gradlab {escape(__version__)} on {made}. The page holds all its data.</p>",
-            f'<nav aria-label="Contents"><ol>{contents}</ol></nav></header><main>' if len(sections) > 1 else "</header><main>",
+            f"{contents}</header><main>",
             *(body for _, _, body in sections),
             f"</main><script>{script}</script></body></html>",
         ]

@@ -109,9 +109,9 @@ def subject(ds: xr.Dataset) -> list[str]:
     a = ds.attrs
     if analysis_of(ds) == "sweep":
         settings = _json(a.get("settings"), {})
-        names = [str(settings[k]) for k in ("architecture", "estimator") if k in settings]
+        of = [str(settings[k]) for k in ("architecture", "estimator") if k in settings]
         epochs = [f"{settings['epochs']} epochs"] if "epochs" in settings else []
-        trained = f"{', '.join(names + epochs)}; {a.get('data', 'data not named')}"
+        trained = f"{', '.join(of + epochs)}; {a.get('data', 'data not named')}"
         return [trained, f"validation loss: {a.get('loss', '?')}, without KL, after the last epoch, mean over seeds"]
     size = f"{a.get('latents', '?')} latents x {a.get('categories', '?')} categories"
     if a.get("latent_kind") == "binary":
