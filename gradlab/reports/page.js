@@ -44,7 +44,8 @@
     return from.map((value, i) => Math.round(value + (to[i] - value) * (at - k)));
   };
   const scaleOf = (values) => {
-    const least = Math.min(...values), most = Math.max(...values);
+    const ends = (best) => values.reduce((a, b) => best(a, b), values[0]);
+    const least = ends(Math.min), most = ends(Math.max);
     if (least < 0 && most > 0) {
       const end = Math.max(-least, most);
       return { stops: BLUE_RED, share: (v) => (v + end) / (2 * end), ends: [-end, 0, end], kind: "centred on 0" };
@@ -95,7 +96,7 @@
 
     const say = (panel, figure, row, column) => {
       const value = panel.value[row][column];
-      const has = value !== null && panel.low && panel.low[row][column] !== null;
+      const has = value !== null && [panel.low, panel.high].every((end) => end && end[row][column] !== null);
       const ends = has ? `, interval [${digits(panel.low[row][column], 4)}, ${digits(panel.high[row][column], 4)}]` : "";
       const unit = figure.unit && figure.unit !== "1" ? ` ${figure.unit}` : "";
       const shown = value === null ? "not measured" : `${digits(value, 4)}${unit}${ends}`;
@@ -120,7 +121,8 @@
       reading.textContent = "";
       tip.hidden = true;
       if (!panel) { reading.textContent = "This combination is not on the page."; return; }
-      const scale = scaleOf(panel.value.flat().filter((v) => v !== null));
+      const alike = data.panels.filter((one) => one.figure === chosen.figure);  // one scale, to compare by
+      const scale = scaleOf(alike.flatMap((one) => one.value.flat()).filter((v) => v !== null));
       const most = Math.max(data.tf.length, data.tb.length);
       table.style.setProperty("--cell", most <= WRITTEN ? "3.1rem" : most <= 40 ? "1.2rem" : ".55rem");
       table.setAttribute("aria-label", `${figure.words}, tf to the right, tb upwards`);

@@ -99,9 +99,9 @@ def sureness(ds: xr.Dataset) -> str:
     method = str(a.get("intervals", ""))
     if a.get("moments") == "exact":
         return "Nothing was sampled: brackets are twice the estimated numerical error."
-    how = f" from {int(a['draws']):,} draws" if "draws" in a else ""
-    fixed = "" if analysis_of(ds) == "sweep" else " The examples are taken as given."
-    return f"Brackets: 95 % interval{how} ({method.removeprefix('95 %, ') or 'method not given'}).{fixed}"
+    how = f" from {_count(a['draws'])} draws" if "draws" in a else ""
+    of = method.removeprefix("95 %, ") or "method not given"
+    return f"Brackets: 95 % interval{how} ({of}). The examples are taken as given."
 
 
 def subject(ds: xr.Dataset) -> list[str]:
@@ -109,17 +109,18 @@ def subject(ds: xr.Dataset) -> list[str]:
     a = ds.attrs
     if analysis_of(ds) == "sweep":
         settings = _json(a.get("settings"), {})
+        settings = settings if isinstance(settings, dict) else {}
         of = [str(settings[k]) for k in ("architecture", "estimator") if k in settings]
         epochs = [f"{settings['epochs']} epochs"] if "epochs" in settings else []
         trained = f"{', '.join(of + epochs)}; {a.get('data', 'data not named')}"
         return [trained, f"validation loss: {a.get('loss', '?')}, without KL, after the last epoch, mean over seeds"]
     size = f"{a.get('latents', '?')} latents x {a.get('categories', '?')} categories"
     if a.get("latent_kind") == "binary":
-        size = f"{int(a['latents']):,} binary units"
+        size = f"{_count(a.get('latents', '?'))} binary units"
     named = _json(a.get("estimator"), str(a.get("estimator", "?")))
     names = named if isinstance(named, str) else ", ".join(str(n) for n in named)
     equal = ", at equal loss evaluations" if a.get("equal_cost") else ""
-    how = f"{int(a['draws']):,} draws of" if "draws" in a else "moments without sampling of"
+    how = f"{_count(a['draws'])} draws of" if "draws" in a else "moments without sampling of"
     lines = [
         f"{a.get('checkpoint', 'model not named')}: {size}, {a.get('loss', '?')} loss in {a.get('unit', '?')}",
         f"{a.get('data', 'data not named')} ({a.get('examples', '?')} examples); {how} {names}{equal}",
@@ -148,7 +149,9 @@ def written(figure: Figure) -> str:
 
 def text(value: float | None) -> str:
     """Four significant digits."""
-    return "-" if value is None or math.isnan(value) else f"{value:#.4g}".rstrip(".")
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{value:.3e}" if 0 < abs(value) < 1e-3 else f"{value:#.4g}".rstrip(".")
 
 
 def short(value: Any) -> str:
@@ -175,6 +178,11 @@ def _where(ds: xr.Dataset, point: Mapping[str, Any]) -> str:
 
 def _reference(ds: xr.Dataset) -> str:
     return f"the unbiased reference ({ds.attrs['reference']})" if "reference" in ds.attrs else "the exact gradient"
+
+
+def _count(value: Any) -> str:
+    """A number with separators; what a foreign file says, as it is."""
+    return f"{int(value):,}" if isinstance(value, int | np.integer) else str(value)
 
 
 def _estimator(ds: xr.Dataset) -> str:
