@@ -166,7 +166,7 @@ def _grids(ds: Any, points: list[dict[str, Any]], names: Sequence[str]) -> Itera
             of = {(f"{p['tf']:g}", f"{p['tb']:g}"): p["figures"][name] for p in rows}
             power = _power(f["value"] for f in of.values())
             ends = [(f["high"] - f["low"]) / 2 for f in of.values() if None not in (f["high"], f["low"])]
-            what = "95 % intervals" if "draws" in ds.attrs else "numerical error"
+            what = "numerical error" if ds.attrs.get("moments") == "exact" else "95 % intervals"
             widest = f"{what} at most ±{text(max(ends, default=None))}"
             which = ", ".join([name, *(str(rows[0][dim]) for dim in outer), *[f"in units of 1e{power}"] * bool(power)])
             table = Table(box=box.SIMPLE_HEAD)
@@ -184,7 +184,7 @@ def _short(value: float | None, unit: float) -> str:
 
 
 def _ends(ds: Any) -> str:
-    return f"[dim]\\[{'95 %' if 'draws' in ds.attrs else 'numerical error'}][/dim]"
+    return f"[dim]\\[{'numerical error' if ds.attrs.get('moments') == 'exact' else '95 %'}][/dim]"
 
 
 def _value_and_interval(figure: dict[str, float | None], unit: float = 1.0) -> str:

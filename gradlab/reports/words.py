@@ -99,7 +99,7 @@ def sureness(ds: xr.Dataset) -> str:
     method = str(a.get("intervals", ""))
     if a.get("moments") == "exact":
         return "Nothing was sampled: brackets are twice the estimated numerical error."
-    how = f" from {_count(a['draws'])} draws" if "draws" in a else ""
+    how = f" from {_draws(ds)}draws"
     of = method.removeprefix("95 %, ") or "method not given"
     return f"Brackets: 95 % interval{how} ({of}). The examples are taken as given."
 
@@ -120,7 +120,7 @@ def subject(ds: xr.Dataset) -> list[str]:
     named = _json(a.get("estimator"), str(a.get("estimator", "?")))
     names = named if isinstance(named, str) else ", ".join(str(n) for n in named)
     equal = ", at equal loss evaluations" if a.get("equal_cost") else ""
-    how = f"{_count(a['draws'])} draws of" if "draws" in a else "moments without sampling of"
+    how = "moments without sampling of" if a.get("moments") == "exact" else f"{_draws(ds)}draws of"
     lines = [
         f"{a.get('checkpoint', 'model not named')}: {size}, {a.get('loss', '?')} loss in {a.get('unit', '?')}",
         f"{a.get('data', 'data not named')} ({a.get('examples', '?')} examples); {how} {names}{equal}",
@@ -132,7 +132,7 @@ def subject(ds: xr.Dataset) -> list[str]:
         lines.append(f"target law {a['target']}{f': {law}' if law else ''}; {aggregation}".rstrip("; "))
     elif aggregation:
         lines.append(aggregation)
-    if "reference" in a:
+    if _is_sampled(ds):
         lines.append(f"bias is against an unbiased reference sampled by {a['reference']}, not the exact gradient")
     return lines
 
@@ -177,7 +177,22 @@ def _where(ds: xr.Dataset, point: Mapping[str, Any]) -> str:
 
 
 def _reference(ds: xr.Dataset) -> str:
-    return f"the unbiased reference ({ds.attrs['reference']})" if "reference" in ds.attrs else "the exact gradient"
+    return f"the unbiased reference ({ds.attrs['reference']})" if _is_sampled(ds) else "the exact gradient"
+
+
+def _is_sampled(ds: xr.Dataset) -> bool:
+    """Whether bias is against a reference that was sampled."""
+    return str(ds.attrs.get("reference", "exact")) != "exact"
+
+
+def _draws(ds: xr.Dataset) -> str:
+    """How many, where that is known; against a sampled reference it may go with tf."""
+    if "draws" in ds.attrs:
+        return f"{_count(ds.attrs['draws'])} "
+    found = ds["draws"].to_numpy().ravel().astype(float) if "draws" in ds.data_vars else np.array([])
+    found = found[np.isfinite(found)]
+    ends = sorted({f"{int(v):,}" for v in (found.min(), found.max())}, key=len) if found.size else []
+    return f"{' to '.join(ends)} " if ends else ""
 
 
 def _count(value: Any) -> str:
