@@ -134,8 +134,7 @@ def _table(ds: xr.Dataset, number: int) -> tuple[str, list[str]]:
 def _all_figures(ds: xr.Dataset) -> str:
     """Every figure at the point that was asked for, if that is one or two."""
     around, names = centre(ds), figure_names(ds)
-    at = places(around, names) if names else []
-    if not 1 <= len(at) <= 2 or len(names) < 4:
+    if len(names) < 4 or not 1 <= len(at := places(around, names)) <= 2:
         return ""
     points = coordinates_at(around, at)
     columns = [", ".join(f"{k} = {words.short(v)}" for k, v in p.items()) for p in points]
