@@ -15,7 +15,7 @@ from rich.table import Table
 
 from .output import WIDTH, console, text
 
-POINT_DIMS = ("checkpoint", "epoch", "estimator", "target", "definition", "tf", "tb")
+POINT_DIMS = ("checkpoint", "epoch", "estimator", "target", "definition", "parameter", "tf", "tb")
 MOST_LINES, MOST_COLUMNS = 30, 12
 LINE = {  # per analysis: the columns of a table of many points
     "bias": ("relative_bias_debiased", "relative_std", "cosine"),
@@ -38,6 +38,12 @@ def report(ds: Any, as_json: bool, written: Sequence[str]) -> None:
         return
     to = console()
     to.print(_headline(ds), highlight=False)
+    if "parameter" in ds.dims:
+        tensors = _at_fixed(ds, points)
+        if len({(p["tf"], p["tb"]) for p in tensors}) == 1:
+            to.print(_lines(ds, tensors))
+        ds = ds.sel(parameter="all", drop=True)
+        points = list(_points(ds))
     centre = _centre(ds, points)
     if centre:
         to.print(_all_figures(ds, centre))
@@ -83,12 +89,13 @@ def _number(value: Any) -> float | None:
 
 def _centre(ds: Any, points: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The points to show in full: those of the one pair of temperatures that was asked for, at one checkpoint."""
-    wanted = [
-        p
-        for p in points
-        if p["tf"] == ds.attrs.get("tf_fixed", p["tf"]) and p["tb"] == ds.attrs.get("tb_fixed", p["tb"])
-    ]
+    wanted = _at_fixed(ds, points)
     return wanted if len(wanted) <= 2 else []
+
+
+def _at_fixed(ds: Any, points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The points at the temperatures through which a cross goes; all where there is none."""
+    return [p for p in points if all(p[t] == ds.attrs.get(f"{t}_fixed", p[t]) for t in ("tf", "tb"))]
 
 
 def _sorted_lines(ds: Any, points: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -115,7 +122,10 @@ def _headline(ds: Any) -> str:
     if "target" in a:
         laws = {"sampled": "softmax(l/tf)", "model": "softmax(l)", "both": "both softmax(l/tf) and softmax(l)"}
         law = laws.get(str(a["target"]), "")
-        lines.append(f"target law {a['target']}: {law}; norms over example, latent, category")
+        norms = "norms over example, latent, category"
+        if a.get("wrt") == "encoder":
+            norms = "gradients of the examples' mean with respect to the encoder; norms over a tensor, or all"
+        lines.append(f"target law {a['target']}: {law}; {norms}")
     else:
         lines.append("means over examples and draws; norms over latent and category of each example")
     return "\n".join([*lines, f"intervals: {a['intervals']}"]).replace("[", r"\[")
