@@ -67,8 +67,8 @@ def show(results, as_json):
 @click.option("--out", type=click.Path(dir_okay=False), help="PNG, PDF or SVG.  [default: RESULTS.png]")
 def plot(file, kind, variable, target, checkpoint, reconstructions, images, data, data_dir, out):
     """Draw a results file: trends (figure 6), a heatmap over temperatures, a comparison of estimators, the encoder's
-    parameter tensors, the gradient gap (figure 5); losses (figures 2 to 4), schedules (table 1) or training curves of a sweep; bias or gap tracked along a
-    training; or what a trained model makes of images.
+    parameter tensors, the gradient gap (figure 5); losses (figures 2 to 4), schedules (table 1) or training curves of a
+    sweep; bias or gap tracked along a training; or what a trained model makes of images.
 
     \b
     Examples:

@@ -9,7 +9,7 @@ import gradlab
 from gradlab import networks
 
 CONFIG = {"latents": 2, "categories": 3, "hidden": [8], "image_shape": [1, 28, 28]}
-POINT = ("--tf", "1.6", "--tb", "1.3", "--sweep", "none", "--draws", "40", "--images", "3", "--wrt", "encoder")
+POINT = ("--tf", "1.6", "--tb", "1.3", "--sweep", "none", "--draws", "8", "--images", "3", "--wrt", "encoder")
 NAMES = ["all", "1.weight", "1.bias", "3.weight", "3.bias"]
 
 

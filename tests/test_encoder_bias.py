@@ -1,5 +1,7 @@
 """gradlab.bias(wrt="encoder") against a plain autograd loop, a backward pass of the encoder per draw."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -18,12 +20,13 @@ DRAWS = 70
 
 
 def measured(problem, **options):
-    return gradlab.bias(problem.model, problem.x, **({"tf": 1.6, "tb": 1.3, "draws": DRAWS, "wrt": "encoder"} | options))
+    given = {"tf": 1.6, "tb": 1.3, "draws": DRAWS, "wrt": "encoder"} | options
+    return gradlab.bias(problem.model, problem.x, **given)
 
 
-def gradients_of(model, x, at_logits):
+def gradients_of(problem, at_logits):
     """Gradient of the mean over examples for each row of gradients at the logits: {name: (row, entry)}."""
-    found = []
+    model, x, found = problem.model, problem.x, []
     for row in at_logits:
         model.zero_grad()
         (model.logits(x) * row).flatten(1).sum(1).mean().backward()
@@ -52,10 +55,19 @@ def draws_of(problem, estimator, draws=DRAWS):
     return torch.stack(found)
 
 
+def exact_of(problem, tf=1.6, target="sampled", shift=0.0):
+    found = gradients_of(problem, oracles.exact_gradient(problem.model, problem.x, tf, target)[None] + shift)
+    return {name: rows[0] for name, rows in found.items()}
+
+
+def sampled_of(problem, name, tf=1.6, tb=1.3, draws=DRAWS):
+    return gradients_of(problem, draws_of(problem, estimators.get(name).at(tf, tb), draws))
+
+
 def batched(draws):
     """Count, mean and squares by batch, as a plain loop finds them."""
     bounds = sampling.batch_bounds(len(draws))
-    parts = [draws[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    parts = [draws[a:b] for a, b in itertools.pairwise(bounds)]
     count = np.array([len(p) for p in parts], float)
     return count, np.stack([p.mean(0) for p in parts]), np.stack([np.square(p - p.mean(0)).sum(0) for p in parts])
 
@@ -89,32 +101,31 @@ def several(problem):
 def test_figures_are_those_of_a_loop_over_draws(name, estimator):
     problem = problems.make(name)
     ds = measured(problem, estimator=estimator).isel(tf=0, tb=0)
-    at_logits = draws_of(problem, estimators.get(estimator).at(1.6, 1.3))
-    draws = gradients_of(problem.model, problem.x, at_logits)
-    exact = gradients_of(problem.model, problem.x, oracles.exact_gradient(problem.model, problem.x, 1.6, "sampled")[None])
+    draws = sampled_of(problem, estimator)
+    exact = exact_of(problem)
     assert list(ds.parameter.values) == ["all", "1.weight", "1.bias", "3.weight", "3.bias"]
     for parameter in ds.parameter.values:
         at = ds.sel(parameter=parameter)
         assert int(at.entries) == draws[parameter].shape[1]
-        assert_figures(at, exact[parameter][0], draws[parameter])
+        assert_figures(at, exact[parameter], draws[parameter])
 
 
 def test_estimators_targets_and_temperatures_have_their_places(problem, several):
     assert several.relative_bias.dims == ("estimator", "target", "tf", "tb", "parameter")
     for name, tf, tb in (("decoupled-st-gs", 0.7, 1.3), ("rloo", 1.6, 0.5)):
-        draws = gradients_of(problem.model, problem.x, draws_of(problem, estimators.get(name).at(tf, tb)))
+        draws = sampled_of(problem, name, tf, tb)
         for target in ("sampled", "model"):
-            g = oracles.exact_gradient(problem.model, problem.x, tf, target)
-            exact = gradients_of(problem.model, problem.x, g[None])
+            exact = exact_of(problem, tf, target)
             for parameter in ("all", "3.weight"):
                 at = several.sel(estimator=name, tf=tf, tb=tb, target=target, parameter=parameter)
-                assert_figures(at, exact[parameter][0], draws[parameter])
+                assert_figures(at, exact[parameter], draws[parameter])
 
 
 def test_all_of_them_together_are_the_concatenation(several):
     each = several.isel(parameter=slice(1, None))
     for name in ("exact_norm", "mean_norm", "std_norm", "bias_norm"):
-        np.testing.assert_allclose(several[name].sel(parameter="all") ** 2, (each[name] ** 2).sum("parameter"), rtol=1e-9)
+        squares = (each[name] ** 2).sum("parameter")
+        np.testing.assert_allclose(several[name].sel(parameter="all") ** 2, squares, rtol=1e-9)
     squared = several.squared_bias_debiased
     np.testing.assert_allclose(squared.sel(parameter="all"), each.squared_bias_debiased.sum("parameter"), rtol=1e-9)
     assert int(several.entries[0]) == int(each.entries.sum())
@@ -192,13 +203,13 @@ def test_kl_and_equal_cost(problem):
     np.testing.assert_allclose(with_kl.std_norm, plain.std_norm, rtol=1e-8)
     logits = problem.model.logits(problem.x).detach().requires_grad_()
     shift = torch.autograd.grad(problem.model.kind.kl_to_uniform(logits).sum(), logits)[0]
-    g = oracles.exact_gradient(problem.model, problem.x, 1.6, "sampled") + shift
-    wanted = np.linalg.norm(gradients_of(problem.model, problem.x, g[None])["all"])
+    wanted = np.linalg.norm(exact_of(problem, shift=shift)["all"])
     assert float(with_kl.exact_norm.sel(parameter="all").squeeze()) == pytest.approx(wanted, rel=1e-9)
     equal = measured(problem, estimator=["st-gs", "rloo"], equal_cost=True).sel(estimator="st-gs")
-    draws = gradients_of(problem.model, problem.x, draws_of(problem, estimators.get("st-gs").at(1.6, 1.3), 2 * DRAWS))
-    exact = gradients_of(problem.model, problem.x, oracles.exact_gradient(problem.model, problem.x, 1.6, "sampled")[None])
-    assert_figures(equal.isel(tf=0, tb=0).sel(parameter="all").drop_vars("replicates"), exact["all"][0], draws["all"], 0.5)
+    draws = sampled_of(problem, "st-gs", draws=2 * DRAWS)
+    exact = exact_of(problem)
+    at = equal.isel(tf=0, tb=0).sel(parameter="all").drop_vars("replicates")
+    assert_figures(at, exact["all"], draws["all"], 0.5)
 
 
 def test_a_cross_leaves_the_rest_nan(problem):
@@ -266,15 +277,15 @@ def _with_encoder(encoder, binary=True):
 def test_any_encoder_is_pulled_back_through(encoder, together):
     problem = _with_encoder(encoder)
     ds = measured(problem, draws=40).isel(tf=0, tb=0)
-    draws = gradients_of(problem.model, problem.x, draws_of(problem, estimators.get("decoupled-st-gs").at(1.6, 1.3), 40))
-    exact = gradients_of(problem.model, problem.x, oracles.exact_gradient(problem.model, problem.x, 1.6, "sampled")[None])
+    draws = sampled_of(problem, "decoupled-st-gs", draws=40)
+    exact = exact_of(problem)
     assert set(ds.parameter.values) == set(draws)
     for parameter in ds.parameter.values:
         if parameter == "unused":
             assert float(ds.bias_norm.sel(parameter=parameter)) == float(ds.std_norm.sel(parameter=parameter)) == 0
             assert np.isnan(ds.relative_bias.sel(parameter=parameter))
         else:
-            assert_figures(ds.sel(parameter=parameter), exact[parameter][0], draws[parameter])
+            assert_figures(ds.sel(parameter=parameter), exact[parameter], draws[parameter])
     if together is not None:
         assert pull_back.PullBack(problem.model, problem.x, 2**28).together == together
 
@@ -355,5 +366,10 @@ def test_bad_input_is_named(problem, bad, message):
 def test_too_large_a_space_is_refused():
     model = gradlab.bundled("binary-ae-mnist")
     x = gradlab.datasets.load("mnist-sample").first(2).floats()
-    with pytest.raises(errors.SpaceTooLarge):
+    with pytest.raises(errors.SpaceTooLarge, match=r"wrt: got 'encoder' .* 2\^2048 configurations"):
         gradlab.bias(model, x, wrt="encoder")
+
+
+def test_a_sampled_reference_is_refused(problem):
+    with pytest.raises(ValueError, match="wrt: got 'encoder' with a reference that is sampled"):
+        measured(problem, reference="rloo")

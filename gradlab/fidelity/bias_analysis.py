@@ -113,6 +113,13 @@ def bias(
     noise, are sharper than their ends. With moments="exact" there are no replicates, the ends are twice the estimated
     numerical error off, and `mean_numerical_error` and `std_numerical_error` hold that error.
 
+    With wrt="encoder" there is a dim `parameter`: "all", then by name each of the encoder's tensors that require
+    gradients; `entries` are their sizes. Figures, `exact_norm` and `replicates` are those of G = (1/B) sum over the B
+    examples of J^T g, J = d logits / d parameters, in the loss's unit per parameter, norms over the entries of a
+    tensor; there are no arrays per coordinate or example. Means are pulled back in float64, the deviation of each draw
+    in the precision of the draws. A tensor that the decoder shares counts through the logits only; one that the logits
+    do not depend on has 0. Not with moments="exact", exact_dtype=torch.float32, nor a reference that is sampled.
+
     Raises
     ------
     ValueError

@@ -43,7 +43,8 @@ def auto(ds: xr.Dataset, target: str | None = None) -> Figure:
     """The figure that suits a Dataset.
 
     `comparison` for one point, `heatmap` of the relative bias for a full grid of at least 4 x 4,
-    `bias_trends` for all else; `parameters` for gradients with respect to the encoder; for a gap analysis `gap`; for a sweep `losses`, or `schedules` where there are any;
+    `bias_trends` for all else; `parameters` for gradients with respect to the encoder; for a gap analysis `gap`;
+    for a sweep `losses`, or `schedules` where there are any;
     for bias or gap along a training `tracked`. `target` is the target law of bias to draw, by default all there are.
     Raises ValueError as these do.
     """
