@@ -366,7 +366,7 @@ def test_bad_input_is_named(problem, bad, message):
 def test_too_large_a_space_is_refused():
     model = gradlab.bundled("binary-ae-mnist")
     x = gradlab.datasets.load("mnist-sample").first(2).floats()
-    with pytest.raises(errors.SpaceTooLarge, match=r"wrt: got 'encoder' .* 2\^2048 configurations"):
+    with pytest.raises(errors.SpaceTooLarge, match=r"wrt: got 'encoder' .*2\^2048 configurations"):
         gradlab.bias(model, x, wrt="encoder")
 
 
