@@ -87,6 +87,14 @@ from .options import (
     help="Per point, for --precision.",
 )
 @click.option(
+    "--wrt",
+    type=click.Choice(["logits", "encoder"]),
+    default="logits",
+    show_default=True,
+    help="What gradients are taken with respect to: the logits, or the encoder's parameters, tensor by tensor, of the"
+    " mean over images; a pass through the encoder per draw.",
+)
+@click.option(
     "--equal-cost",
     is_flag=True,
     help="Compare estimators at equal loss evaluations: an estimate is the mean of as many draws as one draw of the"
@@ -130,6 +138,7 @@ def bias(
     reference,
     precision,
     max_draws,
+    wrt,
     equal_cost,
     kl,
     route,
@@ -154,6 +163,7 @@ def bias(
       gradlab bias --tf 1 --tb 1 --sweep none --estimator reinmax --estimator rloo:n=4 --equal-cost
       gradlab bias --tf 1.6 --tb 1.3 --moments exact --out exact.h5
       gradlab bias vae-16x12.safetensors --tf 1 --tb 1 --sweep none --precision 0.05
+      gradlab bias --tf 1.6 --tb 1.3 --sweep none --wrt encoder --out encoder.h5
 
     A code space too large to enumerate is measured against an unbiased reference: figures, all without sampling noise,
     are then of the same names, and `resolved` says whether the bias is told from 0.
@@ -194,6 +204,7 @@ def bias(
             reference=reference,
             precision=precision,
             max_draws=max_draws,
+            wrt=wrt,
             equal_cost=equal_cost,
             kl=kl,
             route=route,

@@ -41,6 +41,12 @@ def report(ds: Any, as_json: bool, written: Sequence[str]) -> None:
     to.print(f"[bold]{escape(headline(ds))}[/bold]", highlight=False)
     for words in (*subject(ds), sureness(ds)):
         to.print(escape(words), highlight=False)
+    if "parameter" in ds.dims:
+        tensors = _at_fixed(ds, points)
+        if len({(p["tf"], p["tb"]) for p in tensors}) == 1:
+            to.print(_lines(ds, tensors, line))
+        ds = ds.sel(parameter="all", drop=True)
+        points = list(_points(ds))
     centre = _centre(ds, points)
     if centre:
         to.print(_all_figures(ds, centre))
@@ -86,12 +92,13 @@ def _number(value: Any) -> float | None:
 
 def _centre(ds: Any, points: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The points to show in full: those of the one pair of temperatures that was asked for, at one checkpoint."""
-    wanted = [
-        p
-        for p in points
-        if p["tf"] == ds.attrs.get("tf_fixed", p["tf"]) and p["tb"] == ds.attrs.get("tb_fixed", p["tb"])
-    ]
+    wanted = _at_fixed(ds, points)
     return wanted if len(wanted) <= 2 else []
+
+
+def _at_fixed(ds: Any, points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The points at the temperatures through which a cross goes; all where there is none."""
+    return [p for p in points if all(p[t] == ds.attrs.get(f"{t}_fixed", p[t]) for t in ("tf", "tb"))]
 
 
 def _sorted_lines(ds: Any, points: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

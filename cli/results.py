@@ -12,6 +12,7 @@ from .options import check_writable, data_dir_option, data_option, figure_path, 
 KINDS = {
     "trends": "bias_trends",
     "comparison": "comparison",
+    "parameters": "parameters",
     "gap": "gap",
     "losses": "losses",
     "schedules": "schedules",
@@ -65,9 +66,9 @@ def show(results, as_json):
 @data_dir_option
 @click.option("--out", type=click.Path(dir_okay=False), help="PNG, PDF or SVG.  [default: RESULTS.png]")
 def plot(file, kind, variable, target, checkpoint, reconstructions, images, data, data_dir, out):
-    """Draw a results file: trends (figure 6), a heatmap over temperatures, a comparison of estimators, the gradient gap
-    (figure 5); losses (figures 2 to 4), schedules (table 1) or training curves of a sweep; bias or gap tracked along a
-    training; or what a trained model makes of images.
+    """Draw a results file: trends (figure 6), a heatmap over temperatures, a comparison of estimators, the encoder's
+    parameter tensors, the gradient gap (figure 5); losses (figures 2 to 4), schedules (table 1) or training curves of a
+    sweep; bias or gap tracked along a training; or what a trained model makes of images.
 
     \b
     Examples:
@@ -105,7 +106,7 @@ def _figure(path, kind, variable, target, checkpoint):
     if kind == "auto":
         return plots.auto(ds, target)
     draw = getattr(plots, KINDS[kind])
-    return draw(ds, target=target) if kind in ("trends", "comparison") else draw(ds)
+    return draw(ds, target=target) if kind in ("trends", "comparison", "parameters") else draw(ds)
 
 
 def _reconstructions(path, images, data, data_dir):

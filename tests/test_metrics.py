@@ -184,3 +184,42 @@ def test_ratios_are_quantiles_and_skip_zeros():
     np.testing.assert_allclose(metrics.quantiles(metrics.elementwise_ratios(exact, mean))[2], 0.25)
     np.testing.assert_allclose(metrics.per_example_ratios(exact, mean, 2), [np.sqrt(25.25), 1 / np.sqrt(20)])
     assert np.isnan(metrics.quantiles(metrics.elementwise_ratios(np.zeros(3), np.ones(3)))).all()
+
+
+# --- from inner products ---
+
+
+def of_products(exact, parts):
+    """Figures from inner products of g, m, d and each batch's mean less m alone."""
+    count, mean, squares = parts
+    m = count @ mean / count.sum()
+    fixed, off = np.stack([exact, m, m - exact]), mean - m
+    products = metrics.products_without_each(count, fixed @ fixed.T, off @ fixed.T, np.square(off).sum(1))
+    n, variance = metrics.variances_without_each(count, squares.sum(1)[:, None], np.square(off).sum(1)[:, None])
+    return metrics.figures_of(products, variance[:, 0], n)
+
+
+@pytest.mark.parametrize(("bias", "spread"), [(0.3, 1.0), (0.0, 1.0), (-2.0, 0.01), (1e-4, 1e-4)])
+@pytest.mark.parametrize("batches", [32, 7])
+def test_inner_products_give_the_figures_of_the_arrays(bias, spread, batches):
+    exact, e, _ = sampled(4, 100, 9, bias, spread)
+    parts = batched(e, batches)
+    n, means, variances = metrics.leave_one_out(*parts)
+    found = of_products(exact, parts)
+    assert set(found) == set(metrics.FIGURES)
+    for name, wanted in metrics.figures(exact, means, variances, n).items():
+        np.testing.assert_allclose(found[name], wanted, rtol=1e-10, atol=1e-14, err_msg=name)
+
+
+def test_a_bias_that_is_all_scale_is_matched_up_to_a_root_of_rounding():
+    exact = np.linspace(-1, 2, 9)
+    found = of_products(exact, batched(np.tile(3 * exact, (64, 1))))
+    assert found["matched_bias"].max() < 1e-7
+    np.testing.assert_allclose(found["matched_scale"], 1 / 3, rtol=1e-12)
+    np.testing.assert_allclose(found["std_norm"], 0, atol=1e-14)
+
+
+def test_inner_products_of_an_exact_gradient_of_zero_give_nan_not_a_crash():
+    found = of_products(np.zeros(3), batched(sampled(1, 64, 3)[1]))
+    assert np.isnan(found["cosine"]).all()
+    assert np.isfinite(found["bias_norm"]).all()

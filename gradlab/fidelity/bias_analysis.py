@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +24,9 @@ from ..exact import (
 from ..machine import plain_arithmetic, working_memory
 from ..model import LatentModel, check_is_model, encode, measured_copy, observations
 from ..moments import check_supported, exact_moments, steps
-from ..sampling import BATCHES, ROUTES, Noise, each_moments, groups
+from ..sampling import BATCHES, ROUTES, Noise, each_accumulated, each_moments, groups
+from . import encoder_analysis
+from .encoder_analysis import EncoderPoints
 from .labels import attributes
 from .points import Points
 from .reference import MOST_DRAWS, Goal, rounded
@@ -46,6 +49,7 @@ def bias(
     reference: str | Estimator = "auto",
     precision: float | None = None,
     max_draws: int = MOST_DRAWS,
+    wrt: str = "logits",
     cross: tuple[float, float] | None = None,
     equal_cost: bool = False,
     kl: bool = False,
@@ -82,6 +86,8 @@ def bias(
     precision : of a reference that is sampled: draws are added until the 95 % interval of relative_bias_debiased, or of
         its value if that is above 1, is at most +- this at every point, beginning with `draws`
     max_draws : per point, where `precision` is given
+    wrt : what gradients are taken with respect to: "logits", or "encoder", its parameters: of the mean over examples of
+        the expected loss, which is what a training step follows, by parameter tensor (see Returns)
     cross : measure only the pairs with tf = cross[0] or tb = cross[1]; the others are NaN (figure 6)
     equal_cost : compare estimators at equal loss evaluations: one estimate is the mean of as many draws as the loss
         evaluations of one draw of the dearest estimator pay for, so variances are divided by that number (needs not
@@ -107,6 +113,13 @@ def bias(
     noise, are sharper than their ends. With moments="exact" there are no replicates, the ends are twice the estimated
     numerical error off, and `mean_numerical_error` and `std_numerical_error` hold that error.
 
+    With wrt="encoder" there is a dim `parameter`: "all", then by name each of the encoder's tensors that require
+    gradients; `entries` are their sizes. Figures, `exact_norm` and `replicates` are those of G = (1/B) sum over the B
+    examples of J^T g, J = d logits / d parameters, in the loss's unit per parameter, norms over the entries of a
+    tensor; there are no arrays per coordinate or example. Means are pulled back in float64, the deviation of each draw
+    in the precision of the draws. A tensor that the decoder shares counts through the logits only; one that the logits
+    do not depend on has 0. Not with moments="exact", exact_dtype=torch.float32, nor a reference that is sampled.
+
     Raises
     ------
     ValueError
@@ -131,6 +144,7 @@ def bias(
     seed = errors.whole_number("seed", seed, 0)
     errors.choice("moments", moments, ("monte-carlo", "exact"))
     errors.choice("route", route, ROUTES)
+    errors.choice("wrt", wrt, ("logits", "encoder"))
     against = resolve(reference, model)
     small = model.configurations <= errors.whole_number("limit", limit, 1)
     enumerated = EXACT in (against, moments) or (against == AUTO and small)
@@ -141,6 +155,8 @@ def bias(
     if not chosen or len(set(labels)) < len(labels):
         raise ValueError(f"estimator: got {labels}; give at least one, each of them once")
 
+    if wrt == "encoder":
+        encoder_analysis.check_supported(model, moments, exact_dtype, enumerated, limit)
     goal = None
     if enumerated:
         check_enumerable(model, limit)
@@ -181,6 +197,7 @@ def bias(
             target=target,
             moments=moments,
             reference=EXACT,
+            wrt=wrt,
             kl=int(kl),
         )
         if cross is not None:
@@ -198,9 +215,14 @@ def bias(
             if exact_dtype != torch.float64:
                 of_example = rounding_errors(model, x, wide, laws, exact_dtype)
                 rounding = of_example.norm(dim=1).cpu().numpy().reshape(len(targets), len(tfs))
-            points = Points(len(chosen), targets, tfs, tbs, logits.shape, None if moments == "exact" else draws)
+            points: Points | EncoderPoints
+            if wrt == "encoder":
+                points = EncoderPoints(measured, x, len(chosen), targets, tfs, tbs, draws, memory)
+            else:
+                points = Points(len(chosen), targets, tfs, tbs, logits.shape, None if moments == "exact" else draws)
             constant = shift.cpu().numpy()
             if moments == "exact":
+                assert isinstance(points, Points)
                 cells = [(e, i, j) for e in range(len(chosen)) for i, j in pairs]
                 grid = [chosen[e].at(tfs[i], tbs[j]) for e, i, j in cells]
                 with progress.bar("integrating", steps(grid), shown) as advance:
@@ -214,11 +236,12 @@ def bias(
                     grid = [chosen[e].at(tfs[i], tbs[j]) for e, i, j in cells]
                     arrays = max(e.noise_arrays for e in grid)
                     noise = Noise(model.kind, logits, arrays, of_each, seed, memory)
+                    each: Callable[..., Iterator[tuple[int, Any]]] = each_moments
+                    if isinstance(points, EncoderPoints):
+                        each = functools.partial(each_accumulated, accumulator=points.accumulator(of_each))
+                    given = measured, x, logits, grid, noise
                     with progress.bar("drawing", of_each * len(groups(grid)), shown) as advance:
-                        each = each_moments(
-                            measured, x, logits, grid, noise, memory=memory, route=route, advance=advance
-                        )
-                        for position, drawn in each:
+                        for position, drawn in each(*given, memory=memory, route=route, advance=advance):
                             e, i, j = cells[position]
                             points.fill(e, i, j, exact[:, i], constant, drawn, draws / of_each)
             ds = points.dataset(exact, rounding, labels, about)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 from .. import likelihoods, results
 from ..model import LatentModel
 from ..sampling import batch_bounds
+from . import metrics
 
 INTERVALS = "95 %, delete-one-batch jackknife over batches of draws, Student's t"
 NUMERICAL = "twice the estimated numerical error of the moments"
@@ -50,6 +51,22 @@ def with_interval(name: str, dims: Sequence[str], values: np.ndarray, attributes
         name + suffix: (dims, values[..., k].copy(), attributes | {"long_name": words + attributes["long_name"]})
         for k, (suffix, words) in enumerate(ends.items())
     }
+
+
+def figure_variables(
+    figures: Mapping[str, np.ndarray], dims: Sequence[str], of_gradient: str, aggregation: str
+) -> dict[str, Any]:
+    """Variables of metrics.FIGURES with their intervals, `of_gradient` being the unit of a gradient."""
+    variables: dict[str, Any] = {}
+    for name, values in figures.items():
+        units = "1" if is_relative(name) else f"({of_gradient})^2" if name == "squared_bias_debiased" else of_gradient
+        named = {"long_name": metrics.FIGURES[name][0], "units": units, "aggregation": aggregation}
+        variables |= with_interval(name, dims, values, named)
+    return variables
+
+
+def is_relative(name: str) -> bool:
+    return name.startswith(("relative", "cosine", "matched"))
 
 
 def coordinate(name: str, values: Any, long_name: str = "") -> tuple[str, Any, dict[str, str]]:

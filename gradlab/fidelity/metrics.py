@@ -10,6 +10,7 @@ With m the mean estimate over N draws, var its per-coordinate variance (N - 1), 
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,18 +47,55 @@ def signed_root(squared: Array) -> Array:
 
 def figures(exact: Array, mean: Array, variance: Array, draws: Array | float) -> dict[str, Array]:
     """All of FIGURES for `mean`, `variance` (..., coordinate), `exact` (coordinate) and the number of draws (...)."""
-    exact_norm = np.sqrt(np.dot(exact, exact)) or np.nan  # nothing is relative to an exact gradient of 0
     squared_mean = np.einsum("...i,...i->...", mean, mean)
     along = mean @ exact
-    summed_variance = variance.sum(-1)
     off = mean - exact
+    # |a m - g| itself where it is small: sqrt(1 - cosine^2) would cancel
+    rest = np.square(_scale(along, squared_mean)[..., None] * mean - exact).sum(-1)
     squared_bias = np.einsum("...i,...i->...", off, off)
+    return _figures(np.dot(exact, exact), squared_mean, along, squared_bias, rest, variance.sum(-1), draws)
+
+
+class Products(NamedTuple):
+    """Inner products of the exact gradient g, the mean m and the bias d = m - g, each (...)."""
+
+    exact: Array  # <g, g>
+    mean: Array  # <m, m>
+    along: Array  # <m, g>
+    bias: Array  # <d, d>
+    bias_along: Array  # <d, g>
+
+
+def figures_of(products: Products, variance: Array, draws: Array | float) -> dict[str, Array]:
+    """All of FIGURES where only inner products are at hand, and `variance` (...), summed over coordinates.
+
+    Where the bias is all in the scale, matched_bias is found down to some 1e-8: a root of a rounded square.
+    """
+    g, m, along, bias, bias_along = products
+    a = _scale(along, m)
+    rest = np.square(a - 1) * g + 2 * a * (a - 1) * bias_along + np.square(a) * bias  # a m - g = (a - 1) g + a d
+    return _figures(g, m, along, bias, np.maximum(rest, 0), variance, draws)
+
+
+def _scale(along: Array, squared_mean: Array) -> Array:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(squared_mean > 0, along / squared_mean, 0.0)
+
+
+def _figures(
+    squared_exact: Array,
+    squared_mean: Array,
+    along: Array,
+    squared_bias: Array,
+    squared_rest: Array,
+    summed_variance: Array,
+    draws: Array | float,
+) -> dict[str, Array]:
+    """FIGURES from squared norms (...), of g, m, m - g and a m - g, and <m, g>."""
+    # nothing is relative to an exact gradient of 0
+    exact_norm = np.sqrt(np.where(np.equal(squared_exact, 0), np.nan, squared_exact))
     debiased = squared_bias - summed_variance / draws
     with np.errstate(divide="ignore", invalid="ignore"):
-        cosine = np.clip(along / (np.sqrt(squared_mean) * exact_norm), -1, 1)
-        scale = np.where(squared_mean > 0, along / squared_mean, 0.0)
-        # |a m - g| itself where it is small: sqrt(1 - cosine^2) would cancel
-        matched = np.sqrt(np.square(scale[..., None] * mean - exact).sum(-1)) / exact_norm
         return {
             "mean_norm": np.sqrt(squared_mean),
             "std_norm": np.sqrt(summed_variance),
@@ -67,9 +105,9 @@ def figures(exact: Array, mean: Array, variance: Array, draws: Array | float) ->
             "relative_bias": np.sqrt(squared_bias) / exact_norm,
             "relative_bias_debiased": signed_root(debiased) / exact_norm,
             "relative_std": np.sqrt(summed_variance) / exact_norm,
-            "cosine": cosine,
-            "matched_bias": np.minimum(matched, 1.0),
-            "matched_scale": scale,
+            "cosine": np.clip(along / (np.sqrt(squared_mean) * exact_norm), -1, 1),
+            "matched_bias": np.minimum(np.sqrt(squared_rest) / exact_norm, 1.0),
+            "matched_scale": _scale(along, squared_mean),
         }
 
 
@@ -122,27 +160,49 @@ def quantiles(ratios: Array) -> Array:
     return np.moveaxis(np.quantile(ratios[..., keep], QUANTILES, axis=-1, method="inverted_cdf"), 0, -1)
 
 
-def pooled(count: Array, mean: Array, squares: Array) -> tuple[Array, Array]:
-    """Mean and sum of squared deviations of all batches together; arrays (batch, coordinate), `count` (batch,)."""
-    share = count / count.sum()
-    total = share @ mean
-    return total, squares.sum(0) + count @ np.square(mean - total)
-
-
 def leave_one_out(count: Array, mean: Array, squares: Array) -> tuple[Array, Array, Array]:
     """Number of draws, mean and variance without each batch in turn, and with all of them in row 0."""
     n = count.sum()
-    total_mean, total_squares = pooled(count, mean, squares)
-    rest = (n - count)[:, None]
-    share = count[:, None] / rest
+    total_mean = (count / n) @ mean
     off = mean - total_mean
-    means = np.concatenate([total_mean[None], total_mean - share * off])
-    sums = np.concatenate([total_squares[None], total_squares - squares - n * share * np.square(off)])
+    means = np.concatenate([total_mean[None], total_mean - (count / (n - count))[:, None] * off])
+    draws, variances = variances_without_each(count, squares, np.square(off))
+    return draws, means, variances
+
+
+def variances_without_each(count: Array, squares: Array, squared_off: Array) -> tuple[Array, Array]:
+    """Number of draws, and variance, of all draws and without each batch in turn: (1 + batch,), (1 + batch, ...).
+
+    Arrays (batch, ...): `squares` the sum of squared deviations from the batch's mean, `squared_off` the square of that
+    mean less the mean of all; of a coordinate, or summed over any.
+    """
+    n, by_batch = count.sum(), count[:, None]
+    total = squares.sum(0) + count @ squared_off
+    sums = np.concatenate([total[None], total - squares - n * by_batch / (n - by_batch) * squared_off])
     draws = np.concatenate([[n], n - count])
     # one draw (of two, one left out) has no variance, so at two draws what depends on it has no interval
     with np.errstate(divide="ignore", invalid="ignore"):
         variances = np.where(draws[:, None] > 1, np.maximum(sums, 0) / (draws[:, None] - 1), np.nan)
-    return draws, means, variances
+    return draws, variances
+
+
+def products_without_each(count: Array, fixed: Array, mixed: Array, squares: Array) -> Products:
+    """Products (1 + batch, ...) of all draws and without each batch in turn, whose mean is m - s o and bias d - s o.
+
+    o is the batch's mean less m, s = count / (n - count). `fixed` (3, 3, ...): inner products of g, m and d;
+    `mixed` (batch, 3, ...): of each o with these; `squares` (batch, ...): of each o with itself.
+    """
+    share = (count / (count.sum() - count)).reshape(-1, *[1] * (squares.ndim - 1))
+
+    def with_g(i: int) -> Array:
+        return np.concatenate([fixed[i, 0][None], fixed[i, 0] - share * mixed[:, 0]])
+
+    def with_itself(i: int) -> Array:
+        rest = fixed[i, i] - 2 * share * mixed[:, i] + np.square(share) * squares
+        return np.concatenate([fixed[i, i][None], np.maximum(rest, 0)])  # rounding
+
+    exact = np.broadcast_to(fixed[0, 0], (1 + len(count), *squares.shape[1:]))
+    return Products(exact, with_itself(1), with_g(1), with_itself(2), with_g(2))
 
 
 def jackknife_error(estimates: Array, draws: Array) -> Array:
@@ -177,7 +237,7 @@ def with_ends(estimates: Array, draws: Array, least: float, most: float) -> Arra
     return np.stack([value, np.maximum(value - width, least), np.minimum(value + width, most)], -1)
 
 
-def interval(name: str, estimates: Array, draws: Array, exact_norm: float = 1.0) -> tuple[Array, Array]:
+def interval(name: str, estimates: Array, draws: Array, exact_norm: Array | float = 1.0) -> tuple[Array, Array]:
     """95 % interval of a figure of FIGURES, within what it can be.
 
     The interval of a signed root is that of its square, transformed: the square is what is nearly normal.

@@ -11,7 +11,7 @@ import xarray as xr
 from ..moments import Moments
 from ..sampling import BatchMoments, batch_bounds
 from . import metrics
-from .labels import COORDINATES, coordinate, temperatures, with_interval
+from .labels import COORDINATES, coordinate, figure_variables, temperatures, with_interval
 
 NORM = "Euclidean norm over example, latent and category"
 
@@ -135,11 +135,7 @@ class Points:
             words = "bound on the rounding error of the exact gradient"
             named = {"long_name": words, "units": of_gradient, "aggregation": NORM}
             variables["exact_gradient_error"] = (("target", "tf"), rounding, named)
-        for name, values in self.figures.items():
-            words, units = metrics.FIGURES[name][0], "1" if is_relative(name) else of_gradient
-            if name == "squared_bias_debiased":
-                units = f"({of_gradient})^2"
-            variables |= with_interval(name, grid, values, {"long_name": words, "units": units, "aggregation": NORM})
+        variables |= figure_variables(self.figures, grid, of_gradient, NORM)
         for name, values in self.quantiles.items():
             over = "examples" if "per_example" in name else "coordinates whose exact gradient is not 0"
             words = f"quantiles over {over} of |mean estimate - exact gradient| / |exact gradient|"
@@ -184,7 +180,3 @@ class Points:
             return {}
         batch = coordinate("batch", np.arange(self.batches))
         return {"figure": coordinate("figure", list(metrics.FIGURES)), "batch": batch}
-
-
-def is_relative(name: str) -> bool:
-    return name.startswith(("relative", "cosine", "matched"))

@@ -17,8 +17,8 @@ from ..errors import unknown_name
 from ..estimators import Estimator
 from ..model import LatentModel
 from ..sampling import BATCHES
-from .labels import coordinate, temperatures, with_interval
-from .points import NORM, is_relative
+from .labels import coordinate, is_relative, temperatures, with_interval
+from .points import NORM
 from .reference import Goal, Point, candidates, choose, measured, rounded
 from .reference_figures import FIGURES, intervals, values
 

@@ -12,6 +12,7 @@ from .bias_figures import bias_trends, comparison
 from .gap_figures import gap
 from .heatmaps import heatmap
 from .pairs import FINAL, has_schedules
+from .parameter_figures import parameters
 from .pictures import reconstructions
 from .relation_figures import gap_and_bias
 from .selection import check_bias, check_dataset, chosen
@@ -29,6 +30,7 @@ __all__ = [
     "gap_and_bias",
     "heatmap",
     "losses",
+    "parameters",
     "reconstructions",
     "save",
     "schedules",
@@ -41,7 +43,8 @@ def auto(ds: xr.Dataset, target: str | None = None) -> Figure:
     """The figure that suits a Dataset.
 
     `comparison` for one point, `heatmap` of the relative bias for a full grid of at least 4 x 4,
-    `bias_trends` for all else; for a gap analysis `gap`; for a sweep `losses`, or `schedules` where there are any;
+    `bias_trends` for all else; `parameters` for gradients with respect to the encoder; for a gap analysis `gap`;
+    for a sweep `losses`, or `schedules` where there are any;
     for bias or gap along a training `tracked`. `target` is the target law of bias to draw, by default all there are.
     Raises ValueError as these do.
     """
@@ -52,6 +55,8 @@ def auto(ds: xr.Dataset, target: str | None = None) -> Figure:
         return tracked(ds)
     if ds.attrs.get("analysis") == "gap-and-bias":
         return gap_and_bias(ds)
+    if "parameter" in ds.dims:
+        return parameters(ds, target=target)
     ds = chosen(ds)
     if ds.attrs.get("analysis") == "gap" or "gap" in ds:
         return gap(ds)

@@ -38,13 +38,13 @@ def bias_trends(
     """
     ds = chosen(ds, target=target)
     check_bias(ds)
-    at = {"tf": _fixed(ds, "tf", tf), "tb": _fixed(ds, "tb", tb)}
+    at = {"tf": fixed(ds, "tf", tf), "tb": fixed(ds, "tb", tb)}
     bias, raw, std = ("bias_norm_debiased", "bias_norm", "std_norm")
     if relative:
         bias, raw, std = ("relative_bias_debiased", "relative_bias", "relative_std")
     figure = Figure(figsize=(WIDTH, 4.9), layout="constrained")
     axes = figure.subplots(2, 2, sharex="col", sharey="row", squeeze=False)
-    lines = _series(ds)
+    lines = by_estimator(ds)
     drawn: dict[str, list[np.ndarray]] = {bias: [], std: []}
     for column, (along, other) in enumerate((("tf", "tb"), ("tb", "tf"))):
         for row, name in enumerate((bias, std)):
@@ -82,7 +82,7 @@ def comparison(ds: xr.Dataset, target: str | None = None) -> Figure:
     if ds.sizes["tf"] * ds.sizes["tb"] > 1:
         sizes = f"{ds.sizes['tf']} tf and {ds.sizes['tb']} tb"
         raise ValueError(f"ds: got {sizes}; a comparison takes one point, ds.sel(tf=..., tb=...) would do")
-    marked = _series(ds.isel(tf=0, tb=0))
+    marked = by_estimator(ds.isel(tf=0, tb=0))
     rows = list(dict.fromkeys(one.label for one in marked))
     targets = len(marked) // len(rows)
     size = WIDTH + 0.06 * max(0, max(map(len, rows)) - 16), 1.7 + 0.26 * len(rows) + 0.1 * len(marked)
@@ -109,13 +109,13 @@ def comparison(ds: xr.Dataset, target: str | None = None) -> Figure:
     return figure
 
 
-def _series(ds: xr.Dataset) -> list[Series]:
+def by_estimator(ds: xr.Dataset) -> list[Series]:
     laws = [str(t) for t in ds["target"].values] if "target" in ds.dims else ["sampled"]
     styles = [STYLES.get(law, STYLES["sampled"]) for law in laws]
     return series(ds, ("checkpoint", "estimator"), "target", styles)
 
 
-def _fixed(ds: xr.Dataset, name: str, given: float | None) -> float:
+def fixed(ds: xr.Dataset, name: str, given: float | None) -> float:
     """The value of the grid at which `name` is held."""
     known = ds[name].values
     if given is not None:

@@ -109,6 +109,7 @@ def caption(figure: Figure, ds: xr.Dataset, values: xr.DataArray, *more: str, fi
     facts = [
         first,
         "" if "estimator" in ds.dims else known_name(ds, "estimator"),
+        "gradients with respect to the encoder's parameters" if about.get("wrt") == "encoder" else "",
         f"definition {definition}" if definition else "",
         f"target law{'s' if len(laws) > 1 else ''} {named}" if named else "",
         f"{int(about['draws']):,} draws" if "draws" in about else "",

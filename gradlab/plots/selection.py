@@ -21,8 +21,10 @@ def check_dataset(ds: object) -> None:
         raise ValueError(f"ds: got {type(ds).__name__}; an xarray.Dataset, as of gradlab.bias or gradlab.gap, would do")
 
 
-def chosen(ds: xr.Dataset, **names: str | None) -> xr.Dataset:
+def chosen(ds: xr.Dataset, whole: bool = True, **names: str | None) -> xr.Dataset:
     """`ds` with sorted dims tf and tb, of other dims what `names` asks for, and no other dim of length 1.
+
+    `whole`: of the dim parameter, all tensors together, which stand first.
 
     Raises ValueError for what is no Dataset over temperatures and for an unknown name.
     """
@@ -37,6 +39,8 @@ def chosen(ds: xr.Dataset, **names: str | None) -> xr.Dataset:
             name = errors.choice(dim, name, known)
             ds = ds.sel({dim: name}) if dim in ds.dims else ds
     ds = ds.expand_dims([d for d in ("tf", "tb") if d not in ds.dims])
+    if whole and "parameter" in ds.dims:
+        ds = ds.isel(parameter=0)
     alone = [d for d in ("checkpoint", "estimator", "target", "definition") if ds.sizes.get(d) == 1]
     ds = ds.isel(dict.fromkeys(alone, 0))
     # sorting copies every array, gradients included: only where it must

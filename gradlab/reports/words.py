@@ -129,6 +129,8 @@ def subject(ds: xr.Dataset) -> list[str]:
     aggregation = str(lead.attrs.get("aggregation", ""))
     if "target" in a:
         law = LAWS.get(str(a["target"]), "")
+        if a.get("wrt") == "encoder":
+            aggregation = f"gradients of the examples' mean with respect to the encoder; {aggregation}"
         lines.append(f"target law {a['target']}{f': {law}' if law else ''}; {aggregation}".rstrip("; "))
     elif aggregation:
         lines.append(aggregation)
@@ -186,8 +188,8 @@ def _is_sampled(ds: xr.Dataset) -> bool:
 
 
 def _draws(ds: xr.Dataset) -> str:
-    """How many, where that is known; against a sampled reference it may go with tf."""
-    if "draws" in ds.attrs:
+    """How many, where that is known; against a sampled reference it may go with the point."""
+    if "draws" in ds.attrs and "draws" not in ds.data_vars:
         return f"{_count(ds.attrs['draws'])} "
     found = ds["draws"].to_numpy().ravel().astype(float) if "draws" in ds.data_vars else np.array([])
     found = found[np.isfinite(found)]

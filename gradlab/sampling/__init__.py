@@ -1,7 +1,7 @@
 """Monte Carlo moments of estimators: draws in chunks, one decoder pass for every distinct image and code."""
 
-from .batches import BATCHES, BatchMoments, batch_bounds
-from .engine import ROUTES, each_moments, groups, sample_moments
+from .batches import BATCHES, Accumulator, BatchMoments, batch_bounds
+from .engine import ROUTES, each_accumulated, each_moments, groups, sample_moments
 from .noise import MEMORY, Noise
 from .paired import PairedDraws, Sums
 
@@ -9,11 +9,13 @@ __all__ = [
     "BATCHES",
     "MEMORY",
     "ROUTES",
+    "Accumulator",
     "BatchMoments",
     "Noise",
     "PairedDraws",
     "Sums",
     "batch_bounds",
+    "each_accumulated",
     "each_moments",
     "groups",
     "sample_moments",

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 BATCHES = 32  # of draws, for the intervals
+
+
+class Accumulator(Protocol):
+    """What the estimates of one estimator are added to, batch by batch of draws, in their order."""
+
+    def add(self, batch: int, estimates: Tensor) -> None:
+        """Add estimates (draw, example, latent[, category])."""
+
+    def fill(self, bounds: list[int], estimate: Tensor) -> None:
+        """All draws alike."""
 
 
 @dataclass

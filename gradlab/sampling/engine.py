@@ -14,7 +14,8 @@ numbered with 64 bits, or do not fit the memory, and else whichever of table and
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -24,12 +25,14 @@ from ..derivatives import at_all_points
 from ..estimators import Estimator, RunningMean
 from ..exact import MEMORY
 from ..model import LatentModel
-from .batches import BatchMoments, batch_bounds, empty
+from .batches import Accumulator, BatchMoments, batch_bounds, empty
 from .noise import Noise
 from .pairs import DrawnPairs
 from .pullbacks import pulled_back_moments, serves
 
 ROUTES = ("auto", "table", "pairs", "draws")
+
+A = TypeVar("A", bound=Accumulator)
 
 
 def sample_moments(
@@ -66,26 +69,47 @@ def each_moments(
     whole. `advance` is called with the number of draws done, per group of equal `forward`. `route` is one of ROUTES;
     "table" and "pairs" raise ValueError where they are not possible, or do not fit.
     """
-    kind = model.kind
-    together = groups(estimators)
-    firsts = [estimators[group[0]] for group in together]
-    drawn, ranks = _drawn_pairs(model, x, logits, firsts, noise, memory, route)
-    if drawn is not None:
-        drawn.evaluate(memory, any(e.uses_derivative for e in estimators if e.forward in ranks), route)
-    fast = [i for i, e in enumerate(estimators) if e.forward in ranks and serves(e, kind, logits)]
+    drawn, ranks = _evaluated_pairs(model, x, logits, estimators, noise, memory, route)
+    fast = [i for i, e in enumerate(estimators) if e.forward in ranks and serves(e, model.kind, logits)]
     if drawn is not None and fast:
         chosen = [estimators[i] for i in fast]
         for position, found in pulled_back_moments(logits, chosen, noise, drawn, ranks, memory, advance):
             yield fast[position], found
     forwards = {estimators[i].forward for i in fast}
-    for group in together:
+    for group in groups(estimators):
         rest = [i for i in group if i not in fast]
         if not rest:
             continue
         step = _silent if estimators[rest[0]].forward in forwards else advance
         at = ranks.get(estimators[rest[0]].forward)
-        chosen = [estimators[i] for i in rest]
-        yield from zip(rest, _sample_group(model, x, logits, chosen, noise, drawn, at, memory, step), strict=True)
+        into = {i: empty(logits, noise.draws) for i in rest}
+        _sample_group(model, x, logits, [estimators[i] for i in rest], into.values(), noise, drawn, at, memory, step)
+        yield from into.items()
+
+
+def each_accumulated(
+    model: LatentModel,
+    x: Tensor,
+    logits: Tensor,
+    estimators: Sequence[Estimator],
+    noise: Noise,
+    accumulator: Callable[[], A],
+    *,
+    memory: int = MEMORY,
+    route: str = "auto",
+    advance: progress.Advance = lambda *a, **k: None,
+) -> Iterator[tuple[int, A]]:
+    """Position of each estimator, and one of `accumulator` to which all its estimates have been added.
+
+    As `each_moments`, at the cost of each draw's estimate, for what moments do not tell.
+    """
+    drawn, ranks = _evaluated_pairs(model, x, logits, estimators, noise, memory, route)
+    for group in groups(estimators):
+        chosen = [estimators[i] for i in group]
+        into = {i: accumulator() for i in group}
+        at = ranks.get(chosen[0].forward)
+        _sample_group(model, x, logits, chosen, into.values(), noise, drawn, at, memory, advance)
+        yield from into.items()
 
 
 def groups(estimators: Sequence[Estimator]) -> list[list[int]]:
@@ -94,6 +118,23 @@ def groups(estimators: Sequence[Estimator]) -> list[list[int]]:
     for position, estimator in enumerate(estimators):
         by_forward.setdefault(estimator.forward, []).append(position)
     return list(by_forward.values())
+
+
+def _evaluated_pairs(
+    model: LatentModel,
+    x: Tensor,
+    logits: Tensor,
+    estimators: Sequence[Estimator],
+    noise: Noise,
+    memory: int,
+    route: str,
+) -> tuple[DrawnPairs | None, dict[Hashable, Tensor]]:
+    """As `_drawn_pairs`, with loss and derivative at the pairs."""
+    firsts = [estimators[group[0]] for group in groups(estimators)]
+    drawn, ranks = _drawn_pairs(model, x, logits, firsts, noise, memory, route)
+    if drawn is not None:
+        drawn.evaluate(memory, any(e.uses_derivative for e in estimators if e.forward in ranks), route)
+    return drawn, ranks
 
 
 def _drawn_pairs(
@@ -140,15 +181,15 @@ def _sample_group(
     x: Tensor,
     logits: Tensor,
     estimators: list[Estimator],
+    accumulators: Collection[Accumulator],
     noise: Noise,
     drawn: DrawnPairs | None,
     ranks: Tensor | None,
     memory: int,
     advance: progress.Advance,
-) -> list[BatchMoments]:
-    """Moments of any estimators that share their points, draw by draw."""
+) -> None:
+    """Add the estimates of estimators that share their points to the accumulator of each, draw by draw."""
     first, draws, kind = estimators[0], noise.draws, model.kind
-    moments = [empty(logits, draws) for _ in estimators]
     arrays = max(e.noise_arrays for e in estimators)
     wanted = any(e.uses_derivative for e in estimators)
     baselines = [RunningMean(e.baseline_decay) if e.baseline_decay is not None else None for e in estimators]
@@ -168,16 +209,15 @@ def _sample_group(
         return [e.estimate(kind, logits, g, points, f, derivative) for e, f in zip(estimators, losses, strict=True)]
 
     if all(e.noise_free for e in estimators):
-        for into, estimates in zip(moments, evaluated(0, 1), strict=True):
+        for into, estimates in zip(accumulators, evaluated(0, 1), strict=True):
             into.fill(bounds, estimates[0])
         advance(draws)
-        return moments
+        return
     for batch, (begin, end) in enumerate(itertools.pairwise(bounds)):
         for start, stop in _chunks(begin, end, numbers * logits.element_size(), memory):
-            for into, estimates in zip(moments, evaluated(start, stop), strict=True):
+            for into, estimates in zip(accumulators, evaluated(start, stop), strict=True):
                 into.add(batch, estimates)
             advance(stop - start)
-    return moments
 
 
 def _chunks(begin: int, end: int, bytes_each: int, memory: int) -> Iterator[tuple[int, int]]:

@@ -1,0 +1,174 @@
+"""Gradients with respect to the encoder's parameters, pulled back from the logits: norms and products by tensor.
+
+With J_b = d logits of example b / d theta and g_b a gradient of that example's loss with respect to its logits, the
+gradient of the batch's mean loss is linear in g:
+
+    G = (1/B) sum_b J_b^T g_b
+
+so bias is pulled back, and so are deviations of draws from their mean. Gradients of the size of the parameters exist
+for a few g at a time; what is kept are inner products.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..model import LatentModel
+from ..sampling import batch_bounds
+
+ALL = "all"  # the name of all tensors together
+
+
+def encoder_parameters(model: LatentModel) -> dict[str, nn.Parameter]:
+    """The encoder's parameters that take part in training, by name.
+
+    Raises ValueError where there are none, or one has the name of all together.
+    """
+    found = {name: p for name, p in model.encoder.named_parameters() if p.requires_grad}
+    if not found:
+        raise ValueError(
+            "wrt: got 'encoder', and the encoder has no parameters that require gradients; wrt='logits' would do"
+        )
+    if ALL in found:
+        raise ValueError(f"wrt: the encoder has a parameter {ALL!r}, which stands for all of them together; rename it")
+    return found
+
+
+class Products(NamedTuple):
+    """Inner products of gradients by parameter tensor, all of them together first; float64.
+
+    fixed (fixed, fixed, parameter), mixed (other, fixed, parameter), squares (other, parameter).
+    """
+
+    fixed: Tensor
+    mixed: Tensor
+    squares: Tensor
+
+
+class PullBack:
+    """g (row, example, latent[, category]) -> G of each row, for one model and its observations, in their precision."""
+
+    def __init__(self, model: LatentModel, x: Tensor, memory: int):
+        parameters = encoder_parameters(model)
+        self.names = [ALL, *parameters]
+        self.parameters = list(parameters.values())
+        entries = [p.numel() for p in self.parameters]
+        self.entries = [sum(entries), *entries]
+        saved = 0
+
+        def count(tensor: Tensor) -> Tensor:
+            nonlocal saved
+            saved += tensor.numel()
+            return tensor
+
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            self.logits = model.logits(x.clone())  # a copy, since layers may work in place
+        if not self.logits.requires_grad:
+            raise ValueError(
+                "encoder: its logits do not depend on its parameters differentiably (a detach or no_grad inside?)"
+            )
+        # a row takes its gradients, and beside them those of the activations
+        self.rows = max(1, memory // ((sum(entries) + saved) * x.element_size()))
+        self.together = self._together_agrees()
+
+    def squares(self, vectors: Tensor) -> Tensor:
+        """|G|^2 of each row: (row, parameter), float64."""
+        return torch.cat([_with_all([_dots(g, g) for g in self._of(some)]) for some in vectors.split(self.rows)])
+
+    def products(self, fixed: Tensor, others: Tensor) -> Products:
+        """Of a few fixed rows with each other, of others with these, and of others with themselves."""
+        kept = [torch.cat(parts) for parts in zip(*map(self._of, fixed.split(self.rows)), strict=True)]
+        mixed, squares = [], []
+        for some in others.split(self.rows):
+            found = self._of(some)
+            mixed.append(_with_all([g @ k.T for g, k in zip(found, kept, strict=True)]))
+            squares.append(_with_all([_dots(g, g) for g in found]))
+        return Products(_with_all([k @ k.T for k in kept]), torch.cat(mixed), torch.cat(squares))
+
+    def _of(self, vectors: Tensor) -> list[Tensor]:
+        """G of each row by tensor, (row, entry); 0 for tensors that the logits do not depend on."""
+        vectors = vectors.to(self.logits) / len(self.logits)
+        found = self._batched(vectors) if self.together else self._one_by_one(vectors)
+        return [
+            vectors.new_zeros(len(vectors), p.numel()) if g is None else g.flatten(1)
+            for g, p in zip(found, self.parameters, strict=True)
+        ]
+
+    def _gradients(self, vectors: Tensor, batched: bool) -> Sequence[Tensor | None]:
+        return torch.autograd.grad(
+            self.logits, self.parameters, vectors, retain_graph=True, allow_unused=True, is_grads_batched=batched
+        )
+
+    def _batched(self, vectors: Tensor) -> Sequence[Tensor | None]:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "There is a performance drop")  # of operations without a batched form
+            return self._gradients(vectors, True)
+
+    def _one_by_one(self, vectors: Tensor) -> Sequence[Tensor | None]:
+        rows = [self._gradients(vector, False) for vector in vectors]
+        return [None if of[0] is None else torch.stack(of) for of in zip(*rows, strict=True)]
+
+    def _together_agrees(self) -> bool:
+        """Whether torch differentiates this encoder for several rows at once, as it does one by one."""
+        rows = torch.linspace(-1, 1, 2 * self.logits.numel()).reshape(2, *self.logits.shape).to(self.logits)
+        wanted = self._one_by_one(rows)
+        try:
+            found = self._batched(rows)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, NotImplementedError):  # data-dependent or custom backward passes
+            return False
+        tolerance = torch.finfo(self.logits.dtype).eps ** 0.6
+        both = [(a, b) for a, b in zip(found, wanted, strict=True) if a is not None and b is not None]
+        return all(float((a - b).norm()) <= tolerance * float(b.norm()) for a, b in both)
+
+
+class PulledBackMoments:
+    """Of draws, by batch: count, mean at the logits, and sum of |G - mean of G|^2 by parameter tensor; float64.
+
+    count (batch,) on the CPU, mean (batch, example, latent[, category]), squares (batch, parameter). Any quantity
+    that is one array of the logits' shape per draw can be added.
+    """
+
+    def __init__(self, pull_back: PullBack, draws: int):
+        self.pull_back = pull_back
+        like, batches = pull_back.logits.detach(), len(batch_bounds(draws)) - 1
+        self.count = torch.zeros(batches, dtype=torch.long)
+        self.mean = like.new_zeros(batches, *like.shape, dtype=torch.float64)
+        self.squares = like.new_zeros(batches, len(pull_back.names), dtype=torch.float64)
+
+    def add(self, batch: int, estimates: Tensor) -> None:
+        """Merge estimates (draw, example, latent[, category]) into a batch (Chan, Golub, LeVeque 1979)."""
+        for some in estimates.split(max(1, self.pull_back.rows - 1)):
+            some = some.double()
+            before, more = int(self.count[batch]), len(some)
+            mean = some.mean(0)
+            delta = mean - self.mean[batch]
+            deviations = [some - mean] * (more > 1) + [delta[None]] * (before > 0)
+            if deviations:
+                weights = torch.ones(more * (more > 1) + (before > 0), dtype=torch.float64, device=mean.device)
+                if before:
+                    weights[-1] = before * more / (before + more)
+                self.squares[batch] += weights @ self.pull_back.squares(torch.cat(deviations))
+            self.mean[batch] += delta * (more / (before + more))
+            self.count[batch] += more
+
+    def fill(self, bounds: list[int], estimate: Tensor) -> None:
+        """All draws alike."""
+        self.count[:] = torch.tensor(bounds).diff()
+        self.mean[:] = estimate.double()
+
+
+def _dots(a: Tensor, b: Tensor) -> Tensor:
+    return torch.einsum("re,re->r", a, b)
+
+
+def _with_all(of_each: list[Tensor]) -> Tensor:
+    """(..., parameter) in float64, the sum of all tensors first."""
+    stacked = torch.stack(of_each, -1).double()
+    return torch.cat([stacked.sum(-1, keepdim=True), stacked], -1)
