@@ -113,7 +113,8 @@ class ByConfiguration:
         if not isinstance(self.model.likelihood, likelihoods.Canonical):
             return False
         chosen = torch.arange(self.model.latents, device=self.x.device) + torch.arange(3, device=self.x.device)[:, None]
-        codes, some = self.codes(chosen % self.model.categories), self.x[:1]
+        counts = torch.tensor(self.model.category_counts, device=self.x.device)
+        codes, some = self.codes(chosen % counts), self.x[:1]
         wanted = self.model.losses_and_derivatives(codes, some.expand(3, *some.shape[1:]).clone())[1]
         try:
             found = by_forward_mode(self.model, codes, some)[0]
@@ -145,7 +146,8 @@ class Table:
         of = self.configurations
         for start in range(0, self.model.configurations, self.step):
             stop = min(self.model.configurations, start + self.step)
-            indices = latents.configurations(self.model.latents, self.model.categories, start, stop).to(self.x.device)
+            counts = self.model.category_counts
+            indices = latents.configurations(len(counts), counts, start, stop).to(self.x.device)
             f = of.losses(indices, self.memory) if losses else None
             v = None
             if derivatives:

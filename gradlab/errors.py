@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 
@@ -73,12 +74,17 @@ def whole_number(argument: str, value: object, at_least: int, reason: str = "") 
     return number
 
 
-def count(categories: int, latents: int) -> str:
-    """The number of configurations in words, 16^12 = 2.815e+14; beyond what a float holds the power says it all."""
+def count(*categories: int) -> str:
+    """The number of configurations in words, 16^12 = 2.815e+14, from the number of categories of each latent.
+
+    Beyond what a float holds the powers say it all.
+    """
+    runs = [(n, len(list(alike))) for n, alike in itertools.groupby(categories)]
+    powers = " x ".join(f"{n}^{latents}" for n, latents in runs)
     try:
-        return f"{categories}^{latents} = {float(categories**latents):.4g}"
+        return f"{powers} = {float(math.prod(categories)):.4g}"
     except OverflowError:
-        return f"{categories}^{latents}"
+        return powers
 
 
 def finite(argument: str, values: Tensor, cure: str) -> None:

@@ -10,6 +10,7 @@ table per group, E[f | codes of that group]; the tables, small at last, are redu
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -128,7 +129,7 @@ def rounding_errors(
     """
     pairs = model.kind.two_category(logits)
     spread = torch.linspace(0, model.configurations - 1, PROBED, dtype=torch.float64).long().unique().tolist()
-    rows = [latents.configurations(model.latents, model.categories, i, i + 1) for i in spread]
+    rows = [latents.configurations(model.latents, model.category_counts, i, i + 1) for i in spread]
     indices = torch.cat([*rows, pairs.argmax(-1).cpu()]).unique(dim=0).to(x.device)
     narrow, wide = (
         losses_at(measured_copy(model, t, x.device), x.to(t), indices).double() for t in (torch.float32, torch.float64)
@@ -155,7 +156,7 @@ def check_enumerable(model: LatentModel, limit: int) -> None:
     check_is_model(model)
     if model.configurations > errors.whole_number("limit", limit, 1):
         raise errors.SpaceTooLarge(
-            f"model: {errors.count(model.categories, model.latents)} configurations are too many to enumerate, the"
+            f"model: {errors.count(*model.category_counts)} configurations are too many to enumerate, the"
             f" limit is {limit:,}; measure bias against an unbiased reference (gradlab.bias, reference='auto') or the"
             " gradient gap instead (gradlab.gap, `gradlab gap`), or a model with fewer latents or categories, or raise"
             " limit=..."
@@ -175,13 +176,13 @@ def conditional_losses(
     """c = E[f | z_l = k] under laws p (law, example, latent, category), of its shape, up to a constant per example."""
     measured = measured_copy(model, dtype, p.device)
     x = x.to(p.device, dtype)
-    laws, examples, count, categories = p.shape
-    p = p.permute(1, 2, 3, 0)  # (example, latent, category, law)
+    laws, examples, count = p.shape[:3]
+    of_latents = [p[:, :, l, :n].permute(1, 2, 0) for l, n in enumerate(model.category_counts)]
     rows = max(1, memory // _bytes_per_row(measured, x, laws))
-    inner = max(1, min(count, int(math.log(rows, categories) + 1e-9)))
-    outer, left = count - inner, inner // 2
-    groups = [p[:, :outer], p[:, outer : outer + left], p[:, outer + left :]]
-    weights = [_joint(group) for group in groups]  # (example, configuration of the group, law)
+    outer = next((l for l in range(count) if math.prod(model.category_counts[l:]) <= rows), count - 1)
+    left = (count - outer) // 2
+    groups = [of_latents[:outer], of_latents[outer : outer + left], of_latents[outer + left :]]
+    weights = [_joint(group, p) for group in groups]  # (example, configuration of the group, law)
     sizes = [w.shape[1] for w in weights]
     tables = [torch.zeros_like(w) for w in weights]
     centre: Tensor | None = None
@@ -201,39 +202,51 @@ def conditional_losses(
             tables[1] += (right_reduced * w_outer[:, :, None]).sum(1)
             tables[2] += (left_reduced * w_outer[:, :, None]).sum(1)
             advance(stop - start)
-    parts = [_reduce(table, group) for table, group in zip(tables, groups, strict=True) if group.shape[1]]
-    return torch.cat(parts, 1).permute(3, 0, 1, 2)
+    c = torch.zeros_like(p)
+    found = itertools.chain(*(_reduce(table, group) for table, group in zip(tables, groups, strict=True) if group))
+    for latent, of_latent in enumerate(found):
+        c[:, :, latent, : of_latent.shape[1]] = of_latent.permute(2, 0, 1)
+    return c
 
 
-def _joint(p: Tensor) -> Tensor:
-    """Joint probabilities of a group of latents: (example, latent, category, law) -> (example, configuration, law)."""
-    joint = p.new_ones(p.shape[0], 1, p.shape[3])
-    for latent in range(p.shape[1]):
-        joint = (joint[:, :, None] * p[:, latent, None]).flatten(1, 2)
+def _joint(group: list[Tensor], like: Tensor) -> Tensor:
+    """Joint probabilities of latents, each (example, category, law): (example, configuration, law)."""
+    joint = like.new_ones(like.shape[1], 1, like.shape[0])
+    for p in group:
+        joint = (joint[:, :, None] * p[:, None]).flatten(1, 2)
     return joint
 
 
-def _reduce(table: Tensor, p: Tensor) -> Tensor:
-    """E[f | z_l = k] for each latent of a group from its table (example, configuration, law), halving the group."""
-    count = p.shape[1]
-    if count == 1:
-        return table[:, None]
-    half = count // 2
-    first, second = p[:, :half], p[:, half:]
-    w_first, w_second = _joint(first), _joint(second)
+def _reduce(table: Tensor, group: list[Tensor]) -> list[Tensor]:
+    """E[f | z_l = k] (example, category, law) of each latent of a group, from its table (example, configuration, law).
+
+    Halves the group.
+    """
+    if len(group) == 1:
+        return [table]
+    half = len(group) // 2
+    first, second = group[:half], group[half:]
+    like = table.permute(2, 0, 1)
+    w_first, w_second = _joint(first, like), _joint(second, like)
     halves = table.reshape(table.shape[0], w_first.shape[1], w_second.shape[1], table.shape[2])
-    return torch.cat(
-        [
-            _reduce((halves * w_second[:, None]).sum(2), first),
-            _reduce((halves * w_first[:, :, None]).sum(1), second),
-        ],
-        1,
-    )
+    return [
+        *_reduce((halves * w_second[:, None]).sum(2), first),
+        *_reduce((halves * w_first[:, :, None]).sum(1), second),
+    ]
 
 
 def losses_of_configurations(model: LatentModel, x: Tensor, start: int, stop: int, memory: int = MEMORY) -> Tensor:
     """f(z, x) of the configurations start .. stop-1 and all images: (example, configuration)."""
-    indices = latents.configurations(model.latents, model.categories, start, stop)
+    indices = latents.configurations(model.latents, model.category_counts, start, stop)
+    return losses_at(model, x, indices.to(x.device), memory)
+
+
+def losses_of_all(model: LatentModel, x: Tensor, memory: int = MEMORY) -> Tensor:
+    """f(z, x) at the points of the estimator `exact`, the joint codes of all (latent, category) and images.
+
+    They are the configurations, but where latents differ in their categories: the estimator knows nothing of that.
+    """
+    indices = latents.configurations(model.latents, model.categories, 0, model.categories**model.latents)
     return losses_at(model, x, indices.to(x.device), memory)
 
 

@@ -9,9 +9,15 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+# The logit of a category that a latent does not have, where others have it. exp(PADDING/t) is exactly 0 in float64,
+# whose least number is exp(-745), up to t = 1e5, beside other logits above -2e7; and float32 holds PADDING/t and sums
+# of it down to t = 1e-29. Infinity would do for probabilities, but 0 times its logarithm is no number.
+PADDING = -1e8
 
 
 class LatentKind(ABC):
@@ -93,7 +99,8 @@ class Categorical(LatentKind):
 
     def kl_to_uniform(self, logits):
         log_p = torch.log_softmax(logits, -1)
-        return (log_p.exp() * log_p).sum((-2, -1)) + logits.shape[-2] * math.log(logits.shape[-1])
+        categories = (logits > PADDING / 2).sum(-1).to(logits.dtype)  # of each latent its own
+        return (log_p.exp() * log_p).sum((-2, -1)) + categories.log().sum(-1)
 
     def two_category(self, logits):
         return logits
@@ -139,11 +146,19 @@ CATEGORICAL = Categorical()
 BINARY = Binary()
 
 
-def configurations(latents: int, categories: int, start: int, stop: int) -> Tensor:
-    """Category indices `(configuration, latent)` of configurations start .. stop-1; the last latent turns fastest."""
+def configurations(latents: int, categories: int | Sequence[int], start: int, stop: int) -> Tensor:
+    """Category indices `(configuration, latent)` of configurations start .. stop-1; the last latent turns fastest.
+
+    `categories` is one number, or one for each latent.
+    """
     index = torch.arange(start, stop)
-    strides = [categories ** (latents - 1 - i) for i in range(latents)]
-    return torch.stack([(index // s) % categories for s in strides], -1)
+    counts = [categories] * latents if isinstance(categories, int) else categories
+    return torch.stack([(index // s) % n for s, n in zip(strides(counts), counts, strict=True)], -1)
+
+
+def strides(categories: Sequence[int]) -> list[int]:
+    """By how many configurations each latent's next category is further on, from the number of categories of each."""
+    return [math.prod(categories[i + 1 :]) for i in range(len(categories))]
 
 
 def codes_at(indices: Tensor, categories: int, binary: bool, dtype: torch.dtype) -> Tensor:

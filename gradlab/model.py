@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from . import errors, latents, likelihoods
+from .groups import Groups
 from .machine import plain_arithmetic
 
 
@@ -21,22 +22,35 @@ class LatentModel(nn.Module):
     Parameters
     ----------
     encoder
-        x -> logits `(example, latent*category)` or `(example, latent, category)`;
-        binary: one logit per unit, `(example, latent)` or any shape `(example, *unit shape)`.
+        x -> logits `(example, latent*category)` or `(example, latent, category)`; of latents with a shape also
+        `(example, *latents, category)`, categories last, where a convolution has them second;
+        binary: one logit per unit, `(example, latent)` or any shape `(example, *unit shape)`;
+        groups: a dict of logits by name, or a tuple in their order, each `(example, latents, categories)` or flat.
     decoder
-        codes `(n, latent, category)`, one-hot or relaxed -> likelihood parameters `(n, *x shape)`;
-        binary: units `(n, *unit shape)` in [0, 1].
+        codes `(n, latent, category)`, one-hot or relaxed -> likelihood parameters `(n, ...)`, for the named
+        likelihoods `(n, *x shape)`; of latents with a shape: codes `(n, *latents, category)`;
+        binary: units `(n, *unit shape)` in [0, 1]; groups: one dict of codes by name `(n, latents, categories)`.
     latents, categories
-        Size of the code space, categories**latents configurations. Binary: `latents` counts the units
-        (or gives their shape) and `categories` is 2.
+        Size of the code space, categories**latents configurations. `latents` counts them or gives their shape,
+        (8, 8) for a grid; results have one dim `latent`, the last of the shape turning fastest. Binary: `categories`
+        is 2.
     likelihood
         "bernoulli" (parameters are logits; nats summed over x), "gaussian" (squared error, mean over x), or any
-        callable (parameters, x) -> loss per example `(n,)`.
+        callable (parameters, x) -> loss per example `(n,)`. What else a loss needs, labels say, is for x to carry, in
+        columns that the encoder leaves alone: x = torch.cat([images.flatten(1), labels[:, None]], 1).
+    groups
+        In place of latents and categories: {"content": (4, 8), "style": (2, 3)}, name -> (latents, categories).
+        Results have them along `latent` in this order, `categories` being the most of any; the gradient at a
+        category that a latent does not have is 0.
+
+    A row of encoder, decoder and likelihood must be computed from that row alone, and be the same every time; a model
+    that does otherwise is refused when it is measured, since every figure would be wrong.
 
     Raises
     ------
     ValueError
-        Sizes below 1 (2 for categories), an unknown likelihood, `binary=True` with categories other than 2.
+        Sizes below 1 (2 for categories), an unknown likelihood, `binary=True` with categories other than 2, groups
+        beside latents, categories or binary.
     """
 
     def __init__(
@@ -44,10 +58,11 @@ class LatentModel(nn.Module):
         encoder: nn.Module,
         decoder: nn.Module,
         *,
-        latents: int | tuple[int, ...],
-        categories: int = 2,
+        latents: int | tuple[int, ...] | None = None,
+        categories: int | None = None,
         likelihood: str | likelihoods.Likelihood = "bernoulli",
         binary: bool = False,
+        groups: Mapping[str, tuple[int, int]] | None = None,
     ):
         super().__init__()
         for name, module in (("encoder", encoder), ("decoder", decoder)):
@@ -55,17 +70,23 @@ class LatentModel(nn.Module):
                 raise ValueError(f"{name}: got a {type(module).__name__}; a torch.nn.Module is needed")
         self.encoder = encoder
         self.decoder = decoder
-        self.unit_shape: tuple[int, ...] | None = None
-        if isinstance(latents, tuple | list):
-            if not binary:
-                raise ValueError(f"latents: got {latents!r}; a shape is for binary models, give the number of latents")
-            self.unit_shape = tuple(errors.whole_number("latents", n, 1) for n in latents)
-            latents = math.prod(self.unit_shape)
-        self.latents = errors.whole_number("latents", latents, 1)
-        self.categories = errors.whole_number("categories", categories, 2)
+        self.groups = None if groups is None else Groups(groups)
+        if self.groups is not None:
+            if latents is not None or categories is not None or binary:
+                raise ValueError("groups: got latents, categories or binary too; groups say the sizes by themselves")
+            self.category_counts = self.groups.category_counts
+            latents, categories = len(self.category_counts), max(self.category_counts)
+        shape = latents if isinstance(latents, tuple | list) else (latents,)
+        self.latent_shape = tuple(errors.whole_number("latents", n, 1) for n in shape)
+        self.latents = math.prod(self.latent_shape)
+        self.categories = errors.whole_number("categories", 2 if categories is None else categories, 2)
         if binary and self.categories != 2:
             raise ValueError(f"categories: got {categories} with binary=True; binary latents have 2 categories")
+        if self.groups is None:
+            self.category_counts = (self.categories,) * self.latents
         self.binary = binary
+        # what the decoder is given; of a mere number of units the encoder's output tells
+        self.unit_shape = self.latent_shape if binary and isinstance(latents, tuple | list) else None
         self._likelihood = likelihoods.resolve(likelihood)
         self.architecture: str | None = None  # set, with config, by networks.build
         self.config: dict[str, Any] = {}
@@ -87,7 +108,7 @@ class LatentModel(nn.Module):
     @property
     def configurations(self) -> int:
         """Size of the code space."""
-        return self.categories**self.latents
+        return math.prod(self.category_counts)
 
     def logits(self, x: Tensor) -> Tensor:
         """Encoder logits `(example, latent, category)`; binary: `(example, latent)`.
@@ -95,18 +116,22 @@ class LatentModel(nn.Module):
         Raises ValueError where the encoder's output does not fit the code space.
         """
         out = _apply(self.encoder, "encoder", x)
-        expected = " or ".join(
-            str((len(x), *s)) for s in dict.fromkeys([(math.prod(self.code_shape),), self.code_shape])
-        )
+        if self.groups is not None:
+            return self.groups.joined(out, len(x))
+        shaped = () if self.binary else (*self.latent_shape, self.categories)
+        possible = dict.fromkeys([(math.prod(self.code_shape),), self.code_shape, *([shaped] if shaped else [])])
+        expected = " or ".join(str((len(x), *s)) for s in possible)
         if not isinstance(out, Tensor) or out.ndim < 2 or out.shape[0] != len(x):
             raise ValueError(f"encoder: got {_shape(out)} for {len(x)} examples; logits of shape {expected} would do")
         if math.prod(out.shape[1:]) != math.prod(self.code_shape) or (
-            not self.binary and out.ndim > 2 and tuple(out.shape[1:]) != self.code_shape
+            not self.binary and tuple(out.shape[1:]) not in possible
         ):
+            second = shaped and tuple(out.shape[1:]) == (self.categories, *self.latent_shape)
             raise ValueError(
                 f"encoder: got logits of shape {tuple(out.shape)};"
                 f" {self.latents} latents of {self.categories} categories"
                 f"{' (binary, one logit per unit)' if self.binary else ''} need {expected}"
+                f"{' (categories last: .movedim(1, -1))' if second else ''}"
             )
         if self.binary and self.unit_shape is None:
             self.unit_shape = tuple(out.shape[1:])
@@ -116,9 +141,14 @@ class LatentModel(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Likelihood parameters `(n, *x shape)` of codes `(n, latent, category)`; binary: `(n, latent)`."""
-        if self.binary and self.unit_shape is not None:
-            codes = codes.reshape(len(codes), *self.unit_shape)
-        out = _apply(self.decoder, "decoder", codes)
+        given: Any = codes
+        if self.groups is not None:
+            given = self.groups.apart(codes)
+        elif self.binary and self.unit_shape is not None:
+            given = codes.reshape(len(codes), *self.unit_shape)
+        elif not self.binary:
+            given = codes.reshape(len(codes), *self.latent_shape, self.categories)
+        out = _apply(self.decoder, "decoder", given)
         if not isinstance(out, Tensor) or out.ndim < 1 or out.shape[0] != len(codes):
             raise ValueError(f"decoder: got {_shape(out)} for {len(codes)} codes; one row per code is needed")
         _check_precision("decoder", codes, out)
@@ -177,7 +207,7 @@ def check_pixels(parameters: Tensor, x: Tensor) -> None:
         )
 
 
-def _apply(module: nn.Module, name: str, given: Tensor) -> Any:
+def _apply(module: nn.Module, name: str, given: Any) -> Any:
     """The module's output; where torch finds that shapes or types do not fit, a ValueError that says whose."""
     try:
         return module(given)
@@ -185,8 +215,10 @@ def _apply(module: nn.Module, name: str, given: Tensor) -> Any:
         raise
     except (RuntimeError, IndexError) as error:
         reason = _first_line(error)
+        parts = given.items() if isinstance(given, dict) else [("", given)]
+        came = ", ".join(f"{key and key + ': '}{part.dtype} of shape {tuple(part.shape)}" for key, part in parts)
         raise ValueError(
-            f"{name}: cannot take {given.dtype} of shape {tuple(given.shape)} ({reason});"
+            f"{name}: cannot take {came} ({reason});"
             f" {'the images must fit the model' if name == 'encoder' else 'it must take codes of that shape'}"
         ) from error
 

@@ -43,9 +43,10 @@ class Exact(Estimator):
         """Number of configurations; SpaceTooLarge, a ValueError, beyond LIMIT."""
         latents, categories = kind.two_category(logits).shape[-2:]
         if categories**latents > LIMIT:
+            number = errors.count(*[categories] * latents)
             raise errors.SpaceTooLarge(
-                f"estimator: exact evaluates every configuration, and {errors.count(categories, latents)} are more than"
-                f" {LIMIT:,}; take rloo, unbiased too, or fewer latents"
+                f"estimator: exact evaluates every configuration, and {number} are more than {LIMIT:,}; take rloo,"
+                " unbiased too, or fewer latents"
             )
         return categories**latents
 

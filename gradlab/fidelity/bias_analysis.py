@@ -27,7 +27,7 @@ from ..moments import check_supported, exact_moments, steps
 from ..sampling import BATCHES, ROUTES, Noise, each_accumulated, each_moments, groups
 from . import encoder_analysis
 from .encoder_analysis import EncoderPoints
-from .labels import attributes
+from .labels import attributes, with_groups
 from .points import Points
 from .reference import MOST_DRAWS, Goal, rounded
 from .reference_analysis import AUTO, EXACT, bias_by_reference, resolve
@@ -245,7 +245,7 @@ def bias(
                             e, i, j = cells[position]
                             points.fill(e, i, j, exact[:, i], constant, drawn, draws / of_each)
             ds = points.dataset(exact, rounding, labels, about)
-    ds = ds if listed else ds.isel(estimator=0, drop=True)
+    ds = with_groups(ds if listed else ds.isel(estimator=0, drop=True), model)
     return ds if target == "both" else ds.isel(target=0, drop=True)
 
 

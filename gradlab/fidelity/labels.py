@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from torch import Tensor
 
 from .. import likelihoods, results
@@ -34,6 +36,7 @@ def attributes(
         unit=likelihoods.unit_of(model.likelihood),
         latents=model.latents,
         categories=model.categories,
+        **({"groups": json.dumps(model.groups.sizes)} if model.groups else {}),
         latent_kind=model.kind.name,
         examples=len(x),
         data="given as a tensor",
@@ -42,6 +45,14 @@ def attributes(
         checkpoint_sha256="",
         intervals=INTERVALS if draws else NUMERICAL,
     )
+
+
+def with_groups(ds: xr.Dataset, model: LatentModel) -> xr.Dataset:
+    """The Dataset with the name of each latent's group, where the model has groups."""
+    if model.groups is None:
+        return ds
+    named = ("latent", model.groups.of_latents, {"long_name": "group of latents", "units": "1"})
+    return ds.assign_coords(group=named)
 
 
 def with_interval(name: str, dims: Sequence[str], values: np.ndarray, attributes: dict[str, str]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from ..estimators import Estimator
 from ..estimators.gumbel_rao import GumbelRao
 from ..estimators.score_function import RLOO
 from ..estimators.straight_through import STGS, DecoupledSTGS
-from ..exact import MEMORY, losses_of_configurations
+from ..exact import MEMORY, losses_of_all
 from ..model import LatentModel, measured_copy
 from .enumeration import Block, CodeOnly, Derivatives, Law, Losses
 from .noise import Relaxed, integrate
@@ -203,7 +203,7 @@ class _Engine:
         noise = logits.new_zeros(estimator.noise_arrays, 1, *logits.shape)  # of no effect
         points = estimator.points(kind, logits, noise)
         if estimator.all_configurations:
-            loss = losses_of_configurations(self.model, self.x, 0, self.model.configurations, self.memory).T[:, None]
+            loss = losses_of_all(self.model, self.x, self.memory).T[:, None]
             return estimator.estimate(kind, logits, noise, points, loss.detach(), None)[0]
         f, v = at_all_points(self.model, self.x, points, self.memory, estimator.uses_derivative)
         return estimator.estimate(kind, logits, noise, points, f, v)[0]

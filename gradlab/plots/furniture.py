@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Sequence
 from pathlib import PurePath
@@ -138,6 +139,8 @@ def _code(ds: xr.Dataset) -> str:
         return ""
     if about.get("latent_kind") == "binary":
         return f"{int(about['latents']):,} binary units"
+    if "groups" in about:
+        return "code " + " + ".join(f"{k}x{n}" for n, k in json.loads(about["groups"]).values())
     return f"code {about['categories']}x{about['latents']}"
 
 

@@ -117,6 +117,9 @@ def subject(ds: xr.Dataset) -> list[str]:
     size = f"{a.get('latents', '?')} latents x {a.get('categories', '?')} categories"
     if a.get("latent_kind") == "binary":
         size = f"{_count(a.get('latents', '?'))} binary units"
+    sizes = _json(a.get("groups"), {})
+    if isinstance(sizes, dict) and sizes and all(isinstance(s, list) and len(s) == 2 for s in sizes.values()):
+        size = " + ".join(f"{name} ({count} latents x {most} categories)" for name, (count, most) in sizes.items())
     named = _json(a.get("estimator"), str(a.get("estimator", "?")))
     names = named if isinstance(named, str) else ", ".join(str(n) for n in named)
     equal = ", at equal loss evaluations" if a.get("equal_cost") else ""

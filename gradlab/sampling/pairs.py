@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..derivatives import ByConfiguration, at_points
-from ..latents import category_indices
+from ..latents import category_indices, strides
 from ..model import LatentModel
 
 
@@ -22,8 +22,8 @@ class DrawnPairs:
 
     def __init__(self, model: LatentModel, x: Tensor):
         self.model, self.x = model, x
-        strides = [model.categories ** (model.latents - 1 - i) for i in range(model.latents)]
-        self.strides = torch.tensor(strides, device=x.device)
+        self.strides = torch.tensor(strides(model.category_counts), device=x.device)
+        self.counts = torch.tensor(model.category_counts, device=x.device)
         self.first_key = torch.arange(len(x), device=x.device) * model.configurations
         self.pairs = torch.empty(0, dtype=torch.long, device=x.device)
         self.loss = self.derivative = self.pairs
@@ -62,7 +62,7 @@ class DrawnPairs:
         """Loss and, if wanted, derivative at all pairs. `route`: "pairs", "table", or the one of fewer operations."""
         model = self.model
         numbers, of = (self.pairs % model.configurations).unique(return_inverse=True)
-        indices = (numbers[:, None] // self.strides) % model.categories
+        indices = (numbers[:, None] // self.strides) % self.counts
         image = self.pairs // model.configurations
         table = ByConfiguration(model, self.x)
         if wanted and route == "table" and not table.forward_mode_agrees():

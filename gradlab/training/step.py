@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..datasets import Images
 from ..estimators import Estimator, RunningMean
-from ..exact import losses_of_configurations
+from ..exact import losses_of_all
 from ..latents import LatentKind, derived_seed
 from ..model import LatentModel
 
@@ -43,7 +43,7 @@ def _evaluated(
     weights = estimator.weights(model.kind, logits, points)
     if estimator.all_configurations:  # the decoder need not see them once per example
         codes = points
-        loss = losses_of_configurations(model, x, 0, len(points)).T
+        loss = losses_of_all(model, x).T
     else:
         observed = x if points.shape[0] == 1 else x.repeat(points.shape[0], *([1] * (x.ndim - 1)))
         codes = points.flatten(0, 1).requires_grad_(estimator.uses_derivative)
