@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import errors, latents, likelihoods, progress
+from . import errors, latents, likelihoods, progress, rules
 from .machine import MEMORY, plain_arithmetic, working_memory
 from .model import LatentModel, check_is_model, check_pixels, encode, measured_copy, observations
 
@@ -291,18 +291,7 @@ def _bytes_per_row(model: LatentModel, x: Tensor, laws: int) -> int:
 
 def activations_per_code(model: LatentModel, x: Tensor) -> int:
     """Numbers that the decoder's modules put out for one code, counted by running it once."""
-    total = 0
-
-    def count(module: Any, given: Any, output: Any) -> None:
-        nonlocal total
-        total += output.numel() if isinstance(output, Tensor) else 0
-
-    hooks = [module.register_forward_hook(count) for module in model.decoder.modules()]
-    try:
-        zero = torch.zeros(1, model.latents, dtype=torch.long, device=x.device)
-        with torch.no_grad():
-            model.decode(latents.codes_at(zero, model.categories, model.binary, x.dtype))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return total
+    zero = torch.zeros(1, model.latents, dtype=torch.long, device=x.device)
+    code = latents.codes_at(zero, model.categories, model.binary, x.dtype)
+    with torch.no_grad():
+        return rules.activations(model.decoder, lambda: model.decode(code))

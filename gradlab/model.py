@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from . import errors, latents, likelihoods
+from . import errors, latents, likelihoods, rules
 from .groups import Groups
 from .machine import plain_arithmetic
 
@@ -244,13 +244,7 @@ def measured_copy(model: LatentModel, dtype: torch.dtype | None, device: torch.d
 
     Raises ValueError for layers that make the decoder or encoder random or mix examples while in training mode.
     """
-    for name, module in model.named_modules():
-        noisy = isinstance(module, nn.modules.dropout._DropoutNd | nn.modules.batchnorm._BatchNorm)
-        if noisy and module.training and getattr(module, "p", 1) > 0:
-            raise ValueError(
-                f"model: {name} ({type(module).__name__}) is in training mode, so the loss is random or mixes examples;"
-                " call model.eval() before measuring"
-            )
+    rules.check_modes(model)
     own = _own_tensor(model)
     dtype = dtype or (own.dtype if own is not None else None)
     device = torch.device(device) if device is not None else (own.device if own is not None else None)
@@ -292,13 +286,15 @@ def observations(model: LatentModel, x: Any) -> Tensor:
 
 
 def encode(model: LatentModel, x: Tensor) -> Tensor:
-    """The model's logits at x, checked to be finite, without gradient."""
-    with torch.no_grad():
-        logits = model.logits(x.clone())  # a copy, since layers may work in place
-    errors.finite("logits", logits, "the encoder must give finite logits (has training diverged?)")
-    _check_rows("encoder", model.logits, x[:2])
-    ends = torch.tensor([[0], [model.categories - 1]], device=x.device).expand(2, model.latents)
-    _check_rows("decoder", model.decode, latents.codes_at(ends, model.categories, model.binary, logits.dtype))
+    """The model's logits at x, checked to be finite, without gradient.
+
+    Raises ValueError for a model that breaks a rule (see `rules`), whose every figure would be wrong.
+    """
+    with rules.unchanged(model):
+        with torch.no_grad():
+            logits = model.logits(x.clone())  # a copy, since layers may work in place
+        errors.finite("logits", logits, "the encoder must give finite logits (has training diverged?)")
+        rules.check(model, x, logits)
     return logits
 
 
@@ -319,19 +315,3 @@ def reconstruct(model: LatentModel, x: Any, tf: float = 1.0, seed: int = 0) -> T
         parameters = model.decode(model.kind.hard(logits / tf + noise))
         check_pixels(parameters, x)
         return model.likelihood.mean(parameters).reshape(x.shape)
-
-
-@torch.no_grad()
-def _check_rows(name: str, function: Callable[[Tensor], Tensor], rows: Tensor) -> None:
-    """ValueError where rows come out otherwise a second time, or alone: both silently falsify every figure."""
-    with torch.random.fork_rng(devices=[]):
-        together, again = function(rows.clone()), function(rows.clone())
-        alone = torch.cat([function(row.clone()) for row in rows.split(1)])
-    tolerance = torch.finfo(together.dtype).eps ** 0.5 * float(together.abs().max())
-    if float((together - again).abs().max()) > tolerance:
-        raise ValueError(f"{name}: gives other values for the same input (dropout or noise inside?); call model.eval()")
-    if float((together - alone).abs().max()) > tolerance:
-        raise ValueError(
-            f"{name}: its output for one row depends on the others in the batch (batch norm without running"
-            " statistics?); a row must be computed from itself alone"
-        )

@@ -1,0 +1,278 @@
+"""What silently falsifies every figure, found and named: rows that are random, or depend on other rows or on the past.
+
+Encoder, decoder and a likelihood of one's own are functions of rows. Each is run twice on the same rows, once more for
+its derivative, of which one row's output must have none at any other row (exactly 0, however weak the mixing), and on
+some rows alone. Buffers must be as they were.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from . import latents, likelihoods
+from .latents import PADDING, derived_seed
+
+if TYPE_CHECKING:
+    from .model import LatentModel
+
+MOST_ROWS = 256  # of a probe
+NUMBERS = 2**25  # activations of a probe, about
+REPEATED = 2**11  # rows, of what draws random numbers and yet gives the same twice
+_ROUNDING = 32  # in units of eps, of the largest output; what a CPU gives twice differs by less
+
+Rows = tuple[Tensor, ...]
+Function = Callable[..., Tensor]
+
+
+def check_modes(model: nn.Module) -> None:
+    """ValueError that names a layer which is random or mixes examples because it is in training mode."""
+    for name, module in model.named_modules():
+        if module.training and _only_for_training(module):
+            raise ValueError(
+                f"model: {name} ({type(module).__name__}) is in training mode, so the loss is random or mixes examples;"
+                " call model.eval() before measuring"
+            )
+
+
+def _only_for_training(module: nn.Module) -> bool:
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        return module.p > 0
+    if isinstance(module, nn.RNNBase | nn.MultiheadAttention):
+        return module.dropout > 0
+    return isinstance(module, nn.modules.batchnorm._BatchNorm)
+
+
+@contextlib.contextmanager
+def unchanged(model: nn.Module) -> Iterator[None]:
+    """ValueError after the block if floating-point buffers or parameters changed in it: a state kept between calls.
+
+    The global random state is as before, whatever happens.
+    """
+    buffers = {name: (b, b.clone()) for name, b in model.named_buffers() if b.is_floating_point()}
+    versions = {name: p._version for name, p in model.named_parameters() if _versioned(p)}
+    devices = {t.device for t in (*model.parameters(), *model.buffers()) if t.device.type == "cuda"}
+    with torch.random.fork_rng(devices=sorted(devices, key=str)):
+        yield
+    now = dict(model.named_buffers())
+    changed = [name for name, (_, was) in buffers.items() if not _alike(now.get(name), was)]
+    changed += [n for n, p in model.named_parameters() if n in versions and p._version != versions[n]]
+    if changed:
+        raise ValueError(
+            f"model: {changed[0]} changes as the model runs (spectral norm or running statistics in training mode, a"
+            " state kept between calls?), so the loss depends on what went before; call model.eval()"
+        )
+
+
+def _versioned(parameter: Tensor) -> bool:
+    return not (nn.parameter.is_lazy(parameter) or parameter.is_inference())
+
+
+def _alike(now: Tensor | None, was: Tensor) -> bool:
+    return now is not None and now.shape == was.shape and bool(torch.equal(now.nan_to_num(), was.nan_to_num()))
+
+
+def check(model: LatentModel, x: Tensor, logits: Tensor) -> None:
+    """ValueError that names encoder, decoder or likelihood, and the layer where it shows, if it breaks a rule.
+
+    `logits` are those of all of x at once.
+    """
+    generator = torch.Generator(x.device).manual_seed(derived_seed(0, "probe"))
+
+    def encode(some: Tensor) -> Tensor:
+        found = model.logits(some)
+        return found.masked_fill(found <= PADDING / 2, 0.0)
+
+    count = rows_of(model.encoder, lambda: encode(x[:2].clone()), len(x[:2]))
+    _probe("encoder", encode, (x[:count],), generator, model.encoder)
+    at = _some(len(x))
+    whole = logits[at].masked_fill(logits[at] <= PADDING / 2, 0.0)
+    if _off(whole, _alone(encode, (x[at],)), whole) > 1:
+        raise ValueError(_mixes("encoder", ""))
+
+    def codes(n: int) -> Tensor:
+        share = torch.rand(n, model.latents, generator=generator, device=x.device)
+        counts = torch.tensor(model.category_counts, device=x.device)
+        indices = (share * counts).long().minimum(counts - 1)
+        return latents.codes_at(indices, model.categories, model.binary, logits.dtype)
+
+    two = codes(2)
+    count = rows_of(model.decoder, lambda: model.decode(two.clone()), 2)
+    z = codes(max(3, count))
+    _probe("decoder", model.decode, (z,), generator, model.decoder)
+    if not isinstance(model.likelihood, likelihoods.Canonical):
+        with torch.no_grad():
+            parameters = model.decode(z.clone())
+        observed = x[torch.arange(len(z), device=x.device) % len(x)]
+        module = model.likelihood if isinstance(model.likelihood, nn.Module) else None
+        _probe("likelihood", model.losses_of, (parameters, observed), generator, module)
+
+
+@torch.no_grad()
+def rows_of(module: nn.Module, run: Callable[[], Any], rows: int) -> int:
+    """How many rows a probe may take, from the numbers that the module's layers put out in `run` on `rows`."""
+    return min(MOST_ROWS, max(4, NUMBERS * rows // max(1, activations(module, run))))
+
+
+def activations(module: nn.Module, run: Callable[[], Any]) -> int:
+    """Numbers that the module's layers put out in `run`."""
+    total = 0
+
+    def count(layer: Any, given: Any, output: Any) -> None:
+        nonlocal total
+        total += output.numel() if isinstance(output, Tensor) else 0
+
+    hooks = [layer.register_forward_hook(count) for layer in module.modules()]
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return total
+
+
+def _probe(name: str, function: Function, rows: Rows, generator: torch.Generator, module: nn.Module | None) -> None:
+    """ValueError unless each row comes out the same, together with others and alone, every time."""
+    before = _random_state(rows[0].device)
+    together = _run(function, rows)
+    again = _run(function, rows)
+    drew = any(not torch.equal(a, b) for a, b in zip(before, _random_state(rows[0].device), strict=True))
+    if drew:  # then the least difference is noise; what shows rarely is given more chances
+        repeats = itertools.chain([again], (_run(function, rows) for _ in range(REPEATED // len(rows[0]) + 1)))
+        random = any(not torch.equal(together, other) for other in repeats)
+    else:
+        exact = _ROUNDING * torch.finfo(together.dtype).eps ** 0.5 if together.device.type == "cpu" else 1.0
+        random = _off(together, again, together) > exact
+    if random:
+        where = _layer(module, function, rows, rows, slice(None), 0.0)
+        raise ValueError(
+            f"{name}: gives other values for the same input{where} (dropout or noise, a state kept between calls?); it"
+            " must be a function of its input (call model.eval() if it is in training mode)"
+        )
+    at = _some(len(rows[0]))
+    leaks = _leaks(function, rows, generator)
+    if leaks or _off(together[at], _alone(function, [r[at] for r in rows]), together) > 1:
+        last = [row[-2:] for row in rows]  # batch norm takes no row alone
+        raise ValueError(_mixes(name, _layer(module, function, rows, last, slice(-2, None), 1.0)))
+
+
+def _mixes(name: str, where: str) -> str:
+    return (
+        f"{name}: its output for one row depends on the others in the batch{where} (batch norm without running"
+        " statistics, attention or a mean over the batch?); a row must be computed from itself alone"
+    )
+
+
+def _some(count: int) -> list[int]:
+    return sorted({0, count // 2, count - 1})
+
+
+@torch.no_grad()
+def _run(function: Function, rows: Sequence[Tensor]) -> Tensor:
+    return function(*(row.clone() for row in rows))  # copies, since layers may work in place
+
+
+def _alone(function: Function, rows: Sequence[Tensor]) -> Tensor:
+    each = zip(*(row.split(1) for row in rows), strict=True)
+    return torch.cat([_run(function, row) for row in each])
+
+
+def _off(found: Tensor, wanted: Tensor, scale: Tensor) -> float:
+    """Largest difference, over sqrt(eps) of the largest number; 0 where both are infinite or no numbers alike."""
+    most = float(scale.abs().nan_to_num(posinf=0.0).max())
+    difference = float((found - wanted).abs().nan_to_num(posinf=0.0).max())
+    return difference / (torch.finfo(scale.dtype).eps ** 0.5 * most) if most else difference
+
+
+def _random_state(device: torch.device) -> list[Tensor]:
+    on_device = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+    return [torch.random.get_rng_state(), *on_device]
+
+
+def _leaks(function: Function, rows: Rows, generator: torch.Generator) -> bool:
+    """Whether the output at some rows has a derivative at others, halves of them taken at random."""
+    leaves = [row.detach().clone().requires_grad_() for row in rows]
+    with torch.enable_grad():
+        out = function(*(leaf.clone() for leaf in leaves))
+        if not out.requires_grad:
+            return False
+        slope = torch.randn(out.shape, generator=generator, device=out.device, dtype=torch.float32).to(out.dtype)
+        half = torch.rand(len(out), generator=generator, device=out.device) < 0.5
+        half[0], half[-1] = True, len(out) == 1
+        for own in (half, ~half):
+            weight = slope * own.reshape(-1, *[1] * (out.ndim - 1))
+            try:
+                found = torch.autograd.grad(out, leaves, weight, retain_graph=True, allow_unused=True)
+            except RuntimeError:  # not differentiable: said, where it matters, by what needs the derivative
+                return False
+            if any(bool((g[~own].nan_to_num(posinf=0.0, neginf=0.0) != 0).any()) for g in found if g is not None):
+                return True
+    return False
+
+
+def _layer(
+    module: nn.Module | None,
+    function: Function,
+    first: Sequence[Tensor],
+    second: Sequence[Tensor],
+    rows: slice,
+    within: float,
+) -> str:
+    """The first, innermost layer that makes other outputs of equal inputs, `rows` of the first being the second."""
+    if module is None:
+        return ""
+    once, twice = (_recorded(module, function, rows) for rows in (first, second))
+    for (name, layer, given, output), (other, _, given2, output2) in zip(once, twice, strict=False):
+        if name != other:
+            return ""
+        if _equal(given, given2, rows, within) and not _equal(output, output2, rows, within):
+            return f", in {name + ', a ' if name else 'a '}{type(layer).__name__}"
+    return ""
+
+
+def _recorded(
+    module: nn.Module, function: Function, rows: Sequence[Tensor]
+) -> list[tuple[str, nn.Module, list[Tensor], list[Tensor]]]:
+    """Name, layer, inputs and outputs of each call of a layer, innermost first."""
+    calls: list[tuple[str, nn.Module, list[Tensor], list[Tensor]]] = []
+    given: list[list[Tensor]] = []  # of the calls under way
+
+    def enters(layer: nn.Module, inputs: Any) -> None:
+        given.append(_tensors(inputs))
+
+    def leaves(name: str) -> Callable[..., None]:
+        return lambda layer, inputs, output: calls.append((name, layer, given.pop(), _tensors(output)))
+
+    hooks = [layer.register_forward_pre_hook(enters) for layer in module.modules()]
+    hooks += [layer.register_forward_hook(leaves(name)) for name, layer in module.named_modules()]
+    try:
+        _run(function, rows)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return calls
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """Copies of the tensors in it, since layers may work in place."""
+    if isinstance(value, Tensor):
+        return [value.detach().clone()]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
+    return [tensor for part in parts for tensor in _tensors(part)]
+
+
+def _equal(first: list[Tensor], second: list[Tensor], rows: slice, within: float) -> bool:
+    """Whether `rows` of the first are the second; tensors whose first dimension is not that of rows do not count."""
+    pairs = [(one[rows], other) for one, other in zip(first, second, strict=False) if one.ndim and one.numel()]
+    return all(
+        _off(one, other, one) <= within
+        for one, other in pairs
+        if one.shape == other.shape and one.is_floating_point()
+    )
+
+
