@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .measuring import check_usage, measure
+from .measuring import check_usage, measure, observed
 from .options import (
     TemperatureSpec,
     data_dir_option,
@@ -15,6 +15,7 @@ from .options import (
     json_option,
     memory_option,
     out_option,
+    own_model_options,
     plot_option,
     resolve_device,
     seed_option,
@@ -50,6 +51,7 @@ from .options import (
 @images_option(100)
 @data_option
 @data_dir_option
+@own_model_options
 @click.option(
     "--target",
     type=click.Choice(["sampled", "model", "both"]),
@@ -125,6 +127,7 @@ from .options import (
 @json_option
 def bias(
     checkpoints,
+    own,
     tf,
     tb,
     sweep,
@@ -164,6 +167,7 @@ def bias(
       gradlab bias --tf 1.6 --tb 1.3 --moments exact --out exact.h5
       gradlab bias vae-16x12.safetensors --tf 1 --tb 1 --sweep none --precision 0.05
       gradlab bias --tf 1.6 --tb 1.3 --sweep none --wrt encoder --out encoder.h5
+      gradlab bias --model my_module:model --weights mine.safetensors --observations x.npy --out mine.h5
 
     A code space too large to enumerate is measured against an unbiased reference: figures, all without sampling noise,
     are then of the same names, and `resolved` says whether the bias is told from 0.
@@ -172,10 +176,10 @@ def bias(
     from gradlab.analyses.figure6_bias_variance import TEMPERATURES
 
     import gradlab
-    from gradlab import datasets, estimators
+    from gradlab import estimators
     from gradlab.checkpoints import BUNDLED
 
-    check_usage(checkpoints, out, plot)
+    check_usage(checkpoints, own, out, plot)
     if any("tf=" in name or "tb=" in name for name in names):
         raise click.UsageError("--estimator: temperatures are given by --tf and --tb")
     one_point = len(tf) == len(tb) == 1
@@ -186,7 +190,7 @@ def bias(
     if sweep != "none":
         tf, tb = sorted({*TEMPERATURES, *tf}), sorted({*TEMPERATURES, *tb})
     chosen = [estimators.parse(name) for name in names or ("decoupled-st-gs",)]
-    observed = datasets.load(data, "test", data_dir).first(images)
+    measured_on = observed(own, data, data_dir, images)
     place = resolve_device(device)
 
     def analysis(model, x):
@@ -216,4 +220,4 @@ def bias(
         )
 
     with warnings_as_lines():
-        measure(checkpoints, BUNDLED, observed, analysis, out, plot, as_json)
+        measure(checkpoints, own, BUNDLED, measured_on, analysis, out, plot, as_json)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
 import inspect
 import json
 import math
-import os
 import sys
 from typing import Any
 
@@ -17,6 +15,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from . import importing
 from .options import json_option, seed_option
 
 OTHER = (1.6, 0.7)  # tf and tb of the second check: what forgets a temperature is right at 1 alone
@@ -91,7 +90,7 @@ def _named(text: str) -> Any:
         return parse(text)
     if not (where and name):
         raise ValueError(f"estimator: got {text!r}; write NAME, NAME:KEY=VALUE or MODULE:NAME")
-    there = vars(_imported(where))
+    there = importing.contents("estimator", where, "registered estimators: gradlab estimators")
     known = [key for key, value in there.items() if _is_estimator(value) and not inspect.isabstract(value)]
     if name not in there:
         if not known:
@@ -103,31 +102,13 @@ def _named(text: str) -> Any:
             f"estimator: {text} is a {type(found).__name__}; a subclass or an instance of"
             " gradlab.estimators.Estimator is needed"
         )
-    if isinstance(found, Estimator):
-        return found
-    try:
-        return found()
-    except Exception as error:  # whatever a stranger's class raises
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"estimator: {text} cannot be made without arguments ({reason})") from error
+    return found if isinstance(found, Estimator) else importing.made("estimator", text, found)
 
 
 def _is_estimator(value: Any) -> bool:
     from gradlab.estimators import Estimator
 
     return isinstance(value, Estimator) or (isinstance(value, type) and issubclass(value, Estimator))
-
-
-def _imported(module: str) -> Any:
-    sys.path.insert(0, os.getcwd())  # as `python -m` does; the script's own folder stands there otherwise
-    try:
-        return importlib.import_module(module)
-    except (Exception, SystemExit) as error:  # whatever a stranger's module raises
-        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
-            message = f"no module {error.name!r} in the current folder or in the environment"
-            raise ValueError(f"estimator: {message} (registered estimators: gradlab estimators)") from error
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"estimator: importing {module} raises {reason}") from error
 
 
 def _temperatures(estimator: Any) -> dict[str, float]:

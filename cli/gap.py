@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .measuring import check_usage, measure
+from .measuring import check_usage, measure, observed
 from .options import (
     TemperatureSpec,
     data_dir_option,
@@ -14,6 +14,7 @@ from .options import (
     json_option,
     memory_option,
     out_option,
+    own_model_options,
     plot_option,
     resolve_device,
     seed_option,
@@ -43,6 +44,7 @@ from .options import (
 @images_option(64)
 @data_option
 @data_dir_option
+@own_model_options
 @memory_option
 @tf32_option
 @device_option
@@ -50,7 +52,7 @@ from .options import (
 @out_option("gap.h5")
 @plot_option
 @json_option
-def gap(checkpoints, tf, tb, draws, images, data, data_dir, memory, tf32, device, seed, out, plot, as_json):
+def gap(checkpoints, own, tf, tb, draws, images, data, data_dir, memory, tf32, device, seed, out, plot, as_json):
     """Gradient gap between the relaxed and the discrete forward pass of Decoupled ST-GS (figure 5).
 
     For latents too large to enumerate, and any others. The gap is no bias: neither gradient is the true one. The raw
@@ -64,13 +66,13 @@ def gap(checkpoints, tf, tb, draws, images, data, data_dir, memory, tf32, device
       gradlab gap
       gradlab gap ae.safetensors --data fashion-mnist --tf 1.0 --tb 0.5,1,2,4
       gradlab gap ae-epoch*.safetensors --tf 0.3 --tb 3 --out gap-over-training.h5
+      gradlab gap --model my_module:model --weights mine.pt --observations x.npy --tf 1 --tb 0.5,1,2
     """
     import gradlab
-    from gradlab import datasets
     from gradlab.checkpoints import BUNDLED_LARGE
 
-    check_usage(checkpoints, out, plot)
-    observed = datasets.load(data, "test", data_dir).first(images)
+    check_usage(checkpoints, own, out, plot)
+    measured_on = observed(own, data, data_dir, images)
     place = resolve_device(device)
 
     def analysis(model, x):
@@ -87,4 +89,4 @@ def gap(checkpoints, tf, tb, draws, images, data, data_dir, memory, tf32, device
             shown=True,
         )
 
-    measure(checkpoints, BUNDLED_LARGE, observed, analysis, out, plot, as_json)
+    measure(checkpoints, own, BUNDLED_LARGE, measured_on, analysis, out, plot, as_json)

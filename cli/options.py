@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
@@ -72,6 +74,42 @@ data_dir_option = click.option(
     type=click.Path(file_okay=False),
     help="Folder that holds data sets.  [default: $GRADLAB_DATA or the user's cache]",
 )
+
+
+class OwnModel(NamedTuple):
+    """A model of the user's, its weights, and what it is measured on."""
+
+    model: str | None
+    weights: str | None
+    observations: str | None
+
+
+def own_model_options(command):
+    """--model, --weights and --observations, which the command gets as `own`."""
+
+    @click.option(
+        "--model",
+        metavar="MODULE:FACTORY",
+        help="Measure a model of your own: a gradlab.LatentModel, or a function without arguments that makes one, in a"
+        " module of the current folder or of the environment. Importing the module EXECUTES its code. The model is put"
+        " in evaluation mode.",
+    )
+    @click.option(
+        "--weights",
+        type=click.Path(dir_okay=False),
+        help="Its weights: safetensors, or a state dict of torch.save (a pickle that asks for more than tensors is"
+        " refused).  [default: as the factory makes them]",
+    )
+    @click.option(
+        "--observations",
+        type=click.Path(dir_okay=False),
+        help="In place of --data: a .npy file of floating-point numbers (example, ...), as the model takes them.",
+    )
+    @functools.wraps(command)
+    def with_own(*arguments, model, weights, observations, **named):
+        return command(*arguments, own=OwnModel(model, weights, observations), **named)
+
+    return with_own
 
 
 def images_option(default: int):

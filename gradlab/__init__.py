@@ -15,6 +15,7 @@ _HOME = {
     "save": "checkpoints",
     "load": "checkpoints",
     "bundled": "checkpoints",
+    "load_weights": "weights",
     "exact_gradient": "exact",
     "bias": "fidelity.bias_analysis",
     "gap": "fidelity.gap_analysis",
@@ -37,6 +38,7 @@ __all__ = [
     "latents",
     "likelihoods",
     "load",
+    "load_weights",
     "open_results",
     "plots",
     "report",
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from .model import LatentModel
     from .reports.page import report
     from .results import open_results, save_results
+    from .weights import load_weights
 
 
 def __getattr__(name: str) -> Any:

@@ -120,7 +120,7 @@ def read(path: str | Path) -> tuple[LatentModel, dict[str, Tensor], dict[str, An
         raise errors.BadFile(f"{path}: a folder; give the checkpoint file itself")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint file")
-    _check_header_size(path)
+    check_header_size(path)
     try:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
@@ -139,8 +139,8 @@ def read(path: str | Path) -> tuple[LatentModel, dict[str, Tensor], dict[str, An
     return model.requires_grad_(), training, provenance
 
 
-def _check_header_size(path: Path) -> None:
-    """A safetensors file begins with the size of its header, which is read as a whole."""
+def check_header_size(path: Path) -> None:
+    """BadFile unless the file holds its header, whose size, that safetensors begins with, is read as a whole."""
     with open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
     if not 0 < size <= min(MOST_HEADER, path.stat().st_size - 8):

@@ -49,6 +49,11 @@ def tensor_sha256(x: Tensor) -> str:
     return hashlib.sha256(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
+def state_sha256(state: Mapping[str, Tensor]) -> str:
+    """Checksum of a state dict's names and values."""
+    return hashlib.sha256("".join(name + tensor_sha256(t) for name, t in state.items()).encode()).hexdigest()
+
+
 def join_checkpoints(found: list[xr.Dataset]) -> xr.Dataset:
     """Results of the same analysis on several checkpoints, along a dim `checkpoint`.
 

@@ -1,5 +1,6 @@
-"""Image data sets: MNIST, Fashion-MNIST, CIFAR-10, SVHN, files of one's own in their layouts, a bundled sample."""
+"""Image data sets: MNIST, Fashion-MNIST, CIFAR-10, SVHN, files of one's own, a bundled sample; other observations."""
 
+from .arrays import Observations, load_array
 from .fetching import fetch
 from .finding import default_folder, where
 from .idx import read_idx, write_idx
@@ -13,11 +14,13 @@ __all__ = [
     "SPLITS",
     "Check",
     "Images",
+    "Observations",
     "Source",
     "check",
     "default_folder",
     "fetch",
     "load",
+    "load_array",
     "names",
     "read_idx",
     "where",
