@@ -5,7 +5,6 @@ import io
 import os
 import pickle
 import runpy
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -319,17 +318,17 @@ EXAMPLES = {"vq_classifier": ("vq.safetensors", "vq.npy"), "sequence_model": ("s
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_examples_run_and_the_command_line_measures_them(tmp_path, monkeypatch, capsys, name):
+def test_examples_run_and_the_command_line_measures_them(run, tmp_path, monkeypatch, capsys, name):
     monkeypatch.setattr(sys, "argv", ["example", "--steps", "5", "--draws", "32", "--folder", str(tmp_path)])
     runpy.run_module(f"examples.{name}", run_name="__main__")
     assert "relative_bias_debiased" in capsys.readouterr().out
     weights, observations = (str(tmp_path / file) for file in EXAMPLES[name])
-    script = "import torch; torch.set_num_threads(1); from gradlab.cli import main; main()"
-    arguments = ["bias", "--model", f"examples.{name}:model", "--weights", weights, "--observations", observations]
-    arguments += ["--tf", "1", "--tb", "1", "--sweep", "none", "--draws", "32", "--out", str(tmp_path / "own.h5")]
-    ran = subprocess.run([sys.executable, "-c", script, *arguments], cwd=ROOT, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
-    assert f"examples.{name}:model" in ran.stdout
+    monkeypatch.chdir(ROOT)
+    arguments = ["--model", f"examples.{name}:model", "--weights", weights, "--observations", observations]
+    arguments += ["--tf", 1, "--tb", 1, "--sweep", "none", "--draws", 32, "--no-plot", "--out", tmp_path / "own.h5"]
+    done = run("bias", *arguments)
+    assert done.code == 0, done.err
+    assert f"examples.{name}:model" in done.out
     found = gradlab.open_results(tmp_path / "own.h5")
     example = __import__(f"examples.{name}", fromlist=["model"])
     model = gradlab.load_weights(example.model(), weights).eval()
