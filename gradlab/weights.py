@@ -58,7 +58,9 @@ def load_weights(model: LatentModel, path: str | Path) -> LatentModel:
     if len(precision) > 1:
         names = " and ".join(sorted(map(str, precision)))
         raise errors.BadFile(f"{path}: its tensors are of {names}; one floating-point precision is needed")
-    model.to(*precision).load_state_dict(tensors, strict=False)
+    for of_file in precision:
+        model.to(dtype=of_file)
+    model.load_state_dict(tensors, strict=False)
     return model
 
 
