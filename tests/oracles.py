@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gradlab import LatentModel
+from gradlab.model import encode
 
 
 def exact_gradient(model: LatentModel, x: Tensor, tf: float, target: str) -> Tensor:
@@ -55,6 +56,15 @@ def one_hot_argmax(a: Tensor) -> Tensor:
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:
     return float((found.double() - wanted.double()).norm() / wanted.double().norm())
+
+
+def probed(model: LatentModel, x: Tensor) -> list[int]:
+    """Rows of each of the decoder's calls before anything is measured, which see that rows are their own."""
+    rows: list[int] = []
+    hook = model.decoder.register_forward_hook(lambda module, given, output: rows.append(len(output)))
+    encode(model, x)
+    hook.remove()
+    return rows
 
 
 def gap_gradients(model: LatentModel, x: Tensor, tf: float, tb: float, noise: Tensor) -> dict[str, Tensor]:
