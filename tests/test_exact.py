@@ -13,7 +13,6 @@ from gradlab.errors import SpaceTooLarge
 from . import oracles, problems
 
 
-
 @pytest.mark.parametrize("target", ["sampled", "model"])
 @pytest.mark.parametrize("tf", [0.4, 1.0, 2.3])
 @pytest.mark.parametrize("name", problems.EXACT)
