@@ -49,7 +49,7 @@ def attributes(
 
 def with_groups(ds: xr.Dataset, model: LatentModel) -> xr.Dataset:
     """The Dataset with the name of each latent's group, where the model has groups."""
-    if model.groups is None:
+    if model.groups is None or "latent" not in ds.dims:
         return ds
     named = ("latent", model.groups.of_latents, {"long_name": "group of latents", "units": "1"})
     return ds.assign_coords(group=named)
