@@ -8,8 +8,9 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
-from .furniture import FONT, SMALL, caption, value_axis
+from .furniture import FONT, SMALL, caption, log_ticks, value_axis
 from .lines import legend
 from .selection import check_dataset, with_interval
 
@@ -51,7 +52,7 @@ def gap_and_bias(ds: xr.Dataset) -> Figure:
     ]
     keys.append(Line2D([], [], color="0.4", marker="o", ms=4, mfc="white", lw=0, label=f"tb {ds.tb.values.min():g}"))
     legend(figure, keys)
-    caption(figure, ds, ds[BIAS], "relative bias: sampling noise subtracted, clipped at 0; lines go along tb")
+    caption(figure, ds, ds[BIAS], "lines go along tb; bias clipped at 0")
     return figure
 
 
@@ -66,6 +67,13 @@ def _panel(ax: Axes, one: xr.Dataset, name: str, colours: np.ndarray) -> None:
         ax.vlines(x[0], y[1], y[2], color=colour, lw=0.8)
         across.append(x)
         up.append(y)
-    value_axis(ax, "x", np.hstack(across), zero=False)
+    if name == "gap":
+        ax.tick_params(labelsize=SMALL)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3), useMathText=True)
+        ax.xaxis.get_offset_text().set_fontsize(SMALL)
+    else:
+        ax.set_xscale("log")
+        log_ticks(ax.xaxis, np.hstack(across)[0])
     value_axis(ax, "y", np.hstack(up))
     ax.grid(color="0.92", lw=0.5)
