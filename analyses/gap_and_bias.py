@@ -122,8 +122,10 @@ def judge(ds: xr.Dataset) -> list[Verdict]:
 
 
 def _correlation(one: xr.Dataset, name: str, which: dict[str, str]) -> Verdict:
-    def spearman(gap: np.ndarray, bias: np.ndarray) -> float:
-        return float(stats.spearmanr(gap.ravel(), bias.ravel()).statistic)
+    def spearman(gap: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        ranks = [stats.rankdata(of.reshape(len(of), -1), axis=1) for of in (gap, bias)]
+        a, b = (rank - rank.mean(1, keepdims=True) for rank in ranks)
+        return (a * b).sum(1) / np.sqrt((a * a).sum(1) * (b * b).sum(1))
 
     whole = _interval(one, name, spearman)
     verdict = "supported" if whole.low >= RANKS else "contradicted" if whole.high < RANKS else "undetermined"
@@ -131,9 +133,9 @@ def _correlation(one: xr.Dataset, name: str, which: dict[str, str]) -> Verdict:
 
 
 def _choice(one: xr.Dataset, name: str, which: dict[str, str]) -> Verdict:
-    def lost(gap: np.ndarray, bias: np.ndarray) -> float:
-        chosen = np.take_along_axis(bias, gap.argmin(1)[:, None], 1)[:, 0]
-        return float((chosen - bias.min(1)).mean())
+    def lost(gap: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        chosen = np.take_along_axis(bias, gap.argmin(-1)[..., None], -1)[..., 0]
+        return (chosen - bias.min(-1)).mean(-1)
 
     whole = _interval(one, name, lost)
     verdict = "supported" if whole.high <= MARGIN else "contradicted" if whole.low > MARGIN else "undetermined"
@@ -143,8 +145,8 @@ def _choice(one: xr.Dataset, name: str, which: dict[str, str]) -> Verdict:
     return Verdict("(o) the tb of the least gap has the least bias", which, name, verdict, whole, note=note)
 
 
-def _interval(one: xr.Dataset, name: str, statistic: Callable[[np.ndarray, np.ndarray], float]) -> Change:
-    """Of a statistic of gap and bias (tf, tb): its value, and 95 % of it over grids with the sampling noise of this."""
+def _interval(one: xr.Dataset, name: str, statistic: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Change:
+    """Of a statistic of gap and bias (grid, tf, tb): its value, and 95 % of it over grids with the noise of this."""
     rng = np.random.default_rng(0)
     values, noisy = [], []
     for figure in (name, BIAS):
@@ -152,11 +154,10 @@ def _interval(one: xr.Dataset, name: str, statistic: Callable[[np.ndarray, np.nd
         replicates = one[f"{figure}_replicates"].transpose("batch", "tf", "tb").values
         batches = len(replicates)
         factor = np.sqrt((batches - 1) / batches) * (replicates - replicates.mean(0))
-        values.append(value)
+        values.append(value[None])
         noisy.append(value + np.tensordot(rng.standard_normal((DRAWN, batches)), factor, 1))
-    drawn = [statistic(gap, bias) for gap, bias in zip(*noisy, strict=True)]
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Change(statistic(*values), float(low), float(high))
+    low, high = np.quantile(statistic(*noisy), [0.025, 0.975])
+    return Change(float(statistic(*values)[0]), float(low), float(high))
 
 
 def draw(ds: xr.Dataset) -> Any:
