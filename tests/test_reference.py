@@ -349,6 +349,8 @@ def test_draws_are_added_until_the_interval_is_as_asked():
     assert (ds.draws > 64).all()
     assert (ds.draws % 32 == 0).all()
     assert ds.attrs["precision"] == 0.08
+    assert ds.attrs["draws"] == ds.draws.min()
+    assert f"{int(ds.draws.max()):,} draws" in gradlab.plots.auto(ds).get_supxlabel()
     alone = gradlab.bias(p.model, p.x, tf=0.7, tb=0.7, reference="rloo", draws=int(ds.draws.sel(tf=0.7, tb=0.7)))
     assert alone.cosine.item() == pytest.approx(ds.cosine.sel(tf=0.7, tb=0.7).item(), rel=1e-9)
 

@@ -124,7 +124,7 @@ def measured(
         every = list(dict.fromkeys([*own, *laws]))
         drawn = PairedDraws(model, x, logits, every, BATCHES, seed, memory)
         place = {e: i for i, e in enumerate(every)}
-        until, words = goal.draws, f"tf {tf:g}: {reference.name} beside {len(own)} estimator{'s' * (len(own) > 1)}"
+        until, words = goal.draws, f"tf {tf:g}, reference {reference.name}: {len(here)} point{'s' * (len(here) > 1)}"
         found: list[UStatistics] = []
         missed = math.inf
         while drawn.draws < until:

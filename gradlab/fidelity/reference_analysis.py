@@ -118,6 +118,8 @@ def bias_by_reference(
     about |= {
         "reference": reference.label,
         "intervals": INTERVALS,
+        "draws": int(np.nanmin(draws)),  # of each point: see the variable
+        "draws_per_batch": int(np.nanmin(draws)) // BATCHES,
         "max_draws": goal.most if goal.precision else rounded(goal.draws),
         "precision": goal.precision or 0.0,
     }

@@ -113,7 +113,7 @@ def caption(figure: Figure, ds: xr.Dataset, values: xr.DataArray, *more: str, fi
         "gradients with respect to the encoder's parameters" if about.get("wrt") == "encoder" else "",
         f"definition {definition}" if definition else "",
         f"target law{'s' if len(laws) > 1 else ''} {named}" if named else "",
-        f"{int(about['draws']):,} draws" if "draws" in about else "",
+        _draws(ds),
         f"reference {about['reference']}" if about.get("reference", "exact") != "exact" else "",
         "moments without sampling" if about.get("moments") == "exact" else "",
         "at equal loss evaluations" if about.get("equal_cost") else "",
@@ -131,6 +131,14 @@ def caption(figure: Figure, ds: xr.Dataset, values: xr.DataArray, *more: str, fi
         .replace(" %", "\N{NO-BREAK SPACE}%")
     )
     write_under(figure, f"{text}.")
+
+
+def _draws(ds: xr.Dataset) -> str:
+    """How many; a variable tells where points differ."""
+    if "draws" in ds and ds["draws"].notnull().any():
+        ends = sorted({int(ds["draws"].min()), int(ds["draws"].max())})
+        return f"{' to '.join(f'{end:,}' for end in ends)} draws"
+    return f"{int(ds.attrs['draws']):,} draws" if "draws" in ds.attrs else ""
 
 
 def _code(ds: xr.Dataset) -> str:

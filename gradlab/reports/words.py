@@ -196,7 +196,7 @@ def _draws(ds: xr.Dataset) -> str:
         return f"{_count(ds.attrs['draws'])} "
     found = ds["draws"].to_numpy().ravel().astype(float) if "draws" in ds.data_vars else np.array([])
     found = found[np.isfinite(found)]
-    ends = sorted({f"{int(v):,}" for v in (found.min(), found.max())}, key=len) if found.size else []
+    ends = [f"{v:,}" for v in sorted({int(found.min()), int(found.max())})] if found.size else []
     return f"{' to '.join(ends)} " if ends else ""
 
 
