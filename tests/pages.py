@@ -2,7 +2,8 @@
 
 Fences of a page, in order and in one empty folder, one namespace:
 
-    python     run; a `text` fence right after it holds what it prints
+    python     run; a `text` fence right after it holds what it prints; one with title="NAME.py" is written to that file,
+               for later blocks to import
     console    lines that begin with `$ ` are gradlab commands, run; the lines below them are what they print
     sh         gradlab commands that take too long or need data: their options are parsed, nothing runs
 
@@ -28,7 +29,7 @@ from pathlib import Path
 import click
 
 ROOT = Path(__file__).parent.parent
-FENCE = re.compile(r"^```([a-z]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```([a-z]*)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<source>.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 FIGURE = re.compile(r"\]\(((?:docs/)?figures/([^)]+))\)")
 NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
@@ -44,6 +45,7 @@ class Shown:
     source: str
     output: str | None
     span: tuple[int, int]
+    file: str | None = None
 
 
 def pages() -> list[Path]:
@@ -55,21 +57,21 @@ def shown(text: str) -> list[Shown]:
     found = []
     fences = list(FENCE.finditer(text))
     for fence, after in itertools.zip_longest(fences, fences[1:]):
-        language, source = fence.groups()
+        language, source = fence[1], fence["source"]
         if language == "python":
             is_output = after and after[1] == "text" and not text[fence.end() : after.start()].strip()
-            span, output = (after.span(2), after[2]) if is_output else ((fence.end(), fence.end()), None)
-            found.append(Shown(language, source, output, span))
+            span, output = (after.span("source"), after["source"]) if is_output else ((fence.end(), fence.end()), None)
+            found.append(Shown(language, source, output, span, fence["title"]))
         elif language == "console":
             for command in COMMAND.finditer(source):
-                start, end = (fence.start(2) + at for at in command.span(2))
+                start, end = (fence.start("source") + at for at in command.span(2))
                 found.append(Shown(language, command[1].replace("\\\n", ""), command[2], (start, end)))
     return found
 
 
 def listed(text: str) -> list[str]:
     """gradlab commands a page gives without running them."""
-    blocks = [fence[2].replace("\\\n", " ") for fence in FENCE.finditer(text) if fence[1] in ("", "sh")]
+    blocks = [fence["source"].replace("\\\n", " ") for fence in FENCE.finditer(text) if fence[1] in ("", "sh")]
     return [line for block in blocks for line in block.splitlines() if line.startswith("gradlab ")]
 
 
@@ -89,12 +91,15 @@ def run(page: Path) -> list[tuple[Shown, str]]:
 
     Raises what a block raises; AssertionError for a command that does not end with 0.
     """
-    module = types.ModuleType("page")
-    sys.modules["page"] = module  # where dataclasses look their types up
+    before, path = set(sys.modules), list(sys.path)
+    sys.modules["page"] = module = types.ModuleType("page")  # where dataclasses look their types up
+    sys.path.insert(0, str(Path.cwd()))
     try:
         return [(one, _printed(one, module)) for one in shown(page.read_text())]
     finally:
-        del sys.modules["page"]
+        sys.path[:] = path
+        for name in {"page", *(Path(one.file).stem for one in shown(page.read_text()) if one.file)} - before:
+            sys.modules.pop(name, None)
 
 
 def _printed(one: Shown, module: types.ModuleType) -> str:
@@ -102,7 +107,9 @@ def _printed(one: Shown, module: types.ModuleType) -> str:
 
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        if one.kind == "python":
+        if one.file:
+            Path(one.file).write_text(one.source)
+        elif one.kind == "python":
             exec(compile(one.source, "page", "exec"), module.__dict__)
         else:
             name, *arguments = shlex.split(one.source, comments=True)
