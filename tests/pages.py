@@ -91,13 +91,17 @@ def run(page: Path) -> list[tuple[Shown, str]]:
 
     Raises what a block raises; AssertionError for a command that does not end with 0.
     """
-    before, path = set(sys.modules), list(sys.path)
+    from gradlab.estimators import registry
+
+    before, path, known = set(sys.modules), list(sys.path), dict(registry._CLASSES)
     sys.modules["page"] = module = types.ModuleType("page")  # where dataclasses look their types up
     sys.path.insert(0, str(Path.cwd()))
     try:
         return [(one, _printed(one, module)) for one in shown(page.read_text())]
     finally:
         sys.path[:] = path
+        registry._CLASSES.clear()
+        registry._CLASSES.update(known)  # what a block registers is forgotten
         for name in {"page", *(Path(one.file).stem for one in shown(page.read_text()) if one.file)} - before:
             sys.modules.pop(name, None)
 
