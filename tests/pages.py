@@ -2,8 +2,8 @@
 
 Fences of a page, in order and in one empty folder, one namespace:
 
-    python     run; a `text` fence right after it holds what it prints; one with title="NAME.py" is written to that file,
-               for later blocks to import
+    python     run; a `text` fence right after it holds what it prints; one with title="NAME.py" is written to that
+               file, for later blocks to import
     console    lines that begin with `$ ` are gradlab commands, run; the lines below them are what they print
     sh         gradlab commands that take too long or need data: their options are parsed, nothing runs
 
