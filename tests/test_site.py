@@ -93,13 +93,14 @@ def _text(html: str) -> str:
 def test_every_command_and_public_name_is_in_the_reference(site):
     from gradlab.cli.main import cli
 
-    from gradlab import _HOME
+    from gradlab import _HOME, plots, sweeps
 
     commands, names = (_text((site / page).read_text()) for page in ("commands.html", "api.html"))
     for name, command in cli.commands.items():
         for below in getattr(command, "commands", {"": None}):
             assert f"gradlab {name} {below}".strip() in commands
-    for name in _HOME:
+    drawn = [name for name in plots.__all__ if name != "FORMATS"]
+    for name in (*_HOME, *drawn, *sweeps.__all__):
         assert re.search(rf"\b{name} ?\(", names), name
 
 
