@@ -38,11 +38,11 @@ class _Page(HTMLParser):
 def site(tmp_path_factory):
     pytest.importorskip("mkdocs")
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(folder)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(folder)]
     built = subprocess.run(
         command, cwd=ROOT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, timeout=300
     )
-    assert built.returncode == 0, built.stderr
+    assert built.returncode == 0, built.stderr  # without --quiet, which hides warnings from --strict
     return folder
 
 
