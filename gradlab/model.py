@@ -19,6 +19,9 @@ from .machine import plain_arithmetic
 class LatentModel(nn.Module):
     """A model with categorical or binary latents, as gradlab measures it.
 
+    A row of encoder, decoder and likelihood must be computed from that row alone, and be the same every time; a model
+    that does otherwise is refused when it is measured, since every figure would be wrong.
+
     Parameters
     ----------
     encoder
@@ -42,9 +45,6 @@ class LatentModel(nn.Module):
         In place of latents and categories: {"content": (4, 8), "style": (2, 3)}, name -> (latents, categories).
         Results have them along `latent` in this order, `categories` being the most of any; the gradient at a
         category that a latent does not have is 0.
-
-    A row of encoder, decoder and likelihood must be computed from that row alone, and be the same every time; a model
-    that does otherwise is refused when it is measured, since every figure would be wrong.
 
     Raises
     ------

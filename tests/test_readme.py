@@ -1,35 +1,69 @@
-"""The Python of the README and of docs/ runs as written, and their commands exist."""
+"""README.md and docs/*.md: what they run runs, what they show is what is printed, and what they name is there."""
 
 import re
-import sys
-import types
-from pathlib import Path
 
+import click
 import pytest
 
-from gradlab.estimators import registry
+from . import pages
+from .pages import ROOT
 
-ROOT = Path(__file__).parent.parent
-PAGES = {path.relative_to(ROOT): path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"))}
+PAGES = {path.relative_to(ROOT): path.read_text() for path in pages.pages()}
 TEXT = "\n".join(PAGES.values())
-BLOCKS = {
-    f"{page}-{k}": block
-    for page, text in PAGES.items()
-    for k, block in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
-}
+RUNNING = [page for page, text in PAGES.items() if pages.shown(text)]
 
 
-@pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
-def test_python_blocks_run(block, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("page", RUNNING, ids=str)
+def test_pages_run_and_show_what_is_printed(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(registry, "_CLASSES", dict(registry._CLASSES))  # what a block registers is forgotten
-    module = types.ModuleType("block")
-    monkeypatch.setitem(sys.modules, "block", module)  # where dataclasses look their types up
-    exec(compile(block, "block", "exec"), module.__dict__)
+    for one, printed in pages.run(ROOT / page):
+        if one.output is not None:
+            assert pages.difference(one.output, printed) is None, one.source
+    for path, name in pages.FIGURE.findall(PAGES[page]):
+        assert (tmp_path / name).is_file(), f"no block writes {name}"
+        assert (ROOT / page.parent / path).is_file(), path
 
 
-def test_there_are_blocks():
-    assert len(BLOCKS) == 7
+def test_pages_run_something():
+    blocks = [one for text in PAGES.values() for one in pages.shown(text)]
+    assert sum(one.kind == "python" for one in blocks) > 25
+    assert sum(one.kind == "console" for one in blocks) > 5
+    assert all(one.output and one.output.strip() for one in blocks if one.kind == "console")
+
+
+@pytest.mark.parametrize("command", sorted({line for text in PAGES.values() for line in pages.listed(text)}))
+def test_commands_that_are_not_run_have_these_options(command):
+    pages.check_options(command)
+
+
+@pytest.mark.parametrize("command", ["gradlab bais", "gradlab bias --tf", "gradlab train vae --epochs none"])
+def test_options_are_really_checked(command):
+    with pytest.raises(click.UsageError):
+        pages.check_options(command)
+
+
+SHOWN = "tf  bias\n1.0  0.8618 [0.8436, 1.2e-4]\n...\nwrote 1,024 lines\n"
+
+
+@pytest.mark.parametrize(
+    ("printed", "alike"),
+    [
+        ("tf  bias\n1.0  0.8618 [0.8436, 1.2e-4]\nwrote 1,024 lines\n", True),
+        ("tf bias\n\n1.0  0.8700 [0.8436, 1.3e-4]\nmore\nand more\nwrote 1,030 lines\n", True),
+        ("tf  bias\n1.0  0.9000 [0.8436, 1.2e-4]\nwrote 1,024 lines\n", False),
+        ("tf  bias\n1.0  -0.8618 [0.8436, 1.2e-4]\nwrote 1,024 lines\n", False),
+        ("tf  bias\n1.0  0.8618 [0.8436, 1.4e-4]\nwrote 1,024 lines\n", False),
+        ("tf  variance\n1.0  0.8618 [0.8436, 1.2e-4]\nwrote 1,024 lines\n", False),
+        ("tf  bias\n1.0  0.8618 [0.8436, 1.2e-4]\n", False),
+        ("", False),
+    ],
+)
+def test_what_counts_as_printed(printed, alike):
+    assert (pages.difference(SHOWN, printed) is None) == alike
+
+
+def test_a_line_too_many_is_found():
+    assert pages.difference("one\n", "one\ntwo\n") is not None
 
 
 def test_pictures_and_pages_named_are_there():
@@ -41,7 +75,7 @@ def test_pictures_and_pages_named_are_there():
 def test_commands_named_exist():
     from gradlab.cli.main import cli
 
-    for command in set(re.findall(r"(?:`|^)gradlab ([a-z][a-z-]*)", TEXT, re.MULTILINE)) - {"measures"}:
+    for command in set(re.findall(r"(?:`|^|^\$ )gradlab ([a-z][a-z-]*)", TEXT, re.MULTILINE)) - {"measures"}:
         assert command in cli.commands, command
 
 

@@ -104,7 +104,10 @@ def exact_moments(
     tolerance : relative numerical error wanted of mean and standard deviation, where an integral over noise is left
     advance : called with fractions of `steps(estimators)`
 
-    Raises ValueError for estimators that have to be sampled, and losses or derivatives that are not finite.
+    Raises
+    ------
+    ValueError
+        Estimators that have to be sampled, and losses or derivatives that are not finite.
 
     Source: "moments without sampling" follows from eq. 12-16 of the Decoupled ST-GS paper: given the code, the noise is
     independent of the derivative, and across latents.

@@ -34,7 +34,10 @@ def bias_trends(
     target : the target law to draw; by default all there are
     relative : over the norm of the exact gradient (which changes with tf for the target "sampled"), or not
 
-    Raises ValueError for a Dataset of another analysis, a temperature or a target that is not in it.
+    Raises
+    ------
+    ValueError
+        A Dataset of another analysis, a temperature or a target that is not in it.
     """
     ds = chosen(ds, target=target)
     check_bias(ds)

@@ -42,7 +42,10 @@ def gap(ds: xr.Dataset, checkpoint: str | None = None) -> Figure:
     ds : what `gradlab.gap` returns
     checkpoint : draw this one only; by default the last over a grid, else all there are
 
-    Raises ValueError for a Dataset of another analysis or a checkpoint that is not in it.
+    Raises
+    ------
+    ValueError
+        A Dataset of another analysis or a checkpoint that is not in it.
     """
     ds = chosen(ds, checkpoint=checkpoint)
     check_gap(ds)

@@ -37,8 +37,11 @@ def heatmap(ds: xr.Dataset, variable: str, target: str | None = None, estimator:
     variable : name of a variable over tf and tb
     target, estimator : draw this one only
 
-    Raises ValueError for an unknown name (with the near matches) and for a variable that lacks a temperature
-    or has dims besides those named above.
+    Raises
+    ------
+    ValueError
+        An unknown name (with the near matches) and for a variable that lacks a temperature or has dims besides
+        those named above.
     """
     ds = chosen(ds, target=target, estimator=estimator)
     if variable not in ds.data_vars:

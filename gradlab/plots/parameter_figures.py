@@ -28,7 +28,10 @@ def parameters(ds: xr.Dataset, tf: float | None = None, tb: float | None = None,
     tf, tb : the point, from the grid; by default as for `bias_trends`
     target : the target law to draw; by default all there are
 
-    Raises ValueError for a Dataset of another analysis, a temperature or a target that is not in it.
+    Raises
+    ------
+    ValueError
+        A Dataset of another analysis, a temperature or a target that is not in it.
     """
     if not isinstance(ds, xr.Dataset) or "parameter" not in ds.dims:
         raise ValueError("ds: got no Dataset with a dim parameter; one of gradlab.bias(..., wrt='encoder') would do")

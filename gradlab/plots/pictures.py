@@ -24,7 +24,10 @@ def reconstructions(images: Any, reconstructions: Any, caption: str = "") -> Fig
         or three (red, green, blue); what lies outside [0, 1] is clipped for display
     caption : stands under the pictures
 
-    Raises ValueError for other shapes, for integers, and for values that are not finite.
+    Raises
+    ------
+    ValueError
+        Other shapes, for integers, and for values that are not finite.
     """
     pairs = {"image": _pictures("images", images), "reconstruction": _pictures("reconstructions", reconstructions)}
     shape, other = (pictures.shape for pictures in pairs.values())

@@ -28,7 +28,10 @@ def gap_and_bias(ds: xr.Dataset) -> Figure:
     ----------
     ds : of the analysis gap-and-bias, dims model, definition, tf, tb
 
-    Raises ValueError for another Dataset.
+    Raises
+    ------
+    ValueError
+        Another Dataset.
     """
     check_dataset(ds)
     missing = [name for name in (BIAS, *COLUMNS) if name not in ds or not {"tf", "tb"} <= set(ds[name].dims)]

@@ -64,7 +64,10 @@ def losses(ds: xr.Dataset) -> Figure:
     ----------
     ds : a sweep over numbers tf and tb, with means over seeds, as gradlab.sweeps.with_means returns it
 
-    Raises ValueError for another Dataset, one without the means, or one with schedules.
+    Raises
+    ------
+    ValueError
+        Another Dataset, one without the means, or one with schedules.
     """
     ds = trained(ds)
     if has_schedules(ds):
@@ -152,7 +155,10 @@ def schedules(ds: xr.Dataset) -> Figure:
     ----------
     ds : a sweep with means over seeds, as gradlab.sweeps.with_means returns it
 
-    Raises ValueError for another Dataset, or one without the means.
+    Raises
+    ------
+    ValueError
+        Another Dataset, or one without the means.
     """
     ds = trained(ds)
     of = pairs(ds)

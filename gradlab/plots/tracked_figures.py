@@ -33,7 +33,10 @@ def training_curves(ds: xr.Dataset) -> Figure:
     ----------
     ds : a sweep with means over seeds, as gradlab.sweeps.with_means returns it
 
-    Raises ValueError for another Dataset, or one without the means.
+    Raises
+    ------
+    ValueError
+        Another Dataset, or one without the means.
     """
     ds = trained(ds, f"{CURVE}_mean")
     of = pairs(ds)
@@ -87,7 +90,10 @@ def tracked(ds: xr.Dataset) -> Figure:
     ----------
     ds : what gradlab.training.train tracks, as NAME.bias.h5 or NAME.gap.h5 hold it
 
-    Raises ValueError for another Dataset.
+    Raises
+    ------
+    ValueError
+        Another Dataset.
     """
     check_dataset(ds)
     panels = next((names for names in (OF_BIAS, OF_GAP) if _along_epochs(ds, names)), None)
