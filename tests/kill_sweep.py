@@ -66,7 +66,7 @@ class Sweep:
         assert self.process.pid
         os.kill(self.process.pid, number)
 
-    def result(self, timeout: float = 60) -> str:
+    def result(self, timeout: float = 300) -> str:
         """What the sweep came to: the number of cells done, or its error."""
         assert self._pipe.poll(timeout)
         return self._pipe.recv()
@@ -131,7 +131,7 @@ def _state(pid: int | None) -> str:
     return subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout[:1]
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 300) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until

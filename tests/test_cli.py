@@ -495,7 +495,7 @@ def test_debug_lets_the_error_through(tmp_path, monkeypatch, arguments):
 
 def test_debug_gives_the_traceback(tmp_path):
     process = start(tmp_path, RUN, "--debug", "show", "nosuch.h5")
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 1
     assert err.startswith("Traceback (most recent call last):")
     assert err.splitlines()[-1].startswith("FileNotFoundError: nosuch.h5")
@@ -577,7 +577,7 @@ def start(folder, script, *arguments):
 
 def interrupted(process):
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=300)
     return Ran(process.returncode, out, err)
 
 
@@ -614,7 +614,7 @@ def test_ctrl_c_while_training_says_how_to_go_on(tmp_path):
     ]
     process = start(tmp_path, RUN, *arguments)
     state = tmp_path / "own.resume.safetensors"
-    until = time.monotonic() + 30
+    until = time.monotonic() + 300
     while not state.exists() and process.poll() is None and time.monotonic() < until:
         time.sleep(0.02)
     refused(interrupted(process), 130, "--resume", state.name)
@@ -661,7 +661,7 @@ def test_a_reader_that_goes_away_is_no_error_to_talk_about(tmp_path, arguments):
     process = start(tmp_path, RUN, *arguments)
     process.stdout.close()
     process.stdout = None
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 1  # it did not go unnoticed
     assert err == ""
 
