@@ -103,10 +103,8 @@ def _trained(given: Given, count: int, epochs: int) -> list[Path]:
         tb=sorted({tb for _, tb in TRAINED_AT}),
         pairs=TRAINED_AT,
         seeds=1,
-        workers=given.workers,
-        device=given.device,
         keep_models=True,
-        shown=given.shown,
+        **given.where,
     )
     return sorted(folder.glob("*.safetensors"))
 
