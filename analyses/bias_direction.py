@@ -103,10 +103,8 @@ def _trained(given: Given, count: int, epochs: int) -> list[Path]:
         tb=sorted({tb for _, tb in TRAINED_AT}),
         pairs=TRAINED_AT,
         seeds=1,
-        workers=given.workers,
-        device=given.device,
         keep_models=True,
-        shown=given.shown,
+        **given.where,
     )
     return sorted(folder.glob("*.safetensors"))
 
@@ -146,6 +144,9 @@ def draw(ds: xr.Dataset) -> Any:
     some = ds.isel(checkpoint=np.flatnonzero((epochs == epochs.max()) | (epochs == 0)))
     names = [name for name in some.data_vars if str(name).startswith("relative_")]
     kept = (some.relative_bias < MOST) & (some.relative_std < MOST) & (some.relative_std > LEAST)
-    return plots.bias_trends(
-        some.assign({n: some[n].where(kept) for n in names if "quantile" not in some[n].dims}), target="sampled"
+    some = some.assign({n: some[n].where(kept) for n in names if "quantile" not in some[n].dims})
+    drawn = (
+        f"{some.sizes['checkpoint']} of {ds.sizes['checkpoint']} checkpoints, without points where bias or standard"
+        f" deviation is above {MOST} times the exact gradient, or the latter below {LEAST} of it"
     )
+    return plots.bias_trends(some.assign_attrs(checkpoint=drawn), target="sampled")

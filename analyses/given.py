@@ -22,7 +22,15 @@ class Given:
     draws: int | None = None
     device: str = "cpu"
     workers: int = 1
+    ensemble: int = 1
+    scheduler: str | None = None
     shown: bool = False
+
+    @property
+    def where(self) -> dict[str, Any]:
+        """Where and how trainings run, as gradlab.sweeps.sweep takes it."""
+        names = ("device", "workers", "ensemble", "scheduler", "shown")
+        return {name: getattr(self, name) for name in names}
 
 
 def measure_checkpoint(

@@ -57,7 +57,5 @@ def measure(given: Given, base: Settings, trainings: Trainings, data: str, name:
         tb=trainings.tb,
         pairs=trainings.pairs,
         seeds=trainings.seeds,
-        workers=given.workers,
-        device=given.device,
-        shown=given.shown,
+        **given.where,
     )

@@ -69,6 +69,19 @@ tf32_option = click.option(
 )
 plot_option = click.option("--plot/--no-plot", default=True, help="Also draw OUT.png.  [default: plot]")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
+workers_option = click.option(
+    "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes; a GPU each."
+)
+ensemble_option = click.option(
+    "--ensemble",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Trainings that a worker stacks into one; saves a GPU kernel launches, gains nothing on a CPU.",
+)
+scheduler_option = click.option(
+    "--scheduler", help="Address of a Dask scheduler (tcp://host:8786), to train on its workers."
+)
 data_dir_option = click.option(
     "--data-dir",
     type=click.Path(file_okay=False),

@@ -8,7 +8,15 @@ from typing import Any
 
 import click
 
-from .options import data_dir_option, device_option, json_option
+from .options import (
+    data_dir_option,
+    device_option,
+    ensemble_option,
+    json_option,
+    scheduler_option,
+    warnings_as_lines,
+    workers_option,
+)
 
 ANALYSES = {
     "figure2": "figure2_binary_autoencoder",
@@ -43,7 +51,9 @@ BUDGETS = ("quick", "standard", "paper")
 @click.option("--draws", type=click.IntRange(min=2), help="Instead of the budget's number; figures 5 and 6.")
 @click.option("--data", help="See `gradlab data list`.  [default: mnist; table 1 cifar10; figures 5, 6 mnist-sample]")
 @data_dir_option
-@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Trainings side by side.")
+@workers_option
+@ensemble_option
+@scheduler_option
 @device_option
 @click.option(
     "--out",
@@ -61,6 +71,7 @@ def reproduce(name, everything, budget, out, as_json, device, **given):
       gradlab reproduce
       gradlab reproduce figure6 --budget standard
       gradlab reproduce --all --workers 2
+      gradlab reproduce figure3 --budget paper --scheduler tcp://host:8786
 
     Interrupted, the same command goes on.
     """
@@ -77,10 +88,11 @@ def reproduce(name, everything, budget, out, as_json, device, **given):
 
     check_writable(str(Path(out) / "summary.md"))
     options = Given(folder=Path(out), device=resolve_device(device), shown=True, **given)
-    if name is not None:
-        studies.one(name, _module(name), options, budget, as_json)
-        return
-    studies.all_of({key: _module(key) for key in ANALYSES}, options, budget, as_json)
+    with warnings_as_lines():
+        if name is not None:
+            studies.one(name, _module(name), options, budget, as_json)
+            return
+        studies.all_of({key: _module(key) for key in ANALYSES}, options, budget, as_json)
 
 
 def _module(name: str) -> Any:

@@ -153,5 +153,5 @@ def show_verdicts(found: Sequence[Any]) -> None:
 
 
 def effect(v: Any) -> str:
-    low, high = (text(end) for end in v.whole[1:])
-    return f"{v.whole.value:+.4g} [{low}, {high}]" + (f" {v.unit}" if v.unit else "")
+    value, low, high = map(text, v.whole)
+    return ("+" if v.whole.value > 0 else "") + f"{value} [{low}, {high}]" + (f" {v.unit}" if v.unit else "")

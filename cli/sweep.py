@@ -5,7 +5,16 @@ from __future__ import annotations
 import click
 
 from . import train
-from .options import MOST_SEED, TemperatureSpec, check_writable, out_option, warnings_as_lines
+from .options import (
+    MOST_SEED,
+    TemperatureSpec,
+    check_writable,
+    ensemble_option,
+    out_option,
+    scheduler_option,
+    warnings_as_lines,
+    workers_option,
+)
 
 MOST_SEEDS = 10_000
 OF_TRAINING = ("data", "data_dir", "estimator", "epochs", "batch_size", "lr", "device", "as_json")
@@ -89,17 +98,9 @@ def grid_options(command):
         click.option(
             "--track", type=click.Choice(train.KINDS), multiple=True, help="Measure this along each training."
         ),
-        click.option(
-            "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes; a GPU each."
-        ),
-        click.option(
-            "--ensemble",
-            type=click.IntRange(min=1),
-            default=1,
-            show_default=True,
-            help="Trainings that a worker stacks into one; saves a GPU kernel launches, gains nothing on a CPU.",
-        ),
-        click.option("--scheduler", help="Address of a Dask scheduler (tcp://host:8786), to train on its workers."),
+        workers_option,
+        ensemble_option,
+        scheduler_option,
         click.option("--retry-failed", is_flag=True, help="Train cells that are recorded as failed again."),
         click.option("--keep-models", is_flag=True, help="Keep the trained models in --folder."),
         out_option("sweep.h5"),

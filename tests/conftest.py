@@ -1,5 +1,6 @@
-"""Shared by all tests: few threads, since the tensors are small and tests run side by side; the command line."""
+"""Shared by tests: few threads, since the tensors are small and tests run side by side; the command line; a sweep."""
 
+import shutil
 from typing import NamedTuple
 
 import pytest
@@ -31,3 +32,28 @@ def run(capsys, tmp_path, monkeypatch):
         return Ran(code, *capsys.readouterr())
 
     return run_it
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory):
+    """The folder and the Dataset of the tiny sweep."""
+    from .tiny_sweep import sweep
+
+    folder = tmp_path_factory.mktemp("undisturbed")
+    ds = sweep(folder)
+    assert (ds.status == "done").all()
+    return folder, ds
+
+
+@pytest.fixture
+def finished(undisturbed, tmp_path):
+    """A folder of finished cells to spoil."""
+    return shutil.copytree(undisturbed[0], tmp_path / "finished")
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """A list that gets (tf, tb, seed) of each training of a sweep."""
+    from .tiny_sweep import listed_trainings
+
+    return listed_trainings(monkeypatch)

@@ -174,6 +174,22 @@ def test_a_training_analysis_from_end_to_end(run, tiny, name, tmp_path):
     assert f"{name}-quick.h5" in listed["results"]["quick"]
 
 
+def test_trainings_run_where_asked(run, tiny, monkeypatch):
+    asked = []
+
+    def noted(*given, **options):
+        asked.append({name: options[name] for name in ("device", "workers", "ensemble", "scheduler", "shown")})
+        raise OSError("noted")
+
+    monkeypatch.setattr("gradlab.sweeps.sweep", noted)
+    wanted = {"device": "cpu", "workers": 1, "ensemble": 1, "scheduler": None, "shown": True}
+    for name in ("figure2", "bias-direction"):
+        common = ("reproduce", name, "--data", "own", "--device", "cpu")
+        for option, value in (("workers", 3), ("ensemble", 4), ("scheduler", "tcp://host:8786")):
+            assert "noted" in run(*common, f"--{option}", value).err
+            assert asked.pop() == wanted | {option: value}
+
+
 def test_all_goes_on_after_a_failure_and_says_so(run, tiny, monkeypatch, tmp_path):
     kept = {name: reproduce.ANALYSES[name] for name in ("figure3", "figure5", "figure6")}
     monkeypatch.setattr(reproduce, "ANALYSES", kept)

@@ -1,10 +1,12 @@
 """The command line: help, results, exit codes, one-line errors; and the bad input of the Python functions."""
 
+import contextlib
 import json
 import os
 import random
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,6 +63,22 @@ def measured(run, *arguments, out="bias.h5"):
     ran = run("bias", *arguments)
     assert ran.code == 0, ran.err
     return gradlab.open_results(out)
+
+
+@pytest.fixture(scope="module")
+def measured_once(tmp_path_factory):
+    """A file of results of the tiny checkpoint at POINT."""
+    folder = tmp_path_factory.mktemp("measured")
+    tiny(folder / "tiny.safetensors")
+    with contextlib.chdir(folder), contextlib.suppress(SystemExit):
+        main(["bias", "tiny.safetensors", *POINT])
+    return folder / "bias.h5"
+
+
+@pytest.fixture
+def results_at_point(measured_once, tmp_path):
+    """A copy of it, bias.h5, as a Dataset."""
+    return gradlab.open_results(shutil.copy(measured_once, tmp_path))
 
 
 # --- help ---
@@ -170,8 +188,8 @@ def test_bias_of_the_bundled_model_needs_nothing(run):
     assert "wrote bias.h5" in ran.out
 
 
-def test_a_results_file_is_read_without_gradlab(run, checkpoint, tmp_path):
-    ds = measured(run, checkpoint, *POINT)
+def test_a_results_file_is_read_without_gradlab(results_at_point, tmp_path):
+    ds = results_at_point
     with h5py.File(tmp_path / "bias.h5") as file:
         np.testing.assert_array_equal(file["relative_bias"][...], ds.relative_bias)
     with xr.open_dataset(tmp_path / "bias.h5") as plain:
@@ -495,7 +513,7 @@ def test_debug_lets_the_error_through(tmp_path, monkeypatch, arguments):
 
 def test_debug_gives_the_traceback(tmp_path):
     process = start(tmp_path, RUN, "--debug", "show", "nosuch.h5")
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 1
     assert err.startswith("Traceback (most recent call last):")
     assert err.splitlines()[-1].startswith("FileNotFoundError: nosuch.h5")
@@ -504,8 +522,8 @@ def test_debug_gives_the_traceback(tmp_path):
 # --- show, plot, estimators, data ---
 
 
-def test_show_prints_what_was_measured_and_how(run, checkpoint):
-    ds = measured(run, checkpoint, *POINT)
+def test_show_prints_what_was_measured_and_how(run, results_at_point):
+    ds = results_at_point
     ran = run("show", "bias.h5")
     assert ran.code == 0
     assert f"{float(ds.relative_std.squeeze()):#.4g}" in ran.out
@@ -519,15 +537,15 @@ def test_show_json_repeats_bias_json(run, checkpoint):
     assert of_show["attributes"] == of_bias["attributes"]
 
 
-def test_plot_draws_a_results_file(run, checkpoint, tmp_path):
-    measured(run, checkpoint, *POINT)
+@pytest.mark.usefixtures("results_at_point")
+def test_plot_draws_a_results_file(run, tmp_path):
     for begin, suffix in ((b"\x89PNG", "png"), (b"%PDF", "pdf"), (b"<?xml", "svg")):
         assert run("plot", "bias.h5", "--out", f"figure.{suffix}").code == 0
         assert (tmp_path / f"figure.{suffix}").read_bytes().startswith(begin)
 
 
-def test_plot_refuses_what_is_not_there(run, checkpoint):
-    measured(run, checkpoint, *POINT)
+@pytest.mark.usefixtures("results_at_point")
+def test_plot_refuses_what_is_not_there(run):
     variable = ("plot", "bias.h5", "--kind", "heatmap", "--variable", "relative_bais")
     refused(run(*variable), 1, "variable", "relative_bais", "relative_bias")
     refused(run("plot", "bias.h5", "--kind", "trends", "--target", "modl"), 1, "target", "'modl'")
@@ -577,7 +595,7 @@ def start(folder, script, *arguments):
 
 def interrupted(process):
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=300)
     return Ran(process.returncode, out, err)
 
 
@@ -614,7 +632,7 @@ def test_ctrl_c_while_training_says_how_to_go_on(tmp_path):
     ]
     process = start(tmp_path, RUN, *arguments)
     state = tmp_path / "own.resume.safetensors"
-    until = time.monotonic() + 30
+    until = time.monotonic() + 300
     while not state.exists() and process.poll() is None and time.monotonic() < until:
         time.sleep(0.02)
     refused(interrupted(process), 130, "--resume", state.name)
@@ -656,12 +674,13 @@ def test_an_interrupted_training_is_gone_on_with(run, tmp_path, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["own", "own.safetensors"]
 
 
-@pytest.mark.parametrize("arguments", [["bias", *POINT, "--json"], ["estimators"], ["--help"]])
+@pytest.mark.parametrize("arguments", [["bias", "tiny.safetensors", *POINT, "--json"], ["estimators"], ["--help"]])
+@pytest.mark.usefixtures("checkpoint")
 def test_a_reader_that_goes_away_is_no_error_to_talk_about(tmp_path, arguments):
     process = start(tmp_path, RUN, *arguments)
     process.stdout.close()
     process.stdout = None
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 1  # it did not go unnoticed
     assert err == ""
 
@@ -897,7 +916,9 @@ def test_the_global_random_states_do_not_matter(problem):
 
 def test_plot_of_one_target_draws_that_one_whatever_the_kind(run, tmp_path):
     """Two panels for both target laws, one for one: half the figure's width or less."""
-    run("bias", "--tf", "0.5:2:4", "--tb", "0.5:2:4", "--images", "2", "--draws", "4", "--target", "both", "--no-plot")
+    tiny(tmp_path / "tiny.safetensors")
+    grid = ("--tf", "0.5:2:4", "--tb", "0.5:2:4", "--images", "2", "--draws", "4", "--target", "both")
+    run("bias", "tiny.safetensors", *grid, "--no-plot")
     widths = []
     for target in ([], ["--target", "model"]):
         run("plot", "bias.h5", "--out", "figure.png", *target)

@@ -310,7 +310,7 @@ def test_on_a_terminal_there_is_a_bar(own):
         pass
     finally:
         os.close(ours)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=300)
     assert process.returncode == 0
     text = shown.decode()
     for part in ("sweep", "cells 8/8", "failed 0", "rate ", "left 0:00:0", "best ", " at tf "):

@@ -74,10 +74,10 @@ def folder(tmp_path):
 
 
 def refused(path, match=None):
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(BadFile, match=match) as raised:
         datasets.read_idx(path)
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
     assert str(path) in str(raised.value)
 
 

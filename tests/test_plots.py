@@ -248,7 +248,10 @@ def test_cells_hold_their_values_in_small_grids_only(grid):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0, "0"), (0.5346, "0.535"), (-0.0234, "-0.023"), (123.4, "123"), (4321.0, "4.3e3"), (-1.26e-9, "-1.3e-9")],
+    [
+        *[(0.0, "0"), (0.5346, "0.535"), (1.0, "1.00"), (0.99, "0.990"), (-0.0234, "-0.023"), (0.02, "0.020")],
+        *[(123.4, "123"), (999.4, "999"), (999.6, "1.0e3"), (4321.0, "4.3e3"), (-1.26e-9, "-1.3e-9")],
+    ],
 )
 def test_values_in_cells_are_short(grid, value, text):
     ds = changed(grid, "cosine", np.full((4, 4), value))

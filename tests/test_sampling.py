@@ -295,7 +295,7 @@ def two_threads():
 
 
 def test_pieces_are_worked_on_side_by_side_and_given_in_order(two_threads):
-    meet = threading.Barrier(2, timeout=60)
+    meet = threading.Barrier(2, timeout=300)
 
     def work(piece):
         assert torch.get_num_threads() == 1

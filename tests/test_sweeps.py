@@ -3,7 +3,6 @@
 import dataclasses
 import errno
 import os
-import shutil
 
 import numpy as np
 import pytest
@@ -26,29 +25,8 @@ from .tiny_sweep import (
     cells,
     dies_at,
     leftovers,
-    listed_trainings,
     sweep,
 )
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """The folder and the Dataset."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    ds = sweep(folder)
-    assert (ds.status == "done").all()
-    return folder, ds
-
-
-@pytest.fixture
-def finished(undisturbed, tmp_path):
-    """A folder of finished cells to spoil."""
-    return shutil.copytree(undisturbed[0], tmp_path / "finished")
-
-
-@pytest.fixture
-def trainings(monkeypatch):
-    return listed_trainings(monkeypatch)
 
 
 def fail_at(monkeypatch, error, **where):

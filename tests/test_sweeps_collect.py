@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import shutil
 
 import h5py
 import numpy as np
@@ -22,21 +21,6 @@ from .tiny_sweep import (
     cells,
     sweep,
 )
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """The folder and the Dataset."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    ds = sweep(folder)
-    assert (ds.status == "done").all()
-    return folder, ds
-
-
-@pytest.fixture
-def finished(undisturbed, tmp_path):
-    """A folder of finished cells to spoil."""
-    return shutil.copytree(undisturbed[0], tmp_path / "finished")
 
 
 def test_collect_finds_what_the_sweep_returned(undisturbed):

@@ -7,27 +7,7 @@ import pytest
 
 from gradlab import checkpoints, training
 
-from .tiny_sweep import ONE, ONE_POINT, Death, assert_same, cells, dies_at, leftovers, listed_trainings, sweep
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """The folder and the Dataset."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    ds = sweep(folder)
-    assert (ds.status == "done").all()
-    return folder, ds
-
-
-@pytest.fixture
-def finished(undisturbed, tmp_path):
-    """A folder of finished cells to spoil."""
-    return shutil.copytree(undisturbed[0], tmp_path / "finished")
-
-
-@pytest.fixture
-def trainings(monkeypatch):
-    return listed_trainings(monkeypatch)
+from .tiny_sweep import ONE, ONE_POINT, Death, assert_same, cells, dies_at, leftovers, sweep
 
 
 @pytest.mark.parametrize("length", [0, 100, 6000])

@@ -1,6 +1,7 @@
 """A sweep on several processes: the same results, whoever dies."""
 
 import multiprocessing
+import os
 import signal
 
 import pytest
@@ -14,6 +15,16 @@ from .tiny_sweep import assert_same, cells, leftovers, sweep
 FOREVER = 100_000
 
 
+def once_both_are_ready(place):
+    """What gives a worker its device waits until all have imported what they need, so that all work at once."""
+
+    def waiting(*given):
+        wait_for(lambda: all(os.getpgid(child.pid) == child.pid for child in multiprocessing.active_children()))
+        return place(*given)
+
+    return waiting
+
+
 @pytest.mark.filterwarnings("ignore:worker")
 def test_workers_give_what_one_process_gives_also_when_one_is_killed(tmp_path, monkeypatch):
     """What a worker warns of reaches the caller, and torch's threads are shared."""
@@ -22,6 +33,7 @@ def test_workers_give_what_one_process_gives_also_when_one_is_killed(tmp_path, m
     folder.mkdir()
     (folder / f"{cells()[0].name}.resume.safetensors").write_bytes(b"foreign")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
+    monkeypatch.setattr(workers, "place", once_both_are_ready(workers.place))
     killer = when(lambda: len(claimed(folder)) == 2, lambda: multiprocessing.active_children()[0].kill())
     with pytest.warns(UserWarning) as warned:  # noqa: PT030
         found = sweep(folder, workers=2)

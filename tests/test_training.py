@@ -295,7 +295,7 @@ def test_a_run_killed_while_or_after_its_state_is_written_goes_on(unbroken, out,
     """The second state is cut off before it takes its name, or is just written."""
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     ran = subprocess.run(
-        [sys.executable, "-c", KILLED, root, str(out), when], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", KILLED, root, str(out), when], capture_output=True, text=True, timeout=300
     )
     assert ran.returncode == -signal.SIGKILL, ran.stderr
     assert not out.exists()

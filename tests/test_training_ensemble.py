@@ -356,7 +356,7 @@ def test_an_ensemble_killed_after_any_file_goes_on(unbroken, outs, monkeypatch, 
     """Some cells are an epoch ahead of others then, or finished; no cell has lost more than the epoch under way."""
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     command = [sys.executable, "-c", KILLED, root, str(outs[0].parent), str(which)]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert ran.returncode == -signal.SIGKILL, ran.stderr
     made = []
     before_any_step(monkeypatch, lambda self: made.append(len(self.runs)))

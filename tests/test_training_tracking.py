@@ -312,7 +312,7 @@ t.train(Path(sys.argv[2]), **t.GAP)
 def test_a_run_killed_after_any_file_ends_with_the_same_one(whole, out, which):
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     command = [sys.executable, "-c", KILLED, root, str(out), str(which)]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert ran.returncode == -signal.SIGKILL, ran.stderr
     assert not out.exists()
     assert_same(train(out, **GAP, resume=True), whole[1])

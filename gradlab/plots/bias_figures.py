@@ -101,7 +101,7 @@ def comparison(ds: xr.Dataset, target: str | None = None) -> Figure:
             ax.plot(value, y, **one.marks())
         ax.set_xlabel(f"{what} {units(ds[name])}", fontsize=FONT)
         ax.grid(axis="y", color="0.9", lw=0.6)
-        value_axis(ax, "x", np.hstack(drawn))
+        value_axis(ax, "x", np.hstack(drawn), log_from=10)
     panels[0].set_yticks(range(len(rows)), [label or known_name(ds, "estimator") or "" for label in rows])
     panels[0].set_ylim(len(rows) - 0.4, -0.6)
     if targets > 1:

@@ -12,7 +12,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from .selection import known_name
 
@@ -54,14 +54,14 @@ def epoch_axis(ax: Axes, epochs: xr.DataArray) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 
-def value_axis(ax: Axes, which: str, drawn: np.ndarray, zero: bool = True) -> None:
+def value_axis(ax: Axes, which: str, drawn: np.ndarray, zero: bool = True, log_from: float = LOG_FROM) -> None:
     """A scale that holds 0 unless not wanted, or logarithmic where that serves; `drawn` as `with_interval` gives it."""
     ax.tick_params(labelsize=SMALL)
     ax.set_axisbelow(True)
     axis = ax.xaxis if which == "x" else ax.yaxis
     axis.get_offset_text().set_fontsize(SMALL)
     finite = drawn[np.isfinite(drawn)]
-    if serves_log(drawn[0]) and finite.min() > 0:
+    if serves_log(drawn[0], log_from) and finite.min() > 0:
         margin = (finite.max() / finite.min()) ** 0.04
         ax.set(**{f"{which}scale": "log", f"{which}lim": (finite.min() / margin, finite.max() * margin)})
         log_ticks(axis, finite)
@@ -83,8 +83,14 @@ def log_ticks(axis: Axis, values: np.ndarray, steps: Sequence[int] = (1, 2, 5)) 
         # too short a span may hold no step
         few = MaxNLocator(5, steps=[1, 2, 5, 10])
         axis.set_major_locator(few if span < 5 else LogLocator(subs=steps, numticks=12))
-        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}") if values.min() >= 1e-3 else FuncFormatter(_scientific))
         axis.set_minor_formatter(NullFormatter())
+
+
+def _scientific(value: float, _: object = None) -> str:
+    """3e-5"""
+    mantissa, exponent = f"{value:e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
 
 
 def temperature_label(data: xr.Dataset | xr.DataArray, name: str) -> str:
@@ -99,12 +105,14 @@ def units(values: xr.DataArray) -> str:
     return f"({values.attrs['units']})" if "units" in values.attrs else ""
 
 
-def caption(figure: Figure, ds: xr.Dataset, values: xr.DataArray, *more: str, first: str = "") -> None:
-    """What was measured, and how, under the figure."""
+def caption(
+    figure: Figure, ds: xr.Dataset, values: xr.DataArray, *more: str, first: str = "", intervals: bool = True
+) -> None:
+    """What was measured, and how, under the figure; `intervals` says whether they are drawn."""
     about = ds.attrs
     laws = [str(t) for t in ds["target"].values] if "target" in ds.dims else [known_name(ds, "target")]
     named = " and ".join(f"{law} ({LAWS[law]})" for law in laws if law in LAWS)
-    intervals = about.get("intervals") if f"{values.name}_low" in ds else ""
+    method = about.get("intervals") if intervals and f"{values.name}_low" in ds else ""
     definition = "" if "definition" in ds.dims else known_name(ds, "definition")
     files = (known_name(ds, "checkpoint"), known_name(ds, "data"))
     facts = [
@@ -123,7 +131,7 @@ def caption(figure: Figure, ds: xr.Dataset, values: xr.DataArray, *more: str, fi
         f"loss {about['loss']} ({about.get('unit', '')})" if "loss" in about else "",
         *more,
         f"aggregation: {values.attrs['aggregation']}" if "aggregation" in values.attrs else "",
-        f"interval: {intervals}" if intervals else "",
+        f"interval: {method}" if method else "",
     ]
     text = (
         "; ".join(fact for fact in facts if fact)

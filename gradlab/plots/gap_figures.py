@@ -71,7 +71,7 @@ def _maps(ds: xr.Dataset) -> Figure:
         text = f"{words} {units(values)}"
         colour_bar(figure, image, axes[:, column], text, shown.compressed(), location="top", aspect=30, pad=0.01)
         facts |= dict.fromkeys(cell_facts(values, shown))
-    caption(figure, ds, ds["gap"], *facts, first=_what(ds))
+    caption(figure, ds, ds["gap"], *facts, first=_what(ds), intervals=False)
     return figure
 
 

@@ -67,7 +67,7 @@ def heatmap(ds: xr.Dataset, variable: str, target: str | None = None, estimator:
         cell_axis(ax.yaxis, values, "tb", outer=k % columns == 0)
     text = textwrap.fill(f"{long_name(values)} {units(values)}", int(13 * (height - 0.2)))
     colour_bar(figure, image, axes, text, shown.compressed(), aspect=25)
-    caption(figure, ds, values, *cell_facts(values, shown), first=variable)
+    caption(figure, ds, values, *cell_facts(values, shown), first=variable, intervals=False)
     return figure
 
 
@@ -147,8 +147,10 @@ def cell_facts(values: xr.DataArray, shown: np.ma.MaskedArray) -> tuple[str, str
 
 
 def _short(value: float) -> str:
-    """Two or three digits, as a cell has room for."""
-    if value == 0 or 0.01 <= abs(value) < 1000:
-        return f"{value:.{3 if abs(value) >= 0.1 else 2}g}"
+    """Two or three digits, zeros at the end too, as a cell has room for."""
+    if value == 0:
+        return "0"
+    if 0.01 <= abs(value) < 999.5:
+        return f"{value:#.{3 if abs(value) >= 0.1 else 2}g}".rstrip(".")
     mantissa, exponent = f"{value:.1e}".split("e")
     return f"{mantissa}e{int(exponent)}"
