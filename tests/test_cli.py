@@ -604,7 +604,7 @@ def test_ctrl_c_while_drawing_leaves_nothing(tmp_path, checkpoint):
         "from gradlab.fidelity import bias_analysis\n"
         "sample = bias_analysis.each_moments\n"
         "def announced(*a, **k):\n"
-        "    print('drawing', flush=True)\n"
+        "    print('drawing', file=sys.__stdout__, flush=True)\n"
         "    return sample(*a, **k)\n"
         "bias_analysis.each_moments = announced\n"
         "from gradlab.cli import main; main(sys.argv[1:])"

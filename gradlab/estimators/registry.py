@@ -101,7 +101,9 @@ def parse(text: str) -> Estimator:
 
 
 def _value(text: str) -> Any:
-    """A whole number, a number, True or False, else the text itself. Nothing is evaluated."""
+    """A whole number, a number, True or False, else the text itself, without quotes. Nothing is evaluated."""
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        return text[1:-1]
     for number in (int, float):
         with contextlib.suppress(ValueError):
             return number(text)

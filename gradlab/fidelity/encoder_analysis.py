@@ -28,7 +28,7 @@ def check_supported(
     """ValueError for what is not known of gradients with respect to the encoder."""
     encoder_parameters(model)
     if not enumerated:
-        size = errors.count(model.categories, model.latents)
+        size = errors.count(*model.category_counts)
         message = (
             f"wrt: got 'encoder' with a reference that is sampled ({size} configurations, of which {limit:,} may be"
             " enumerated); wrt='logits' would do, or an exact gradient by enumeration"

@@ -36,6 +36,14 @@ def lines() -> list[str]:
         some = TEMPERATURES[20 // each - 1 :: 20 // each]
         return lambda: gradlab.bias(model, x(100), some, some, moments="exact")
 
+    autoencoder = gradlab.bundled("binary-ae-mnist")
+
+    def by_reference(draws: int) -> Callable[[], object]:
+        return lambda: gradlab.bias(autoencoder, x(16), 0.3, [0.3, 1.0, 3.0], draws=draws, reference="disarm")
+
+    def of_encoder(draws: int) -> Callable[[], object]:
+        return lambda: gradlab.bias(model, x(100), 1.6, 1.3, draws=draws, wrt="encoder")
+
     rows: list[tuple[str, str, dict[int, Callable[[], object]]]] = [
         (
             "exact gradient, 100 images",
@@ -59,6 +67,8 @@ def lines() -> list[str]:
         ),
         ("grid, 8x4, 100 images, 1,024 draws", "points", {n * n: grid(n) for n in (1, 5, 10, 20)}),
         ("exact moments of a grid, 8x4, 100 images", "points", {n * n: exact_grid(n) for n in (1, 2, 5)}),
+        ("reference, 2,048 units, 16 images, 3 tb", "draws", {n: by_reference(n) for n in (64, 256, 1024)}),
+        ("wrt the encoder, 8x4, 100 images", "draws", {n: of_encoder(n) for n in (256, 1024)}),
     ]
     grid(1)()
     return [_line(*row) for row in rows]
