@@ -16,6 +16,7 @@ Measured on the VAEs of 8x4, 4x10 and 16x3, operations of either kind take the s
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 
@@ -74,7 +75,11 @@ class ByConfiguration:
         self.model, self.x = model, x
         self.inputs, self.pixels = math.prod(model.code_shape), math.prod(x.shape[1:])
         self.activations = activations_per_code(model, x)
-        self.decoder = decoder_operations(model, x)
+
+    @functools.cached_property
+    def decoder(self) -> int:
+        """Operations of a row. Counting them for the first time loads what takes torch a second."""
+        return decoder_operations(self.model, self.x)
 
     @property
     def operations(self) -> int:
@@ -83,6 +88,8 @@ class ByConfiguration:
 
     def pays(self, pairs_each: float) -> bool:
         """Whether Jacobians are possible and cost less than so many pairs of each configuration."""
+        if 2 * pairs_each <= 1 + self.inputs:  # whatever the decoder
+            return False
         return self.operations < 2 * self.decoder * pairs_each and self.forward_mode_agrees()
 
     def step(self, memory: int, more: int = 0) -> int:

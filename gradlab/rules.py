@@ -207,7 +207,7 @@ def _leaks(function: Function, rows: Rows, generator: torch.Generator) -> bool:
         for own in (half, ~half):
             weight = slope * own.reshape(-1, *[1] * (out.ndim - 1))
             try:
-                found = torch.autograd.grad(out, leaves, weight, retain_graph=True, allow_unused=True)
+                found = torch.autograd.grad((out * weight).sum(), leaves, retain_graph=True, allow_unused=True)
             except RuntimeError:  # not differentiable: said, where it matters, by what needs the derivative
                 return False
             if any(bool((g[~own].nan_to_num(posinf=0.0, neginf=0.0) != 0).any()) for g in found if g is not None):
