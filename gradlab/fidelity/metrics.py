@@ -162,12 +162,16 @@ def quantiles(ratios: Array) -> Array:
 
 def leave_one_out(count: Array, mean: Array, squares: Array) -> tuple[Array, Array, Array]:
     """Number of draws, mean and variance without each batch in turn, and with all of them in row 0."""
-    n = count.sum()
-    total_mean = (count / n) @ mean
-    off = mean - total_mean
-    means = np.concatenate([total_mean[None], total_mean - (count / (n - count))[:, None] * off])
-    draws, variances = variances_without_each(count, squares, np.square(off))
+    means = means_without_each(count, mean)
+    draws, variances = variances_without_each(count, squares, np.square(mean - means[0]))
     return draws, means, variances
+
+
+def means_without_each(count: Array, mean: Array) -> Array:
+    """Mean of all draws, and without each batch in turn: (1 + batch, coordinate)."""
+    n = count.sum()
+    total = (count / n) @ mean
+    return np.concatenate([total[None], total - (count / (n - count))[:, None] * (mean - total)])
 
 
 def variances_without_each(count: Array, squares: Array, squared_off: Array) -> tuple[Array, Array]:

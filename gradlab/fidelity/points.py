@@ -50,14 +50,19 @@ class Points:
         count = found.count.numpy().astype(np.float64)
         flat = (len(count), -1)
         batch_mean = found.mean.cpu().numpy().reshape(flat) + shift.reshape(-1)
-        draws, means, variances = metrics.leave_one_out(count, batch_mean, found.squares.cpu().numpy().reshape(flat))
+        means = metrics.means_without_each(count, batch_mean)
+        squares, squared_off = found.squares.cpu().numpy().reshape(flat), np.square(batch_mean - means[0])
+        # the figures need no variance of single coordinates, and summing first takes a tenth of the time
+        summed = (of.sum(1, keepdims=True) for of in (squares, squared_off))
+        draws, variances = metrics.variances_without_each(count, *summed)
+        variance = (squares.sum(0) + count @ squared_off) / (draws[0] - 1)
         draws, variances = share * draws, share * variances
         if not np.isfinite(means).all():
             point = f"tf = {self.tfs[i]:g}, tb = {self.tbs[j]:g}"
             raise ValueError(f"tf, tb: estimates at {point} are not finite; larger temperatures would do")
         shape = self.mean.shape[3:]
         self.mean[e, i, j] = means[0].reshape(shape)
-        self.std[e, i, j] = np.sqrt(variances[0]).reshape(shape)
+        self.std[e, i, j] = np.sqrt(share * variance).reshape(shape)
         for t in range(len(self.targets)):
             g = exact[t].reshape(-1)
             norm = float(np.sqrt(g @ g))
