@@ -18,6 +18,10 @@ The jackknife would count the second term twice. Sums over groups of examples, w
 of their variances, which is all but free of the noise that Var a has in one group; the quantile is that of Student's t
 with B - 1 degrees for each of (sum of variances)^2 / (sum of their squares) groups. A statistic that is linear, a mean
 over b of s_b, has the kernel (s_b + s_c)/2.
+
+U is taken for normal, which it is nearly if many coordinates contribute. Of 1,000 intervals of a squared bias over the
+exact gradient's, 92.5 % held the truth on a problem of 30 coordinates whose bias was barely resolved, and 98.5 % where
+there was no bias, the clip of Var a at 0 making them wider; of 200 on an 8x4 VAE with 640, 96.5 %.
 """
 
 from __future__ import annotations
