@@ -72,6 +72,19 @@ def test_debiased_square_has_no_noise_floor():
             assert bool(abs(score) < 5) == agrees
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 19, 20, 21, 100, 3200])
+def test_quantiles_are_numpys(count):
+    ratios = np.random.default_rng(count).exponential(size=(3, 4, count))
+    ratios[0, 0, 0] = np.inf
+    wanted = np.quantile(ratios, metrics.QUANTILES, axis=-1, method="inverted_cdf")
+    assert np.array_equal(metrics.quantiles(ratios), np.moveaxis(wanted, 0, -1))
+    ratios[1, 2, 0] = np.nan  # left out everywhere
+    if count > 1:
+        assert np.array_equal(metrics.quantiles(ratios), metrics.quantiles(ratios[..., 1:]))
+    else:
+        assert np.isnan(metrics.quantiles(ratios)).all()
+
+
 def test_leave_one_out_is_recomputing_without_a_batch():
     _, e, _ = sampled(5, 70, 4)
     parts = np.array_split(e, 6)

@@ -157,7 +157,15 @@ def quantiles(ratios: Array) -> Array:
     keep = ~np.isnan(ratios).reshape(-1, ratios.shape[-1]).any(0)
     if not keep.any():
         return np.full((*ratios.shape[:-1], len(QUANTILES)), np.nan)
-    return np.moveaxis(np.quantile(ratios[..., keep], QUANTILES, axis=-1, method="inverted_cdf"), 0, -1)
+    # sorting whole rows takes numpy a fifth of the time that picking from them does
+    ordered = np.sort(ratios if keep.all() else ratios[..., keep], axis=-1)
+    return ordered[..., _places(ordered.shape[-1])]
+
+
+@functools.cache
+def _places(count: int) -> Array:
+    """Where QUANTILES stand among so many sorted values."""
+    return np.quantile(np.arange(count), QUANTILES, method="inverted_cdf").astype(int)
 
 
 def leave_one_out(count: Array, mean: Array, squares: Array) -> tuple[Array, Array, Array]:
