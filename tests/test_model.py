@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import gradlab
+from gradlab import likelihoods
 
 from . import oracles, problems
 
@@ -166,3 +167,12 @@ def test_a_function_is_no_module(problem):
 def test_bfloat16_models_are_measured(problem):
     model = problems.make("3x5-bernoulli-mlp", torch.float32).model.to(torch.bfloat16)
     assert gradlab.bias(model, problem.x.bfloat16(), draws=8).attrs["dtype"] == "bfloat16"
+
+
+def test_log_partitions_without_derivative_are_those_with():
+    o = torch.tensor([[0.0, -0.0, 1e-9, 3.0, -3.0, 19.0, 25.0, -25.0, 800.0, -800.0]], dtype=torch.float64)
+    likelihood = likelihoods.Bernoulli()
+    by_softplus = likelihood.log_partition(o.clone().requires_grad_())
+    assert likelihood.log_partition(o).item() == pytest.approx(by_softplus.item(), abs=3e-9)  # beyond 20 it takes x
+    exactly = np.logaddexp(0, o.numpy()).sum()
+    assert likelihood.log_partition(o).item() == pytest.approx(exactly, rel=1e-15)
