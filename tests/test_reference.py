@@ -416,7 +416,7 @@ def test_a_binary_autoencoder_is_measured():
         ({"reference": 3}, "reference: got 3, which is no unbiased"),
         ({"reference": "disarm"}, "reference: disarm is for binary latents, the model's are categorical"),
         ({"reference": "exact", "limit": 100}, "too many to enumerate"),
-        ({"reference": "rloo", "moments": "exact"}, "moments: goes with"),
+        ({"reference": "rloo", "moments": "exact"}, "moments: 'exact' takes the exact gradient, and reference is rloo"),
         ({"precision": 0.1}, "precision: goes with a reference that is sampled"),
         ({"reference": "rloo", "precision": 0}, "precision: got 0; a finite number above 0"),
         ({"reference": "rloo", "precision": "tight"}, "precision: got 'tight'"),

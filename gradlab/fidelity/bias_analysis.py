@@ -160,10 +160,15 @@ def bias(
     goal = None
     if enumerated:
         check_enumerable(model, limit)
-        if precision is not None or not isinstance(against, str):
+        if not isinstance(against, str):
             raise ValueError(
-                f"{'precision' if isinstance(against, str) else 'moments'}: goes with a reference that is sampled;"
-                " here the exact gradient is enumerated (reference='rloo', say, is sampled)"
+                f"moments: 'exact' takes the exact gradient, and reference is {against.label}, which is sampled;"
+                " reference='exact' would do, or moments='monte-carlo'"
+            )
+        if precision is not None:
+            raise ValueError(
+                "precision: goes with a reference that is sampled; here the exact gradient is enumerated"
+                " (reference='rloo', say, is sampled)"
             )
     else:
         goal = _goal(draws, precision, max_draws, moments=moments, equal_cost=equal_cost, route=route)
