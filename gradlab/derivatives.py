@@ -32,7 +32,13 @@ _JACOBIAN = 2**24  # bytes of a block's, on a CPU: several times the cache costs
 
 
 def at_points(
-    model: LatentModel, x: Tensor, codes: Tensor, image: Tensor, memory: int, wanted: bool = True
+    model: LatentModel,
+    x: Tensor,
+    codes: Tensor,
+    image: Tensor,
+    memory: int,
+    wanted: bool = True,
+    check: errors.Check = errors.at_once,
 ) -> tuple[Tensor, Tensor | None]:
     """f(z, x[image]) and, if wanted, df/dz of codes (n, latent[, category]), pair by pair, in blocks."""
     per_row = (2 * activations_per_code(model, x) + 4 * math.prod(x.shape[1:])) * x.element_size()
@@ -46,25 +52,33 @@ def at_points(
                 loss = model.losses(codes[rows], x[image[rows]])
         losses.append(loss)
     loss = torch.cat(losses)
-    if not bool(torch.isfinite(loss).all()):
+
+    def complain() -> None:
         row = int(torch.nonzero(~torch.isfinite(loss))[0, 0])
         raise ValueError(
             f"losses: {loss[row].item()} at example {int(image[row])}; decoder and likelihood must give finite losses"
         )
+
+    check(torch.isfinite(loss).all(), complain)
     if not wanted:
         return loss, None
     derivative = torch.cat(derivatives)
-    errors.finite("derivative", derivative, "df/dz must be finite at every code that is drawn")
+    errors.finite("derivative", derivative, "df/dz must be finite at every code that is drawn", check)
     return loss, derivative
 
 
 def at_all_points(
-    model: LatentModel, x: Tensor, points: Tensor, memory: int, wanted: bool = True
+    model: LatentModel,
+    x: Tensor,
+    points: Tensor,
+    memory: int,
+    wanted: bool = True,
+    check: errors.Check = errors.at_once,
 ) -> tuple[Tensor, Tensor | None]:
     """Loss (..., example) and, if wanted, derivative of points' shape (..., example, latent[, category])."""
     leading = points.shape[: points.ndim - len(model.code_shape) - 1]
     image = torch.arange(len(x), device=x.device).repeat(math.prod(leading))
-    loss, derivative = at_points(model, x, points.reshape(-1, *model.code_shape), image, memory, wanted)
+    loss, derivative = at_points(model, x, points.reshape(-1, *model.code_shape), image, memory, wanted, check)
     return loss.reshape(*leading, len(x)), None if derivative is None else derivative.reshape(points.shape)
 
 
@@ -102,14 +116,14 @@ class ByConfiguration:
         return max(1, step)
 
     @torch.no_grad()
-    def losses(self, indices: Tensor, memory: int) -> Tensor:
+    def losses(self, indices: Tensor, memory: int, check: errors.Check = errors.at_once) -> Tensor:
         """f (example, configuration) at category indices (configuration, latent)."""
-        return losses_at(self.model, self.x, indices, memory)
+        return losses_at(self.model, self.x, indices, memory, check)
 
-    def derivatives(self, indices: Tensor) -> Tensor:
+    def derivatives(self, indices: Tensor, check: errors.Check = errors.at_once) -> Tensor:
         """v (example, configuration, latent[, category]) at category indices (configuration, latent)."""
         v = by_forward_mode(self.model, self.codes(indices), self.x)
-        errors.finite("derivative", v, "df/dz must be finite at every configuration")
+        errors.finite("derivative", v, "df/dz must be finite at every configuration", check)
         return v
 
     def codes(self, indices: Tensor) -> Tensor:
@@ -144,26 +158,28 @@ class Table:
 
     def blocks(
         self, losses: bool = True, derivatives: bool = True
-    ) -> Iterator[tuple[Tensor, Tensor | None, Tensor | None]]:
-        """For each block of configurations, in their order, what is wanted of:
+    ) -> Iterator[tuple[range, Tensor, Tensor | None, Tensor | None]]:
+        """For each block of configurations, in their order, their numbers, and what is wanted of:
 
         category indices (configuration, latent), losses (example, configuration), derivatives
         (example, configuration, latent[, category]).
         """
-        of = self.configurations
-        for start in range(0, self.model.configurations, self.step):
-            stop = min(self.model.configurations, start + self.step)
-            counts = self.model.category_counts
-            indices = latents.configurations(len(counts), counts, start, stop).to(self.x.device)
-            f = of.losses(indices, self.memory) if losses else None
-            v = None
-            if derivatives:
-                v = of.derivatives(indices) if self.forward_mode else self._pair_by_pair(of.codes(indices))
-            yield indices, f, v
+        of, counts, device = self.configurations, self.model.category_counts, self.x.device
+        with errors.checks(device) as check:
+            for start in range(0, self.model.configurations, self.step):
+                numbers = range(start, min(self.model.configurations, start + self.step))
+                indices = latents.configurations(len(counts), counts, numbers.start, numbers.stop, device)
+                f = of.losses(indices, self.memory, check) if losses else None
+                v = None
+                if derivatives and self.forward_mode:
+                    v = of.derivatives(indices, check)
+                elif derivatives:
+                    v = self._pair_by_pair(of.codes(indices), check)
+                yield numbers, indices, f, v
 
-    def _pair_by_pair(self, codes: Tensor) -> Tensor:
+    def _pair_by_pair(self, codes: Tensor, check: errors.Check) -> Tensor:
         pairs = codes[:, None].expand(len(codes), len(self.x), *codes.shape[1:])
-        v = at_all_points(self.model, self.x, pairs, self.memory)[1]
+        v = at_all_points(self.model, self.x, pairs, self.memory, check=check)[1]
         assert v is not None
         return v.transpose(0, 1)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import difflib
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -87,12 +89,54 @@ def count(*categories: int) -> str:
         return powers
 
 
-def finite(argument: str, values: Tensor, cure: str) -> None:
+Check = Callable[[Tensor, Callable[[], None]], None]
+
+
+def at_once(good: Tensor, complain: Callable[[], None]) -> None:
+    """Call `complain`, which raises, unless `good`, one truth value."""
+    if not bool(good):
+        complain()
+
+
+def finite(argument: str, values: Tensor, cure: str, check: Check = at_once) -> None:
     """ValueError with the first index at which `values` is not finite."""
     good = torch.isfinite(values)
-    if not bool(good.all()):
-        index = tuple(int(i) for i in torch.nonzero(~good)[0])
-        raise ValueError(f"{argument}: {values[index].item()} at index {index} of shape {tuple(values.shape)}; {cure}")
+
+    def complain() -> None:
+        at = tuple(torch.nonzero(~good)[0].tolist())
+        raise ValueError(f"{argument}: {values[at].item()} at index {at} of shape {tuple(values.shape)}; {cure}")
+
+    check(good.all(), complain)
+
+
+@contextlib.contextmanager
+def checks(device: torch.device) -> Iterator[Check]:
+    """What checks the blocks of a loop: `at_once`, on a GPU while it has the next blocks' work.
+
+    To read a truth value is to wait until the GPU has come to it. So it is read when two more are there, the rest after
+    the loop; nor is the host ever further ahead, so that progress is what is done, and Ctrl-C stops it.
+    """
+    if device.type != "cuda":
+        yield at_once
+        return
+    waiting: collections.deque[tuple[torch.cuda.Event, Tensor, Callable[[], None]]] = collections.deque()
+
+    def read() -> None:
+        copied, good, complain = waiting.popleft()
+        copied.synchronize()
+        at_once(good, complain)
+
+    def late(good: Tensor, complain: Callable[[], None]) -> None:
+        here = torch.empty(good.shape, dtype=good.dtype, pin_memory=True).copy_(good, non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record(torch.cuda.current_stream(good.device))
+        waiting.append((copied, here, complain))
+        if len(waiting) > 2:
+            read()
+
+    yield late
+    while waiting:
+        read()
 
 
 def choice(argument: str, value: object, allowed: Sequence[str]) -> str:

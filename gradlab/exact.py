@@ -23,9 +23,7 @@ from .model import LatentModel, check_is_model, check_pixels, encode, measured_c
 
 LIMIT = 2**24  # configurations
 PROBED = 256  # configurations at which float32 is compared with float64
-# Bytes of a block on a CPU, whose arrays are then below 32 MiB each: malloc gives larger ones back to the system at
-# once, and every page of the next is zeroed anew, which took a quarter of the time.
-_BLOCK = 2**26
+_BLOCK = 2**26  # bytes of a block on a CPU: its arrays are then such as `machine.keep_freed_pages` keeps
 TARGETS = ("sampled", "model")
 
 
@@ -192,11 +190,11 @@ def conditional_losses(
     tables = [torch.zeros_like(w) for w in weights]
     centre: Tensor | None = None
     step = max(1, rows // (sizes[1] * sizes[2]))
-    with progress.bar("enumerating", sizes[0], shown) as advance:
+    with progress.bar("enumerating", sizes[0], shown) as advance, errors.checks(p.device) as check:
         for start in range(0, sizes[0], step):
             stop = min(sizes[0], start + step)
             first, last = (i * sizes[1] * sizes[2] for i in (start, stop))
-            f = losses_of_configurations(measured, x, first, last, memory).to(p.dtype)
+            f = losses_of_configurations(measured, x, first, last, memory, check).to(p.dtype)
             # f is in the hundreds, the gradient's entries may be below 0.01: only differences matter, so centre
             centre = f.mean(1, keepdim=True) if centre is None else centre
             f = (f - centre).reshape(examples, stop - start, sizes[1], sizes[2])
@@ -240,10 +238,17 @@ def _reduce(table: Tensor, group: list[Tensor]) -> list[Tensor]:
     ]
 
 
-def losses_of_configurations(model: LatentModel, x: Tensor, start: int, stop: int, memory: int = MEMORY) -> Tensor:
+def losses_of_configurations(
+    model: LatentModel,
+    x: Tensor,
+    start: int,
+    stop: int,
+    memory: int = MEMORY,
+    check: errors.Check = errors.at_once,
+) -> Tensor:
     """f(z, x) of the configurations start .. stop-1 and all images: (example, configuration)."""
-    indices = latents.configurations(model.latents, model.category_counts, start, stop)
-    return losses_at(model, x, indices.to(x.device), memory)
+    indices = latents.configurations(model.latents, model.category_counts, start, stop, x.device)
+    return losses_at(model, x, indices, memory, check)
 
 
 def losses_of_all(model: LatentModel, x: Tensor, memory: int = MEMORY) -> Tensor:
@@ -251,11 +256,13 @@ def losses_of_all(model: LatentModel, x: Tensor, memory: int = MEMORY) -> Tensor
 
     They are the configurations, but where latents differ in their categories: the estimator knows nothing of that.
     """
-    indices = latents.configurations(model.latents, model.categories, 0, model.categories**model.latents)
-    return losses_at(model, x, indices.to(x.device), memory)
+    indices = latents.configurations(model.latents, model.categories, 0, model.categories**model.latents, x.device)
+    return losses_at(model, x, indices, memory)
 
 
-def losses_at(model: LatentModel, x: Tensor, indices: Tensor, memory: int = MEMORY) -> Tensor:
+def losses_at(
+    model: LatentModel, x: Tensor, indices: Tensor, memory: int = MEMORY, check: errors.Check = errors.at_once
+) -> Tensor:
     """f(z, x) at category indices (configuration, latent) and all images: (example, configuration)."""
     parameters = model.decode(latents.codes_at(indices, model.categories, model.binary, x.dtype))
     likelihood = model.likelihood
@@ -278,12 +285,15 @@ def losses_at(model: LatentModel, x: Tensor, indices: Tensor, memory: int = MEMO
                 for some in x.split(step)
             ]
         )
-    if not bool(torch.isfinite(f.sum())) and not bool(torch.isfinite(f).all()):
-        example, row = (int(i) for i in torch.nonzero(~torch.isfinite(f))[0])
-        raise ValueError(
-            f"losses: {f[example, row].item()} at example {example}, configuration {tuple(indices[row].tolist())};"
-            " the decoder and likelihood must give finite losses at every configuration"
-        )
+
+    def complain() -> None:
+        for example, row in torch.nonzero(~torch.isfinite(f))[:1].tolist():  # none, where finite losses overflow a sum
+            raise ValueError(
+                f"losses: {f[example, row].item()} at example {example}, configuration {tuple(indices[row].tolist())};"
+                " the decoder and likelihood must give finite losses at every configuration"
+            )
+
+    check(torch.isfinite(f.sum()), complain)
     return f
 
 

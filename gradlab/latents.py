@@ -146,14 +146,33 @@ CATEGORICAL = Categorical()
 BINARY = Binary()
 
 
-def configurations(latents: int, categories: int | Sequence[int], start: int, stop: int) -> Tensor:
+def configurations(
+    latents: int,
+    categories: int | Sequence[int],
+    start: int,
+    stop: int,
+    device: torch.device | str | None = None,
+) -> Tensor:
     """Category indices `(configuration, latent)` of configurations start .. stop-1; the last latent turns fastest.
 
     `categories` is one number, or one for each latent.
     """
-    index = torch.arange(start, stop)
+    index = torch.arange(start, stop, device=device)
     counts = [categories] * latents if isinstance(categories, int) else categories
     return torch.stack([(index // s) % n for s, n in zip(strides(counts), counts, strict=True)], -1)
+
+
+def counts_of_categories(categories: Sequence[int], numbers: range) -> list[list[int]]:
+    """Of each latent, how many of consecutive configurations have each category."""
+
+    def before(end: int, stride: int, n: int, k: int) -> int:
+        rounds, rest = divmod(end, stride * n)
+        return rounds * stride + min(max(rest - k * stride, 0), stride)
+
+    return [
+        [before(numbers.stop, s, n, k) - before(numbers.start, s, n, k) for k in range(n)]
+        for s, n in zip(strides(categories), categories, strict=True)
+    ]
 
 
 def strides(categories: Sequence[int]) -> list[int]:

@@ -21,12 +21,24 @@ _ON_CPU = (_BACKENDS.mkldnn.matmul, _BACKENDS.mkldnn.conv, _BACKENDS.mkldnn.rnn)
 
 def working_memory(memory: int | None, device: torch.device) -> int:
     """Bytes: what was asked for, else MEMORY, on a GPU a quarter of what is free."""
+    if device.type == "cpu":
+        keep_freed_pages()
     if memory is not None:
         return errors.whole_number("memory", memory, 1)
     if device.type != "cuda":
         return MEMORY
     free, _ = torch.cuda.mem_get_info(device)
     return max(1, free // SHARE)
+
+
+def keep_freed_pages() -> None:
+    """Let the C library keep the memory of arrays up to 32 MiB that are freed, for the next.
+
+    What it gives back it gets with every page zeroed anew: a quarter of the time of an enumeration, 80,000 pages for
+    each second of work. glibc keeps arrays no larger than the largest it has seen freed, of at most 32 MiB, and of what
+    is free twice that; so one is shown to it. Its pages are not touched, and elsewhere this has no effect.
+    """
+    torch.empty(2**25 - 2**16, dtype=torch.uint8)
 
 
 @contextlib.contextmanager

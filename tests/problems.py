@@ -21,7 +21,7 @@ class Problem:
 def heavy_tailed(parameters: Tensor, x: Tensor) -> Tensor:
     """An own likelihood: log(1 + (o - x)^2), weighted by pixel, summed."""
     o, x = parameters.flatten(1), x.flatten(1)
-    weight = torch.linspace(0.5, 2.0, o.shape[1], dtype=o.dtype)
+    weight = torch.linspace(0.5, 2.0, o.shape[1], dtype=o.dtype, device=o.device)
     return (weight * torch.log1p((o - x) ** 2)).sum(1)
 
 

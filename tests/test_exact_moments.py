@@ -89,7 +89,7 @@ def test_losses_and_derivatives_at_every_configuration(name, images):
     x = torch.rand(images, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     table = Table(problem.model, x, 2_000_000)
     assert table.forward_mode == (images == 40 and "own" not in name)
-    f, v = (torch.cat(parts, 1) for parts in zip(*((f, v) for _, f, v in table.blocks()), strict=True))
+    f, v = (torch.cat(parts, 1) for parts in zip(*((f, v) for _, _, f, v in table.blocks()), strict=True))
     codes, wanted_f, wanted_v = pairs(problems.Problem(name, problem.model, x), stride=7)
     assert f.shape == (images, problem.model.configurations)
     assert v.shape == (*f.shape, *codes.shape[1:])
@@ -130,7 +130,7 @@ def test_decoders_that_forward_mode_cannot_take_are_differentiated_pair_by_pair(
     x = torch.rand(20, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     table = Table(problem.model, x, exact.MEMORY)
     assert not table.forward_mode
-    ((_, _, v),) = table.blocks()
+    ((_, _, _, v),) = table.blocks()
     wanted = pairs(problems.Problem("", problem.model, x))[2]
     assert oracles.relative_error(v, wanted.transpose(0, 1)) < 1e-10
 
@@ -139,7 +139,7 @@ def test_layers_in_place_do_not_change_the_codes():
     problem = problems.make("3x5-bernoulli-mlp")
     problem.model.decoder[0] = nn.Sequential(nn.Flatten(), nn.LeakyReLU(0.3, inplace=True))
     x = torch.rand(20, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    ((_, _, v),) = Table(problem.model, x, exact.MEMORY).blocks()
+    ((_, _, _, v),) = Table(problem.model, x, exact.MEMORY).blocks()
     wanted = pairs(problems.Problem("", problem.model, x))[2]
     assert oracles.relative_error(v, wanted.transpose(0, 1)) < 1e-10
 

@@ -123,7 +123,8 @@ class Derivatives:
         examples, latents, categories = pairs.shape
         return examples * (2 * categories**2 + laws * (2 + latents))
 
-    def add(self, block: Block) -> None:
+    def add(self, block: Block, counts: list[list[int]]) -> None:
+        """`counts`: of each latent, how many of the block's configurations have each category."""
         assert block.v is not None
         v = torch.stack([block.v, torch.zeros_like(block.v)], -1) if block.v.ndim == 3 else block.v
         latent_of = torch.arange(block.indices.shape[1], device=v.device)
@@ -131,8 +132,8 @@ class Derivatives:
         total = log_chosen.sum(-1)
         for latent in range(len(self.first)):
             given = (total - log_chosen[..., latent]).exp().transpose(0, 1)  # p(z)/p_l(z_l)
-            for k in block.indices[:, latent].unique().tolist():
-                rows = torch.nonzero(block.indices[:, latent] == k)[:, 0]
+            by_category = block.indices[:, latent].argsort(stable=True).split(counts[latent])
+            for k, rows in enumerate(by_category):
                 of_k = v[:, rows, latent]  # (example, configuration, category)
                 of_k = of_k - of_k[..., k, None]
                 weight = given[:, :, rows]

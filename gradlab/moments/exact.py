@@ -181,7 +181,7 @@ class _Engine:
         if self.decoder:
             per_configuration += self.decoder.numbers_per_configuration(self.pairs, len(self.decoder.tfs))
         table = Table(self.model, self.x, self.memory, more=per_configuration)
-        for indices, f, v in table.blocks(**self.wanted):
+        for numbers, indices, f, v in table.blocks(**self.wanted):
             block = Block(indices, self._codes(indices), f, v)
             for tf, law in self.laws.items():
                 of_tf: list[CodeOnly | Losses] = [sums for e, sums in self.code_only.items() if e.tf == tf]
@@ -191,7 +191,7 @@ class _Engine:
                     for sums in of_tf:
                         sums.add(block, log_chosen)
             if self.decoder:
-                self.decoder.add(block)
+                self.decoder.add(block, latents.counts_of_categories(self.model.category_counts, numbers))
             self.advance(len(indices) / self.model.configurations)
 
     def _most_probable(self) -> Block:

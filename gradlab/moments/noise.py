@@ -30,7 +30,8 @@ from torch import Tensor
 
 STEPS = (1.0, 0.7, 0.5, 0.35)  # of the trapezoidal rule, taken until the tolerance is met
 DEPTH = 10.0  # of the first step: ranges begin at exp(-DEPTH), where the integrand is as small
-BLOCK = 2**17  # numbers of an array that fits the cache
+BLOCK = 2**17  # numbers of an array that fits a CPU's cache
+ON_GPU = 2**22  # enough to fill one
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def three_integrals(law: Relaxed, given: Conditional, logits: Tensor, h: float) 
     log_w = log_w - log_w.amax(-1, keepdim=True)
     vv = given.vv.flatten(0, 1)
     qq, second = torch.zeros_like(vv), torch.zeros_like(vv[..., 0])
-    lines = max(1, 8 * BLOCK // (logits.shape[-1] ** 2 * len(s)))  # pairs of a latent and t at a time
+    lines = max(1, 8 * _block(logits) // (logits.shape[-1] ** 2 * len(s)))  # pairs of a latent and t at a time
     for some in torch.arange(len(log_p), device=logits.device).split(max(1, lines // len(e))):
         for at in torch.arange(len(e), device=logits.device).split(lines):
             psi = transforms(log_p[some], log_w[some], law.power, e[at], e, weight_e, s)
@@ -119,6 +120,10 @@ def three_integrals(law: Relaxed, given: Conditional, logits: Tensor, h: float) 
     return qq.reshape(given.vv.shape), second.reshape(given.v.shape)
 
 
+def _block(like: Tensor) -> int:
+    return BLOCK if like.device.type == "cpu" else ON_GPU
+
+
 def transforms(
     log_p: Tensor, log_w: Tensor, power: float, t: Tensor, e: Tensor, weight: Tensor, s: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -127,7 +132,7 @@ def transforms(
     x = torch.exp(log_w[..., None, None] - power * torch.log(log_p.exp()[..., None, None] * t[:, None] + e))
     x = x.flatten(0, 2)  # (latent and category and t, E)
     found = []
-    for lines in x.split(max(1, BLOCK // (len(e) * len(s)))):
+    for lines in x.split(max(1, _block(x) // (len(e) * len(s)))):
         kernel = torch.exp(-s[:, None] * lines[:, None, :])
         columns = torch.stack([weight.expand_as(lines), weight * lines, weight * lines.square()], -1)
         found.append(torch.bmm(kernel, columns))

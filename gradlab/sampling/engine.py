@@ -20,7 +20,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from .. import progress
+from .. import errors, progress
 from ..derivatives import at_all_points
 from ..estimators import Estimator, RunningMean
 from ..exact import MEMORY
@@ -196,7 +196,7 @@ def _sample_group(
     bounds = batch_bounds(draws)
     numbers = logits.numel() * (2 * arrays + 8 * first.evaluations_at(kind, logits))
 
-    def evaluated(start: int, stop: int) -> list[Tensor]:
+    def evaluated(start: int, stop: int, check: errors.Check = errors.at_once) -> list[Tensor]:
         """Each estimator's estimates of the draws start .. stop-1."""
         g = noise.of(arrays, start, stop)
         points = first.points(kind, logits, g)
@@ -204,7 +204,7 @@ def _sample_group(
             at = ranks[:, start:stop]
             loss, derivative = drawn.losses(at), drawn.derivatives(at) if wanted else None
         else:
-            loss, derivative = at_all_points(model, x, points, memory, wanted)
+            loss, derivative = at_all_points(model, x, points, memory, wanted, check)
         losses = [loss if mean is None else mean.centre(loss) for mean in baselines]
         return [e.estimate(kind, logits, g, points, f, derivative) for e, f in zip(estimators, losses, strict=True)]
 
@@ -213,11 +213,12 @@ def _sample_group(
             into.fill(bounds, estimates[0])
         advance(draws)
         return
-    for batch, (begin, end) in enumerate(itertools.pairwise(bounds)):
-        for start, stop in _chunks(begin, end, numbers * logits.element_size(), memory):
-            for into, estimates in zip(accumulators, evaluated(start, stop), strict=True):
-                into.add(batch, estimates)
-            advance(stop - start)
+    with errors.checks(logits.device) as check:
+        for batch, (begin, end) in enumerate(itertools.pairwise(bounds)):
+            for start, stop in _chunks(begin, end, numbers * logits.element_size(), memory):
+                for into, estimates in zip(accumulators, evaluated(start, stop, check), strict=True):
+                    into.add(batch, estimates)
+                advance(stop - start)
 
 
 def _chunks(begin: int, end: int, bytes_each: int, memory: int) -> Iterator[tuple[int, int]]:

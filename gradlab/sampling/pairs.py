@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor
 
+from .. import errors
 from ..derivatives import ByConfiguration, at_points
 from ..latents import category_indices, strides
 from ..model import LatentModel
@@ -74,10 +75,11 @@ class DrawnPairs:
             self._by_configuration(table, indices, of, image, memory)
             return
         rows = max(1, memory // (8 * math.prod(model.code_shape) * self.x.element_size()))  # codes are not kept
-        found = [
-            at_points(model, self.x, table.codes(indices[of[some]]), image[some], memory, wanted)
-            for some in torch.arange(len(of), device=of.device).split(rows)
-        ]
+        with errors.checks(of.device) as check:
+            found = [
+                at_points(model, self.x, table.codes(indices[of[some]]), image[some], memory, wanted, check)
+                for some in torch.arange(len(of), device=of.device).split(rows)
+            ]
         self.loss = torch.cat([loss for loss, _ in found])
         if wanted:
             self.derivative = torch.cat([v.flatten(1) for _, v in found if v is not None])
@@ -92,11 +94,12 @@ class DrawnPairs:
         starts = range(0, len(indices), step)
         edges = torch.tensor([*starts, len(indices)], device=of.device)
         ends = torch.searchsorted(of[order], edges).tolist()  # once: a GPU need not be waited for in the loop
-        for start, pairs in zip(starts, (order[a:b] for a, b in itertools.pairwise(ends)), strict=True):
-            some = indices[start : start + step]
-            at = image[pairs], of[pairs] - start
-            self.loss[pairs] = table.losses(some, memory)[at]
-            self.derivative[pairs] = table.derivatives(some)[at].flatten(1)
+        with errors.checks(of.device) as check:
+            for start, pairs in zip(starts, (order[a:b] for a, b in itertools.pairwise(ends)), strict=True):
+                some = indices[start : start + step]
+                at = image[pairs], of[pairs] - start
+                self.loss[pairs] = table.losses(some, memory, check)[at]
+                self.derivative[pairs] = table.derivatives(some, check)[at].flatten(1)
 
     def losses(self, ranks: Tensor) -> Tensor:
         return self.loss.index_select(0, ranks.flatten()).reshape(ranks.shape)

