@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import torch
 
-
 device = torch.device("cpu")  # what is measured; set by the command line
 
 
