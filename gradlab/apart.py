@@ -22,7 +22,7 @@ from typing import NoReturn
 SECONDS = 0.5  # of computing, for a file without data
 PER_VARIABLE = 0.02  # seconds; some four times what it takes
 RATE = 2**25  # bytes of announced data for which another second is given
-MEMORY = 2**30  # bytes of address space for the process and a file without data
+MEMORY = 2**29  # bytes of address space for a file without data, beyond what the process has
 COPIES = 4  # of the announced data, that decoding may take at once
 
 _START = "import json, sys; sys.path = json.loads(sys.argv[1]); from gradlab import apart; apart.serve()"
@@ -149,10 +149,19 @@ def _child(path: str) -> NoReturn:
         os._exit(1)
 
 
+def _address_space() -> int:
+    """Bytes that the process has; libraries may reserve many times what they use (Arrow does, which pandas loads)."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except OSError:  # no Linux
+        return MEMORY
+    return pages * resource.getpagesize()
+
+
 def _allow(size: int, variables: int) -> None:
     """The time and memory that so much data may take; computing is counted, so that a busy machine does not matter."""
     signal.setitimer(signal.ITIMER_PROF, SECONDS + PER_VARIABLE * variables + size / RATE)
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    most = MEMORY + COPIES * size
+    most = _address_space() + MEMORY + COPIES * size
     with contextlib.suppress(ValueError):  # a system without this limit
         resource.setrlimit(resource.RLIMIT_AS, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))

@@ -10,7 +10,7 @@ from torch import nn
 
 import gradlab
 from gradlab import estimators
-from gradlab.latents import PADDING
+from gradlab.latents import PADDING, configurations, counts_of_categories
 
 from . import oracles
 
@@ -295,3 +295,15 @@ def test_logits_that_do_not_fit_the_shape_are_refused():
         grid(Gives(lambda n: torch.zeros(n, 4, 2, 3))).logits(torch.zeros(7, 5))
     with pytest.raises(ValueError, match=r"\(7, 3, 2, 4\);"):
         grid(Gives(lambda n: torch.zeros(n, 3, 2, 4))).logits(torch.zeros(7, 5))
+
+
+def test_categories_of_consecutive_configurations_are_counted():
+    counts = (3, 2, 4)
+    everything = configurations(3, counts, 0, 24)
+    for start in range(25):
+        for stop in range(start, 25):
+            wanted = [
+                torch.bincount(of, minlength=n).tolist()
+                for of, n in zip(everything[start:stop].T, counts, strict=True)
+            ]
+            assert counts_of_categories(counts, range(start, stop)) == wanted

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy.optimize import minimize_scalar
 
 from gradlab.fidelity import metrics
@@ -83,6 +84,27 @@ def test_quantiles_are_numpys(count):
         assert np.array_equal(metrics.quantiles(ratios), metrics.quantiles(ratios[..., 1:]))
     else:
         assert np.isnan(metrics.quantiles(ratios)).all()
+
+
+@pytest.mark.parametrize("zeros", [0, 1, 12])
+def test_tensors_give_what_arrays_give(zeros):
+    """Exact gradients of 0 among them, of single coordinates, of a whole example, and of all."""
+    exact, e, _ = sampled(3, 64, 12, bias=0.3)
+    exact[:zeros] = 0
+    count, mean, squares = batched(e, 8)
+    draws, means, variances = metrics.leave_one_out(count, mean, squares)
+    there = torch.from_numpy
+    found = metrics.means_without_each(there(count), there(mean))
+    np.testing.assert_allclose(found, means, rtol=1e-13)
+    arguments = exact, means, variances, draws
+    wanted, found = metrics.figures(*arguments), metrics.figures(there(exact), there(means), variances, draws)
+    for name, values in wanted.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-12, err_msg=name)
+    for ratios, given in ((metrics.per_example_ratios, [4]), (metrics.elementwise_ratios, [])):
+        wanted, found = ratios(exact, means, *given), ratios(there(exact), there(means), *given)
+        np.testing.assert_allclose(found, wanted, rtol=1e-12)
+        np.testing.assert_allclose(metrics.quantiles(found), metrics.quantiles(wanted), rtol=1e-12)
+        assert np.isnan(wanted).any() == (zeros >= (3 if given else 1))
 
 
 def test_leave_one_out_is_recomputing_without_a_batch():

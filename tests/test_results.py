@@ -1,5 +1,8 @@
 """Results files: round trips, readable without gradlab, and refusal of what is no results file."""
 
+import json
+import subprocess
+import sys
 import time
 
 import h5py
@@ -283,6 +286,15 @@ def test_sizes_are_checked_before_memory_is_taken(tmp_path, build):
         build(file)
     assert (tmp_path / "a.h5").stat().st_size < 10**5
     refused(tmp_path / "a.h5", "announces .* bytes of data; at most")
+
+
+def test_address_space_that_libraries_reserve_is_not_the_file_s(saved):
+    """Arrow, which pandas loads where it is installed, reserves gigabytes; so does a process with a GPU."""
+    reserve = "import mmap; held = mmap.mmap(-1, 2**32, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_NORESERVE)"
+    serve = f"{reserve}; from gradlab import apart; apart.serve()"
+    asked = json.dumps(str(saved)) + "\n"
+    done = subprocess.run([sys.executable, "-c", serve], input=asked, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == ""
 
 
 def test_the_limit_is_on_the_sum(saved, monkeypatch):

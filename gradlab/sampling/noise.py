@@ -34,9 +34,9 @@ class Noise:
 
     def _make(self, arrays: int, draws: range) -> Tensor:
         generator = torch.Generator(self.like.device)
-        e = self.like.new_empty(self.kind.exponentials, arrays, len(draws), *self.like.shape)
+        e = self.like.new_empty(arrays, len(draws), self.kind.exponentials, *self.like.shape)
         for position, draw in enumerate(draws):
             for array in range(arrays):
                 generator.manual_seed(derived_seed(self.seed, "draw", draw, array))
-                e[:, array, position] = torch.empty_like(e[:, 0, 0]).exponential_(generator=generator)
-        return self.kind.noise_from(e)
+                e[array, position].exponential_(generator=generator)  # in its place, which is contiguous
+        return self.kind.noise_from(e.movedim(2, 0))
