@@ -288,9 +288,11 @@ def observations(model: LatentModel, x: Any) -> Tensor:
 def encode(model: LatentModel, x: Tensor) -> Tensor:
     """The model's logits at x, checked to be finite, without gradient.
 
+    In full precision, also where the decoder's is less: the logits are the point at which gradients are taken.
+
     Raises ValueError for a model that breaks a rule (see `rules`), whose every figure would be wrong.
     """
-    with rules.unchanged(model):
+    with plain_arithmetic(), rules.unchanged(model):
         with torch.no_grad():
             logits = model.logits(x.clone())  # a copy, since layers may work in place
         errors.finite("logits", logits, "the encoder must give finite logits (has training diverged?)")

@@ -49,13 +49,17 @@ def test_the_callers_settings_come_back_after_an_error():
 @pytest.mark.parametrize("tf32", [False, True])
 @pytest.mark.parametrize("name", ["bias", "gap"])
 def test_analyses_run_with_it_and_say_so(name, tf32):
-    problem = problems.make("3x5-bernoulli-mlp")
-    seen = set()
-    problem.model.decoder.register_forward_hook(
-        lambda module, given, output: seen.add(torch.backends.cudnn.conv.fp32_precision)
-    )
-    ds = getattr(gradlab, name)(problem.model, problem.x, 1.6, 1.3, draws=4, tf32=tf32)
-    assert seen == {"tf32" if tf32 else "ieee"}
+    model, x = (problem := problems.make("3x5-bernoulli-mlp")).model, problem.x
+    seen = {"encoder": [], "decoder": []}
+    for part, precisions in seen.items():
+        getattr(model, part).register_forward_hook(
+            lambda module, given, output, into=precisions: into.append(torch.backends.cudnn.conv.fp32_precision)
+        )
+    ds = getattr(gradlab, name)(model, x, 1.6, 1.3, draws=4, tf32=tf32)
+    # the logits are the point at which gradients are taken, and the check for rows that mix takes full precision
+    assert set(seen["encoder"]) == {"ieee"}
+    assert seen["decoder"][-1] == ("tf32" if tf32 else "ieee")
+    assert ("tf32" in seen["decoder"]) == tf32
     assert ds.attrs["tf32"] == int(tf32)
 
 

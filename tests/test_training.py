@@ -65,6 +65,11 @@ def assert_same(a, b):
     assert a.provenance["step"] == b.provenance["step"]
 
 
+def test_numbers_are_float32_whatever_the_caller_has_set(tmp_path, unbroken):
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_same(train(tmp_path / "vae.safetensors"), unbroken)
+
+
 def before_step(monkeypatch, step, action):
     """Calls `action` once, when the step of this number (from 1) is about to be made."""
     one_step = training.Run.one_step

@@ -19,6 +19,7 @@ import torch
 
 from .. import checkpoints, errors, files, progress
 from ..datasets import Images
+from ..machine import plain_arithmetic
 from ..model import LatentModel
 from . import state
 from .loop import Training, interruptible, resume_path
@@ -30,6 +31,7 @@ from .tracking import Tracks
 VARIED = ("seed", "tf", "tb", "estimator")  # settings that cells trained together may differ in
 
 
+@plain_arithmetic()
 def train_together(
     settings: Sequence[Settings],
     images: Images,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .. import errors, files, progress
 from ..datasets import Images
+from ..machine import plain_arithmetic
 from ..model import LatentModel
 from .run import Run
 from .settings import Settings
@@ -22,6 +23,7 @@ def resume_path(out: str | Path) -> Path:
     return out.with_name(f"{out.stem}.resume{out.suffix}")
 
 
+@plain_arithmetic()
 def train(
     settings: Settings,
     images: Images,
@@ -48,6 +50,8 @@ def train(
     `track_images` validation images (all, where there are fewer), with `track_draws` draws (1,024 for bias, 64 for
     gap). The figures of every epoch are in `track_path(out, kind)` as soon as they are measured. They do not change
     the training, and `resume` goes on with them too. A file that an earlier training tracked is replaced.
+
+    Numbers are float32 throughout, whatever autocast and precision the caller has set.
 
     Raises
     ------
