@@ -6,6 +6,7 @@ configurations and all images are one matrix product.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -53,10 +54,9 @@ class Bernoulli(Canonical):
         return functional.binary_cross_entropy_with_logits(o, x.flatten(1).expand_as(o), reduction="none").sum(1)
 
     def log_partition(self, parameters):
-        if parameters.requires_grad:
-            return functional.softplus(parameters).sum(1)
-        # half the time of softplus, and exact beyond 20, where that takes x; its derivative at 0 would be wrong
-        return parameters.clamp(min=0).sum(1) + parameters.abs().neg_().exp_().log1p_().sum(1)
+        # beyond its threshold, by default 20, softplus takes o for log(1 + e^o): 2e-9 off; here where e^o may overflow
+        threshold = 0.9 * math.log(torch.finfo(parameters.dtype).max)
+        return functional.softplus(parameters, threshold=threshold).sum(1)
 
     def scale(self, pixels):
         return 1.0

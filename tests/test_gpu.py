@@ -254,7 +254,7 @@ def test_tensorfloat32_convolutions_are_measured_if_asked_for():
     """They are no rows that mix, though the sums of a row depend on how many there are."""
     model, x = gradlab.bundled("binary-ae-mnist"), datasets.load("mnist-sample").first(4).floats()
     plain, fewer_bits = (gradlab.gap(model, x, 0.3, 1.0, draws=4, device=DEVICE, tf32=t).gap for t in (False, True))
-    assert 1e-6 < abs(float(fewer_bits / plain) - 1) < 0.05
+    assert 1e-6 < abs((fewer_bits / plain).item() - 1) < 0.05
 
 
 # training, and the command line

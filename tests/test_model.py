@@ -169,10 +169,16 @@ def test_bfloat16_models_are_measured(problem):
     assert gradlab.bias(model, problem.x.bfloat16(), draws=8).attrs["dtype"] == "bfloat16"
 
 
-def test_log_partitions_without_derivative_are_those_with():
-    o = torch.tensor([[0.0, -0.0, 1e-9, 3.0, -3.0, 19.0, 25.0, -25.0, 800.0, -800.0]], dtype=torch.float64)
-    likelihood = likelihoods.Bernoulli()
-    by_softplus = likelihood.log_partition(o.clone().requires_grad_())
-    assert likelihood.log_partition(o).item() == pytest.approx(by_softplus.item(), abs=3e-9)  # beyond 20 it takes x
-    exactly = np.logaddexp(0, o.numpy()).sum()
-    assert likelihood.log_partition(o).item() == pytest.approx(exactly, rel=1e-15)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_log_partitions_and_their_derivatives_are_exact_everywhere(dtype):
+    """By default softplus takes o itself beyond 20, 2e-9 off."""
+    eps = torch.finfo(dtype).eps
+    o = torch.tensor([0.0, -0.0, 1e-3, -3.0, 19.9, 20.1, 30.0, -30.0, 80.0, 500.0, 700.0, 1e30, -1e30], dtype=dtype)
+    wanted = torch.from_numpy(np.logaddexp(0.0, o.double().numpy()))
+    leaf = o.clone()[:, None].requires_grad_()
+    found = likelihoods.Bernoulli().log_partition(leaf)
+    torch.testing.assert_close(found.detach().double(), wanted, rtol=2 * eps, atol=0)
+    off = (torch.nn.functional.softplus(o).double() - wanted).abs() / wanted.clamp(min=1e-9)
+    assert (off[5] > 2 * eps) == (dtype == torch.float64)
+    slope = torch.autograd.grad(found.sum(), leaf)[0][:, 0]
+    torch.testing.assert_close(slope, torch.sigmoid(o), rtol=4 * eps, atol=0)

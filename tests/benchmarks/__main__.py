@@ -45,6 +45,8 @@ def here(name: str, device: str):
 
     import torch
 
+    from gradlab.machine import plain_arithmetic
+
     from . import costs, measure, rows
 
     torch.manual_seed(0)
@@ -59,7 +61,8 @@ def here(name: str, device: str):
         )
     if name == "costs":
         return costs.lines()
-    return [dataclasses.asdict(row) for row in getattr(rows, name)()]
+    with plain_arithmetic():  # the straightforward versions too: convolutions on a GPU are rounded by default
+        return [dataclasses.asdict(row) for row in getattr(rows, name)()]
 
 
 def console_help() -> table.Row:
