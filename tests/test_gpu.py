@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import gradlab
 from gradlab import datasets, estimators, exact, moments, parallel, progress, sampling, training
@@ -117,6 +118,30 @@ def test_enumeration_does_not_wait(name, monkeypatch):
     monkeypatch.setattr(progress, "bar", bar)
     gradlab.exact_gradient(model, x, memory=20_000)
     assert len(steps) > 3
+
+
+class InfiniteAt(nn.Module):
+    """A decoder whose outputs are infinite where the first latent has its first category, the last its last."""
+
+    def __init__(self, decoder):
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, z):
+        at = (z[:, 0, 0] > 0.5) & (z[:, -1, -1] > 0.5)
+        return torch.where(at[:, None, None, None], torch.inf, self.decoder(z))
+
+
+@pytest.mark.parametrize("memory", [None, 20_000])
+def test_what_is_not_finite_is_named_though_it_is_found_late(memory):
+    _, (model, x) = on_both("3x5-bernoulli-mlp")
+    model.decoder = InfiniteAt(model.decoder)
+    with pytest.raises(ValueError, match=r"losses: nan at example 0, configuration \(0, 0, 0, 0, 2\)"):
+        gradlab.exact_gradient(model, x, memory=memory)
+    with torch.no_grad():
+        logits = model.logits(x)
+    with pytest.raises(ValueError, match="must be finite|must give finite"):
+        moments.exact_moments(model, x, logits, [estimators.get("reinmax").at(0.5, 1.0)], memory=100_000)
 
 
 # sampled moments
