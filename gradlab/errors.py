@@ -111,10 +111,10 @@ def finite(argument: str, values: Tensor, cure: str, check: Check = at_once) -> 
 
 @contextlib.contextmanager
 def checks(device: torch.device) -> Iterator[Check]:
-    """What checks the blocks of a loop: `at_once`, on a GPU while it has the next blocks' work.
+    """Yields what checks the blocks of a loop: `at_once`; on a GPU each check is read when two more have been made.
 
-    To read a truth value is to wait until the GPU has come to it. So it is read when two more are there, the rest after
-    the loop; nor is the host ever further ahead, so that progress is what is done, and Ctrl-C stops it.
+    Read at once, the GPU would stand idle until the host had queued the next block. The host is never further ahead
+    than that, so that progress shown is work done, and Ctrl-C ends it.
     """
     if device.type != "cuda":
         yield at_once

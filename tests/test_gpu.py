@@ -140,7 +140,7 @@ def test_what_is_not_finite_is_named_though_it_is_found_late(memory):
         gradlab.exact_gradient(model, x, memory=memory)
     with torch.no_grad():
         logits = model.logits(x)
-    with pytest.raises(ValueError, match="must be finite|must give finite"):
+    with pytest.raises(ValueError, match=r"must (be|give) finite"):
         moments.exact_moments(model, x, logits, [estimators.get("reinmax").at(0.5, 1.0)], memory=100_000)
 
 
@@ -279,7 +279,9 @@ def test_tensorfloat32_convolutions_are_measured_if_asked_for():
     """They are no rows that mix, though the sums of a row depend on how many there are."""
     model, x = gradlab.bundled("binary-ae-mnist"), datasets.load("mnist-sample").first(4).floats()
     plain, fewer_bits = (gradlab.gap(model, x, 0.3, 1.0, draws=4, device=DEVICE, tf32=t).gap for t in (False, True))
-    assert 1e-6 < abs((fewer_bits / plain).item() - 1) < 0.05
+    off = np.abs(fewer_bits / plain - 1).to_numpy()
+    assert (off > 1e-6).all()
+    assert (off < 0.05).all()
 
 
 # training, and the command line
