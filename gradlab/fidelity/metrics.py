@@ -14,12 +14,11 @@ import functools
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import stats
 
 Array = NDArray[np.float64]
-Numbers = Any  # Array, or a float64 torch.Tensor
+Numbers = Any  # Array, or a float64 tensor
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 LEVEL = 0.95
 
@@ -66,18 +65,13 @@ def _square(a: Numbers) -> Numbers:
     return np.einsum("...i,...i->...", a, a) if isinstance(a, np.ndarray) else a.square().sum(-1)
 
 
-def numbers(tensor: torch.Tensor) -> Numbers:
-    """The tensor's, where they are."""
-    return tensor.numpy() if tensor.device.type == "cpu" else tensor
-
-
 def like(given: Numbers, array: Array) -> Numbers:
     """An array's numbers, where the given ones are."""
-    return torch.as_tensor(array).to(given.device) if isinstance(given, torch.Tensor) else array
+    return array if isinstance(given, np.ndarray) else given.new_tensor(array)
 
 
 def on_host(given: Numbers) -> Array:
-    return given.cpu().numpy() if isinstance(given, torch.Tensor) else np.asarray(given)
+    return given.cpu().numpy() if hasattr(given, "cpu") else np.asarray(given)
 
 
 class Products(NamedTuple):
@@ -184,7 +178,7 @@ def quantiles(ratios: Numbers) -> Array:
     if not keep.all():
         ratios = ratios[..., keep]
     # sorting whole rows takes numpy a fifth of the time that picking from them does
-    ordered = ratios.sort(-1)[0] if isinstance(ratios, torch.Tensor) else np.sort(ratios, axis=-1)
+    ordered = np.sort(ratios, axis=-1) if isinstance(ratios, np.ndarray) else ratios.sort(-1)[0]
     return on_host(ordered[..., _places(ordered.shape[-1])])
 
 
@@ -201,13 +195,12 @@ def leave_one_out(count: Array, mean: Array, squares: Array) -> tuple[Array, Arr
     return draws, means, variances
 
 
-def means_without_each(count: Numbers, mean: Numbers) -> Numbers:
+def means_without_each(count: Array, mean: Numbers) -> Numbers:
     """Mean of all draws, and without each batch in turn: (1 + batch, coordinate)."""
     n = count.sum()
-    total = (count / n) @ mean
-    without = total - (count / (n - count))[:, None] * (mean - total)
-    joined: Any = torch.cat if isinstance(mean, torch.Tensor) else np.concatenate
-    return joined([total[None], without])
+    total = like(mean, count / n) @ mean
+    off = (mean - total)[[0, *range(len(count))]]  # the first once more, for the mean of all, with a share of 0
+    return total - like(mean, np.concatenate([[0.0], count / (n - count)]))[:, None] * off
 
 
 def variances_without_each(count: Array, squares: Array, squared_off: Array) -> tuple[Array, Array]:

@@ -50,15 +50,16 @@ class Points:
         """
         count = found.count.numpy().astype(np.float64)
         flat = (len(count), -1)
-        batch_mean, squares = (metrics.numbers(moment).reshape(flat) for moment in (found.mean, found.squares))
+        on_cpu = found.mean.device.type == "cpu"
+        batch_mean, squares = (m.numpy() if on_cpu else m for m in (found.mean, found.squares))
+        batch_mean, squares = batch_mean.reshape(flat), squares.reshape(flat)
         batch_mean = batch_mean + metrics.like(batch_mean, shift).reshape(-1)
-        weights = metrics.like(batch_mean, count)
-        means = metrics.means_without_each(weights, batch_mean)
+        means = metrics.means_without_each(count, batch_mean)
         squared_off = (batch_mean - means[0]) ** 2
         # the figures need no variance of single coordinates, and summing first takes a tenth of the time
         summed = (metrics.on_host(of.sum(1))[:, None] for of in (squares, squared_off))
         draws, variances = metrics.variances_without_each(count, *summed)
-        variance = metrics.on_host((squares.sum(0) + weights @ squared_off) / (draws[0] - 1))
+        variance = metrics.on_host((squares.sum(0) + metrics.like(squares, count) @ squared_off) / (draws[0] - 1))
         draws, variances = share * draws, share * variances
         mean = metrics.on_host(means[0])
         if not np.isfinite(mean).all():
