@@ -150,7 +150,7 @@ def _child(path: str) -> NoReturn:
 
 
 def _address_space() -> int:
-    """Bytes that the process has; libraries may reserve many times what they use (Arrow does, which pandas loads)."""
+    """Bytes that the process holds; libraries may reserve many times what they use (Arrow does, which pandas loads)."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
     except OSError:  # no Linux

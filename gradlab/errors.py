@@ -93,7 +93,7 @@ Check = Callable[[Tensor, Callable[[], None]], None]
 
 
 def at_once(good: Tensor, complain: Callable[[], None]) -> None:
-    """Call `complain`, which raises, unless `good`, one truth value."""
+    """Call `complain`, which raises where it finds a fault, unless `good`, one truth value."""
     if not bool(good):
         complain()
 
@@ -124,7 +124,11 @@ def checks(device: torch.device) -> Iterator[Check]:
     def read() -> None:
         copied, good, complain = waiting.popleft()
         copied.synchronize()
-        at_once(good, complain)
+        try:
+            at_once(good, complain)
+        except Exception:
+            waiting.clear()  # what is found first is said
+            raise
 
     def late(good: Tensor, complain: Callable[[], None]) -> None:
         here = torch.empty(good.shape, dtype=good.dtype, pin_memory=True).copy_(good, non_blocking=True)
@@ -134,7 +138,12 @@ def checks(device: torch.device) -> Iterator[Check]:
         if len(waiting) > 2:
             read()
 
-    yield late
+    try:
+        yield late
+    except Exception:
+        while waiting:  # what went wrong first is the cause
+            read()
+        raise
     while waiting:
         read()
 

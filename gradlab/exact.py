@@ -23,7 +23,7 @@ from .model import LatentModel, check_is_model, check_pixels, encode, measured_c
 
 LIMIT = 2**24  # configurations
 PROBED = 256  # configurations at which float32 is compared with float64
-_BLOCK = 2**26  # bytes of a block on a CPU: its arrays are then such as `machine.keep_freed_pages` keeps
+_DECODED = 2**26  # bytes of what is decoded at once on a CPU: its arrays are then such as `keep_freed_pages` keeps
 TARGETS = ("sampled", "model")
 
 
@@ -179,9 +179,9 @@ def conditional_losses(
     x = x.to(p.device, dtype)
     laws, examples, count = p.shape[:3]
     of_latents = [p[:, :, l, :n].permute(1, 2, 0) for l, n in enumerate(model.category_counts)]
-    if p.device.type == "cpu":
-        memory = min(memory, _BLOCK)
-    rows = max(1, memory // _bytes_per_row(measured, x, laws))
+    bytes_per_row = _bytes_per_row(measured, x, laws)
+    rows = max(1, memory // bytes_per_row)
+    at_once = max(1, _DECODED // bytes_per_row) if p.device.type == "cpu" else model.configurations
     outer = next((l for l in range(count) if math.prod(model.category_counts[l:]) <= rows), count - 1)
     left = (count - outer) // 2
     groups = [of_latents[:outer], of_latents[outer : outer + left], of_latents[outer + left :]]
@@ -194,7 +194,11 @@ def conditional_losses(
         for start in range(0, sizes[0], step):
             stop = min(sizes[0], start + step)
             first, last = (i * sizes[1] * sizes[2] for i in (start, stop))
-            f = losses_of_configurations(measured, x, first, last, memory, check).to(p.dtype)
+            decoded = [
+                losses_of_configurations(measured, x, i, min(i + at_once, last), memory, check)
+                for i in range(first, last, at_once)
+            ]
+            f = torch.cat(decoded, 1).to(p.dtype)
             # f is in the hundreds, the gradient's entries may be below 0.01: only differences matter, so centre
             centre = f.mean(1, keepdim=True) if centre is None else centre
             f = (f - centre).reshape(examples, stop - start, sizes[1], sizes[2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,13 @@ SHARE = 4  # of what is free on a GPU one part in so many
 _BACKENDS: Any = torch.backends
 _ON_GPU = (_BACKENDS.cuda.matmul, _BACKENDS.cudnn.conv, _BACKENDS.cudnn.rnn)
 _ON_CPU = (_BACKENDS.mkldnn.matmul, _BACKENDS.mkldnn.conv, _BACKENDS.mkldnn.rnn)
+_PLACES = (*_ON_GPU, *_ON_CPU)
+
+# The settings are the process's, so threads share them: those asked for by blocks not yet left, and the caller's own,
+# which come back when the last is left.
+_lock = threading.Lock()
+_asked: list[list[str]] = []
+_callers: list[str] = []
 
 
 def working_memory(memory: int | None, device: torch.device) -> int:
@@ -34,9 +42,10 @@ def working_memory(memory: int | None, device: torch.device) -> int:
 def keep_freed_pages() -> None:
     """Let the C library keep the memory of arrays up to 32 MiB that are freed, for the next.
 
-    What it gives back it gets with every page zeroed anew: a quarter of the time of an enumeration, 80,000 pages for
-    each second of work. glibc keeps arrays no larger than the largest it has seen freed, of at most 32 MiB, and of what
-    is free twice that; so one is shown to it. Its pages are not touched, and elsewhere this has no effect.
+    Memory given back to the system comes again with every page zeroed anew, which took a quarter of the time of an
+    enumeration. glibc keeps what it frees of arrays up to the size of the largest it has seen freed, 32 MiB at most,
+    and of the heap's top twice that. So it is shown one array, whose pages are not touched. Elsewhere this has no
+    effect.
     """
     torch.empty(2**25 - 2**16, dtype=torch.uint8)
 
@@ -46,16 +55,25 @@ def plain_arithmetic(tf32: bool = False) -> Iterator[None]:
     """Full precision, whatever the caller has set.
 
     Off are autocast (its bfloat16 moves every figure), inference mode (it knows no derivative) and, unless `tf32`, the
-    19 bits of TensorFloat-32, which move the bias.
+    19 bits of TensorFloat-32, which move the bias. Of threads that ask for one and the other the last decides.
     """
     off = [torch.autocast(kind, enabled=False) for kind in ("cpu", "cuda")]
-    places = (*_ON_GPU, *_ON_CPU)
-    before = [place.fp32_precision for place in places]
+    own = ["tf32" if tf32 and place in _ON_GPU else "ieee" for place in _PLACES]
+    with _lock:
+        if not _asked:
+            _callers[:] = [place.fp32_precision for place in _PLACES]
+        _asked.append(own)
+        _set(own)
     try:
-        for place in places:
-            place.fp32_precision = "tf32" if tf32 and place in _ON_GPU else "ieee"
         with torch.inference_mode(False), off[0], off[1]:
             yield
     finally:
-        for place, precision in zip(places, before, strict=True):
-            place.fp32_precision = precision
+        with _lock:
+            # by identity: another thread may ask for the same
+            del _asked[next(i for i, asked in enumerate(_asked) if asked is own)]
+            _set(_asked[-1] if _asked else _callers)
+
+
+def _set(precisions: list[str]) -> None:
+    for place, precision in zip(_PLACES, precisions, strict=True):
+        place.fp32_precision = precision

@@ -270,9 +270,5 @@ def _equal(first: list[Tensor], second: list[Tensor], rows: slice, within: float
     """Whether `rows` of the first are the second; tensors whose first dimension is not that of rows do not count."""
     pairs = [(one[rows], other) for one, other in zip(first, second, strict=False) if one.ndim and one.numel()]
     return all(
-        _off(one, other, one) <= within
-        for one, other in pairs
-        if one.shape == other.shape and one.is_floating_point()
+        _off(one, other, one) <= within for one, other in pairs if one.shape == other.shape and one.is_floating_point()
     )
-
-

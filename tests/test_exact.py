@@ -97,6 +97,21 @@ def test_small_memory_does_stream():
     assert sum(measured) == 3**5 + 1  # each configuration once, and a row to count the activations
 
 
+def test_what_is_decoded_at_once_is_less_than_a_block(monkeypatch):
+    """The parts of a block; the last is smaller."""
+    problem = problems.make("3x5-bernoulli-mlp")
+    whole = gradlab.exact_gradient(problem.model, problem.x, tf=1.6)
+    monkeypatch.setattr(exact, "_DECODED", 10_000)
+    before, rows = oracles.probed(problem.model, problem.x), []
+    problem.model.decoder.register_forward_hook(lambda module, given, output: rows.append(len(output)))
+    found = gradlab.exact_gradient(problem.model, problem.x, tf=1.6)
+    measured = rows[len(before) :]
+    assert sum(measured) == 3**5 + 1
+    assert 1 < max(measured) < 3**4
+    assert len({*measured} - {1}) == 2
+    assert oracles.relative_error(found, whole) < 1e-14
+
+
 def test_decoder_sees_each_configuration_once_whatever_the_images():
     problem = problems.make("2x7-gaussian-conv")
     before, rows = oracles.probed(problem.model, problem.x), []

@@ -1,10 +1,12 @@
 """Full precision whatever the caller has set, and memory from what there is."""
 
+import threading
+
 import pytest
 import torch
 
 import gradlab
-from gradlab import machine
+from gradlab import errors, machine
 
 from . import problems
 
@@ -35,6 +37,37 @@ def test_tensor_float_32_is_off_unless_asked_for(asked):
     before = precisions()
     with machine.plain_arithmetic(tf32=asked):
         assert precisions() == ["tf32" if asked else "ieee"] * 3 + ["ieee"] * 3
+    assert precisions() == before
+
+
+def test_threads_that_come_and_go_keep_it(restored):
+    """One that leaves first takes nothing from the other, and the last brings the caller's settings back."""
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    before, seen = precisions(), []
+    entered, left = threading.Event(), threading.Event()
+
+    def second():
+        with machine.plain_arithmetic():
+            entered.set()
+            assert left.wait(10)
+            seen.append(precisions())
+
+    thread = threading.Thread(target=second)
+    with machine.plain_arithmetic():
+        thread.start()
+        assert entered.wait(10)
+    left.set()
+    thread.join()
+    assert seen == [["ieee"] * 6]
+    assert precisions() == before
+
+
+def test_blocks_within_blocks(restored):
+    before = precisions()
+    with machine.plain_arithmetic(tf32=True):
+        with machine.plain_arithmetic():
+            assert precisions() == ["ieee"] * 6
+        assert precisions() == ["tf32"] * 3 + ["ieee"] * 3
     assert precisions() == before
 
 
@@ -70,3 +103,62 @@ def test_memory_is_what_was_asked_for_or_a_share_of_what_is_free(monkeypatch):
     assert machine.working_memory(77, torch.device("cuda")) == 77
     with pytest.raises(ValueError, match=r"memory: got 0; give a whole number of at least 1"):
         machine.working_memory(0, torch.device("cpu"))
+
+
+# --- checks that are read late ---
+
+
+class NoEvent:
+    """Of a GPU that is never behind."""
+
+    def record(self, stream):
+        pass
+
+    def synchronize(self):
+        pass
+
+
+@pytest.fixture
+def late(monkeypatch):
+    """Checks as of a GPU, without one: the host's steps are the same."""
+    empty = torch.empty
+    monkeypatch.setattr(torch.cuda, "Event", NoEvent)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    monkeypatch.setattr(torch, "empty", lambda *shape, pin_memory, **given: empty(*shape, **given))
+    return lambda: errors.checks(torch.device("cuda"))
+
+
+def complaint(number):
+    def complain():
+        raise ValueError(f"block {number}")
+
+    return complain
+
+
+@pytest.mark.parametrize("count", range(6))
+def test_what_is_found_late_is_found(late, count):
+    for bad in range(count):
+        done = []
+        with pytest.raises(ValueError, match=f"block {bad}"), late() as check:  # noqa: PT012
+            for number in range(count):
+                check(torch.tensor(number < bad), complaint(number))  # the first of several is named
+                done.append(number)
+        assert len(done) == min(count, bad + 2)
+    with late() as check:
+        for number in range(count):
+            check(torch.tensor(True), complaint(number))
+
+
+def test_a_false_alarm_is_none(late):
+    with late() as check:
+        check(torch.tensor(False), lambda: None)
+
+
+def test_what_follows_from_a_fault_does_not_hide_it(late):
+    with pytest.raises(ValueError, match="block 0") as raised, late() as check:  # noqa: PT012
+        check(torch.tensor(False), complaint(0))
+        raise RuntimeError("consequence")
+    assert isinstance(raised.value.__context__, RuntimeError)
+    with pytest.raises(RuntimeError, match="another"), late() as check:  # noqa: PT012
+        check(torch.tensor(True), complaint(0))
+        raise RuntimeError("another")

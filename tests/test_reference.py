@@ -377,6 +377,24 @@ def test_goals_grow_by_what_is_missed():
 # --- the reference ---
 
 
+@pytest.mark.parametrize(
+    ("name", "spec"),
+    [("3x5-bernoulli-mlp", "rloo"), ("binary6-bernoulli-mlp", "disarm"), ("binary6-bernoulli-mlp", "arms:n=4")],
+)
+def test_the_reference_itself_has_no_bias(name, spec):
+    """Nor what rounding would leave of it; its variance is that which it has against another."""
+    p = problems.make(name)
+    given = {"tf": 0.7, "draws": 128, "estimator": estimators.parse(spec)}
+    ds = gradlab.bias(p.model, p.x, reference=spec, **given).squeeze()
+    for end in ("", "_low", "_high"):
+        assert ds[f"squared_bias_debiased{end}"].item() == 0
+        assert abs(ds[f"relative_bias_debiased{end}"].item()) < 1e-7
+    assert ds.resolved.item() == 0
+    assert ds.cosine.item() == pytest.approx(1, abs=1e-12)
+    other = gradlab.bias(p.model, p.x, reference="rloo:n=3", **given).squeeze()
+    assert ds.std_norm.item() == pytest.approx(other.std_norm.item(), rel=1e-6)
+
+
 def test_the_reference_of_smallest_variance_is_taken(monkeypatch):
     p = problems.make("binary6-bernoulli-mlp")
     logits = encode(p.model, p.x)

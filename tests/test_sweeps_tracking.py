@@ -44,6 +44,13 @@ def test_tracked_figures_are_those_of_the_training_alone(tmp_path):
     assert all({"long_name", "units"} <= set(ds[name].attrs) for name in ds.variables)
 
 
+def test_what_bias_is_held_against_is_told(tmp_path):
+    large = BASE.config | {"latents": 12, "categories": 16}
+    options = {"track": ["bias"], "track_every": 3, "track_images": 3, "track_draws": 64}
+    assert sweep(tmp_path / "small", **ONE, **options).attrs["bias_reference"] == "exact"
+    assert sweep(tmp_path / "large", config=large, **ONE, **options).attrs["bias_reference"] == "rloo"
+
+
 def test_tracking_does_not_change_the_training(tmp_path):
     plain = sweep(tmp_path, **ONE).drop_vars("seconds")
     followed = sweep(tmp_path, **ONE, track=["gap"], track_images=3, track_draws=2)

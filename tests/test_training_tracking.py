@@ -382,11 +382,21 @@ def test_bias_of_a_model_too_large_is_against_an_unbiased_reference(out, tmp_pat
     xr.testing.assert_identical(tracked(again), ds)
 
 
+def test_no_estimator_is_held_against_itself(out):
+    train(out, **BIAS | {"config": LARGE, "epochs": 1}, estimator="rloo")
+    ds = tracked(out)
+    assert ds.attrs["reference"] == "rloo(n=4)"
+    assert (ds.squared_bias_debiased_low < 0).all()
+    assert (ds.squared_bias_debiased_high > 0).all()
+
+
 @pytest.mark.parametrize("kind", tracking.UNBIASED)
 def test_references_are_unbiased_for_their_kind_of_latent(kind):
-    reference = estimators.parse(tracking.UNBIASED[kind])
-    assert reference.unbiased
-    assert kind in reference.kinds
+    one, other = map(estimators.parse, tracking.UNBIASED[kind])
+    assert one.label != other.label
+    for reference in (one, other):
+        assert reference.unbiased
+        assert kind in reference.kinds
 
 
 # refusals

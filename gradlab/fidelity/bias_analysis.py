@@ -254,9 +254,7 @@ def bias(
     return ds if target == "both" else ds.isel(target=0, drop=True)
 
 
-def _goal(
-    draws: int, precision: float | None, max_draws: int, *, moments: str, equal_cost: bool, route: str
-) -> Goal:
+def _goal(draws: int, precision: float | None, max_draws: int, *, moments: str, equal_cost: bool, route: str) -> Goal:
     """Of a sampled reference. ValueError for what goes with enumeration alone."""
     for name, given, usual in (("moments", moments, "monte-carlo"), ("equal_cost", equal_cost, False)):
         if given != usual:

@@ -22,9 +22,7 @@ NORM = "Euclidean norm over the entries of a parameter tensor, or of all of them
 GRID = ("estimator", "target", "tf", "tb", "parameter")
 
 
-def check_supported(
-    model: LatentModel, moments: str, exact_dtype: torch.dtype, enumerated: bool, limit: int
-) -> None:
+def check_supported(model: LatentModel, moments: str, exact_dtype: torch.dtype, enumerated: bool, limit: int) -> None:
     """ValueError for what is not known of gradients with respect to the encoder."""
     encoder_parameters(model)
     if not enumerated:

@@ -111,12 +111,13 @@ def gap(
         model.unit_shape = measured.unit_shape
         noise = Noise(model.kind, logits, 1, draws, seed, memory)
         sums = _Sums(tfs, tbs, len(x), draws, logits.device)
-        with progress.bar("measuring the gap", draws * len(x) * len(tfs), shown) as advance:
+        bar = progress.bar("measuring the gap", draws * len(x) * len(tfs), shown)
+        with bar as advance, errors.checks(x.device) as check:
             for i, t in enumerate(tfs):
                 for examples, chunk in _chunks(logits, draws, memory):
                     some = logits[examples]
                     g = noise.of(1, chunk.start, chunk.stop)[0][:, examples]
-                    found = _measure(measured, x[examples], some, g, t, tbs, memory)
+                    found = _measure(measured, x[examples], some, g, t, tbs, memory, check)
                     sums.add(i, examples, chunk, *found)
                     advance(len(g) * len(some))
     about = attributes("gap", model, x, logits, draws, seed, estimator=json.dumps("decoupled-st-gs"), tf32=int(tf32))
@@ -139,13 +140,20 @@ def _chunks(logits: Tensor, draws: int, memory: int) -> list[tuple[slice, slice]
 
 
 def _measure(
-    model: LatentModel, x: Tensor, logits: Tensor, g: Tensor, tf: float, tbs: list[float], memory: int
+    model: LatentModel,
+    x: Tensor,
+    logits: Tensor,
+    g: Tensor,
+    tf: float,
+    tbs: list[float],
+    memory: int,
+    check: errors.Check,
 ) -> Tensor:
     """|r - d|, |d|, |r| and <r, d>, (4, definition, tb, draw, example), for noise g (draw, example, latent[, ...])."""
     kind = model.kind
     a = logits / tf + g
     zf, z = kind.soft(a), kind.hard(a)
-    _, v = at_all_points(model, x, torch.stack([z, zf]), memory)
+    _, v = at_all_points(model, x, torch.stack([z, zf]), memory, check=check)
     assert v is not None
     through = kind.pullback(zf, v[1]).div_(tf)  # the autodiff definition's r
     through_norm = _norm(through)

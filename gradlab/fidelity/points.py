@@ -185,6 +185,7 @@ class Points:
             },
             attrs=about,
         )
+
     def _replicated(self) -> dict[str, Any]:
         if not self.batches:
             return {}

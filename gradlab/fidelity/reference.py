@@ -159,11 +159,18 @@ def statistics(estimate: Sums, reference: Sums, shift: Tensor, draws: int) -> US
     batches, examples = estimate.squares.shape
     e, r = ((sums.mean + shift).reshape(batches, examples, -1).transpose(0, 1) for sums in (estimate, reference))
     variance = (estimate.squares / (draws // batches - 1)).T
-    er = e @ r.mT
-    kernels = torch.stack(
-        [e @ e.mT, (er + er.mT) / 2, r @ r.mT, (variance[:, :, None] + variance[:, None, :]) / 2]
-    )  # (statistic, example, batch, batch)
+    products = [_symmetric(e @ e.mT)]
+    if estimate is reference:  # then its bias is 0, and not what rounding leaves of it
+        products *= 3
+    else:
+        products += [_symmetric(e @ r.mT), _symmetric(r @ r.mT)]
+    kernels = torch.stack([*products, (variance[:, :, None] + variance[:, None, :]) / 2])
+    # (statistic, example, batch, batch)
     groups = min(examples, _GROUPS)
     of_groups = kernels.new_zeros(len(kernels), groups, batches, batches)
     of_groups.index_add_(1, torch.arange(examples, device=kernels.device) * groups // examples, kernels)
     return u_statistics(of_groups.cpu().numpy())
+
+
+def _symmetric(a: Tensor) -> Tensor:
+    return (a + a.mT) / 2

@@ -45,9 +45,9 @@ class UStatistics:
     quadratic: Array  # (group, statistic, statistic): 2/(B(B-1)) Cov eps
 
     def variance(self, weights: Array) -> float:
-        """Of the sum of weights (statistic,) times the statistics; that of the linear part at least 0."""
+        """Of the sum of weights (statistic,) times the statistics; that of each part at least 0."""
         linear, quadratic = (weights @ part.sum(0) @ weights for part in (self.linear, self.quadratic))
-        return max(float(linear), 0.0) + float(quadratic)
+        return max(float(linear), 0.0) + max(float(quadratic), 0.0)  # the latter but for rounding
 
     def covariance(self, one: Array, other: Array) -> float:
         """Of two such sums, by polarisation."""

@@ -162,7 +162,7 @@ class _Engine:
                 continue
             if isinstance(key, Relaxed):
                 assert self.decoder is not None
-                found = integrate(key, self.decoder.conditional(key.tf), self.pairs, tolerance)
+                found = integrate(key, self.decoder.conditional(key.tf), self.pairs, tolerance, self.memory)
                 mean, variance = self._of_model(found.mean), self._of_model(found.variance)
                 done[key] = Moments(mean, variance, found.error, found.error)
                 self.advance(1)

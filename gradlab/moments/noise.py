@@ -22,16 +22,20 @@ With two categories q depends on E/t = exp(n) only, n logistic: one integral.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ..machine import MEMORY
+
 STEPS = (1.0, 0.7, 0.5, 0.35)  # of the trapezoidal rule, taken until the tolerance is met
 DEPTH = 10.0  # of the first step: ranges begin at exp(-DEPTH), where the integrand is as small
 BLOCK = 2**17  # numbers of an array that fits a CPU's cache
 ON_GPU = 2**22  # enough to fill one
+_BYTES = 2**9  # that all arrays take for each number of a block
 
 
 @dataclass(frozen=True)
@@ -62,9 +66,9 @@ class Integral:
     error: float
 
 
-def integrate(law: Relaxed, given: Conditional, logits: Tensor, tolerance: float) -> Integral:
+def integrate(law: Relaxed, given: Conditional, logits: Tensor, tolerance: float, memory: int = MEMORY) -> Integral:
     """Moments at float64 logits (example, latent, category)."""
-    expectations = one_integral if logits.shape[-1] == 2 else three_integrals
+    expectations = one_integral if logits.shape[-1] == 2 else functools.partial(three_integrals, memory=memory)
     before: tuple[Tensor, Tensor] | None = None
     for h in STEPS:
         mean, variance = combine(law, given, *expectations(law, given, logits, h))
@@ -98,7 +102,9 @@ def combine(law: Relaxed, given: Conditional, qq: Tensor, s: Tensor) -> tuple[Te
     return mean, (p * (within + between)).sum(-2)
 
 
-def three_integrals(law: Relaxed, given: Conditional, logits: Tensor, h: float) -> tuple[Tensor, Tensor]:
+def three_integrals(
+    law: Relaxed, given: Conditional, logits: Tensor, h: float, memory: int = MEMORY
+) -> tuple[Tensor, Tensor]:
     """E[q q^T] off the diagonal and s, given k: (example, latent, k, j, a) and (example, latent, k, j)."""
     depth = min(DEPTH / h, 300 / law.power)  # beyond, X^2 overflows
     sharp = max(1.0, law.power)  # E^-power varies that much faster than E, and X reaches that much further
@@ -109,10 +115,11 @@ def three_integrals(law: Relaxed, given: Conditional, logits: Tensor, h: float) 
     log_w = log_w - log_w.amax(-1, keepdim=True)
     vv = given.vv.flatten(0, 1)
     qq, second = torch.zeros_like(vv), torch.zeros_like(vv[..., 0])
-    lines = max(1, 8 * _block(logits) // (logits.shape[-1] ** 2 * len(s)))  # pairs of a latent and t at a time
+    block = BLOCK if logits.device.type == "cpu" else max(BLOCK, min(ON_GPU, memory // _BYTES))
+    lines = max(1, 8 * block // (logits.shape[-1] ** 2 * len(s)))  # pairs of a latent and t at a time
     for some in torch.arange(len(log_p), device=logits.device).split(max(1, lines // len(e))):
         for at in torch.arange(len(e), device=logits.device).split(lines):
-            psi = transforms(log_p[some], log_w[some], law.power, e[at], e, weight_e, s)
+            psi = transforms(log_p[some], log_w[some], law.power, e[at], e, weight_e, s, block)
             y = given_k(log_p[some], log_w[some], law.power, e[at], s)
             more = moments_of_ratios(psi, y, vv[some], h * weight_e[at])
             qq[some] += more[0]
@@ -120,19 +127,15 @@ def three_integrals(law: Relaxed, given: Conditional, logits: Tensor, h: float) 
     return qq.reshape(given.vv.shape), second.reshape(given.v.shape)
 
 
-def _block(like: Tensor) -> int:
-    return BLOCK if like.device.type == "cpu" else ON_GPU
-
-
 def transforms(
-    log_p: Tensor, log_w: Tensor, power: float, t: Tensor, e: Tensor, weight: Tensor, s: Tensor
+    log_p: Tensor, log_w: Tensor, power: float, t: Tensor, e: Tensor, weight: Tensor, s: Tensor, block: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """psi(0), psi(1), psi(2), each (latent, category, t, s), from nodes e of E and their weights."""
     shape = (*log_p.shape, len(t), len(s))
     x = torch.exp(log_w[..., None, None] - power * torch.log(log_p.exp()[..., None, None] * t[:, None] + e))
     x = x.flatten(0, 2)  # (latent and category and t, E)
     found = []
-    for lines in x.split(max(1, _block(x) // (len(e) * len(s)))):
+    for lines in x.split(max(1, block // (len(e) * len(s)))):
         kernel = torch.exp(-s[:, None] * lines[:, None, :])
         columns = torch.stack([weight.expand_as(lines), weight * lines, weight * lines.square()], -1)
         found.append(torch.bmm(kernel, columns))

@@ -25,7 +25,8 @@ LONG_NAMES = {
     "validation_loss": "validation loss after the epoch, one code per image, without KL",
     "validation_kl": "KL to uniform of the validation images after the epoch",
 }
-OF_TRACKING = ("draws", "target", "intervals", "examples", "data", "data_sha256")  # attributes that go along
+# attributes of what was tracked that go along
+OF_TRACKING = ("draws", "target", "reference", "intervals", "examples", "data", "data_sha256")
 TRACKED = {"tf": "tracked_tf", "tb": "tracked_tb", "epoch": "tracked_epoch"}
 
 

@@ -33,7 +33,7 @@ class Run:
         self.settings, self.images, self.validation = settings, images, validation
         self.device = torch.device(device)
         if self.device.type == "cpu":
-            keep_freed_pages()  # those of gradients are freed each step: a fifth of its time
+            keep_freed_pages()  # gradients are freed at each step; to get their pages anew took a fifth of it
         model = networks.build(settings.architecture, settings.config, settings.seed)
         check_fit(model, "images", images)
         check_fit(model, "validation", validation)

@@ -15,14 +15,15 @@ from typing import Any
 import xarray as xr
 from torch import nn
 
-from .. import errors, files, results
+from .. import errors, estimators, files, results
 from ..exact import LIMIT
 from . import state
 from .run import Run
 
 DRAWS = {"bias": 1024, "gap": 64}  # by kind, unless given
-# what bias is held against where the codes are too many to enumerate, by kind of latent: one at all epochs
-UNBIASED = {"categorical": "rloo", "binary": "arms:n=4"}
+# References of bias where the codes are too many to enumerate, by kind of latent; the first that is not the training's
+# own estimator, the same at all epochs.
+UNBIASED = {"categorical": ("rloo", "rloo:n=4"), "binary": ("arms:n=4", "disarm")}
 TRAINING = "training"  # the attribute that tells which training a file is of, as JSON
 
 
@@ -37,8 +38,8 @@ class Tracks:
     """What a run measures on its way: each kind at epoch 0, every `every`-th and the last.
 
     On the first `images` validation images, or all of them where there are fewer, with `draws` draws, at the
-    temperatures in force, with the training's estimator and seed. Bias is held against the exact gradient, that of a
-    code space too large to enumerate against an unbiased reference.
+    temperatures in force, with the training's estimator and seed. Bias is measured against the exact gradient or,
+    where the code space is too large to enumerate, against an unbiased reference.
     """
 
     def __init__(self, run: Run, out: Path, kinds: Sequence[str], every: int, images: int, draws: int | None):
@@ -50,8 +51,10 @@ class Tracks:
         if draws is not None:
             draws = errors.whole_number("track_draws", draws, 2, "an interval needs two")
         self.draws = {kind: draws or DRAWS[kind] for kind in dict.fromkeys(kinds)}
-        enumerable = run.model.configurations <= LIMIT
-        self.reference = "exact" if enumerable else UNBIASED[run.model.kind.name]
+        self.reference = "exact"
+        if run.model.configurations > LIMIT:
+            others = (e for e in UNBIASED[run.model.kind.name] if estimators.parse(e).label != run.estimator.label)
+            self.reference = next(others)
         self.found: dict[str, xr.Dataset] = {}
 
     def begin(self) -> None:
