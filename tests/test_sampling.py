@@ -332,6 +332,19 @@ def test_numbers_do_not_depend_on_the_threads(two_threads, monkeypatch):
         assert torch.equal(one.squares, other.squares)
 
 
+@pytest.mark.parametrize("kind", [CATEGORICAL, BINARY])
+def test_noise_does_not_depend_on_the_threads(kind, two_threads, monkeypatch):
+    like = torch.zeros(3, 4, 5)
+    whole = sampling.Noise(kind, like, 2, 40, 7).kept
+    threads = set()
+    own = latents.derived_seed
+    monkeypatch.setattr(sampling.noise, "derived_seed", lambda *of: threads.add(threading.get_ident()) or own(*of))
+    monkeypatch.setattr(sampling.noise, "_PIECE", 500)
+    assert torch.equal(sampling.Noise(kind, like, 2, 40, 7).kept, whole)
+    assert threading.get_ident() not in threads
+    assert torch.get_num_threads() == 2
+
+
 def test_noise_that_is_not_kept_is_made_once_per_part(monkeypatch):
     problem = problems.make("3x5-bernoulli-mlp")
     with torch.no_grad():
