@@ -74,16 +74,13 @@ class LatentModel(nn.Module):
         if self.groups is not None:
             if latents is not None or categories is not None or binary:
                 raise ValueError("groups: got latents, categories or binary too; groups say the sizes by themselves")
-            self.category_counts = self.groups.category_counts
-            latents, categories = len(self.category_counts), max(self.category_counts)
+            latents, categories = len(self.groups.category_counts), max(self.groups.category_counts)
         shape = latents if isinstance(latents, tuple | list) else (latents,)
         self.latent_shape = tuple(errors.whole_number("latents", n, 1) for n in shape)
         self.latents = math.prod(self.latent_shape)
         self.categories = errors.whole_number("categories", 2 if categories is None else categories, 2)
         if binary and self.categories != 2:
             raise ValueError(f"categories: got {categories} with binary=True; binary latents have 2 categories")
-        if self.groups is None:
-            self.category_counts = (self.categories,) * self.latents
         self.binary = binary
         # what the decoder is given; of a mere number of units the encoder's output tells
         self.unit_shape = self.latent_shape if binary and isinstance(latents, tuple | list) else None
@@ -99,6 +96,11 @@ class LatentModel(nn.Module):
     @property
     def kind(self) -> latents.LatentKind:
         return latents.BINARY if self.binary else latents.CATEGORICAL
+
+    @property
+    def category_counts(self) -> tuple[int, ...]:
+        """Of each latent. Not kept: a file may ask for 10^9 latents, and is refused before they take memory."""
+        return (self.categories,) * self.latents if self.groups is None else self.groups.category_counts
 
     @property
     def code_shape(self) -> tuple[int, ...]:
