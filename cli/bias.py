@@ -165,7 +165,8 @@ def bias(
       gradlab bias vae.safetensors --tf 0.3:3.0:10 --tb 0.3:3.0:10 --target both --out grid.h5
       gradlab bias --tf 1 --tb 1 --sweep none --estimator reinmax --estimator rloo:n=4 --equal-cost
       gradlab bias --tf 1.6 --tb 1.3 --moments exact --out exact.h5
-      gradlab bias vae-16x12.safetensors --tf 1 --tb 1 --sweep none --precision 0.05
+      gradlab bias vae-16x12.safetensors --tf 1 --tb 1 --sweep none --precision 0.05 --max-draws 65536
+      gradlab bias ae.safetensors --tf 0.3 --tb 0.5,1,3 --sweep none --images 16 --draws 256 --reference disarm
       gradlab bias --tf 1.6 --tb 1.3 --sweep none --wrt encoder --out encoder.h5
       gradlab bias --model my_module:model --weights mine.safetensors --observations x.npy --out mine.h5
 

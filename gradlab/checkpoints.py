@@ -115,11 +115,7 @@ def write(path: str | Path, model: LatentModel, training: dict[str, Tensor], pro
 
 def read(path: str | Path) -> tuple[LatentModel, dict[str, Tensor], dict[str, Any]]:
     """The model, the training's tensors and the provenance."""
-    path = Path(path)
-    if path.is_dir():
-        raise errors.BadFile(f"{path}: a folder; give the checkpoint file itself")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint file")
+    path = errors.present(path, "checkpoint file")
     check_header_size(path)
     try:
         with safe_open(path, framework="pt") as file:

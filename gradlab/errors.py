@@ -8,6 +8,7 @@ import difflib
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -146,6 +147,16 @@ def checks(device: torch.device) -> Iterator[Check]:
         raise
     while waiting:
         read()
+
+
+def present(path: str | Path, kind: str) -> Path:
+    """`path`, where a file is; BadFile for a folder, FileNotFoundError for none, which is then no such `kind`."""
+    path = Path(path)
+    if path.is_dir():
+        raise BadFile(f"{path}: a folder; give the {kind} itself")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such {kind}")
+    return path
 
 
 def choice(argument: str, value: object, allowed: Sequence[str]) -> str:

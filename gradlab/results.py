@@ -90,11 +90,7 @@ def open_results(path: str | Path) -> xr.Dataset:
     Raises BadFile (a ValueError) for a file that is not whole, no HDF5, refers to other files or is absurdly
     large; FileNotFoundError for none.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise errors.BadFile(f"{path}: a folder; give the results file itself")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such results file")
+    path = errors.present(path, "results file")
     open(path, "rb").close()  # PermissionError here, and not for the helper
     if reason := apart.fault(path):
         raise errors.BadFile(f"{path}: {reason}")

@@ -41,11 +41,7 @@ def load_weights(model: LatentModel, path: str | Path) -> LatentModel:
         asks for more than tensors, which is not read; names or shapes other than the model's. FileNotFoundError.
     """
     check_is_model(model)
-    path = Path(path)
-    if path.is_dir():
-        raise errors.BadFile(f"{path}: a folder; give the file of the weights")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file of weights")
+    path = errors.present(path, "file of weights")
     with open(path, "rb") as file:
         start = file.read(9)
     is_archive = start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") and start[8:] != b"{"

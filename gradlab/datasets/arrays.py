@@ -47,11 +47,7 @@ def load_array(path: str | Path) -> Observations:
     Raises BadFile (a ValueError) for a file that is cut short, of another kind, or holds anything but floating-point
     numbers (example, ...); FileNotFoundError for none.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise errors.BadFile(f"{path}: a folder; give a .npy file")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file of observations")
+    path = errors.present(path, "file of observations")
     with open(path, "rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
             raise errors.BadFile(f"{path}: no .npy file; numpy.save writes one")

@@ -54,8 +54,7 @@ def figures(exact: Numbers, mean: Numbers, variance: Array, draws: Array | float
     """
     squared_mean, along = _square(mean), mean @ exact
     # |a m - g| itself where it is small: sqrt(1 - cosine^2) would cancel
-    scale = along / (squared_mean + (squared_mean == 0))  # 0 where the mean is 0
-    rest = on_host(_square(scale[..., None] * mean - exact))
+    rest = on_host(_square(_scale(along, squared_mean)[..., None] * mean - exact))
     bias, norm = on_host(_square(mean - exact)), on_host(_square(exact))
     return _figures(norm, on_host(squared_mean), on_host(along), bias, rest, variance.sum(-1), draws)
 
@@ -95,9 +94,9 @@ def figures_of(products: Products, variance: Array, draws: Array | float) -> dic
     return _figures(g, m, along, bias, np.maximum(rest, 0), variance, draws)
 
 
-def _scale(along: Array, squared_mean: Array) -> Array:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(squared_mean > 0, along / squared_mean, 0.0)
+def _scale(along: Numbers, squared_mean: Numbers) -> Numbers:
+    """<m, g> / |m|^2, 0 where that is 0."""
+    return along * (squared_mean > 0) / (squared_mean + (squared_mean == 0))
 
 
 def _figures(
