@@ -77,7 +77,7 @@ ensemble_option = click.option(
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Trainings that a worker stacks into one; saves a GPU kernel launches, gains nothing on a CPU.",
+    help="Trainings that a worker stacks into one; saves a GPU kernel launches, is slower on a CPU.",
 )
 scheduler_option = click.option(
     "--scheduler", help="Address of a Dask scheduler (tcp://host:8786), to train on its workers."

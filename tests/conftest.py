@@ -57,3 +57,11 @@ def trainings(monkeypatch):
     from .tiny_sweep import listed_trainings
 
     return listed_trainings(monkeypatch)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    from .command_line import tiny
+
+    tiny(tmp_path / "tiny.safetensors")
+    return "tiny.safetensors"

@@ -9,7 +9,7 @@ import pytest
 from gradlab import estimators
 from gradlab.estimators import conformance
 
-from .test_cli import refused
+from .command_line import refused
 
 MODULE = '''
 from dataclasses import dataclass

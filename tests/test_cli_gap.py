@@ -10,7 +10,7 @@ from gradlab.analyses import figure5_gradient_gap
 import gradlab
 from gradlab import datasets, networks
 
-from .test_cli import tiny
+from .command_line import tiny
 
 FEW = ("--images", 3, "--draws", 4, "--no-plot")
 

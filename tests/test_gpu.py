@@ -53,7 +53,11 @@ def on_both(name):
     return (problem.model, problem.x), (there, problem.x.to(DEVICE))
 
 
-def close(found, wanted, rtol=1e-9):
+FLOAT64 = 1e-9  # rounding of sums of some 10^5 terms in another order, with a thousandfold margin
+FLOAT32 = 1e-3  # not rounding alone (1e-6): a code that is nearly a tie may fall the other way
+
+
+def close(found, wanted, rtol=FLOAT64):
     """By the norm over all coordinates."""
     found, wanted = (torch.as_tensor(np.asarray(a.cpu() if torch.is_tensor(a) else a)) for a in (found, wanted))
     off = float((found - wanted).nan_to_num().norm()) / (float(wanted.nan_to_num().norm()) or 1.0)
@@ -61,7 +65,7 @@ def close(found, wanted, rtol=1e-9):
     assert off < rtol, off
 
 
-def same_figures(found, wanted, rtol=1e-6):
+def same_figures(found, wanted, rtol):
     for name in FIGURES:
         close(found[name], wanted[name], rtol)
 
@@ -190,7 +194,7 @@ def test_bias(wrt, same_noise):
     given = {"draws": 64, "target": "both", "wrt": wrt, "estimator": ["decoupled-st-gs", "rloo", "zgr"]}
     wanted, found = (gradlab.bias(model, x, [0.5, 1.6], [0.4, 1.3], device=d, **given) for d in ("cpu", DEVICE))
     assert found.attrs["device"] != wanted.attrs["device"]
-    same_figures(found, wanted, 1e-3)  # float32: a code that is nearly a tie may fall the other way
+    same_figures(found, wanted, FLOAT32)
 
 
 def test_the_same_seed_gives_the_same_numbers():
@@ -265,14 +269,14 @@ def test_bias_against_a_sampled_reference(same_noise):
     given = {"draws": 64, "reference": "disarm"}
     wanted, found = (gradlab.bias(model, x, 0.3, [0.3, 1.0], device=d, **given) for d in ("cpu", DEVICE))
     for name in ("relative_bias_debiased", "relative_std"):
-        close(found[name], wanted[name], 1e-3)
+        close(found[name], wanted[name], FLOAT32)
 
 
 def test_gap(same_noise):
     model, x = gradlab.bundled("binary-ae-mnist"), datasets.load("mnist-sample").first(4).floats()
     wanted, found = (gradlab.gap(model, x, [0.3, 1.0], [0.3, 1.0], draws=4, device=d) for d in ("cpu", DEVICE))
     for name in ("gap", "gap_per_example"):
-        close(found[name], wanted[name], 1e-3)
+        close(found[name], wanted[name], FLOAT32)
 
 
 def test_tensorfloat32_convolutions_are_measured_if_asked_for():
@@ -288,7 +292,10 @@ def test_tensorfloat32_convolutions_are_measured_if_asked_for():
 
 
 def test_training():
-    """With the noise of the other, ten steps give the same encoder: RAdam has moved each weight by some 1e-4 a step."""
+    """With the noise of the other, ten steps give the same encoder, within 2 % of what they moved it by.
+
+    RAdam divides by the root of the squared gradient, so where that is rounding alone, steps are of its sign.
+    """
     images = datasets.load("mnist-sample")
     here, there = (training.Run(training.Settings(), images, images.first(10), d) for d in ("cpu", DEVICE))
     there.noise = lambda estimator, x: here.noise(estimator, x.cpu()).to(DEVICE)

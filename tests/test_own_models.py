@@ -18,7 +18,7 @@ from torch import nn
 import gradlab
 from gradlab import datasets, errors, files
 
-from .test_cli import refused
+from .command_line import refused
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULE = """

@@ -303,7 +303,7 @@ def test_a_provenance_with_an_odd_schedule_is_passed_over(out, odd):
 
 
 def test_the_command_line_takes_schedules(run, tmp_path):
-    from .test_cli import images
+    from .command_line import images
 
     images(tmp_path, 20)
     ran = run(

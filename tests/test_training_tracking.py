@@ -530,7 +530,7 @@ def test_the_file_is_named_after_the_output(out, name):
 
 
 def test_the_command_line_tracks_and_says_where(run, tmp_path):
-    from .test_cli import images
+    from .command_line import images
 
     images(tmp_path, 20)
     command = ["train", "vae", "--data", "own", "--latents", 2, "--categories", 3, "--batch-size", 10, "--epochs", 3]
@@ -554,7 +554,7 @@ def test_the_command_line_tracks_and_says_where(run, tmp_path):
     ids=str,
 )
 def test_the_command_line_refuses_in_one_line(run, tmp_path, arguments, code, words):
-    from .test_cli import images
+    from .command_line import images
 
     images(tmp_path, 4)
     ran = run("train", "vae", "--data", "own", *arguments)

@@ -62,7 +62,7 @@ def sweep(
     workers : processes, which share torch's threads and take a GPU each where there are several; with more than one,
         a script that calls this needs its `if __name__ == "__main__"`
     ensemble : cells that a worker trains at once, stacked into batched products, each with the results it has alone up
-        to rounding; saves a GPU kernel launches, and gains nothing on a CPU
+        to rounding; saves a GPU kernel launches, and is slower on a CPU
     device : "cpu", "cuda", "cuda:1", ... or "auto", a GPU where there is one
     scheduler : address of a Dask scheduler, "tcp://host:8786"; cells are trained by its workers (gradlab[distributed])
     keep_models : keep the trained models, NAME.safetensors, in the folder

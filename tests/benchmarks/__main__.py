@@ -13,7 +13,20 @@ from pathlib import Path
 
 from . import table
 
-NAMES = ("point", "exact", "cross", "grid", "images", "space", "moments_exact", "gap", "step", "help", "costs")
+NAMES = (
+    "point",
+    "exact",
+    "cross",
+    "grid",
+    "images",
+    "space",
+    "moments_exact",
+    "gap",
+    "step",
+    "ensemble",
+    "help",
+    "costs",
+)
 
 
 def main() -> None:
