@@ -17,7 +17,7 @@ from .options import (
 )
 
 MOST_SEEDS = 10_000
-OF_TRAINING = ("data", "data_dir", "estimator", "epochs", "batch_size", "lr", "device", "as_json")
+OF_TRAINING = ("data", "data_dir", "estimator", "kl", "epochs", "batch_size", "lr", "device", "as_json")
 OF_TRACKING = ("track_every", "track_images", "track_draws")
 
 
@@ -169,7 +169,7 @@ def _sweep(defaults, config, *, data, data_dir, out, as_json, **options) -> None
 
     from . import sweep_report
 
-    of_training = {name: options.pop(name) for name in ("estimator", "epochs", "batch_size", "lr")}
+    of_training = {name: options.pop(name) for name in ("estimator", "kl", "epochs", "batch_size", "lr")}
     _check_usage(**options)
     options = {name: value for name, value in options.items() if value is not None}
     images = datasets.load(data, "train", data_dir)

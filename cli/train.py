@@ -7,6 +7,7 @@ import click
 from .options import check_writable, data_dir_option, device_option, json_option, resolve_device, seed_option
 
 KINDS = ("bias", "gap")  # of what can be tracked
+KLS = ("none", "model", "sampled")  # terms of the loss
 PRESETS = ("small", "large")  # of the binary autoencoder; the sizes are with the network
 
 
@@ -24,7 +25,7 @@ class ScheduleSpec(click.ParamType):
             self.fail(str(error).removeprefix(f"{param.name}: "), param, ctx)
 
 
-def training_options(tf: float, tb: float, epochs: int, batch_size: int, lr: str, out: str):
+def training_options(tf: float, tb: float, kl: str, epochs: int, batch_size: int, lr: str, out: str):
     """The options of every training, with a model's defaults."""
     options = [
         click.option(
@@ -42,6 +43,13 @@ def training_options(tf: float, tb: float, epochs: int, batch_size: int, lr: str
         ),
         click.option(
             "--tb", type=ScheduleSpec(), default=tb, show_default=True, help="Backward temperature, or its schedule."
+        ),
+        click.option(
+            "--kl",
+            type=click.Choice(KLS),
+            default=kl,
+            show_default=True,
+            help="KL term of the loss: KL(softmax(l) || uniform) for model, KL(softmax(l/tf) || uniform) for sampled.",
         ),
         click.option(
             "--epochs", type=click.IntRange(min=1), default=epochs, show_default=True, help="Passes over the images."
@@ -98,7 +106,7 @@ def train() -> None:
 @train.command()
 @click.option("--latents", type=click.IntRange(min=1), default=4, show_default=True, help="Latents per image.")
 @click.option("--categories", type=click.IntRange(min=2), default=8, show_default=True, help="Categories per latent.")
-@training_options(1.6, 1.3, 160, 100, "5e-4; 7e-4 for 16 categories x 12 latents", "vae.safetensors")
+@training_options(1.6, 1.3, "model", 160, 100, "5e-4; 7e-4 for 16 categories x 12 latents", "vae.safetensors")
 def vae(latents, categories, lr, **others) -> None:
     """Train a categorical VAE with the paper's settings.
 
@@ -131,7 +139,7 @@ def vae(latents, categories, lr, **others) -> None:
 )
 @click.option("--width", type=click.IntRange(min=1), help="Channels at half the resolution.  [default: the preset's]")
 @click.option("--depth", type=click.IntRange(min=0), help="Residual blocks a side.  [default: the preset's]")
-@training_options(0.3, 3.0, 20, 64, "3e-4", "binary-ae.safetensors")
+@training_options(0.3, 3.0, "none", 20, 64, "3e-4", "binary-ae.safetensors")
 def binary_ae(preset, width, depth, lr, **others) -> None:
     """Train a binary autoencoder: convolutional, residual, 8 x 8 x 32 units, mean squared error per pixel.
 

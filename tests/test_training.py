@@ -128,7 +128,7 @@ def test_noise_order_and_weights_each_depend_on_the_seed():
     assert not torch.equal(orders[0], torch.randperm(64, generator=runs[0].random("order", 1)))
 
 
-OTHER = [{"tf": 0.5}, {"tb": 3.0}, {"kl": False}, {"optimizer": "adam"}, {"lr": 0.02}]
+OTHER = [{"tf": 0.5}, {"tb": 3.0}, {"kl": False}, {"kl": "sampled"}, {"optimizer": "adam"}, {"lr": 0.02}]
 
 
 @pytest.mark.parametrize("other", OTHER, ids=str)
@@ -150,16 +150,18 @@ def test_the_validation_images_are_the_ones_validated_on(out):
     history = train(out).provenance["history"]
     model = gradlab.load(out)
     found = training.evaluate(model, VALIDATION, 1.6, 5)
-    assert found == pytest.approx((history["validation_loss"][-1], history["validation_kl"][-1]), rel=1e-6)
+    names = ("validation_loss", "validation_kl", "validation_kl_sampled")
+    assert found == pytest.approx([history[name][-1] for name in names], rel=1e-6)
     assert found != pytest.approx(training.evaluate(model, IMAGES, 1.6, 5), rel=1e-3)
 
 
 def test_evaluation_does_not_depend_on_its_batches_but_for_the_noise():
     model = networks.build("categorical-vae", CONFIG, seed=0)
-    kl = float(CATEGORICAL.kl_to_uniform(model.logits(VALIDATION.floats()).detach()).mean())
+    logits = model.logits(VALIDATION.floats()).detach()
+    kls = [float(CATEGORICAL.kl_to_uniform(logits / t).mean()) for t in (1, 1.6)]
     for batch in (1000, 7):
-        loss, found = training.evaluate(model, VALIDATION, 1.6, 0, batch)
-        assert found == pytest.approx(kl, rel=1e-5)
+        loss, *found = training.evaluate(model, VALIDATION, 1.6, 0, batch)
+        assert found == pytest.approx(kls, rel=1e-5)
         assert loss == pytest.approx(11, abs=2)
 
 
@@ -373,7 +375,7 @@ def test_fewer_epochs_than_done_are_refused(out, monkeypatch):
         ({"tb": 1.6}, r"tb 1.3 \(asked: 1.6\)"),
         ({"lr": 0.1}, r"lr 0.01 \(asked: 0.1\)"),
         ({"seed": 6}, r"seed 5 \(asked: 6\)"),
-        ({"kl": False}, r"kl True \(asked: False\)"),
+        ({"kl": False}, r"kl model \(asked: none\)"),
         ({"batch_size": 11}, r"batch_size 10 \(asked: 11\)"),
         ({"optimizer": "adam"}, r"optimizer radam \(asked: adam\)"),
         ({"estimator": "st-gs"}, r"estimator decoupled-st-gs \(asked: st-gs\)"),
@@ -584,9 +586,9 @@ def straight_through_gradients(model, x, g, tf, tb, kl):
     q = torch.softmax(logits / tb + g, -1)
     output = model.decoder(z + (q - q.detach()))
     loss = torch.nn.functional.binary_cross_entropy_with_logits(output, x, reduction="none").sum((1, 2, 3))
-    p = torch.softmax(logits, -1)
+    p = torch.softmax(logits / (tf if kl == "sampled" else 1), -1)
     divergence = (p * (p.log() - math.log(1 / model.categories))).sum((1, 2))
-    total = loss.mean() + (divergence.mean() if kl else 0)
+    total = loss.mean() + (divergence.mean() if kl != "none" else 0)
     names, parameters = zip(*model.named_parameters(), strict=True)
     gradients = dict(zip(names, torch.autograd.grad(total, parameters), strict=True))
     return gradients, loss.mean(), divergence.mean()
@@ -603,7 +605,7 @@ def spread_out():
     return model, x, g
 
 
-@pytest.mark.parametrize("kl", [True, False])
+@pytest.mark.parametrize("kl", training.KLS)
 @pytest.mark.parametrize(("tf", "tb"), [(1.6, 1.3), (0.5, 2.0), (1.0, 1.0)])
 def test_the_gradient_is_that_of_plain_straight_through_autograd(tf, tb, kl):
     model, x, g = spread_out()
@@ -613,15 +615,15 @@ def test_the_gradient_is_that_of_plain_straight_through_autograd(tf, tb, kl):
         assert float(wanted[name].norm()) > 1e-3
         torch.testing.assert_close(parameter.grad, wanted[name], rtol=1e-12, atol=1e-12, msg=name)
     assert found[0].item() == pytest.approx(loss.item(), rel=1e-12)
-    assert found[1].item() == pytest.approx(divergence.item() if kl else 0, rel=1e-12)
+    assert found[1].item() == pytest.approx(divergence.item() if kl != "none" else 0, rel=1e-12)
 
 
 def test_the_temperatures_matter_to_that_gradient():
     """The comparison above would find a wrong temperature."""
     model, x, g = spread_out()
     name = "encoder.1.weight"
-    base = straight_through_gradients(model, x, g[0], 1.6, 1.3, True)[0][name]
-    for tf, tb, kl in [(1.6, 1.31, True), (0.4, 1.3, True), (1.6, 1.3, False)]:
+    base = straight_through_gradients(model, x, g[0], 1.6, 1.3, "model")[0][name]
+    for tf, tb, kl in [(1.6, 1.31, "model"), (0.4, 1.3, "model"), (1.6, 1.3, "none"), (1.6, 1.3, "sampled")]:
         other = straight_through_gradients(model, x, g[0], tf, tb, kl)[0][name]
         assert float((other - base).norm() / base.norm()) > 1e-3
 
@@ -670,8 +672,8 @@ def test_every_estimator_trains_or_says_why_not(out, name):
         ({"epochs": 0}, "epochs: got 0"),
         ({"epochs": True}, "epochs: got True"),
         ({"seed": -1}, "seed: got -1"),
-        ({"kl": "no"}, "kl: got 'no'"),
-        ({"kl": 1}, "kl: got 1"),
+        ({"kl": "no"}, "kl: unknown name 'no'"),
+        ({"kl": 1}, "kl: unknown name 1"),
         ({"config": None}, "config: got None"),
         ({"optimizer": "radm"}, "optimizer: unknown name 'radm'; did you mean radam"),
         ({"estimator": "decoupled-stgs"}, "estimator: unknown name .* did you mean decoupled-st-gs"),

@@ -105,6 +105,7 @@ def mixed(cell, **other):
 ENSEMBLES = {
     "vae": CELLS,
     "vae without KL": [settings(seed=i, kl=False, optimizer="adam", tf=("1:0.3", 2.0)[i]) for i in range(2)],
+    "KL of the distribution sampled": [settings(seed=i, kl="sampled", tf=(0.4, "0.5:2")[i]) for i in range(2)],
     "running mean": mixed(
         settings,
         estimator=["reinforce:baseline='running-mean'", "st-gs", "reinforce:baseline='running-mean',decay=0.5"],
@@ -487,7 +488,7 @@ def test_a_cell_whose_bias_cannot_be_measured_ends_alone(outs, unbroken, monkeyp
         ),
         ({"epochs": 4}, "cell 2 has epochs 4"),
         ({"lr": 0.02}, "cell 2 has lr 0.02"),
-        ({"kl": False}, "cell 2 has kl False"),
+        ({"kl": False}, "cell 2 has kl 'none'"),
         ({"optimizer": "adam"}, "cell 2 has optimizer 'adam'"),
         ({"config": {"latents": 2}}, "cell 2 has config {'latents': 2}"),
         ({"architecture": "binary-autoencoder"}, "cell 2 has architecture 'binary-autoencoder'"),

@@ -34,7 +34,7 @@ def one_backward(problem, estimator, seed=0, baseline=None):
     generator = torch.Generator().manual_seed(seed)
     shape = (estimator.noise_arrays, len(x), *model.code_shape)
     noise = model.kind.noise(shape, dtype=x.dtype, generator=generator)
-    loss, _ = training.backward(model, estimator, x, noise, kl=False, baseline=baseline)
+    loss, _ = training.backward(model, estimator, x, noise, kl="none", baseline=baseline)
     return loss, noise
 
 

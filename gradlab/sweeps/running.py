@@ -23,7 +23,8 @@ LONG_NAMES = {
     "train_loss": "training loss of the epoch, without KL",
     "train_kl": "KL to uniform over the epoch's training images",
     "validation_loss": "validation loss after the epoch, one code per image, without KL",
-    "validation_kl": "KL to uniform of the validation images after the epoch",
+    "validation_kl": "KL(softmax(l)) to uniform of the validation images after the epoch",
+    "validation_kl_sampled": "KL(softmax(l/tf)) to uniform of the validation images after the epoch",
 }
 # attributes of what was tracked that go along
 OF_TRACKING = ("draws", "target", "reference", "intervals", "examples", "data", "data_sha256")

@@ -3,13 +3,14 @@
 from .ensemble import check_stackable, train_together
 from .loop import resume_path, train
 from .run import HISTORY, Run
-from .settings import BINARY_AUTOENCODER, OPTIMIZERS, Settings
+from .settings import BINARY_AUTOENCODER, KLS, OPTIMIZERS, Settings
 from .step import backward, evaluate
 from .tracking import track_path
 
 __all__ = [
     "BINARY_AUTOENCODER",
     "HISTORY",
+    "KLS",
     "OPTIMIZERS",
     "Run",
     "Settings",

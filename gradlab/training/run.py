@@ -22,7 +22,8 @@ from . import state
 from .settings import OPTIMIZERS, Settings
 from .step import backward, evaluate
 
-MEASURED = ("train_loss", "train_kl", "validation_loss", "validation_kl")  # per epoch; loss without KL
+OF_VALIDATION = ("validation_loss", "validation_kl", "validation_kl_sampled")
+MEASURED = ("train_loss", "train_kl", *OF_VALIDATION)  # per epoch; loss without KL
 HISTORY = (*MEASURED, "tf", "tb")  # temperatures of the epoch's last step
 
 

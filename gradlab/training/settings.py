@@ -11,6 +11,7 @@ import torch
 from .. import errors, estimators, networks, schedules
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"radam": torch.optim.RAdam, "adam": torch.optim.Adam}
+KLS = ("none", "model", "sampled")  # terms of the loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,9 @@ class Settings:
     """All that decides the final weights, but the images. Defaults: the paper's 8x4 VAE (appendix A.2).
 
     `tf` and `tb` are numbers, or schedules such as "1:0.3" and "1:0.3:cosine" (see gradlab.schedules); a schedule runs
-    from the first step to the last of all `epochs`. Raises ValueError for what is out of range.
+    from the first step to the last of all `epochs`. `kl` names the KL term of the loss: "model", KL(softmax(l) ||
+    uniform); "sampled", KL(softmax(l/tf) || uniform), of the distribution that codes are sampled from; or "none". True
+    and False are shorthands of "model" and "none". Raises ValueError for what is out of range.
     """
 
     architecture: str = "categorical-vae"
@@ -26,7 +29,7 @@ class Settings:
     estimator: str = "decoupled-st-gs"
     tf: float | str = 1.6
     tb: float | str = 1.3
-    kl: bool = True  # add KL(softmax(l) || uniform), untempered, to the loss
+    kl: str | bool = "model"
     optimizer: str = "radam"
     lr: float = 5e-4
     batch_size: int = 100
@@ -38,6 +41,7 @@ class Settings:
             "tf": schedules.setting("tf", self.tf),
             "tb": schedules.setting("tb", self.tb),
             "optimizer": errors.choice("optimizer", self.optimizer, list(OPTIMIZERS)),
+            "kl": errors.choice("kl", ("none", "model")[self.kl] if isinstance(self.kl, bool) else self.kl, KLS),
             "architecture": errors.choice("architecture", self.architecture, list(networks.ARCHITECTURES)),
             "batch_size": errors.whole_number("batch_size", self.batch_size, 1),
             "epochs": errors.whole_number("epochs", self.epochs, 1),
@@ -50,8 +54,6 @@ class Settings:
             raise ValueError(f"estimator: got {self.estimator!r}; its temperatures are given as tf and tb")
         if not isinstance(self.lr, int | float) or not (math.isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"lr: got {self.lr!r}; a learning rate is a finite number above 0")
-        if not isinstance(self.kl, bool):
-            raise ValueError(f"kl: got {self.kl!r}; give True or False")
         if not isinstance(self.config, dict):
             raise ValueError(f"config: got {self.config!r}; a dict of the architecture's arguments is needed")
 
@@ -62,7 +64,7 @@ BINARY_AUTOENCODER = Settings(
     config={},
     tf=0.3,
     tb=3.0,
-    kl=False,
+    kl="none",
     optimizer="adam",
     lr=3e-4,
     batch_size=64,

@@ -14,7 +14,7 @@ from ..estimators import Estimator
 from ..model import LatentModel
 from ..networks.binary_autoencoder import ChannelsLast
 from .run import Run
-from .step import decoder_backward, encoder_backward
+from .step import decoder_backward, encoder_backward, kl_temperature
 
 
 class Stack:
@@ -90,7 +90,9 @@ class Stack:
             loss = run.baseline.centre(losses[i]) if run.baseline else losses[i]
             derivative = None if derivatives is None else derivatives[i]
             estimates.append(estimator.estimate(self.kind, detached[i], noise[i], points[i], loss, derivative))
-        return of_decoder, encoder_backward(self.kind, logits, torch.stack(estimates), self.runs[0].settings.kl)
+        tf = torch.tensor([estimator.tf for estimator in estimators], dtype=logits.dtype, device=logits.device)
+        t = kl_temperature(self.runs[0].settings.kl, tf.reshape(-1, *[1] * (logits.ndim - 1)))
+        return of_decoder, encoder_backward(self.kind, logits, torch.stack(estimates), t)
 
     def _evaluated(
         self, estimators: list[Estimator], x: Tensor, logits: Tensor, noise: list[Tensor]

@@ -11,19 +11,22 @@ from ..exact import losses_of_all
 from ..latents import LatentKind, derived_seed
 from ..model import LatentModel
 
+Temperature = float | Tensor  # of one model, or of several whose parameters are apart
+
 
 def backward(
     model: LatentModel,
     estimator: Estimator,
     x: Tensor,
     noise: Tensor,
-    kl: bool = True,
+    kl: str = "model",
     baseline: RunningMean | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One backward pass of the batch's mean loss: the estimator's gradient for the encoder, else autograd's.
 
     Gradients are added to the parameters' `.grad`. Returns the batch means of the loss and of the KL term, in
-    nats or the likelihood's unit. `noise` is `(array, example, latent, category)` (binary: without category);
+    nats or the likelihood's unit. `kl` is "none", "model" or "sampled" (see Settings). `noise` is `(array, example,
+    latent, category)` (binary: without category);
     `baseline` is the running mean of an estimator that asks for one (`baseline_decay`), kept from step to step.
     """
     logits = model.logits(x)
@@ -32,7 +35,7 @@ def backward(
     estimate = estimator.estimate(
         model.kind, detached, noise, points, baseline.centre(loss) if baseline else loss, derivative
     )
-    return of_decoder, encoder_backward(model.kind, logits, estimate, kl)
+    return of_decoder, encoder_backward(model.kind, logits, estimate, kl_temperature(kl, estimator.tf))
 
 
 def _evaluated(
@@ -68,16 +71,21 @@ def decoder_backward(loss: Tensor, weights: Tensor | None, codes: Tensor) -> tup
     return of_decoder.detach(), derivative
 
 
-def encoder_backward(kind: LatentKind, logits: Tensor, estimate: Tensor, kl: bool) -> Tensor:
+def kl_temperature(kl: str, tf: Temperature) -> Temperature | None:
+    """The temperature t of the loss's KL(softmax(l/t) || uniform); None where the loss has no KL term."""
+    return {"none": None, "model": 1.0, "sampled": tf}[kl]
+
+
+def encoder_backward(kind: LatentKind, logits: Tensor, estimate: Tensor, t: Temperature | None) -> Tensor:
     """The encoder's backward pass from logits and estimate `(..., example, latent, category)`, `...` models.
 
-    Returns the batch means of the KL term, `(...)`, 0 where it is not in the loss.
+    Returns the batch means of the KL term at temperature t, `(...)`, 0 where it is not in the loss.
     """
     examples = logits.shape[-2 - kind.event_dims]
     heads, slopes = [logits], [estimate / examples]
     divergence = logits.new_zeros(logits.shape[: -2 - kind.event_dims])
-    if kl:
-        divergence = kind.kl_to_uniform(logits).mean(-1)
+    if t is not None:
+        divergence = kind.kl_to_uniform(logits / t).mean(-1)
         heads.append(divergence)
         slopes.append(torch.ones_like(divergence))
     torch.autograd.backward(heads, slopes)
@@ -85,16 +93,19 @@ def encoder_backward(kind: LatentKind, logits: Tensor, estimate: Tensor, kl: boo
 
 
 @torch.no_grad()
-def evaluate(model: LatentModel, images: Images, tf: float, seed: int, batch: int = 1000) -> tuple[float, float]:
-    """Mean loss at one code per image from softmax(l/tf), and mean KL. The noise depends on `seed` alone."""
+def evaluate(model: LatentModel, images: Images, tf: float, seed: int, batch: int = 1000) -> list[float]:
+    """Means over the images: loss at one code from softmax(l/tf), KL(softmax(l)), KL(softmax(l/tf)), both to uniform.
+
+    The noise depends on `seed` alone.
+    """
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(derived_seed(seed, "validation"))
-    sums = torch.zeros(2, dtype=torch.float64)
+    sums = torch.zeros(3, dtype=torch.float64)
     for start in range(0, len(images), batch):
         x = images.floats(slice(start, start + batch)).to(device)
         logits = model.logits(x)
         noise = model.kind.noise(tuple(logits.shape), dtype=logits.dtype, device=device, generator=generator)
-        loss = model.losses(model.kind.hard(logits / tf + noise), x).double().sum()
-        sums += torch.stack([loss, model.kind.kl_to_uniform(logits).double().sum()]).cpu()
-    loss_mean, kl_mean = (sums / len(images)).tolist()
-    return loss_mean, kl_mean
+        figures = [model.losses(model.kind.hard(logits / tf + noise), x)]
+        figures += [model.kind.kl_to_uniform(logits), model.kind.kl_to_uniform(logits / tf)]
+        sums += torch.stack(figures).double().sum(1).cpu()
+    return (sums / len(images)).tolist()
