@@ -16,20 +16,20 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def each(work: Callable[[T], R], pieces: Iterable[T], device: torch.device) -> Iterator[R]:
-    """work(piece) of each piece, in their order; on the calling thread where the device is no CPU.
+def each(work: Callable[[T], R], pieces: Iterable[T], device: torch.device, *, threads: bool = True) -> Iterator[R]:
+    """work(piece) of each piece, in their order; on the calling thread with `threads` False or a device that is no CPU.
 
     `work` is called without torch's thread-local modes, so gradients are on in it. Where the caller stops early, pieces
     not begun are left.
     """
-    threads = torch.get_num_threads()
-    if device.type != "cpu" or threads == 1:
+    count = torch.get_num_threads()
+    if device.type != "cpu" or count == 1 or not threads:
         yield from map(work, pieces)
         return
     torch.set_num_threads(1)  # of this thread and of those begun from here
-    pool = ThreadPoolExecutor(threads)
+    pool = ThreadPoolExecutor(count)
     try:
         yield from pool.map(work, pieces)
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)
+        torch.set_num_threads(count)

@@ -178,9 +178,9 @@ def test_grids_do_not_wait(monkeypatch):
     _, (model, x) = on_both("3x5-bernoulli-mlp")
     own, grids = parallel.each, []
 
-    def each(*given):
+    def each(*given, **options):
         with no_waiting():
-            yield from own(*given)
+            yield from own(*given, **options)
         grids.append(given)
 
     monkeypatch.setattr(pullbacks.parallel, "each", each)

@@ -14,7 +14,7 @@ from . import (  # noqa: F401  (fills the registry)
 )
 from .base import Estimator, Relaxation, RunningMean
 from .layers import decoupled_st_gumbel_softmax, gumbel_softmax, surrogate_loss
-from .registry import describe, find, get, names, parse, register
+from .registry import describe, find, get, is_built_in, names, parse, register
 
 __all__ = [
     "Estimator",
@@ -25,6 +25,7 @@ __all__ = [
     "find",
     "get",
     "gumbel_softmax",
+    "is_built_in",
     "names",
     "parameters",
     "parse",

@@ -83,6 +83,12 @@ def get(name: str, **parameters: Any) -> Estimator:
     return cls(**parameters)
 
 
+def is_built_in(estimator: Estimator) -> bool:
+    """Whether it is one of this package's own, none of a subclass or from elsewhere."""
+    cls = type(estimator)
+    return _CLASSES.get(cls.name) is cls and cls.__module__.startswith(f"{__package__}.")
+
+
 def parse(text: str) -> Estimator:
     """An estimator written as on the command line, `st-gs` or `st-gs:convention=jang`.
 

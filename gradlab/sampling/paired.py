@@ -19,6 +19,7 @@ from ..estimators import Estimator
 from ..exact import MEMORY, activations_per_code
 from ..model import LatentModel
 from .noise import Noise
+from .shared import all_built_in, decodes_in_threads
 
 _IN_CACHE = 2**18  # numbers of an array
 
@@ -59,7 +60,8 @@ class PairedDraws:
         of_decoder = 2 * activations_per_code(model, x) + 4 * math.prod(x.shape[1:])
         numbers = of_decoder + logits[0].numel() * (2 * self.arrays + 4 * evaluations + 8)
         on_cpu = logits.device.type == "cpu"
-        rows = memory // (numbers * logits.element_size() * (torch.get_num_threads() if on_cpu else 1))
+        self.threads = on_cpu and decodes_in_threads(model) and all_built_in(estimators)
+        rows = memory // (numbers * logits.element_size() * (torch.get_num_threads() if self.threads else 1))
         self.rows = max(1, min(rows, _IN_CACHE // logits[0].numel()) if on_cpu else rows)
 
     def add(self, draws: int, advance: progress.Advance = lambda *a, **k: None) -> None:
@@ -74,7 +76,7 @@ class PairedDraws:
                 for examples in self._slices():
                     self._add(batch, before, g[:, :, examples], examples)
 
-        for _ in parallel.each(add_to, range(self.batches), self.logits.device):
+        for _ in parallel.each(add_to, range(self.batches), self.logits.device, threads=self.threads):
             advance(draws)
         self.draws += draws * self.batches
 

@@ -21,6 +21,7 @@ from ..latents import LatentKind
 from .batches import BatchMoments, batch_bounds, merge
 from .noise import Noise
 from .pairs import DrawnPairs
+from .shared import all_built_in
 
 _IN_CACHE = 2**18  # numbers of an array
 _ARRAYS = 16  # of a block, at once, where no cache bounds it
@@ -56,6 +57,7 @@ def pulled_back_moments(
     parts = list(_parts(estimators, 16 * (len(bounds) - 1) * logits.numel(), memory - held))
     arrays = max(e.noise_arrays for e in estimators)
     share = len({e.forward for e in estimators}), len(parts)
+    threads = all_built_in(estimators)
     done = 0
     for part in parts:
         positions = [position for same_q in part for position in same_q]
@@ -69,7 +71,8 @@ def pulled_back_moments(
                     _add_block(sums, block, logits[block.examples], here, estimators, part, drawn, ranks)
             return bounds[batches.stop] - bounds[batches.start]
 
-        for draws in parallel.each(add, _batches_at_once(logits, bounds, memory), logits.device):
+        batches = _batches_at_once(logits, bounds, memory)
+        for draws in parallel.each(add, batches, logits.device, threads=threads):
             done += draws * share[0]
             advance(done // share[1])
             done %= share[1]

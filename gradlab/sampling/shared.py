@@ -1,0 +1,36 @@
+"""Which code several threads may call at once.
+
+torch's layers and this package's networks, likelihoods and estimators write nothing when they are called. Any other
+module may keep what it computes on itself, or in a hook, and threads then mix up what belongs to different rows. So
+everything else is called from one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from .. import estimators, likelihoods
+from ..estimators import Estimator
+from ..model import LatentModel
+
+_WRITE_NOTHING = ("torch.nn.modules.", "gradlab.networks.")
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def all_built_in(some: Iterable[Estimator]) -> bool:
+    """Whether several threads may call these estimators at once."""
+    return all(map(estimators.is_built_in, some))
+
+
+def decodes_in_threads(model: LatentModel) -> bool:
+    """Whether several threads may call the model's decoder and likelihood at once."""
+    of_likelihood = type(model.likelihood) in (likelihoods.Bernoulli, likelihoods.Gaussian)
+    return type(model) is LatentModel and of_likelihood and all(map(_writes_nothing, model.decoder.modules()))
+
+
+def _writes_nothing(module: nn.Module) -> bool:
+    if not f"{type(module).__module__}.".startswith(_WRITE_NOTHING) or "forward" in vars(module):
+        return False
+    return not (nn.modules.module._has_any_global_hook() or any(getattr(module, hooks) for hooks in _HOOKS))
