@@ -64,7 +64,8 @@ def measure(
         paths: list[str | None] = [*checkpoints] or [None]
         loaded = [files.load_described(path, bundled) for path in paths]
     _check_alike(loaded)
-    check_writable(out)
+    for path in [out, figure_path(out)] if plot else [out]:
+        check_writable(path)
     found: list[Any] = []
     try:
         for model, about in loaded:

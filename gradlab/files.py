@@ -6,32 +6,31 @@ import contextlib
 import errno
 import hashlib
 import os
-import tempfile
+import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the system reports these without a name
+_SPECIAL = {stat.S_IFCHR: "device", stat.S_IFBLK: "device", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
 
 
 @contextlib.contextmanager
 def written_aside(path: str | Path) -> Iterator[Path]:
     """A temporary path in the target's folder that becomes `path` if the block ends well, else is removed.
 
+    Behind a symbolic link the file that it points to is replaced; a file that was there keeps its permissions.
     OSError where it cannot be written, with the target's name in it.
     """
-    path = writable(path)
-    # a name of full length leaves no room for what mkstemp adds
-    handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    aside = Path(name)
+    target = target_of(writable(path))
+    aside, mode = _new_file(target)
     try:
         yield aside
         with open(aside, "rb") as file:
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        aside.chmod(0o666 & ~umask)  # mkstemp gives 0600
-        os.replace(aside, path)
+        aside.chmod(mode)  # the block may have put another file there
+        _check_replaceable(target)  # again: the block may have taken hours
+        os.replace(aside, target)
     except OSError as error:
         if error.errno in FULL and error.filename is None:
             error.filename = str(path)
@@ -40,13 +39,49 @@ def written_aside(path: str | Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+def _new_file(target: Path) -> tuple[Path, int]:
+    """An empty file beside `target`, and the permissions that `target` is to have."""
+    # a name of full length leaves no room for what is added
+    aside = target.with_name(f".{target.name[:40]}.{secrets.token_hex(4)}.part")
+    handle = os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)  # the system applies the umask
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.fchmod(handle, stat.S_IMODE(target.stat().st_mode))
+        return aside, stat.S_IMODE(os.fstat(handle).st_mode)
+    finally:
+        os.close(handle)
+
+
 def writable(path: str | Path) -> Path:
-    """`path`, its folder made; OSError where no file can be there."""
+    """`path`, its folder made; OSError where no file can be there or what is there must not be replaced."""
     path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path}: a folder; give the name of a file")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    target_of(path).parent.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def target_of(path: str | Path) -> Path:
+    """The file that writing to `path` replaces or makes, behind all symbolic links.
+
+    OSError for a folder, a device, a pipe or a socket, and for links that lead nowhere or in circles.
+    """
+    path = Path(path)
+    _check_replaceable(path)
+    target = Path(os.path.realpath(path))
+    if path.exists() and not target.exists():  # a link of /proc to a file without a name
+        raise OSError(f"{path}: leads to a file without a name; give the name of a file")
+    return target
+
+
+def _check_replaceable(path: Path) -> None:
+    """OSError unless `path` is free or a regular file: renaming onto a device or a pipe removes it."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(f"{path}: a folder; give the name of a file")
+    if not stat.S_ISREG(mode):
+        raise OSError(f"{path}: a {_SPECIAL.get(stat.S_IFMT(mode), 'special file')}; give the name of a file")
 
 
 def sha256(path: str | Path) -> str:

@@ -3,13 +3,20 @@
 import errno
 import os
 import resource
+import socket
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
+import xarray as xr
 
-from gradlab import files
+import gradlab
+from gradlab import datasets, files, plots
+
+from .command_line import POINT, images, refused, tiny
 
 
 @pytest.fixture
@@ -89,6 +96,149 @@ def test_a_folder_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(IsADirectoryError, match="give the name of a file"), files.written_aside(tmp_path):
         pytest.fail("the block was entered")
     assert os.listdir(tmp_path) == []
+
+
+def special(path, kind):
+    """Something at `path` that is no regular file, made here and for this test alone."""
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(str(path))
+    elif kind == "device":
+        if os.geteuid():
+            pytest.skip("only root makes devices")
+        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 7))  # that of /dev/full, in a folder of its own
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "loop":
+        path.symlink_to(path.name)
+    return path
+
+
+SPECIAL = ["pipe", "socket", "device", "folder", "loop"]
+
+
+def of_all(folder):
+    """Name, inode and kind of everything in a folder."""
+    found = [(path.name, path.lstat()) for path in folder.iterdir()]
+    return sorted((name, status.st_ino, stat.S_IFMT(status.st_mode)) for name, status in found)
+
+
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("kind", SPECIAL)
+def test_only_regular_files_are_replaced(tmp_path, monkeypatch, kind, link):
+    monkeypatch.chdir(tmp_path)  # the path of a socket is short
+    path = special(Path("there"), kind)
+    if link:
+        Path("link").symlink_to("there")
+        path = Path("link")
+    before = of_all(tmp_path)
+    with pytest.raises(OSError, match=r"give the name of a file|symbolic links"), files.written_aside(path):
+        pytest.fail("the block was entered")
+    assert of_all(tmp_path) == before
+
+
+def test_what_comes_to_the_target_during_the_block_is_not_replaced_either(tmp_path):
+    path = tmp_path / "file"
+
+    def write():
+        with files.written_aside(path) as aside:
+            aside.write_bytes(b"new")
+            os.mkfifo(path)
+
+    with pytest.raises(OSError, match="a pipe"):
+        write()
+    assert os.listdir(tmp_path) == ["file"]
+    assert path.is_fifo()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_behind_a_symbolic_link_the_file_that_it_points_to_is_written(tmp_path, there):
+    target = tmp_path / "elsewhere" / "file"
+    target.parent.mkdir()
+    if there:
+        target.write_bytes(b"old")
+    (tmp_path / "middle").symlink_to("elsewhere/file")
+    link = tmp_path / "link"
+    link.symlink_to("middle")
+    with files.written_aside(link) as aside:
+        aside.write_bytes(b"new")
+        assert aside.parent == target.parent
+    assert target.read_bytes() == b"new"
+    assert os.readlink(link) == "middle"
+    assert os.listdir(target.parent) == ["file"]
+
+
+def test_a_link_to_a_file_without_a_name_is_refused(tmp_path):
+    path = tmp_path / "gone"
+    with open(path, "wb") as file:
+        path.unlink()
+        with pytest.raises(OSError, match="without a name"), files.written_aside(f"/proc/self/fd/{file.fileno()}"):
+            pytest.fail("the block was entered")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664])
+def test_a_file_that_is_replaced_keeps_its_permissions(old, mode):
+    old.chmod(mode)
+    with files.written_aside(old) as aside:
+        aside.unlink()  # as safetensors does, which puts a file of its own there
+        aside.write_bytes(b"new")
+    assert old.read_bytes() == b"new"
+    assert stat.S_IMODE(old.stat().st_mode) == mode
+
+
+def write_with(writer, path):
+    ds = xr.Dataset({"a": ("x", [1.0, 2.0])})
+    if writer == "results":
+        gradlab.save_results(ds, path)
+    elif writer == "checkpoint":
+        gradlab.save(gradlab.bundled("vae-8x4-mnist"), path)
+    elif writer == "images":
+        datasets.write_idx(path, torch.zeros(1, 1, 2, 2, dtype=torch.uint8))
+    elif writer == "figure":
+        plots.save(plots.Figure(), path)
+    else:
+        gradlab.report(gradlab.bias(gradlab.bundled("vae-8x4-mnist"), torch.rand(2, 1, 28, 28), 1, 1, draws=2), path)
+
+
+@pytest.mark.parametrize("writer", ["results", "checkpoint", "images", "figure", "report"])
+def test_no_writer_replaces_a_pipe(tmp_path, writer):
+    path = special(tmp_path / "there.png", "pipe")
+    with pytest.raises(OSError, match="a pipe; give the name of a file"):
+        write_with(writer, path)
+    assert path.is_fifo()
+    assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("command", ["bias", "gap", "report", "plot", "train", "sweep"])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_no_command_replaces_a_pipe_or_a_device(run, tmp_path, command, kind):
+    tiny("m.safetensors")
+    images(tmp_path, 4)
+    assert run("bias", "m.safetensors", *POINT).code == 0
+    training = ["--data", "own", "--data-dir", ".", "--epochs", "1"]
+    arguments = {
+        "bias": ["m.safetensors", *POINT],
+        "gap": ["m.safetensors", "--no-plot", "--images", "2", "--draws", "2"],
+        "report": ["bias.h5"],
+        "plot": ["bias.h5"],
+        "train": ["vae", *training],
+        "sweep": ["vae", "--tf", "1", "--tb", "1", "--seeds", "1", *training],
+    }[command]
+    there = special(tmp_path / "there.pdf", kind)
+    refused(run(command, *arguments, "--out", "there.pdf"), 1, f"a {kind}; give the name of a file")
+    assert not there.is_file()
+    assert there.exists()
+
+
+def test_a_figure_that_cannot_be_written_is_known_before_the_measurement(run, tmp_path):
+    tiny("m.safetensors")
+    special(tmp_path / "bias.png", "pipe")
+    arguments = [argument for argument in POINT if argument != "--no-plot"]
+    refused(run("bias", "m.safetensors", *arguments), 1, "bias.png", "a pipe")
+    assert not (tmp_path / "bias.h5").exists()
 
 
 def test_the_longest_name_a_folder_takes_can_be_written(tmp_path):
