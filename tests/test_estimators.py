@@ -39,6 +39,38 @@ def test_every_estimator_keeps_the_protocol(text, kind, tf, tb):
     assert violations(estimators.parse(text).at(tf, tb), KINDS[kind]) == []
 
 
+@pytest.mark.parametrize(("text", "kind"), CASES)
+def test_temperatures_as_tensors_are_those_of_each_model(text, kind):
+    """Three models at once, each with temperatures of its own, as one at a time: bit for bit but for vectorisation."""
+    generator = torch.Generator().manual_seed(3)
+    own, latent = KINDS[kind], (4, 3) if kind == "categorical" else (4,)
+    estimator, tfs, tbs = estimators.parse(text), [0.4, 1.0, 2.3], [1.7, 0.6, 1.0]
+    logits = torch.randn(3, 5, *latent, generator=generator, dtype=torch.float64)
+    noise = own.noise(
+        (estimator.noise_arrays, *logits.shape), dtype=torch.float64, device="cpu", generator=generator
+    )
+    of_models = [torch.tensor(t, dtype=torch.float64).reshape(3, *[1] * (logits.ndim - 1)) for t in (tfs, tbs)]
+
+    def results(estimator, logits, noise):
+        points = estimator.points(own, logits, noise)
+        weights = estimator.weights(own, logits, points)
+        loss = torch.sin(points.flatten(-own.event_dims - 1).sum(-1)) + points.flatten(-own.event_dims - 1)[..., 0]
+        found = estimator.estimate(own, logits, noise, points, loss, torch.cos(points))
+        return [points, torch.ones_like(loss) if weights is None else weights, found[None]]
+
+    together = results(estimator.at(*of_models), logits, noise)
+    for i, (tf, tb) in enumerate(zip(tfs, tbs, strict=True)):
+        alone = results(estimator.at(tf, tb), logits[i], noise[:, i])
+        for several, one in zip(together, alone, strict=True):
+            torch.testing.assert_close(several[:, i], one, rtol=1e-12, atol=1e-12)
+
+
+def test_a_learned_temperature_is_refused_and_a_single_number_stays_one():
+    assert estimators.get("st-gs", tf=torch.tensor(1.5)).tf == 1.5
+    with pytest.raises(ValueError, match="tf: "):
+        estimators.get("st-gs", tf=torch.ones(3, 1, 1, 1, requires_grad=True))
+
+
 def sound(**overrides):
     """An estimator that keeps the protocol, but for `overrides`."""
 

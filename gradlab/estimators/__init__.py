@@ -12,7 +12,7 @@ from . import (  # noqa: F401  (fills the registry)
     second_order,
     straight_through,
 )
-from .base import Estimator, Relaxation, RunningMean
+from .base import Estimator, Relaxation, RunningMean, centre_step
 from .layers import decoupled_st_gumbel_softmax, gumbel_softmax, surrogate_loss
 from .registry import describe, find, get, is_built_in, names, parse, register
 
@@ -20,6 +20,7 @@ __all__ = [
     "Estimator",
     "Relaxation",
     "RunningMean",
+    "centre_step",
     "decoupled_st_gumbel_softmax",
     "describe",
     "find",

@@ -11,6 +11,9 @@ object serves sampling, enumeration, training and tests. Shapes, with `...` any 
     weights     (evaluation, ..., example)                              shares in the loss the decoder is trained on
     estimate    (..., example, latent, category)                        of dE[f]/dlogits, per example
 
+Logits may have the leading dimensions too, those of several models, and temperatures are numbers or tensors that
+broadcast with them: (model, 1, 1, 1), binary (model, 1, 1).
+
 Noise array 0 is the one that samples the code, so that all estimators share it (common random numbers).
 What a caller has to do, in order: `points` with `noise_arrays` arrays of noise; loss and derivative at them; where
 `baseline_decay` is a number, `RunningMean.centre` on the loss; `estimate`. `evaluations_at` tells the cost beforehand.
@@ -124,7 +127,7 @@ class Estimator(ABC):
     ) -> Tensor:
         """The estimate; `loss` and `derivative` are given where `uses_loss` and `uses_derivative` say so."""
 
-    def at(self, tf: float, tb: float) -> Estimator:
+    def at(self, tf: float | Tensor, tb: float | Tensor) -> Estimator:
         """The same estimator at other temperatures; tb is ignored by those without a relaxation."""
         fields = {field.name for field in dataclasses.fields(self)}
         return dataclasses.replace(self, **{k: v for k, v in {"tf": tf, "tb": tb}.items() if k in fields})
@@ -177,6 +180,18 @@ class RunningMean:
             weight = self.decay * weight + (1 - self.decay)
         self.state = torch.tensor([m, weight], dtype=torch.float64)
         return (draws - draws.new_tensor(before)[:, None]).reshape(loss.shape)
+
+
+def centre_step(loss: Tensor, state: Tensor, decay: Tensor) -> Tensor:
+    """`RunningMean.centre` of one training step of several models, without waiting for the device.
+
+    `loss` is (evaluation, model, example), `state` (model, 2) float64, which moves on in place, `decay` (model,).
+    """
+    m, weight = state.unbind(-1)
+    before = torch.where(weight > 0, m / weight, 0.0)
+    now = torch.stack([loss.double().mean((0, 2)), torch.ones_like(m)], -1)
+    state.mul_(decay[:, None]).add_((1 - decay)[:, None] * now)
+    return loss - before.to(loss.dtype)[:, None]
 
 
 def per_latent(kind: LatentKind, loss: Tensor) -> Tensor:

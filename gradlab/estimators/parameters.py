@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from .. import errors
 
 
@@ -26,8 +28,19 @@ class Allowed:
 
 
 def temperature(default: float | None) -> Any:
-    """A temperature."""
-    return _field(default, "finite, above 0", errors.temperature)
+    """A temperature: a number or, for several models at once, a tensor that broadcasts with the logits.
+
+    A tensor's values are not read, so that no device is waited for: whoever makes it checks them.
+    """
+
+    def check(name: str, value: Any) -> Any:
+        if not (isinstance(value, Tensor) and value.ndim > 0 and value.is_floating_point()):
+            return errors.temperature(name, value)
+        if value.requires_grad:
+            raise ValueError(f"{name}: expected temperatures that take no gradient, got requires_grad=True; detach them")
+        return value
+
+    return _field(default, "finite, above 0", check)
 
 
 def whole(default: int, at_least: int) -> Any:

@@ -29,7 +29,7 @@ class Settings:
     estimator: str = "decoupled-st-gs"
     tf: float | str = 1.6
     tb: float | str = 1.3
-    kl: str | bool = "model"
+    kl: str = "model"
     optimizer: str = "radam"
     lr: float = 5e-4
     batch_size: int = 100
