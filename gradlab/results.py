@@ -21,6 +21,8 @@ from xarray.backends import H5NetCDFStore
 
 from . import __version__, apart, errors, files, hdf5
 
+# attributes of a variable by which xarray decodes what it reads
+DECODED = ("_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned", "dtype")
 PER_CHECKPOINT = {
     "checkpoint": "checkpoint",
     "checkpoint_sha256": "sha256 of the checkpoint file",
@@ -73,11 +75,15 @@ def join_checkpoints(found: list[xr.Dataset]) -> xr.Dataset:
 def save_results(ds: xr.Dataset, path: str | Path) -> None:
     """Write a Dataset to an HDF5 file, whole or not at all.
 
-    The file is written beside `path` and renamed, so that a crash or a full disk leaves what was there.
+    The file is written beside `path` and renamed, so that a crash or a full disk leaves what was there. A lazy Dataset
+    (of xarray.open_dataset, of dask) is computed first, so it may come from the file that it replaces. How the
+    variables were encoded in the file that they come from has no effect: values are stored as they are.
+
     Raises ValueError for what cannot be stored, OSError where it cannot be written.
     """
     if not isinstance(ds, xr.Dataset):
         raise ValueError(f"ds: got {type(ds).__name__}; gradlab.bias returns the xarray.Dataset needed")
+    ds = ds.compute().drop_encoding()
     _check_storable(ds)
     content = _hdf5(ds)
     with files.written_aside(path) as aside:
@@ -104,9 +110,13 @@ def _check_storable(ds: xr.Dataset) -> None:
     for name, variable in ds.variables.items():
         if variable.dtype.kind == "O" and not all(isinstance(v, str) for v in variable.values.flat):
             raise ValueError(f"ds: variable {name!r} holds Python objects; numbers or strings can be stored")
+        if " since " in str(units := variable.attrs.get("units")) and variable.dtype.kind not in "mM":
+            raise ValueError(f"ds: variable {name!r} has the units {units!r}, with which readers take it for dates")
     owners = {"ds": ds.attrs} | {f"variable {name!r}": v.attrs for name, v in ds.variables.items()}
     for owner, attributes in owners.items():
         for name, value in attributes.items():
+            if name == "coordinates" or (name in DECODED and owner != "ds"):
+                raise ValueError(f"ds: {owner} has the attribute {name!r}, by which readers change values; remove it")
             storable = isinstance(value, str | bytes | numbers.Number | np.ndarray | list | tuple)
             if not storable or isinstance(value, bool):
                 raise ValueError(
@@ -125,6 +135,6 @@ def _hdf5(ds: xr.Dataset) -> memoryview:
     try:
         with h5netcdf.File(content, "w") as file:
             ds.dump_to_store(H5NetCDFStore(file), encoding=encoding)
-    except (TypeError, ValueError, h5netcdf.CompatibilityError) as error:
+    except (TypeError, ValueError, AttributeError, h5netcdf.CompatibilityError) as error:
         raise ValueError(f"ds: cannot be stored as HDF5 ({hdf5.first_line(error)})") from None
     return content.getbuffer()

@@ -1,6 +1,7 @@
 """Results files: round trips, readable without gradlab, and refusal of what is no results file."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ import torch
 import xarray as xr
 
 import gradlab
-from gradlab import hdf5, networks, results
+from gradlab import hdf5, networks, plots, results
 from gradlab.errors import BadFile
 
 
@@ -100,6 +101,95 @@ def test_long_attributes_are_kept(tmp_path):
     ds = xr.Dataset({"a": ("x", [1.0])}, attrs=attributes)
     gradlab.save_results(ds, tmp_path / "a.h5")
     xr.testing.assert_identical(gradlab.open_results(tmp_path / "a.h5"), ds)
+
+
+# --- lazy Datasets: values that are in a file, or not computed yet ---
+
+
+def lazy(path, how):
+    opened = {"chunks": lambda: xr.open_dataset(path, chunks={}), "lazy": lambda: xr.open_dataset(path)}
+    opened["multi-file"] = lambda: xr.open_mfdataset([path], combine="nested", concat_dim=None)
+    return opened[how]()
+
+
+@pytest.mark.parametrize("how", ["chunks", "lazy", "multi-file"])
+@pytest.mark.parametrize("back", [True, False], ids=["over itself", "elsewhere"])
+def test_a_lazy_dataset_is_saved_with_its_values(saved, ds, tmp_path, how, back):
+    path = saved if back else tmp_path / "other.h5"
+    with lazy(saved, how) as opened:
+        gradlab.save_results(opened, path)
+    xr.testing.assert_identical(gradlab.open_results(path), ds)
+
+
+def test_saving_a_lazy_dataset_leaves_it_lazy(saved, tmp_path):
+    with xr.open_dataset(saved, chunks={}) as opened:
+        gradlab.save_results(opened, tmp_path / "other.h5")
+        assert opened["mean_gradient"].chunks is not None
+
+
+def test_lazy_texts_dates_and_coordinates_are_saved(tmp_path):
+    values = {"s": ("x", np.array(["a", "bc"], object)), "t": ("x", np.array(["2024-02-29", "NaT"], "M8[ns]"))}
+    ds = xr.Dataset(values, {"x": [1.0, 2.0], "y": ("x", ["left", "right"])})
+    gradlab.save_results(ds.chunk(x=1), tmp_path / "a.h5")
+    xr.testing.assert_identical(gradlab.open_results(tmp_path / "a.h5"), ds)
+
+
+def test_several_lazy_files_are_joined_into_one(ds, tmp_path):
+    halves = [ds.isel(tf=[0]), ds.isel(tf=[1])]
+    for number, half in enumerate(halves):
+        gradlab.save_results(half, tmp_path / f"{number}.h5")
+    with xr.open_mfdataset(sorted(tmp_path.glob("*.h5")), combine="nested", concat_dim="tf", data_vars="all") as opened:
+        gradlab.save_results(opened, tmp_path / "0.h5")
+    back = gradlab.open_results(tmp_path / "0.h5")
+    xr.testing.assert_equal(back.mean_gradient, ds.mean_gradient)
+    assert not back.relative_bias.isnull().any()
+
+
+def test_a_lazy_dataset_is_shown_as_a_computed_one(ds, tmp_path):
+    lazy_one = ds.chunk(tf=1, example=1)
+    cells = []
+    for number, one in enumerate([ds, lazy_one]):
+        gradlab.report(one, tmp_path / f"{number}.html")
+        plots.save(plots.bias_trends(one), tmp_path / f"{number}.png")
+        cells.append(re.findall(r"<td.*?</td>", (tmp_path / f"{number}.html").read_text()))
+    assert len(cells[0]) > 20
+    assert cells[1] == cells[0]
+    assert (tmp_path / "1.png").read_bytes() == (tmp_path / "0.png").read_bytes()
+
+
+def test_what_cannot_be_computed_leaves_the_old_file(saved, ds, content):
+    def fail(block):
+        raise ArithmeticError("no such block")
+
+    broken = ds.chunk(tf=1).assign(
+        mean_norm=ds.mean_norm.chunk(tf=1).map_blocks(fail, template=ds.mean_norm.chunk(tf=1))
+    )
+    with pytest.raises(ArithmeticError, match="no such block"):
+        gradlab.save_results(broken, saved)
+    assert saved.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    [{"dtype": "int16"}, {"scale_factor": 0.1, "dtype": "int32"}, {"_FillValue": 0.25}, {"dtype": "float32"}],
+    ids=lambda encoding: next(iter(encoding)),
+)
+def test_values_are_stored_as_they_are_and_not_as_the_file_they_come_from_had_them(tmp_path, encoding):
+    ds = xr.Dataset({"a": ("x", [0.25, 0.1, 7.75])})
+    ds["a"].encoding.update(encoding)
+    gradlab.save_results(ds, tmp_path / "a.h5")
+    assert gradlab.open_results(tmp_path / "a.h5")["a"].values.tolist() == [0.25, 0.1, 7.75]
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [{"_FillValue": 1.0}, {"scale_factor": 2.0}, {"dtype": "bool"}, {"units": "days since 2000-01-01"}],
+    ids=lambda attributes: next(iter(attributes)),
+)
+def test_attributes_with_which_other_values_would_be_read_are_refused(tmp_path, attributes):
+    with pytest.raises(ValueError, match=f"ds: variable 'a' has the .*{next(iter(attributes))}"):
+        gradlab.save_results(xr.Dataset({"a": ("x", [1.0, 2.0], attributes)}), tmp_path / "a.h5")
+    assert not (tmp_path / "a.h5").exists()
 
 
 def test_large_arrays_are_compressed(tmp_path):
