@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from . import errors, latents, likelihoods
 from .exact import activations_per_code, losses_at
-from .model import LatentModel
+from .model import LatentModel, precision
 
 _JACOBIAN = 2**24  # bytes of a block's, on a CPU: several times the cache costs a third
 
@@ -41,7 +41,8 @@ def at_points(
     check: errors.Check = errors.at_once,
 ) -> tuple[Tensor, Tensor | None]:
     """f(z, x[image]) and, if wanted, df/dz of codes (n, latent[, category]), pair by pair, in blocks."""
-    per_row = (2 * activations_per_code(model, x) + 4 * math.prod(x.shape[1:])) * x.element_size()
+    per_row = 2 * activations_per_code(model, x) * codes.element_size()
+    per_row += 4 * math.prod(x.shape[1:]) * max(x.element_size(), codes.element_size())
     losses, derivatives = [], []
     for rows in torch.arange(len(codes), device=x.device).split(max(1, memory // per_row)):
         if wanted:
@@ -49,7 +50,7 @@ def at_points(
             derivatives.append(derivative)
         else:
             with torch.no_grad():
-                loss = model.losses(codes[rows], x[image[rows]])
+                loss = model.losses(codes[rows], x[image[rows]]).detach()  # it may be a view of parameters
         losses.append(loss)
     loss = torch.cat(losses)
 
@@ -118,7 +119,7 @@ class ByConfiguration:
     @torch.no_grad()
     def losses(self, indices: Tensor, memory: int, check: errors.Check = errors.at_once) -> Tensor:
         """f (example, configuration) at category indices (configuration, latent)."""
-        return losses_at(self.model, self.x, indices, memory, check)
+        return losses_at(self.model, self.x, indices, memory, check).detach()
 
     def derivatives(self, indices: Tensor, check: errors.Check = errors.at_once) -> Tensor:
         """v (example, configuration, latent[, category]) at category indices (configuration, latent)."""
@@ -127,7 +128,7 @@ class ByConfiguration:
         return v
 
     def codes(self, indices: Tensor) -> Tensor:
-        return latents.codes_at(indices, self.model.categories, self.model.binary, self.x.dtype)
+        return latents.codes_at(indices, self.model.categories, self.model.binary, precision(self.model, self.x))
 
     def forward_mode_agrees(self) -> bool:
         """Whether forward mode takes this decoder, and agrees with a backward pass at three configurations."""
@@ -187,7 +188,7 @@ class Table:
 def decoder_operations(model: LatentModel, x: Tensor) -> int:
     """Multiplications and additions of one row, of matrix products and convolutions; without any, its activations."""
     zero = torch.zeros(1, model.latents, dtype=torch.long, device=x.device)
-    codes = latents.codes_at(zero, model.categories, model.binary, x.dtype)
+    codes = latents.codes_at(zero, model.categories, model.binary, precision(model, x))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.decode(codes)
     return counter.get_total_flops() or activations_per_code(model, x) or 1
@@ -210,11 +211,11 @@ def by_forward_mode(model: LatentModel, codes: Tensor, x: Tensor) -> Tensor:
     with torch.no_grad():
         # (input, configuration, pixel)
         primal, jacobian = torch.func.vmap(along)(basis)
-        o = primal[0]
+        o, flat = model.in_one_precision(primal[0], x.flatten(1))
     with torch.enable_grad():
         leaf = o.detach().requires_grad_()
         slope = torch.autograd.grad(likelihood.log_partition(leaf).sum(), leaf)[0]
-    flat = x.flatten(1)
+    jacobian = jacobian.to(flat.dtype)
     v = torch.matmul(flat, jacobian.mT)  # (input, example, configuration)
     v = (jacobian * slope).sum(-1)[:, None] - likelihood.scale(o.shape[1]) * v
-    return v.permute(1, 2, 0).reshape(len(x), *codes.shape)
+    return v.permute(1, 2, 0).reshape(len(x), *codes.shape).to(codes.dtype)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from . import errors, latents, likelihoods, progress, rules
 from .machine import MEMORY, plain_arithmetic, working_memory
-from .model import LatentModel, check_is_model, check_pixels, encode, measured_copy, observations
+from .model import LatentModel, check_is_model, check_pixels, encode, measured_copy, observations, precision
 
 LIMIT = 2**24  # configurations
 PROBED = 256  # configurations at which float32 is compared with float64
@@ -133,7 +133,7 @@ def rounding_errors(
     rows = [latents.configurations(model.latents, model.category_counts, i, i + 1) for i in spread]
     indices = torch.cat([*rows, pairs.argmax(-1).cpu()]).unique(dim=0).to(x.device)
     narrow, wide = (
-        losses_at(measured_copy(model, t, x.device), x.to(t), indices).double() for t in (torch.float32, torch.float64)
+        losses_at(measured_copy(model, t, x.device), x, indices).double() for t in (torch.float32, torch.float64)
     )
     d = narrow - wide
     most = (d - d.mean(1, keepdim=True)).abs().amax(1) * (torch.finfo(dtype).eps / torch.finfo(torch.float32).eps)
@@ -176,7 +176,7 @@ def conditional_losses(
 ) -> Tensor:
     """c = E[f | z_l = k] under laws p (law, example, latent, category), of its shape, up to a constant per example."""
     measured = measured_copy(model, dtype, p.device)
-    x = x.to(p.device, dtype)
+    x = x.to(p.device, torch.promote_types(x.dtype, dtype) if x.is_floating_point() else x.dtype)
     laws, examples, count = p.shape[:3]
     of_latents = [p[:, :, l, :n].permute(1, 2, 0) for l, n in enumerate(model.category_counts)]
     bytes_per_row = _bytes_per_row(measured, x, laws)
@@ -268,13 +268,13 @@ def losses_at(
     model: LatentModel, x: Tensor, indices: Tensor, memory: int = MEMORY, check: errors.Check = errors.at_once
 ) -> Tensor:
     """f(z, x) at category indices (configuration, latent) and all images: (example, configuration)."""
-    parameters = model.decode(latents.codes_at(indices, model.categories, model.binary, x.dtype))
+    parameters = model.decode(latents.codes_at(indices, model.categories, model.binary, precision(model, x)))
     likelihood = model.likelihood
     if isinstance(likelihood, likelihoods.Canonical):
         check_pixels(parameters, x)
-        o, flat = parameters.flatten(1), x.flatten(1)
+        o, flat = model.in_one_precision(parameters.flatten(1), x.flatten(1))
         f = torch.addmm(likelihood.log_partition(o)[None], flat, o.T, alpha=-likelihood.scale(o.shape[1]))
-        f += likelihood.offset(flat)[:, None]
+        f = f.add_(likelihood.offset(flat)[:, None]).to(parameters.dtype)
     else:
         # any other likelihood, pair by pair: some images at a time, each beside every configuration of the block
         n = len(indices)
@@ -311,6 +311,6 @@ def _bytes_per_row(model: LatentModel, x: Tensor, laws: int) -> int:
 def activations_per_code(model: LatentModel, x: Tensor) -> int:
     """Numbers that the decoder's modules put out for one code, counted by running it once."""
     zero = torch.zeros(1, model.latents, dtype=torch.long, device=x.device)
-    code = latents.codes_at(zero, model.categories, model.binary, x.dtype)
+    code = latents.codes_at(zero, model.categories, model.binary, precision(model, x))
     with torch.no_grad():
         return rules.activations(model.decoder, lambda: model.decode(code))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,8 +40,9 @@ class LatentModel(nn.Module):
         is 2.
     likelihood
         "bernoulli" (parameters are logits; nats summed over x), "gaussian" (squared error, mean over x), or any
-        callable (parameters, x) -> loss per example `(n,)`. What else a loss needs, labels say, is for x to carry, in
-        columns that the encoder leaves alone: x = torch.cat([images.flatten(1), labels[:, None]], 1).
+        callable (parameters, x) -> loss per example `(n,)`. Pass further inputs, such as labels, as columns of x that
+        the encoder leaves alone: x = torch.cat([images.flatten(1), labels[:, None]], 1). The loss gets x as it is
+        given: no column is rounded to the precision of the weights, and whole numbers stay whole.
     groups
         In place of latents and categories: {"content": (4, 8), "style": (2, 3)}, name -> (latents, categories).
         Results have them along `latent` in this order, `categories` being the most of any; the gradient at a
@@ -164,22 +166,37 @@ class LatentModel(nn.Module):
         """The likelihood at the decoder's output, row by row: `(n,)`."""
         if isinstance(self.likelihood, likelihoods.Canonical):
             check_pixels(parameters, x)
+        wide, observed = self.in_one_precision(parameters, x)
         try:
-            loss = self.likelihood(parameters, x)
+            loss = self.likelihood(wide, observed)
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, IndexError) as error:
             raise ValueError(
                 f"likelihood: cannot take parameters of shape {tuple(parameters.shape)} with x of shape"
-                f" {tuple(x.shape)} ({_first_line(error)}); the decoder's output must fit the images"
+                f" {tuple(x.shape)}, {wide.dtype} and {observed.dtype} ({_first_line(error)}); the decoder's output"
+                " must fit the images"
             ) from error
         if not isinstance(loss, Tensor) or tuple(loss.shape) != (len(parameters),):
             raise ValueError(
                 f"likelihood: got {_shape(loss)} for {len(parameters)} examples; a loss per example,"
                 f" shape ({len(parameters)},), is needed"
             )
-        _check_precision("likelihood", parameters, loss)
-        return loss
+        if torch.promote_types(loss.dtype, parameters.dtype) != loss.dtype:
+            _check_precision("likelihood", parameters, loss)
+        return loss.to(parameters.dtype)
+
+    def in_one_precision(self, parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Parameters and x as the loss takes them: both in the wider precision of the two, whole numbers as they are.
+
+        So no number of x is rounded, whatever the precision of the weights. A likelihood with weights of its own takes
+        parameters in the precision of the weights.
+        """
+        if not x.is_floating_point():
+            return parameters, x
+        wide = torch.promote_types(parameters.dtype, x.dtype)
+        weighted = isinstance(self.likelihood, nn.Module) and _own_tensor(self.likelihood) is not None
+        return parameters if weighted else parameters.to(wide), x.to(wide)
 
     def losses_and_derivatives(self, codes: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """f(z, x) `(n,)` and v(z, x) = df/dz, of the codes' shape. Parameters get no gradient."""
@@ -250,7 +267,9 @@ def measured_copy(model: LatentModel, dtype: torch.dtype | None, device: torch.d
     own = _own_tensor(model)
     dtype = dtype or (own.dtype if own is not None else None)
     device = torch.device(device) if device is not None else (own.device if own is not None else None)
-    if own is None or (dtype, device) == (own.dtype, own.device):
+    # tensors made in inference mode cannot be differentiated through; copies made outside of it can
+    made_for_inference = any(t.is_inference() for t in itertools.chain(model.parameters(), model.buffers()))
+    if own is None or ((dtype, device) == (own.dtype, own.device) and not made_for_inference):
         return model
     try:
         return copy.deepcopy(model).to(device=device, dtype=dtype)
@@ -264,8 +283,14 @@ def _own_tensor(model: nn.Module) -> Tensor | None:
     return next((tensor for tensor in tensors if tensor.is_floating_point()), None)
 
 
+def precision(model: LatentModel, x: Tensor) -> torch.dtype:
+    """That of the codes the decoder takes: its parameters', or where it has none that of x, float64 beside integers."""
+    own = _own_tensor(model)
+    return own.dtype if own is not None else x.dtype if x.is_floating_point() else torch.float64
+
+
 def observations(model: LatentModel, x: Any) -> Tensor:
-    """x as a checked tensor in the model's precision and place.
+    """x as a checked tensor in the model's place, in the precision it is given: it belongs to the loss.
 
     Raises ValueError for values that are not finite, no examples, or targets outside the likelihood's range.
     """
@@ -277,14 +302,44 @@ def observations(model: LatentModel, x: Any) -> Tensor:
         raise ValueError(f"x: got a tensor of layout {x.layout}; a dense one is needed (x.to_dense())")
     if x.ndim < 2 or len(x) == 0:
         raise ValueError(f"x: got shape {tuple(x.shape)}; a batch of at least one example, (example, ...), is needed")
-    if not x.is_floating_point():
+    canonical = isinstance(model.likelihood, likelihoods.Canonical)
+    if x.is_complex() or (canonical and not x.is_floating_point()):
         raise ValueError(f"x: got {x.dtype}; floating-point images are needed (grey values in [0, 1]: x.float() / 255)")
     errors.finite("x", x, "observations must be finite")
     if isinstance(model.likelihood, likelihoods.Canonical):
         model.likelihood.check(x)
     own = _own_tensor(model)
     # a tensor of our own: no history, no inference mode
-    return x.detach().clone() if own is None else x.detach().to(device=own.device, dtype=own.dtype, copy=True)
+    return x.detach().clone() if own is None else x.detach().to(device=own.device, copy=True)
+
+
+@torch.no_grad()
+def for_encoder(model: LatentModel, x: Tensor) -> Tensor:
+    """x as the encoder takes it: as it is, or where the encoder refuses that, in the precision of its weights.
+
+    Warns of whole numbers that this precision cannot hold, token ids say, where the encoder reads them.
+    """
+    own = precision(model, x)
+    if not x.is_floating_point() or x.dtype == own:
+        return x
+    try:
+        model.logits(x[:1].clone())
+    except ValueError:
+        narrow = x.to(own)
+    else:
+        return x
+    rounded = (narrow.to(x.dtype) != x) & (x == x.round())
+    if bool(rounded.any()):
+        at = tuple(torch.nonzero(rounded)[0].tolist())
+        some = slice(at[0], at[0] + 1)
+        other = narrow[some].masked_fill(rounded[some], 0.0)
+        if not torch.equal(model.logits(narrow[some].clone()), model.logits(other)):
+            warnings.warn(
+                f"x: the encoder reads {x[at].item():.17g} at index {at} as {narrow[at].item():.17g}, since its weights"
+                f" are {own}; where that is a token id or a label, take wider weights (model.double())",
+                stacklevel=3,
+            )
+    return narrow
 
 
 def encode(model: LatentModel, x: Tensor) -> Tensor:
@@ -295,10 +350,12 @@ def encode(model: LatentModel, x: Tensor) -> Tensor:
     Raises ValueError for a model that breaks a rule (see `rules`), whose every figure would be wrong.
     """
     with plain_arithmetic(), rules.unchanged(model):
+        seen = for_encoder(model, x)
         with torch.no_grad():
-            logits = model.logits(x.clone())  # a copy, since layers may work in place
+            # copies, since layers may work in place, and logits may be a view of parameters
+            logits = model.logits(seen.clone()).detach().to(precision(model, x), copy=True)
         errors.finite("logits", logits, "the encoder must give finite logits (has training diverged?)")
-        rules.check(model, x, logits)
+        rules.check(model, x, seen, logits)
     return logits
 
 
@@ -312,10 +369,11 @@ def reconstruct(model: LatentModel, x: Any, tf: float = 1.0, seed: int = 0) -> T
     tf = errors.temperature("tf", tf)
     seed = errors.whole_number("seed", seed, 0)
     with plain_arithmetic(), torch.no_grad():
+        model = measured_copy(model, None, None)
         x = observations(model, x)
         logits = encode(model, x)
         generator = torch.Generator(x.device).manual_seed(latents.derived_seed(seed, "reconstruct"))
-        noise = model.kind.noise(tuple(logits.shape), dtype=x.dtype, device=x.device, generator=generator)
+        noise = model.kind.noise(tuple(logits.shape), dtype=logits.dtype, device=x.device, generator=generator)
         parameters = model.decode(model.kind.hard(logits / tf + noise))
         check_pixels(parameters, x)
         return model.likelihood.mean(parameters).reshape(x.shape)

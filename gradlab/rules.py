@@ -77,10 +77,10 @@ def _alike(now: Tensor | None, was: Tensor) -> bool:
     return now is not None and now.shape == was.shape and bool(torch.equal(now.nan_to_num(), was.nan_to_num()))
 
 
-def check(model: LatentModel, x: Tensor, logits: Tensor) -> None:
+def check(model: LatentModel, x: Tensor, seen: Tensor, logits: Tensor) -> None:
     """ValueError that names encoder, decoder or likelihood, and the layer where it shows, if it breaks a rule.
 
-    `logits` are those of all of x at once.
+    `seen` is x as the encoder takes it, `logits` those of all of it at once.
     """
     generator = torch.Generator(x.device).manual_seed(derived_seed(0, "probe"))
 
@@ -88,11 +88,11 @@ def check(model: LatentModel, x: Tensor, logits: Tensor) -> None:
         found = model.logits(some)
         return found.masked_fill(found <= PADDING / 2, 0.0)
 
-    count = rows_of(model.encoder, lambda: encode(x[:2].clone()), len(x[:2]))
-    _probe("encoder", encode, (x[:count],), generator, model.encoder)
+    count = rows_of(model.encoder, lambda: encode(seen[:2].clone()), len(x[:2]))
+    _probe("encoder", encode, (seen[:count],), generator, model.encoder)
     at = _some(len(x))
     whole = logits[at].masked_fill(logits[at] <= PADDING / 2, 0.0)
-    if _off(whole, _alone(encode, (x[at],)), whole) > 1:
+    if _off(whole, _alone(encode, (seen[at],)), whole) > 1:
         raise ValueError(_mixes("encoder", ""))
 
     def codes(n: int) -> Tensor:
@@ -174,7 +174,7 @@ def _some(count: int) -> list[int]:
 
 @torch.no_grad()
 def _run(function: Function, rows: Sequence[Tensor]) -> Tensor:
-    return function(*(row.clone() for row in rows))  # copies, since layers may work in place
+    return function(*(row.clone() for row in rows)).detach()  # copies, since layers may work in place
 
 
 def _alone(function: Function, rows: Sequence[Tensor]) -> Tensor:
@@ -196,10 +196,11 @@ def _random_state(device: torch.device) -> list[Tensor]:
 
 def _leaks(function: Function, rows: Rows, generator: torch.Generator) -> bool:
     """Whether the output at some rows has a derivative at others, halves of them taken at random."""
-    leaves = [row.detach().clone().requires_grad_() for row in rows]
+    leaves = [row.detach().clone().requires_grad_(row.is_floating_point()) for row in rows]
+    differentiable = [leaf for leaf in leaves if leaf.requires_grad]
     with torch.enable_grad():
         out = function(*(leaf.clone() for leaf in leaves))
-        if not out.requires_grad:
+        if not (out.requires_grad and differentiable):
             return False
         slope = torch.randn(out.shape, generator=generator, device=out.device, dtype=torch.float32).to(out.dtype)
         half = torch.rand(len(out), generator=generator, device=out.device) < 0.5
@@ -207,7 +208,7 @@ def _leaks(function: Function, rows: Rows, generator: torch.Generator) -> bool:
         for own in (half, ~half):
             weight = slope * own.reshape(-1, *[1] * (out.ndim - 1))
             try:
-                found = torch.autograd.grad((out * weight).sum(), leaves, retain_graph=True, allow_unused=True)
+                found = torch.autograd.grad((out * weight).sum(), differentiable, retain_graph=True, allow_unused=True)
             except RuntimeError:  # not differentiable: said, where it matters, by what needs the derivative
                 return False
             if any(bool((g[~own].nan_to_num(posinf=0.0, neginf=0.0) != 0).any()) for g in found if g is not None):

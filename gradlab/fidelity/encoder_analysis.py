@@ -12,7 +12,7 @@ import xarray as xr
 from torch import Tensor
 
 from .. import errors
-from ..model import LatentModel, measured_copy
+from ..model import LatentModel, measured_copy, precision
 from ..sampling import batch_bounds
 from . import metrics
 from .labels import coordinate, figure_variables, temperatures
@@ -60,9 +60,9 @@ class EncoderPoints:
     ):
         """`model` and `x` in the precision of the draws, in which deviations of draws are pulled back too."""
         self.targets, self.tfs, self.tbs = targets, tfs, tbs
-        self.wide = PullBack(measured_copy(model, torch.float64, x.device), x.double(), memory)
+        self.wide = PullBack(measured_copy(model, torch.float64, x.device), x, memory)
         # single precision does for deviations; half would not
-        self.of_draws = PullBack(model, x, memory) if x.dtype == torch.float32 else self.wide
+        self.of_draws = PullBack(model, x, memory) if precision(model, x) == torch.float32 else self.wide
         grid = (chosen, len(targets), len(tfs), len(tbs), len(self.wide.names))
         self.exact_norm = np.full(grid, np.nan)  # NaN where nothing was measured
         self.figures = {name: np.full((*grid, 3), np.nan) for name in metrics.FIGURES}  # value, low, high

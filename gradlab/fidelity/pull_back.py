@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..model import LatentModel
+from ..model import LatentModel, for_encoder, precision
 from ..sampling import batch_bounds
 
 ALL = "all"  # the name of all tensors together
@@ -66,14 +66,15 @@ class PullBack:
             saved += tensor.numel()
             return tensor
 
+        seen = for_encoder(model, x)
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            self.logits = model.logits(x.clone())  # a copy, since layers may work in place
+            self.logits = model.logits(seen.clone()).to(precision(model, x))  # a copy, since layers may work in place
         if not self.logits.requires_grad:
             raise ValueError(
                 "encoder: its logits do not depend on its parameters differentiably (a detach or no_grad inside?)"
             )
         # a row takes its gradients, and beside them those of the activations
-        self.rows = max(1, memory // ((sum(entries) + saved) * x.element_size()))
+        self.rows = max(1, memory // ((sum(entries) + saved) * self.logits.element_size()))
         self.together = self._together_agrees()
 
     def squares(self, vectors: Tensor) -> Tensor:

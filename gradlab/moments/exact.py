@@ -114,8 +114,7 @@ def exact_moments(
     """
     check_supported(estimators)
     model = measured_copy(model, torch.float64, logits.device)
-    x, logits = x.double(), logits.double()
-    return _Engine(model, x, logits, estimators, memory, advance).moments(tolerance)
+    return _Engine(model, x, logits.double(), estimators, memory, advance).moments(tolerance)
 
 
 class _Engine:
@@ -212,7 +211,7 @@ class _Engine:
         return estimator.estimate(kind, logits, noise, points, f, v)[0]
 
     def _codes(self, indices: Tensor) -> Tensor:
-        return latents.codes_at(indices, self.model.categories, self.model.binary, self.x.dtype)
+        return latents.codes_at(indices, self.model.categories, self.model.binary, self.logits.dtype)
 
     def _of_model(self, pairs: Tensor) -> Tensor:
         """(example, latent, category), binary: of the pair of logits (l, 0) the first."""

@@ -124,7 +124,7 @@ class PairedDraws:
                 derivatives.append(derivative)
             else:
                 with torch.no_grad():
-                    loss = self.model.losses(codes, x[image])
+                    loss = self.model.losses(codes, x[image]).detach()
             losses.append(loss)
         loss = torch.stack(losses).reshape(points.shape[:3])
         return loss, torch.stack(derivatives).reshape(points.shape) if wanted else None

@@ -11,7 +11,7 @@ from torch import Tensor
 from .. import errors
 from ..derivatives import ByConfiguration, at_points
 from ..latents import category_indices, strides
-from ..model import LatentModel
+from ..model import LatentModel, precision
 
 
 class DrawnPairs:
@@ -88,8 +88,9 @@ class DrawnPairs:
         self, table: ByConfiguration, indices: Tensor, of: Tensor, image: Tensor, memory: int
     ) -> None:
         """From blocks of configurations, at all images; `of` gives each pair's row of `indices`."""
-        self.loss = self.x.new_empty(len(of))
-        self.derivative = self.x.new_empty(len(of), table.inputs)
+        dtype = precision(self.model, self.x)
+        self.loss = self.x.new_empty(len(of), dtype=dtype)
+        self.derivative = self.x.new_empty(len(of), table.inputs, dtype=dtype)
         order, step = of.argsort(), table.step(memory)
         starts = range(0, len(indices), step)
         edges = torch.tensor([*starts, len(indices)], device=of.device)
