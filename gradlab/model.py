@@ -364,7 +364,8 @@ def reconstruct(model: LatentModel, x: Any, tf: float = 1.0, seed: int = 0) -> T
 
     Raises ValueError as `observations` and `encode` do, and for a likelihood of one's own, whose pixels are not known.
     """
-    if not isinstance(model.likelihood, likelihoods.Canonical):
+    likelihood = model.likelihood
+    if not isinstance(likelihood, likelihoods.Canonical):
         raise ValueError("likelihood: reconstructions need bernoulli or gaussian, whose expected pixels are known")
     tf = errors.temperature("tf", tf)
     seed = errors.whole_number("seed", seed, 0)
@@ -376,4 +377,4 @@ def reconstruct(model: LatentModel, x: Any, tf: float = 1.0, seed: int = 0) -> T
         noise = model.kind.noise(tuple(logits.shape), dtype=logits.dtype, device=x.device, generator=generator)
         parameters = model.decode(model.kind.hard(logits / tf + noise))
         check_pixels(parameters, x)
-        return model.likelihood.mean(parameters).reshape(x.shape)
+        return likelihood.mean(parameters).reshape(x.shape)
