@@ -34,7 +34,10 @@ def unknown_name(argument: str, name: object, known: Iterable[str]) -> UnknownNa
 
 
 def temperature(argument: str, value: object) -> float:
-    """A finite positive float, or ValueError."""
+    """A finite positive float, or ValueError. A tensor that requires grad is refused: it would get no gradient."""
+    if isinstance(value, Tensor) and value.requires_grad:
+        cure = "give its .item(); gradlab.decoupled_st_gumbel_softmax and estimators.gumbel_softmax learn temperatures"
+        raise ValueError(f"{argument}: expected a number that takes no gradient, got requires_grad=True; {cure}")
     try:
         number = math.nan if isinstance(value, str | bytes) else float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError, RuntimeError):  # RuntimeError: a tensor of several

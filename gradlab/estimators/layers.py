@@ -18,7 +18,7 @@ from .base import Estimator, RunningMean
 
 
 def decoupled_st_gumbel_softmax(
-    logits: Tensor, tf: float = 1.0, tb: float | None = None, generator: torch.Generator | None = None
+    logits: Tensor, tf: float | Tensor = 1.0, tb: float | Tensor | None = None, generator: torch.Generator | None = None
 ) -> Tensor:
     """Sample one-hot codes with Decoupled ST-GS gradients; a drop-in for `gumbel_softmax(logits, hard=True)`.
 
@@ -28,26 +28,34 @@ def decoupled_st_gumbel_softmax(
     Parameters
     ----------
     logits : floating-point tensor (..., category)
-    tf, tb : forward and backward temperature, finite and positive; tb defaults to tf
+    tf, tb : forward and backward temperature, finite and positive; tb defaults to tf. Numbers, or tensors that
+        broadcast with the logits and have a last dim of 1. A learned tb gets the gradient of q; tf has none of its own
     generator : source of the noise, on the logits' device; torch's default generator if None
 
     Returns
     -------
-    Tensor (..., category), one-hot, differentiable with respect to logits.
+    Tensor (..., category), one-hot, differentiable with respect to logits and tb.
 
     Raises
     ------
     ValueError
-        Temperatures that are not finite and positive; logits that are no floating-point tensor.
+        Temperatures that are not finite and positive; a learned tf beside another tb; logits that are no floating-point
+        tensor.
     """
+    if isinstance(tf, Tensor) and tf.requires_grad and tb is not None and tb is not tf and torch.is_grad_enabled():
+        raise ValueError(
+            "tf: expected a temperature that takes no gradient, got requires_grad=True; the argmax of the forward pass"
+            " has none (give tf.detach(), or leave out tb to learn both as one)"
+        )
     tf, tb, g = _layer(logits, tf, tb, generator)
-    z = CATEGORICAL.hard(logits.detach() / tf + g)
+    with torch.no_grad():
+        z = CATEGORICAL.hard(logits / tf + g)
     q = CATEGORICAL.soft(logits / tb + g)
     return z + (q - q.detach())  # the bracket is exactly 0
 
 
 def gumbel_softmax(
-    logits: Tensor, tf: float = 1.0, tb: float | None = None, generator: torch.Generator | None = None
+    logits: Tensor, tf: float | Tensor = 1.0, tb: float | Tensor | None = None, generator: torch.Generator | None = None
 ) -> Tensor:
     """Relaxed codes y = softmax((l/tf + g)/tb) with Gumbel noise g, the `gumbel-softmax` estimator as a layer.
 
@@ -56,12 +64,13 @@ def gumbel_softmax(
     Parameters
     ----------
     logits : floating-point tensor (..., category)
-    tf, tb : temperature of the law and of the relaxation, finite and positive; tb defaults to tf
+    tf, tb : temperature of the law and of the relaxation, finite and positive; tb defaults to tf. Numbers, or tensors
+        that broadcast with the logits and have a last dim of 1, which may be learned
     generator : source of the noise, on the logits' device; torch's default generator if None
 
     Returns
     -------
-    Tensor (..., category), above 0 with sum 1, differentiable with respect to logits.
+    Tensor (..., category), above 0 with sum 1, differentiable with respect to logits, tf and tb.
 
     Raises
     ------
@@ -73,15 +82,30 @@ def gumbel_softmax(
 
 
 def _layer(
-    logits: Tensor, tf: float, tb: float | None, generator: torch.Generator | None
-) -> tuple[float, float, Tensor]:
+    logits: Tensor, tf: float | Tensor, tb: float | Tensor | None, generator: torch.Generator | None
+) -> tuple[float | Tensor, float | Tensor, Tensor]:
     """Both temperatures, checked, and Gumbel noise."""
     if not (isinstance(logits, Tensor) and logits.is_floating_point() and logits.ndim > 0):
         raise ValueError(f"logits: got {type(logits).__name__}; a floating-point tensor (..., category) is needed")
-    tf = errors.temperature("tf", tf)
-    tb = tf if tb is None else errors.temperature("tb", tb)
+    tf = _temperature("tf", tf, logits)
+    tb = tf if tb is None else _temperature("tb", tb, logits)
     g = CATEGORICAL.noise(tuple(logits.shape), dtype=logits.dtype, device=logits.device, generator=generator)
     return tf, tb, g
+
+
+def _temperature(argument: str, value: float | Tensor, logits: Tensor) -> float | Tensor:
+    """A temperature, checked; as a tensor it keeps its gradient."""
+    learned = isinstance(value, Tensor) and value.requires_grad
+    if not (isinstance(value, Tensor) and value.is_floating_point() and (learned or value.ndim)):
+        return errors.temperature(argument, value)
+    # a last dim of 1: temperatures per latent must not be taken for some per category where there are as many
+    sizes = zip(reversed(value.shape), reversed((*logits.shape[:-1], 1)), strict=False)
+    if value.ndim > logits.ndim or not all(n in (1, m) for n, m in sizes):
+        expected = f"a number or a tensor (..., 1) that broadcasts to the logits' {tuple(logits.shape)}"
+        raise ValueError(f"{argument}: expected {expected}, got shape {tuple(value.shape)}")
+    for extreme in value.detach().aminmax() if value.numel() else ():
+        errors.temperature(argument, float(extreme))
+    return value.to(logits) if value.ndim else value.to(logits.device)
 
 
 def surrogate_loss(
