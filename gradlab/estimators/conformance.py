@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from .. import errors
-from ..latents import BINARY, CATEGORICAL, LatentKind, codes_at, configurations
+from ..latents import BINARY, CATEGORICAL, LatentKind, codes_at, configurations, generator_seed
 from .base import Estimator, RunningMean
 
 FAILURE_RATE = 1e-6  # per problem
@@ -237,7 +237,7 @@ def judge(
 def estimates_of(estimator: Estimator, problem: Problem, draws: int, seed: int) -> Iterator[Tensor]:
     """Estimates (draw, example, latent, category) in chunks."""
     kind, logits = problem.kind, problem.logits
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(generator_seed(seed))
     arrays, evaluations = estimator.noise_arrays, estimator.evaluations_at(kind, logits)
     chunk = max(1, CHUNK // (logits.numel() * (arrays + 4 * evaluations)))
     decay = estimator.baseline_decay

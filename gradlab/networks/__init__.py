@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from .. import errors
+from ..latents import generator_seed
 from ..model import LatentModel
 from .binary_autoencoder import binary_autoencoder
 from .categorical_vae import categorical_vae
@@ -35,7 +36,7 @@ def build(architecture: str, config: dict[str, Any], seed: int | None = None) ->
     with torch.random.fork_rng(devices=[]):
         if seed is not None:
             # torch.manual_seed would seed the accelerators' generators too
-            torch.default_generator.manual_seed(seed)
+            torch.default_generator.manual_seed(generator_seed(seed))
         try:
             model = ARCHITECTURES[architecture](**plain)
         except TypeError as error:
