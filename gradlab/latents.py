@@ -58,7 +58,7 @@ class LatentKind(ABC):
 
     @abstractmethod
     def pullback_into(self, out: Tensor, q: Tensor, v: Tensor) -> Tensor:
-        """J(q) v in `out`, all (draw, category, ...), binary (draw, 1, ...): far faster with categories not last."""
+        """J(q) v in `out`, all (..., category or 1, batch, cell): far faster with categories not last."""
 
     @abstractmethod
     def indices(self, a: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ class Categorical(LatentKind):
 
     def pullback_into(self, out, q, v):
         torch.mul(q, v, out=out)
-        return out.addcmul_(q, out.sum(1, keepdim=True), value=-1)
+        return out.addcmul_(q, out.sum(-3, keepdim=True), value=-1)
 
     def indices(self, a):
         return a.argmax(-1)

@@ -6,7 +6,7 @@ import torch
 
 import gradlab
 from gradlab import estimators, networks, sampling
-from gradlab.fidelity import metrics
+from gradlab.fidelity import metrics, points
 
 from . import oracles, problems
 
@@ -82,6 +82,18 @@ def test_a_grid_point_is_the_point_alone(problem, grid):
     point = gradlab.bias(problem.model, problem.x, tf=1.6, tb=0.5, draws=70)
     for name in ("mean_gradient", "std_gradient", "relative_bias", "cosine_low", "relative_std_high"):
         np.testing.assert_allclose(point[name].squeeze(), grid[name].sel(tf=1.6, tb=0.5), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("memory", "kl"), [(None, False), (400_000, False), (None, True)])
+def test_figures_of_many_points_at_once_are_those_of_each(problem, memory, kl, monkeypatch):
+    """As on a GPU: tensors, of all points at once or of those that fit; gradients of 0 among them at a small tf."""
+    given = {"tf": [0.002, 1.0, 1.6], "tb": [0.5, 1.3], "draws": 70, "target": "both", "kl": kl, "memory": memory}
+    wanted = gradlab.bias(problem.model, problem.x, **given)
+    assert (wanted.exact_gradient == 0).any() == (not kl)
+    monkeypatch.setattr(points, "_on_cpu", lambda found: False)
+    found = gradlab.bias(problem.model, problem.x, **given)
+    for name, values in wanted.data_vars.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-8, atol=1e-11, err_msg=name)
 
 
 def test_both_targets_in_one_call(problem, grid):

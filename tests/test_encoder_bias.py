@@ -314,7 +314,7 @@ def test_accumulated_estimates_give_the_moments_that_sampling_gives(problem):
     several = [estimators.get(name).at(1.6, tb) for name in ("decoupled-st-gs", "rebar", "exact") for tb in (0.5, 1.3)]
     noise = sampling.Noise(problem.model.kind, logits, 2, 45, 0)
     given = problem.model, problem.x, logits, several, noise
-    found = dict(sampling.each_accumulated(*given, lambda: empty(logits, 45)))
+    found = {p: of for (p,), of in sampling.each_accumulated(*given, lambda: empty(logits, 45))}
     assert sorted(found) == list(range(len(several)))
     for position, wanted in enumerate(sampling.sample_moments(*given)):
         assert torch.equal(found[position].count, wanted.count)

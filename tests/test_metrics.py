@@ -79,11 +79,15 @@ def test_quantiles_are_numpys(count):
     ratios[0, 0, 0] = np.inf
     wanted = np.quantile(ratios, metrics.QUANTILES, axis=-1, method="inverted_cdf")
     assert np.array_equal(metrics.quantiles(ratios), np.moveaxis(wanted, 0, -1))
-    ratios[1, 2, 0] = np.nan  # left out everywhere
+    before = metrics.quantiles(ratios)
+    ratios[1, 2, 0] = np.nan  # left out of all rows beside it
+    found = metrics.quantiles(ratios)
+    assert np.array_equal(found[[0, 2]], before[[0, 2]])
     if count > 1:
-        assert np.array_equal(metrics.quantiles(ratios), metrics.quantiles(ratios[..., 1:]))
+        assert np.array_equal(found[1], metrics.quantiles(ratios[1, :, 1:]))
     else:
-        assert np.isnan(metrics.quantiles(ratios)).all()
+        assert np.isnan(found[1]).all()
+    assert np.array_equal(metrics.quantiles(torch.from_numpy(ratios)), found, equal_nan=True)
 
 
 @pytest.mark.parametrize("zeros", [0, 1, 12])
@@ -216,9 +220,9 @@ def test_ratios_are_quantiles_and_skip_zeros():
     exact = np.array([0.0, 1.0, 2.0, -4.0])
     mean = np.array([5.0, 1.5, 2.0, -3.0])
     np.testing.assert_allclose(metrics.elementwise_ratios(exact, mean), [np.nan, 0.5, 0, 0.25])
-    np.testing.assert_allclose(metrics.quantiles(metrics.elementwise_ratios(exact, mean))[2], 0.25)
+    np.testing.assert_allclose(metrics.quantiles(metrics.elementwise_ratios(exact, mean)[None])[0, 2], 0.25)
     np.testing.assert_allclose(metrics.per_example_ratios(exact, mean, 2), [np.sqrt(25.25), 1 / np.sqrt(20)])
-    assert np.isnan(metrics.quantiles(metrics.elementwise_ratios(np.zeros(3), np.ones(3)))).all()
+    assert np.isnan(metrics.quantiles(metrics.elementwise_ratios(np.zeros(3), np.ones(3))[None])).all()
 
 
 # --- from inner products ---

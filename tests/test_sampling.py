@@ -181,6 +181,20 @@ def test_a_grid_has_each_q_once_and_each_pair_decoded_once():
     assert Counting.shapes == [(tb, 64) for tb in TEMPERATURES]
 
 
+@pytest.mark.parametrize("at_once", [2, 16])
+@pytest.mark.parametrize("name", ["3x5-bernoulli-mlp", "binary6-bernoulli-mlp"])
+def test_many_points_at_once_are_each_point(name, at_once, monkeypatch):
+    """As on a GPU; of some q more points than go together, of one fewer, and blocks of some examples."""
+    problem = problems.make(name)
+    grid = [e.at(tf, tb) for e in PULLED_BACK if problem.model.kind.name in e.kinds
+            for tf in TEMPERATURES for tb in (0.3, 1.3) if tb > 1 or tf > 1.5]  # fmt: skip
+    wanted = moments_of(problem, grid, 70)
+    monkeypatch.setattr(pullbacks, "_points_at_once", lambda device: at_once)
+    for in_cache in (2**18, 50):
+        monkeypatch.setattr(pullbacks, "_IN_CACHE", in_cache)
+        assert_same(moments_of(problem, grid, 70), wanted)
+
+
 def test_few_points_are_held_at_a_time_if_memory_is_short():
     problem = problems.make("3x5-bernoulli-mlp")
     grid = grid_of(estimators.get("decoupled-st-gs"), tfs=(0.4, 2.0))
@@ -199,8 +213,12 @@ def test_each_moments_come_with_their_positions():
         logits = problem.model.logits(problem.x)
     several = [e.at(tf, 1.3) for tf in (0.4, 2.0) for e in ALL if "categorical" in e.kinds]
     noise = sampling.Noise(CATEGORICAL, logits, max(e.noise_arrays for e in several), 8, 0)
-    found = dict(sampling.each_moments(problem.model, problem.x, logits, several, noise))
-    wanted = sampling.sample_moments(problem.model, problem.x, logits, several, noise)
+    found = {}
+    for positions, of in sampling.each_moments(problem.model, problem.x, logits, several, noise):
+        assert len(of.mean) == len(positions)
+        for p, mean, squares in zip(positions, of.mean, of.squares, strict=True):
+            found[p] = sampling.BatchMoments(of.count, mean, squares)
+    wanted = [moments(problem, e, 8) for e in several]
     assert sorted(found) == list(range(len(several)))
     assert_same([found[i] for i in range(len(several))], wanted)
 
@@ -278,9 +296,9 @@ def test_shortcuts_of_the_latents(kind):
     if kind is BINARY:
         q, v, wanted = (b.flatten(1)[:, None] for b in (q, v, wanted))
     else:
-        q, v, wanted = (b.transpose(1, 2).contiguous() for b in (q, v, wanted))
-        q, v, wanted = (b.transpose(1, 2).flatten(0, 1).T[None].contiguous() for b in (q, v, wanted))
-    torch.testing.assert_close(kind.pullback_into(torch.empty_like(v), q, v), wanted, rtol=1e-12, atol=1e-15)
+        q, v, wanted = (b.transpose(1, 2).contiguous()[:, :, None] for b in (q, v, wanted))
+    found = kind.pullback_into(v.new_empty(2, *v.shape), q, torch.stack([v, -v]))  # two of one q
+    torch.testing.assert_close(found, torch.stack([wanted, -wanted]), rtol=1e-12, atol=1e-15)
 
 
 # --- threads ---
@@ -467,8 +485,9 @@ def test_centred_accumulation_of_a_block_keeps_small_variances():
     like = torch.empty(1, 1, 1)
     sums = pullbacks._Sums(CATEGORICAL, like, bounds, 1)
     for block in all_blocks(like, bounds):
-        sums.add(0, block, block.arrange(CATEGORICAL, values[block.start : block.stop, None, None].clone()))
-    mean, std = pooled(sums.of(0, 1.0))
+        sums.add(0, block, block.arrange(CATEGORICAL, values[None, block.start : block.stop, None, None].clone()))
+    of = sums.scaled([1.0])
+    mean, std = pooled(sampling.BatchMoments(of.count, of.mean[0], of.squares[0]))
     wide = values.double()
     assert float(mean.squeeze()) == pytest.approx(float(wide.mean()), rel=1e-7)
     assert float(std.squeeze()) == pytest.approx(float(wide.std()), rel=2e-5)

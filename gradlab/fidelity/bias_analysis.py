@@ -224,7 +224,8 @@ def bias(
             if wrt == "encoder":
                 points = EncoderPoints(measured, x, len(chosen), targets, tfs, tbs, draws, memory)
             else:
-                points = Points(len(chosen), targets, tfs, tbs, logits.shape, None if moments == "exact" else draws)
+                of_each = None if moments == "exact" else draws
+                points = Points(len(chosen), targets, tfs, tbs, logits.shape, of_each, memory)
             constant = shift.cpu().numpy()
             if moments == "exact":
                 assert isinstance(points, Points)
@@ -241,14 +242,14 @@ def bias(
                     grid = [chosen[e].at(tfs[i], tbs[j]) for e, i, j in cells]
                     arrays = max(e.noise_arrays for e in grid)
                     noise = Noise(model.kind, logits, arrays, of_each, seed, memory)
-                    each: Callable[..., Iterator[tuple[int, Any]]] = each_moments
+                    each: Callable[..., Iterator[tuple[list[int], Any]]] = each_moments
                     if isinstance(points, EncoderPoints):
                         each = functools.partial(each_accumulated, accumulator=points.accumulator(of_each))
                     given = measured, x, logits, grid, noise
                     with progress.bar("drawing", of_each * len(groups(grid)), shown) as advance:
-                        for position, drawn in each(*given, memory=memory, route=route, advance=advance):
-                            e, i, j = cells[position]
-                            points.fill(e, i, j, exact[:, i], constant, drawn, draws / of_each)
+                        for positions, drawn in each(*given, memory=memory, route=route, advance=advance):
+                            at = [cells[position] for position in positions]
+                            points.fill(at, exact, constant, drawn, draws / of_each)
             ds = points.dataset(exact, rounding, labels, about)
     ds = with_groups(ds if listed else ds.isel(estimator=0, drop=True), model)
     return ds if target == "both" else ds.isel(target=0, drop=True)

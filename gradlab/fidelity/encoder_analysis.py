@@ -73,9 +73,15 @@ class EncoderPoints:
         return functools.partial(PulledBackMoments, self.of_draws, draws)
 
     def fill(
-        self, e: int, i: int, j: int, exact: np.ndarray, shift: np.ndarray, found: PulledBackMoments, share: float
+        self,
+        cells: Sequence[tuple[int, int, int]],
+        exact: np.ndarray,
+        shift: np.ndarray,
+        found: PulledBackMoments,
+        share: float,
     ) -> None:
         """One point; arguments as those of `points.Points.fill`."""
+        ((e, i, j),) = cells
         n = found.count.double().to(found.mean.device)
         mean = torch.tensordot(n / n.sum(), found.mean, 1)
         if not bool(torch.isfinite(mean).all()):
@@ -83,7 +89,7 @@ class EncoderPoints:
             raise ValueError(f"tf, tb: estimates at {point} are not finite; larger temperatures would do")
         off = found.mean - mean
         mean = mean + torch.as_tensor(shift).to(mean)
-        g = torch.as_tensor(exact).to(mean)
+        g = torch.as_tensor(exact[:, i]).to(mean)
         products = self.wide.products(torch.cat([mean[None], g, mean - g]), off)
         fixed, mixed, squared_off = (of.cpu().numpy() for of in products)
         count = found.count.numpy().astype(np.float64)

@@ -14,6 +14,7 @@ import functools
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -47,21 +48,36 @@ def signed_root(squared: Array) -> Array:
     return np.sign(squared) * np.sqrt(np.abs(squared))
 
 
+class Norms(NamedTuple):
+    """Of the exact gradient g and the mean m, each (...): squared norms, and an inner product."""
+
+    exact: Array  # |g|^2
+    mean: Array  # |m|^2
+    along: Array  # <m, g>
+    bias: Array  # |m - g|^2
+    rest: Array  # |a m - g|^2, a = <m, g> / |m|^2
+
+
+def norms(exact: Numbers, mean: Numbers) -> list[Numbers]:
+    """What `Norms` holds, where the arrays are, for `mean` (..., coordinate) and an `exact` that broadcasts to it."""
+    squared_mean, along = _inner(mean, mean), _inner(mean, exact)
+    # |a m - g| itself where it is small: sqrt(1 - cosine^2) would cancel
+    rest = _scale(along, squared_mean)[..., None] * mean - exact
+    off = mean - exact
+    return [_inner(exact, exact), squared_mean, along, _inner(off, off), _inner(rest, rest)]
+
+
 def figures(exact: Numbers, mean: Numbers, variance: Array, draws: Array | float) -> dict[str, Array]:
     """All of FIGURES for `mean` (..., coordinate), `exact` (coordinate) and the number of draws (...).
 
     `variance` is (..., coordinate), or has a last axis of one, the sum over coordinates.
     """
-    squared_mean, along = _square(mean), mean @ exact
-    # |a m - g| itself where it is small: sqrt(1 - cosine^2) would cancel
-    rest = on_host(_square(_scale(along, squared_mean)[..., None] * mean - exact))
-    bias, norm = on_host(_square(mean - exact)), on_host(_square(exact))
-    return _figures(norm, on_host(squared_mean), on_host(along), bias, rest, variance.sum(-1), draws)
+    return figures_of_norms(Norms(*on_host(*norms(exact, mean))), variance.sum(-1), draws)
 
 
-def _square(a: Numbers) -> Numbers:
-    """Squared norm over the last axis."""
-    return np.einsum("...i,...i->...", a, a) if isinstance(a, np.ndarray) else a.square().sum(-1)
+def _inner(a: Numbers, b: Numbers) -> Numbers:
+    """Inner product over the last axis."""
+    return np.einsum("...i,...i->...", a, b) if isinstance(a, np.ndarray) else (a * b).sum(-1)
 
 
 def like(given: Numbers, array: Array) -> Numbers:
@@ -69,8 +85,13 @@ def like(given: Numbers, array: Array) -> Numbers:
     return array if isinstance(given, np.ndarray) else given.new_tensor(array)
 
 
-def on_host(given: Numbers) -> Array:
-    return given.cpu().numpy() if hasattr(given, "cpu") else np.asarray(given)
+def on_host(*given: Numbers) -> list[Array]:
+    """float64 arrays as numpy's: those of a GPU in one transfer."""
+    if not isinstance(given[0], torch.Tensor):
+        return [np.asarray(each) for each in given]
+    flat = torch.cat([each.reshape(-1) for each in given]).cpu().numpy()
+    ends = np.cumsum([each.numel() for each in given])[:-1]
+    return [part.reshape(each.shape) for part, each in zip(np.split(flat, ends), given, strict=True)]
 
 
 class Products(NamedTuple):
@@ -91,7 +112,7 @@ def figures_of(products: Products, variance: Array, draws: Array | float) -> dic
     g, m, along, bias, bias_along = products
     a = _scale(along, m)
     rest = np.square(a - 1) * g + 2 * a * (a - 1) * bias_along + np.square(a) * bias  # a m - g = (a - 1) g + a d
-    return _figures(g, m, along, bias, np.maximum(rest, 0), variance, draws)
+    return figures_of_norms(Norms(g, m, along, bias, np.maximum(rest, 0)), variance, draws)
 
 
 def _scale(along: Numbers, squared_mean: Numbers) -> Numbers:
@@ -99,16 +120,9 @@ def _scale(along: Numbers, squared_mean: Numbers) -> Numbers:
     return along * (squared_mean > 0) / (squared_mean + (squared_mean == 0))
 
 
-def _figures(
-    squared_exact: Array,
-    squared_mean: Array,
-    along: Array,
-    squared_bias: Array,
-    squared_rest: Array,
-    summed_variance: Array,
-    draws: Array | float,
-) -> dict[str, Array]:
-    """FIGURES from squared norms (...), of g, m, m - g and a m - g, and <m, g>."""
+def figures_of_norms(of: Norms, summed_variance: Array, draws: Array | float) -> dict[str, Array]:
+    """FIGURES of norms (...), and of `summed_variance` and `draws` that broadcast to them."""
+    squared_exact, squared_mean, along, squared_bias, squared_rest = of
     # nothing is relative to an exact gradient of 0
     exact_norm = np.sqrt(np.where(np.equal(squared_exact, 0), np.nan, squared_exact))
     debiased = squared_bias - summed_variance / draws
@@ -157,34 +171,33 @@ def without_draws(
 
 def per_example_ratios(exact: Numbers, mean: Numbers, examples: int) -> Numbers:
     """|mean - exact| / |exact| of each example: (..., example); NaN where an example's exact gradient is 0."""
-    off = _square((mean - exact).reshape(*mean.shape[:-1], examples, -1))
-    scale = _square(exact.reshape(examples, -1))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return (off / scale) ** 0.5 * (scale / scale)
+    off = (mean - exact).reshape(*mean.shape[:-1], examples, -1)
+    of_example = exact.reshape(*exact.shape[:-1], examples, -1)
+    scale = _inner(of_example, of_example)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return (_inner(off, off) / scale) ** 0.5 * (scale / scale)
 
 
 def elementwise_ratios(exact: Numbers, mean: Numbers) -> Numbers:
     """|mean - exact| / |exact| of each coordinate; NaN where the exact gradient is 0."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return abs((mean - exact) / exact) * (exact / exact)
 
 
-def quantiles(ratios: Numbers) -> Array:
-    """QUANTILES over the last axis, NaN left out: (..., quantile). No mean: ratios explode where exact is near 0."""
-    keep = (ratios == ratios).reshape(-1, ratios.shape[-1]).all(0)  # NaN is not itself
-    if not keep.any():
-        return np.full((*ratios.shape[:-1], len(QUANTILES)), np.nan)
-    if not keep.all():
-        ratios = ratios[..., keep]
-    # sorting whole rows takes numpy a fifth of the time that picking from them does
-    ordered = np.sort(ratios, axis=-1) if isinstance(ratios, np.ndarray) else ratios.sort(-1)[0]
-    return on_host(ordered[..., _places(ordered.shape[-1])])
+def quantiles(ratios: Numbers) -> Numbers:
+    """QUANTILES of ratios (..., row, ratio) over the last axis, (..., row, quantile). No mean: ratios explode.
 
-
-@functools.cache
-def _places(count: int) -> Array:
-    """Where QUANTILES stand among so many sorted values."""
-    return np.quantile(np.arange(count), QUANTILES, method="inverted_cdf").astype(int)
+    What is NaN in one row is left out of all rows; NaN where nothing is left.
+    """
+    keep = (ratios == ratios).all(-2)  # NaN is not itself
+    place = keep.sum(-1)[..., None] * like(ratios, np.array(QUANTILES)) - 1  # numpy's "inverted_cdf"
+    # sorting whole rows, NaN last, takes numpy a fifth of the time that picking from them does
+    if isinstance(ratios, np.ndarray):
+        ratios = ratios if keep.all() else np.where(keep[..., None, :], ratios, np.nan)
+        at = np.maximum(np.ceil(place), 0).astype(int)[..., None, :]
+        return np.take_along_axis(np.sort(ratios, axis=-1), at, -1)
+    at = place.ceil().clamp(min=0).long()[..., None, :].expand(*ratios.shape[:-1], len(QUANTILES))
+    return ratios.masked_fill(~keep[..., None, :], torch.nan).sort(-1)[0].gather(-1, at)
 
 
 def leave_one_out(count: Array, mean: Array, squares: Array) -> tuple[Array, Array, Array]:
@@ -195,11 +208,11 @@ def leave_one_out(count: Array, mean: Array, squares: Array) -> tuple[Array, Arr
 
 
 def means_without_each(count: Array, mean: Numbers) -> Numbers:
-    """Mean of all draws, and without each batch in turn: (1 + batch, coordinate)."""
+    """Mean of all draws, and without each batch in turn: (..., 1 + batch, coordinate), of each batch's."""
     n = count.sum()
-    total = like(mean, count / n) @ mean
-    off = (mean - total)[[0, *range(len(count))]]  # the first once more, for the mean of all, with a share of 0
-    return total - like(mean, np.concatenate([[0.0], count / (n - count)]))[:, None] * off
+    total = (like(mean, count / n) @ mean)[..., None, :]
+    without = total - like(mean, count / (n - count))[:, None] * (mean - total)
+    return np.concatenate([total, without], -2) if isinstance(mean, np.ndarray) else torch.cat([total, without], -2)
 
 
 def variances_without_each(count: Array, squares: Array, squared_off: Array) -> tuple[Array, Array]:
@@ -247,9 +260,10 @@ def jackknife_error(estimates: Array, draws: Array) -> Array:
     shape = (-1, *([1] * (estimates.ndim - 1)))
     h = (draws[0] / (draws[0] - draws[1:])).reshape(shape)
     whole, without = estimates[0], estimates[1:]
-    pseudo = h * whole - (h - 1) * without
-    centre = batches * whole - ((1 - 1 / h) * without).sum(0)
-    return np.sqrt((np.square(pseudo - centre) / (h - 1)).sum(0) / batches)
+    with np.errstate(invalid="ignore", over="ignore"):  # infinite ratios have no error
+        pseudo = h * whole - (h - 1) * without
+        centre = batches * whole - ((1 - 1 / h) * without).sum(0)
+        return np.sqrt((np.square(pseudo - centre) / (h - 1)).sum(0) / batches)
 
 
 def half_width(estimates: Array, draws: Array) -> Array:

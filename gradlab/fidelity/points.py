@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -14,6 +14,58 @@ from . import metrics
 from .labels import COORDINATES, coordinate, figure_variables, temperatures, with_interval
 
 NORM = "Euclidean norm over example, latent and category"
+
+
+class _Reduced(NamedTuple):
+    """What is left of points' moments once they are reduced over coordinates: numpy's, (point, ...)."""
+
+    mean: np.ndarray  # (point, coordinate), over all draws
+    sum_of_squares: np.ndarray  # (point, coordinate), of all draws' deviations from that mean
+    squares: np.ndarray  # (point, batch), of deviations from the batch's mean
+    squared_off: np.ndarray  # (point, batch), of the batch's mean less that of all
+    norms: list[np.ndarray]  # `metrics.Norms` (point, target or 1, 1 + batch or 1)
+    ratios: list[np.ndarray]  # (point, target, 1 + batch, ...): of each example, their quantiles, those of coordinates
+
+
+def _over_coordinates(
+    count: np.ndarray, found: BatchMoments, exact: np.ndarray, shift: np.ndarray, examples: int, memory: int
+) -> _Reduced:
+    """`exact` (point, target, coordinate), `shift` (coordinate).
+
+    Done where the moments are, a point at a time on a CPU, in one transfer from elsewhere: 1,000 images are 10^6
+    numbers a point.
+    """
+    on_cpu = _on_cpu(found)
+    numbers = 12 * (len(count) + 1) * exact[0].size  # sorting takes most
+    at_once = 1 if on_cpu else max(1, memory // (8 * numbers))
+    parts = []
+    for start in range(0, len(exact), at_once):
+        some = slice(start, start + at_once)
+        moments = (of[some].reshape(-1, len(count), len(shift)) for of in (found.mean, found.squares))
+        batch_mean, squares = (of.numpy() for of in moments) if on_cpu else moments
+        parts.append(metrics.on_host(*_reduced(count, batch_mean, squares, exact[some], shift, examples)))
+    mean, sum_of_squares, squares, squared_off, *rest = (np.concatenate(of) for of in zip(*parts, strict=True))
+    return _Reduced(mean, sum_of_squares, squares, squared_off, rest[:5], rest[5:])
+
+
+def _on_cpu(found: BatchMoments) -> bool:
+    return found.mean.device.type == "cpu"
+
+
+def _reduced(
+    count: np.ndarray, batch_mean: Any, squares: Any, exact: np.ndarray, shift: np.ndarray, examples: int
+) -> list[Any]:
+    batch_mean = batch_mean + metrics.like(batch_mean, shift)
+    means = metrics.means_without_each(count, batch_mean)
+    squared_off = (batch_mean - means[:, :1]) ** 2
+    sum_of_squares = squares.sum(1) + metrics.like(squares, count) @ squared_off
+    g, m = metrics.like(means, exact)[:, :, None], means[:, None]
+    per_example = metrics.per_example_ratios(g, m, examples)
+    elementwise = metrics.quantiles(metrics.elementwise_ratios(g, m))
+    # the figures need no variance of single coordinates, and summing first takes a tenth of the time
+    summed = squares.sum(-1), squared_off.sum(-1)
+    ratios = per_example, metrics.quantiles(per_example), elementwise
+    return [means[:, 0], sum_of_squares, *summed, *metrics.norms(g, m), *ratios]
 
 
 class Points:
@@ -27,8 +79,9 @@ class Points:
         tbs: list[float],
         shape: Sequence[int],
         draws: int | None,
+        memory: int,
     ):
-        self.targets, self.tfs, self.tbs = targets, tfs, tbs
+        self.targets, self.tfs, self.tbs, self.memory = targets, tfs, tbs, memory
         self.batches = len(batch_bounds(draws)) - 1 if draws else 0  # 0: moments without draws
         grid = (chosen, len(targets), len(tfs), len(tbs))
         self.mean = np.full((chosen, len(tfs), len(tbs), *shape), np.nan)  # NaN where nothing was measured
@@ -41,46 +94,42 @@ class Points:
         self.quantiles = {name: np.full((*grid, len(metrics.QUANTILES), 3), np.nan) for name in ratios}
 
     def fill(
-        self, e: int, i: int, j: int, exact: np.ndarray, shift: np.ndarray, found: BatchMoments, share: float
+        self,
+        cells: Sequence[tuple[int, int, int]],
+        exact: np.ndarray,
+        shift: np.ndarray,
+        found: BatchMoments,
+        share: float,
     ) -> None:
-        """One point: `exact` (target, example, latent[, category]), `shift` a constant added to every estimate.
+        """Points at `cells`, positions of estimator, tf and tb, from their moments, points first.
 
-        An estimate is the mean of 1/share draws, whose variance is `share` times that of one. What runs over
-        coordinates is done where the moments are: 1,000 images are 10^6 numbers a point.
+        `exact` (target, tf, example, latent[, category]), `shift` a constant added to every estimate. An estimate is
+        the mean of 1/share draws, whose variance is `share` times that of one.
         """
+        e, i, j = (list(of) for of in zip(*cells, strict=True))
         count = found.count.numpy().astype(np.float64)
-        flat = (len(count), -1)
-        on_cpu = found.mean.device.type == "cpu"
-        batch_mean, squares = (m.numpy() if on_cpu else m for m in (found.mean, found.squares))
-        batch_mean, squares = batch_mean.reshape(flat), squares.reshape(flat)
-        batch_mean = batch_mean + metrics.like(batch_mean, shift).reshape(-1)
-        means = metrics.means_without_each(count, batch_mean)
-        squared_off = (batch_mean - means[0]) ** 2
-        # the figures need no variance of single coordinates, and summing first takes a tenth of the time
-        summed = (metrics.on_host(of.sum(1))[:, None] for of in (squares, squared_off))
-        draws, variances = metrics.variances_without_each(count, *summed)
-        variance = metrics.on_host((squares.sum(0) + metrics.like(squares, count) @ squared_off) / (draws[0] - 1))
-        draws, variances = share * draws, share * variances
-        mean = metrics.on_host(means[0])
-        if not np.isfinite(mean).all():
-            point = f"tf = {self.tfs[i]:g}, tb = {self.tbs[j]:g}"
+        g = np.moveaxis(exact[:, i], 1, 0)
+        of = _over_coordinates(count, found, g.reshape(*g.shape[:2], -1), shift.reshape(-1), len(shift), self.memory)
+        bad = np.nonzero(~np.isfinite(of.mean).all(1))[0]
+        if len(bad):
+            point = f"tf = {self.tfs[i[bad[0]]]:g}, tb = {self.tbs[j[bad[0]]]:g}"
             raise ValueError(f"tf, tb: estimates at {point} are not finite; larger temperatures would do")
+        draws, variances = metrics.variances_without_each(count, of.squares.T, of.squared_off.T)
+        draws, variances = share * draws, share * variances[..., None]
         shape = self.mean.shape[3:]
-        self.mean[e, i, j] = mean.reshape(shape)
-        self.std[e, i, j] = np.sqrt(share * variance).reshape(shape)
-        for t in range(len(self.targets)):
-            norm = float(np.linalg.norm(exact[t]))
-            g = metrics.like(batch_mean, exact[t].reshape(-1))
-            at = (e, t, i, j)
-            for position, (name, values) in enumerate(metrics.figures(g, means, variances, draws).items()):
-                low, high = metrics.interval(name, values, draws, norm)
-                self.figures[name][at] = values[0], low, high
-                self.replicates[(position, slice(None), *at)] = values[1:]
-            per_example = metrics.per_example_ratios(g, means, shape[0])
-            self.per_example[at] = metrics.with_ends(metrics.on_host(per_example), draws, 0, np.inf)
-            ratios = (per_example, metrics.elementwise_ratios(g, means))
-            for name, values in zip(self.quantiles, ratios, strict=True):
-                self.quantiles[name][at] = metrics.with_ends(metrics.quantiles(values), draws, 0, np.inf)
+        self.mean[e, i, j] = of.mean.reshape(-1, *shape)
+        self.std[e, i, j] = np.sqrt(share / (count.sum() - 1) * of.sum_of_squares).reshape(-1, *shape)
+        # (1 + batch, point, target[, ...])
+        norms = [of.norms[0][..., 0], *(np.moveaxis(each, -1, 0) for each in of.norms[1:])]
+        figures = metrics.figures_of_norms(metrics.Norms(*norms), variances, draws[:, None, None])
+        at = e, slice(None), i, j
+        for position, (name, values) in enumerate(figures.items()):
+            low, high = metrics.interval(name, values, draws, np.sqrt(norms[0]))
+            self.figures[name][at] = np.stack([values[0], low, high], -1)
+            self.replicates[position][:, *at] = np.moveaxis(values[1:], 0, 1)
+        into = (self.per_example, *self.quantiles.values())
+        for of_each, ratios in zip(into, of.ratios, strict=True):
+            of_each[at] = metrics.with_ends(np.moveaxis(ratios, 2, 0), draws, 0, np.inf)
 
     def fill_exact(self, e: int, i: int, j: int, exact: np.ndarray, shift: np.ndarray, found: Moments) -> None:
         """One point of moments found without draws; `exact` and `shift` as for `fill`."""
@@ -100,7 +149,7 @@ class Points:
             self.per_example[at][:, 0] = metrics.per_example_ratios(g, mean, shape[0])
             ratios = (self.per_example[at][:, 0], metrics.elementwise_ratios(g, mean))
             for name, values in zip(self.quantiles, ratios, strict=True):
-                self.quantiles[name][at][:, 0] = metrics.quantiles(values)
+                self.quantiles[name][at][:, 0] = metrics.quantiles(values[None])[0]
 
     def dataset(
         self,

@@ -47,7 +47,9 @@ def sample_moments(
     advance: progress.Advance = lambda *a, **k: None,
 ) -> list[BatchMoments]:
     """Moments of the estimates of each estimator over all draws of `noise`, as `each_moments` gives them."""
-    found = dict(each_moments(model, x, logits, estimators, noise, memory=memory, route=route, advance=advance))
+    found: dict[int, BatchMoments] = {}
+    for positions, of in each_moments(model, x, logits, estimators, noise, memory=memory, route=route, advance=advance):
+        found |= {p: BatchMoments(of.count, *each) for p, *each in zip(positions, of.mean, of.squares, strict=True)}
     return [found[position] for position in range(len(estimators))]
 
 
@@ -61,8 +63,8 @@ def each_moments(
     memory: int = MEMORY,
     route: str = "auto",
     advance: progress.Advance = lambda *a, **k: None,
-) -> Iterator[tuple[int, BatchMoments]]:
-    """Position and moments of each estimator over all draws of `noise`, in any order, few held at a time.
+) -> Iterator[tuple[list[int], BatchMoments]]:
+    """Positions of some estimators and their moments over all draws of `noise`, points first, until each has come once.
 
     `model`, `x` and `logits` share dtype and device, in which draws are computed; moments are float64. Estimators with
     equal `forward` share the decoder passes, those with equal `backward` q; so a grid of temperatures is best given
@@ -73,8 +75,8 @@ def each_moments(
     fast = [i for i, e in enumerate(estimators) if e.forward in ranks and serves(e, model.kind, logits)]
     if drawn is not None and fast:
         chosen = [estimators[i] for i in fast]
-        for position, found in pulled_back_moments(logits, chosen, noise, drawn, ranks, memory, advance):
-            yield fast[position], found
+        for positions, found in pulled_back_moments(logits, chosen, noise, drawn, ranks, memory, advance):
+            yield [fast[position] for position in positions], found
     forwards = {estimators[i].forward for i in fast}
     for group in groups(estimators):
         rest = [i for i in group if i not in fast]
@@ -84,7 +86,8 @@ def each_moments(
         at = ranks.get(estimators[rest[0]].forward)
         into = {i: empty(logits, noise.draws) for i in rest}
         _sample_group(model, x, logits, [estimators[i] for i in rest], into.values(), noise, drawn, at, memory, step)
-        yield from into.items()
+        for position, of in into.items():
+            yield [position], BatchMoments(of.count, of.mean[None], of.squares[None])
 
 
 def each_accumulated(
@@ -98,8 +101,8 @@ def each_accumulated(
     memory: int = MEMORY,
     route: str = "auto",
     advance: progress.Advance = lambda *a, **k: None,
-) -> Iterator[tuple[int, A]]:
-    """Position of each estimator, and one of `accumulator` to which all its estimates have been added.
+) -> Iterator[tuple[list[int], A]]:
+    """Position of each estimator, alone, and one of `accumulator` to which all its estimates have been added.
 
     As `each_moments`, at the cost of each draw's estimate, for what moments do not tell.
     """
@@ -109,7 +112,8 @@ def each_accumulated(
         into = {i: accumulator() for i in group}
         at = ranks.get(chosen[0].forward)
         _sample_group(model, x, logits, chosen, into.values(), noise, drawn, at, memory, advance)
-        yield from into.items()
+        for position, of in into.items():
+            yield [position], of
 
 
 def groups(estimators: Sequence[Estimator]) -> list[list[int]]:

@@ -3,12 +3,11 @@
 Per draw, image and point there is left J(q) v = q (v - <q, v>) and its moments, some seven passes over arrays in
 cache: q v; its sum over categories; minus q times that; the mean over a batch's draws; minus it; squared; summed. They
 run three to five times faster with draws and categories as slow dimensions: (draw of its batch, category, batch, cell),
-a cell being a latent of an example.
+a cell being a latent of an example. A GPU, which has no such cache to fill, takes many tf of one q in one operation.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -24,7 +23,8 @@ from .pairs import DrawnPairs
 from .shared import all_built_in
 
 _IN_CACHE = 2**18  # numbers of an array
-_ARRAYS = 16  # of a block, at once, where no cache bounds it
+_ARRAYS = 16  # of a block and one point, at once, where no cache bounds it
+_POINTS = 16  # of one q that a GPU works on at once
 
 
 def serves(estimator: Estimator, kind: LatentKind, logits: Tensor) -> bool:
@@ -45,8 +45,10 @@ def pulled_back_moments(
     ranks: dict[Hashable, Tensor],
     memory: int,
     advance: progress.Advance,
-) -> Iterator[tuple[int, BatchMoments]]:
-    """Position and moments of each estimator; `ranks[forward]` (evaluation, draw, example) are those of its points.
+) -> Iterator[tuple[list[int], BatchMoments]]:
+    """Positions of some estimators and their moments, points first, until each has come once.
+
+    `ranks[forward]` (evaluation, draw, example) are those of an estimator's points.
 
     As many backward keys at a time, with all their tf, as have their moments fit what noise and ranks leave of
     `memory`, at least one. Batches are independent, and go to threads of their own.
@@ -76,8 +78,7 @@ def pulled_back_moments(
             done += draws * share[0]
             advance(done // share[1])
             done %= share[1]
-        for slot, position in enumerate(positions):
-            yield position, sums.of(slot, estimators[position].scale)
+        yield positions, sums.scaled([estimators[position].scale for position in positions])
 
 
 def _parts(estimators: Sequence[Estimator], bytes_each: int, memory: int) -> Iterator[list[list[int]]]:
@@ -105,20 +106,27 @@ class _Block(NamedTuple):
     examples: slice
 
     def arrange(self, kind: LatentKind, a: Tensor) -> Tensor:
-        """([draw,] example, latent[, category]) -> (draw of its batch or 1, category or 1, batch or 1, cell)."""
+        """(..., draw, example, latent[, category]) -> (..., draw of its batch, category or 1, batch, cell).
+
+        Without draws: (example, latent[, category]) -> (1, category or 1, 1, cell).
+        """
         a = a if kind.event_dims else a[..., None]
         if a.ndim == 3:
             return a.flatten(0, 1).T.contiguous()[None, :, None]
-        a = a.unflatten(0, (self.batches.stop - self.batches.start, -1)).flatten(2, 3)
-        return a.permute(1, 3, 0, 2).contiguous()
+        a = a.unflatten(-4, (self.batches.stop - self.batches.start, -1)).flatten(-3, -2)
+        return a.movedim((-3, -1), (-4, -3)).contiguous()
 
 
 def _rows(logits: Tensor, memory: int) -> int:
     """Rows, of one draw and example, whose arrays fit the memory and, on a CPU, the cache."""
-    numbers = memory // (_ARRAYS * logits.element_size())
+    numbers = memory // ((_ARRAYS + 4 * (_points_at_once(logits.device) - 1)) * logits.element_size())
     if logits.device.type == "cpu":
         numbers = min(numbers, _IN_CACHE)
     return max(1, numbers // logits[0].numel())
+
+
+def _points_at_once(device: torch.device) -> int:
+    return 1 if device.type == "cpu" else _POINTS
 
 
 def _batches_at_once(logits: Tensor, bounds: list[int], memory: int) -> Iterator[slice]:
@@ -157,21 +165,24 @@ class _Sums:
         self.mean = torch.empty(shape, dtype=torch.float64, device=logits.device)
         self.squares = torch.empty_like(self.mean)
 
-    def add(self, slot: int, block: _Block, estimates: Tensor) -> None:
-        """Merge estimates (draw, category, batch, cell), which are overwritten."""
-        mean = estimates.mean(0)
-        squares = estimates.sub_(mean).square_().sum(0)
+    def add(self, first: int, block: _Block, estimates: Tensor) -> None:
+        """Merge estimates (point, draw, category, batch, cell) of the points from `first` on; overwrites them."""
+        mean = estimates.mean(1)
+        squares = estimates.sub_(mean[:, None]).square_().sum(1)
         latents = self.logits.shape[1]
         cells = slice(block.examples.start * latents, block.examples.stop * latents)
-        at = (slot, slice(None), block.batches, cells)
-        merge(self.mean[at], self.squares[at], block.before, mean, squares, len(estimates))
+        at = (slice(first, first + len(estimates)), slice(None), block.batches, cells)
+        merge(self.mean[at], self.squares[at], block.before, mean, squares, estimates.shape[1])
 
-    def of(self, slot: int, scale: float) -> BatchMoments:
-        shape = (*self.mean.shape[1:3], *self.logits.shape[:2])
-        mean, squares = (a[slot].reshape(shape).permute(1, 2, 3, 0) for a in (self.mean, self.squares))
+    def scaled(self, scales: list[float]) -> BatchMoments:
+        """Moments of the estimates, points first; those here are overwritten."""
+        scale = self.mean.new_tensor(scales)[:, None, None, None]
+        shape = (*self.mean.shape[:3], *self.logits.shape[:2])
+        mean, squares = self.mean.mul_(scale), self.squares.mul_(scale.square())
+        mean, squares = (a.reshape(shape).movedim(1, -1) for a in (mean, squares))
         if not self.kind.event_dims:
             mean, squares = mean[..., 0], squares[..., 0]
-        return BatchMoments(torch.tensor(self.bounds).diff(), mean * scale, squares * scale * scale)
+        return BatchMoments(torch.tensor(self.bounds).diff(), mean, squares)
 
 
 def _add_block(
@@ -184,17 +195,18 @@ def _add_block(
     drawn: DrawnPairs,
     ranks: dict[Hashable, Tensor],
 ) -> None:
-    kind = sums.kind
-    v: dict[Hashable, Tensor] = {}
+    kind, at_once = sums.kind, _points_at_once(logits.device)
+    v: dict[tuple[Hashable, ...], Tensor] = {}
     out = torch.empty(0)
-    slots = itertools.count()
+    first = 0
     for same_q in part:
         q = block.arrange(kind, estimators[same_q[0]].relaxation(kind, logits, g))
-        for position in same_q:
-            forward = estimators[position].forward
-            if forward not in v:
-                here = ranks[forward][0, block.start : block.stop, block.examples]
-                v[forward] = block.arrange(kind, drawn.derivatives(here))
-                out = torch.empty_like(v[forward])
-            kind.pullback_into(out, q, v[forward])
-            sums.add(next(slots), block, out)
+        for start in range(0, len(same_q), at_once):
+            forwards = tuple(estimators[position].forward for position in same_q[start : start + at_once])
+            if forwards not in v:
+                here = torch.stack([ranks[f][0, block.start : block.stop, block.examples] for f in forwards])
+                v[forwards] = block.arrange(kind, drawn.derivatives(here))
+            if out.shape != v[forwards].shape:
+                out = torch.empty_like(v[forwards])
+            sums.add(first, block, kind.pullback_into(out, q, v[forwards]))
+            first += len(forwards)
