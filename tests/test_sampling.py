@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import random
 import threading
 import time
@@ -361,6 +362,41 @@ def test_noise_does_not_depend_on_the_threads(kind, two_threads, monkeypatch):
     assert torch.equal(sampling.Noise(kind, like, 2, 40, 7).kept, whole)
     assert threading.get_ident() not in threads
     assert torch.get_num_threads() == 2
+
+
+def test_splitmix64_is_the_published_one():
+    """The first numbers of its reference implementation at seed 1234567."""
+    wanted = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]
+    found = sampling.noise.splitmix64(1234567, torch.arange(5)).tolist()
+    assert [n % 2**64 for n in found] == wanted
+
+
+def test_hashed_exponentials_have_the_law_and_neighbours_nothing_in_common():
+    """4 statistics of 2^18 numbers, each within 5 standard errors: by chance not so with probability 2e-6."""
+    n = 2**18
+    for key in (0, 2**63 - 1):
+        e = sampling.noise.exponentials(key, torch.arange(n))
+        assert float(e.min()) > 0
+        for value, mean, variance in (
+            (e, 1, 1),
+            ((e - 1) ** 2, 1, 8),  # the fourth central moment of Exp(1) is 9
+            ((e > 5).double(), math.exp(-5), math.exp(-5)),
+            ((e[:-1] - 1) * (e[1:] - 1), 0, 1),
+        ):
+            assert abs(float(value.mean()) - mean) < 5 * math.sqrt(variance / n)
+
+
+@pytest.mark.parametrize("kind", [CATEGORICAL, BINARY], ids=lambda k: k.name)
+def test_hashed_noise_does_not_depend_on_how_it_is_cut(kind, monkeypatch):
+    """As on a GPU: any draws, in any number, with other arrays beside them; other seeds give other numbers."""
+    monkeypatch.setattr(sampling.Noise, "_draw_by_draw", sampling.Noise._hashed)
+    like = torch.zeros(2, 3, 4) if kind is CATEGORICAL else torch.zeros(2, 3)
+    whole = sampling.Noise(kind, like, 2, 50, seed=7).of(2, 0, 50)
+    assert len(whole.unique()) == whole.numel()
+    assert torch.equal(sampling.Noise(kind, like, 1, 50, 7, memory=1).of(1, 3, 40, 4), whole[:1, 3:40:4])
+    monkeypatch.setattr(sampling.noise, "_HASHED", 100)
+    assert torch.equal(sampling.Noise(kind, like, 2, 50, 7).kept, whole)
+    assert not torch.isin(sampling.Noise(kind, like, 2, 50, 8).kept, whole).any()
 
 
 def test_noise_that_is_not_kept_is_made_once_per_part(monkeypatch):

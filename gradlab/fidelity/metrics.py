@@ -14,7 +14,6 @@ import functools
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -72,7 +71,7 @@ def figures(exact: Numbers, mean: Numbers, variance: Array, draws: Array | float
 
     `variance` is (..., coordinate), or has a last axis of one, the sum over coordinates.
     """
-    return figures_of_norms(Norms(*on_host(*norms(exact, mean))), variance.sum(-1), draws)
+    return figures_of_norms(Norms(*map(on_host, norms(exact, mean))), variance.sum(-1), draws)
 
 
 def _inner(a: Numbers, b: Numbers) -> Numbers:
@@ -85,13 +84,8 @@ def like(given: Numbers, array: Array) -> Numbers:
     return array if isinstance(given, np.ndarray) else given.new_tensor(array)
 
 
-def on_host(*given: Numbers) -> list[Array]:
-    """float64 arrays as numpy's: those of a GPU in one transfer."""
-    if not isinstance(given[0], torch.Tensor):
-        return [np.asarray(each) for each in given]
-    flat = torch.cat([each.reshape(-1) for each in given]).cpu().numpy()
-    ends = np.cumsum([each.numel() for each in given])[:-1]
-    return [part.reshape(each.shape) for part, each in zip(np.split(flat, ends), given, strict=True)]
+def on_host(given: Numbers) -> Array:
+    return given.cpu().numpy() if hasattr(given, "cpu") else np.asarray(given)
 
 
 class Products(NamedTuple):
@@ -197,7 +191,7 @@ def quantiles(ratios: Numbers) -> Numbers:
         at = np.maximum(np.ceil(place), 0).astype(int)[..., None, :]
         return np.take_along_axis(np.sort(ratios, axis=-1), at, -1)
     at = place.ceil().clamp(min=0).long()[..., None, :].expand(*ratios.shape[:-1], len(QUANTILES))
-    return ratios.masked_fill(~keep[..., None, :], torch.nan).sort(-1)[0].gather(-1, at)
+    return ratios.masked_fill(~keep[..., None, :], np.nan).sort(-1)[0].gather(-1, at)
 
 
 def leave_one_out(count: Array, mean: Array, squares: Array) -> tuple[Array, Array, Array]:
@@ -211,8 +205,11 @@ def means_without_each(count: Array, mean: Numbers) -> Numbers:
     """Mean of all draws, and without each batch in turn: (..., 1 + batch, coordinate), of each batch's."""
     n = count.sum()
     total = (like(mean, count / n) @ mean)[..., None, :]
-    without = total - like(mean, count / (n - count))[:, None] * (mean - total)
-    return np.concatenate([total, without], -2) if isinstance(mean, np.ndarray) else torch.cat([total, without], -2)
+    shape = (*mean.shape[:-2], 1 + len(count), mean.shape[-1])
+    found = np.empty(shape) if isinstance(mean, np.ndarray) else mean.new_empty(shape)
+    found[..., :1, :] = total
+    found[..., 1:, :] = total - like(mean, count / (n - count))[:, None] * (mean - total)
+    return found
 
 
 def variances_without_each(count: Array, squares: Array, squared_off: Array) -> tuple[Array, Array]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 import xarray as xr
 
 from ..moments import Moments
@@ -43,13 +44,20 @@ def _over_coordinates(
         some = slice(start, start + at_once)
         moments = (of[some].reshape(-1, len(count), len(shift)) for of in (found.mean, found.squares))
         batch_mean, squares = (of.numpy() for of in moments) if on_cpu else moments
-        parts.append(metrics.on_host(*_reduced(count, batch_mean, squares, exact[some], shift, examples)))
+        reduced = _reduced(count, batch_mean, squares, exact[some], shift, examples)
+        parts.append(reduced if on_cpu else _in_one_transfer(reduced))
     mean, sum_of_squares, squares, squared_off, *rest = (np.concatenate(of) for of in zip(*parts, strict=True))
     return _Reduced(mean, sum_of_squares, squares, squared_off, rest[:5], rest[5:])
 
 
 def _on_cpu(found: BatchMoments) -> bool:
     return found.mean.device.type == "cpu"
+
+
+def _in_one_transfer(given: list[torch.Tensor]) -> list[np.ndarray]:
+    flat = torch.cat([each.reshape(-1) for each in given]).cpu().numpy()
+    ends = np.cumsum([each.numel() for each in given])[:-1]
+    return [part.reshape(each.shape) for part, each in zip(np.split(flat, ends), given, strict=True)]
 
 
 def _reduced(

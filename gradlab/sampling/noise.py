@@ -10,13 +10,19 @@ from ..exact import MEMORY
 from ..latents import LatentKind, derived_seed
 
 _PIECE = 2**17  # numbers that a thread draws at a time: two milliseconds
+_HASHED = 2**24  # numbers that a GPU draws at a time, 24 bytes each while it does
+_INCREMENT, _FIRST, _SECOND = (
+    of - 2**64 for of in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+)  # of SplitMix64, as torch's signed numbers
 
 
 class Noise:
     """Standard noise of draws, for logits like `like`: of so many kept if it fits half of `memory`, else made anew.
 
     Noise array a of draw i is generated from (seed, i, a) alone, so that the figures depend neither on the chunk size
-    nor on what else is measured, and all temperatures and estimators share their noise.
+    nor on what else is measured, and all temperatures and estimators share their noise. On a CPU each draw has a
+    generator. On a GPU starting one for each takes longer than all the rest of a small measurement, so all draws are
+    one stream there, each number a function of its place in it.
     """
 
     def __init__(self, kind: LatentKind, like: Tensor, arrays: int, draws: int, seed: int, memory: int = MEMORY):
@@ -37,20 +43,52 @@ class Noise:
 
     def _make(self, arrays: int, draws: range) -> Tensor:
         e = self.like.new_empty(arrays, len(draws), self.kind.exponentials, *self.like.shape)
+        (self._draw_by_draw if e.device.type == "cpu" else self._hashed)(e, draws)
+        return self.kind.noise_from(e.movedim(2, 0))
 
+    def _draw_by_draw(self, e: Tensor, draws: range) -> None:
         def fill(positions: range) -> None:
             generator = torch.Generator(self.like.device)
             for position in positions:
-                for array in range(arrays):
+                for array in range(len(e)):
                     generator.manual_seed(derived_seed(self.seed, "draw", draws[position], array))
                     e[array, position].exponential_(generator=generator)  # in its place, which is contiguous
 
         # torch draws on one thread, a number in some 15 ns; draws are independent, so several threads draw at once
-        step = max(1, _PIECE // (arrays * self.kind.exponentials * self.like.numel()))
+        step = max(1, _PIECE // e[:, 0].numel())
         positions = range(len(draws))
         if len(draws) <= step:
             fill(positions)
         else:
             pieces = (positions[start : start + step] for start in positions[::step])
             list(parallel.each(fill, pieces, self.like.device))
-        return self.kind.noise_from(e.movedim(2, 0))
+
+    def _hashed(self, e: Tensor, draws: range) -> None:
+        numbers = e[0, 0].numel()
+        at_once = max(1, _HASHED // numbers)
+        for array, of_array in enumerate(e):
+            key = derived_seed(self.seed, "draws", array)
+            for start in range(0, len(draws), at_once):
+                some = draws[start : start + at_once]
+                first = torch.arange(some.start, some.stop, some.step, device=e.device) * numbers
+                place = first[:, None] + torch.arange(numbers, device=e.device)
+                of_array[start : start + at_once] = exponentials(key, place).reshape(-1, *e.shape[2:])
+
+
+def exponentials(key: int, place: Tensor) -> Tensor:
+    """Exp(1) numbers, float64, at places of the stream `key`; `place` is overwritten. 52 random bits each."""
+    bits = splitmix64(key, place)
+    return _shifted(bits, 12).double().add_(0.5).mul_(2.0**-52).log_().neg_()
+
+
+def splitmix64(key: int, place: Tensor) -> Tensor:
+    """64 random bits at each place of the stream `key` (Steele, Lea, Flood 2014), in its place."""
+    z = place.add_(1).mul_(_INCREMENT).add_(key)
+    for shift, factor in ((30, _FIRST), (27, _SECOND)):
+        z.bitwise_xor_(_shifted(z, shift)).mul_(factor)
+    return z.bitwise_xor_(_shifted(z, 31))
+
+
+def _shifted(z: Tensor, by: int) -> Tensor:
+    """z >> by, with zeros for the sign."""
+    return (z >> by).bitwise_and_(2 ** (64 - by) - 1)
