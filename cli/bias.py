@@ -20,7 +20,6 @@ from .options import (
     resolve_device,
     seed_option,
     tf32_option,
-    warnings_as_lines,
 )
 
 
@@ -220,5 +219,4 @@ def bias(
             shown=True,
         )
 
-    with warnings_as_lines():
-        measure(checkpoints, own, BUNDLED, measured_on, analysis, out, plot, as_json)
+    measure(checkpoints, own, BUNDLED, measured_on, analysis, out, plot, as_json)

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from .options import OwnModel, check_writable, figure_path
+from .options import OwnModel, check_writable, figure_path, warnings_as_lines
 
 
 def check_usage(checkpoints: Sequence[str], own: OwnModel, out: str, plot: bool) -> None:
@@ -41,6 +41,7 @@ def observed(own: OwnModel, data: str, data_dir: str | None, images: int) -> Any
     return there.first(images)
 
 
+@warnings_as_lines()
 def measure(
     checkpoints: Sequence[str],
     own: OwnModel,

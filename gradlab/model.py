@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import errors, latents, likelihoods, rules
+from . import errors, latents, likelihoods, output_scale, rules
 from .groups import Groups
 from .machine import plain_arithmetic
 
@@ -356,6 +356,7 @@ def encode(model: LatentModel, x: Tensor) -> Tensor:
             logits = model.logits(seen.clone()).detach().to(precision(model, x), copy=True)
         errors.finite("logits", logits, "the encoder must give finite logits (has training diverged?)")
         rules.check(model, x, seen, logits)
+        output_scale.check(model, x, seen, logits)
     return logits
 
 
