@@ -72,7 +72,7 @@ def training(model: Any, out: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"checkpoint": str(out), "epochs": epochs, **last, "seconds": about["seconds"]}))
         return
-    kl = about["settings"]["kl"]
+    kl = about["settings"]["kl"] not in (False, "none")
 
     def of(split: str) -> str:
         return f"{text(last[f'{split}_loss'])}" + (f" + KL {text(last[f'{split}_kl'])}" if kl else "")

@@ -161,7 +161,7 @@ def test_train_binary_ae_then_gap_and_reconstructions(run, tmp_path):
     assert "in squared error" in done.out
     assert "KL" not in done.out
     settings = gradlab.load("ae.safetensors").provenance["settings"]
-    wanted = {"optimizer": "adam", "lr": 3e-4, "batch_size": 64, "kl": False, "tf": 0.3, "tb": 3.0}
+    wanted = {"optimizer": "adam", "lr": 3e-4, "batch_size": 64, "kl": "none", "tf": 0.3, "tb": 3.0}
     assert wanted.items() <= settings.items()
     assert settings["config"] == {"width": 2, "depth": 0, "image_shape": [1, 28, 28]}
     done = run("plot", "ae.safetensors", "--reconstructions", "--images", 4)
