@@ -24,6 +24,7 @@ docs: .venv/installed  ## the documentation, into site/
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
+	$(BIN)/pip uninstall -qq --yes gradlab  # as this project was called once; another one's on the package index
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	touch $@
 

@@ -4,6 +4,7 @@ import ast
 import functools
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 import tomllib
@@ -297,6 +298,21 @@ def test_a_function_that_raises_unannounced_would_be_noticed():
 
 def test_one_version():
     assert PROJECT["project"]["version"] == gradlab.__version__
+
+
+def test_no_text_installs_the_project_of_another_name():
+    """`gradlab` on the package index belongs to somebody else."""
+    own = PROJECT["project"]["name"]
+    assert own == "gradlab-fidelity"
+    folders = [ROOT, *(ROOT / name for name in ("cli", "gradlab", "analyses", "data", "docs", "examples"))]
+    kinds = (".py", ".md", ".toml", ".txt", ".yml")
+    paths = [path for folder in folders for path in (folder.glob("*") if folder == ROOT else folder.rglob("*"))]
+    lines = [line for path in paths if path.suffix in kinds for line in path.read_text().splitlines()]
+    assert any("pip install" in line for line in lines)
+    installs = re.compile(r"pip3? install[^`#]*\bgradlab\b(?!-fidelity)|\bgradlab\[")
+    assert [line for line in lines if installs.search(line)] == []
+    extras = [name for needed in PROJECT["project"]["optional-dependencies"].values() for name in needed]
+    assert all(name.startswith(own) for name in extras if name.startswith("gradlab"))
 
 
 def test_every_folder_with_code_is_packaged():

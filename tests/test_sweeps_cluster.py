@@ -175,5 +175,5 @@ def test_what_is_no_address_is_said(tmp_path, address):
 
 def test_without_dask_it_is_said_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradlab.sweeps.cluster", None)
-    with pytest.raises(ValueError, match=r"scheduler: needs pip install 'gradlab\[distributed\]'"):
+    with pytest.raises(ValueError, match=r"scheduler: needs Dask .*pip install '\.\[distributed\]'"):
         sweep(tmp_path, scheduler="tcp://127.0.0.1:1")

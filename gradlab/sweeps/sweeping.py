@@ -64,7 +64,7 @@ def sweep(
     ensemble : cells that a worker trains at once, stacked into batched products, each with the results it has alone up
         to rounding; saves a GPU kernel launches, and is slower on a CPU
     device : "cpu", "cuda", "cuda:1", ... or "auto", a GPU where there is one
-    scheduler : address of a Dask scheduler, "tcp://host:8786"; cells are trained by its workers (gradlab[distributed])
+    scheduler : address of a Dask scheduler, "tcp://host:8786"; cells are trained by its workers (extra `distributed`)
     keep_models : keep the trained models, NAME.safetensors, in the folder
     retry_failed : train cells that are recorded as failed again
     shown : show progress on standard error
@@ -129,7 +129,8 @@ def _run(job: Job, workers: int, scheduler: str | None, after: Callable[[], None
         try:
             from .cluster import work_on_cluster
         except ImportError as error:
-            raise ValueError(f"scheduler: needs pip install 'gradlab[distributed]' ({error})") from None
+            cure = "in the checkout of gradlab: pip install '.[distributed]'"
+            raise ValueError(f"scheduler: needs Dask ({cure}; {error})") from None
         work_on_cluster(job, scheduler, after)
     elif min(workers, len(left)) > 1:
         work_in_processes(job, min(workers, len(left)), after)
