@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from gradlab.training import BINARY_AUTOENCODER
@@ -22,7 +23,7 @@ from . import figure3_vae_8x4 as figure3
 from . import seeds, trainings
 from .given import Given
 from .trainings import Trainings
-from .verdicts import Verdict
+from .verdicts import Verdict, at_budget
 
 DATA, NAME = "mnist", "figure2"
 BASE = BINARY_AUTOENCODER
@@ -48,9 +49,10 @@ def measure(given: Given, budget: str) -> xr.Dataset:
 
 
 def judge(ds: xr.Dataset) -> list[Verdict]:
+    """Verdicts on (i) to (k) and (g)."""
     values, unit = seeds.losses(ds), str(ds.attrs["unit"])
     best = seeds.at(values, 0.3, 3.0)
-    return [
+    found = [
         seeds.lower(
             "(i) the loss falls as tb rises",
             {"against": "tb 3 against 0.3, tf = 0.3"},
@@ -67,12 +69,13 @@ def judge(ds: xr.Dataset) -> list[Verdict]:
             "(k) little to gain beyond tb = 3",
             {"against": "tb 6 against 3, tf = 0.3"},
             seeds.paired(seeds.at(values, 0.3, 6.0) - best),
-            LITTLE * float(best.mean()),
+            LITTLE * float(np.nanmean(best)),
             unit,
             f"little: {LITTLE:.0%} of the loss",
         ),
         figure3.single_temperature(values, unit),
     ]
+    return at_budget(seeds.with_failures(found, ds), trainings.lacking(ds, BUDGETS["paper"], DATA))
 
 
 def draw(ds: xr.Dataset) -> Any:

@@ -19,6 +19,9 @@ class Given:
     data_dir: str | None = None
     checkpoint: str | None = None
     images: int | None = None
+    seeds: int | None = None
+    time: float | None = None  # seconds that trainings may take: as many seeds as fit
+    kl: str | None = None
     draws: int | None = None
     device: str = "cpu"
     workers: int = 1

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from gradlab.training import BINARY_AUTOENCODER
@@ -20,7 +21,7 @@ from gradlab.training import BINARY_AUTOENCODER
 from . import seeds, trainings
 from .given import Given
 from .trainings import Trainings
-from .verdicts import Verdict
+from .verdicts import Verdict, at_budget
 
 DATA, NAME = "cifar10", "table1"
 BASE = BINARY_AUTOENCODER
@@ -55,15 +56,16 @@ def measure(given: Given, budget: str) -> xr.Dataset:
 
 
 def judge(ds: xr.Dataset) -> list[Verdict]:
+    """Verdicts on (l) and (m)."""
     values, unit = seeds.losses(ds), str(ds.attrs["unit"])
     constant = seeds.named(values, *FIXED)
-    best, fixed = seeds.best(values, constant == 0), seeds.at(values, *FIXED)
-    return [
+    best, fixed = seeds.best(values, np.arange(len(values)) != constant), seeds.at(values, *FIXED)
+    found = [
         seeds.no_better(
             "(l) no schedule is a substantial improvement",
             {"against": "best against tf = 0.3, tb = 3"},
-            seeds.picked(values, best - constant),
-            LITTLE * float(fixed.mean()),
+            seeds.picked(values, (best, constant)),
+            LITTLE * float(np.nanmean(fixed)),
             unit,
             f"{seeds.words(values, best)}; substantial: {LITTLE:.0%} of the loss",
         ),
@@ -74,6 +76,7 @@ def judge(ds: xr.Dataset) -> list[Verdict]:
             unit,
         ),
     ]
+    return at_budget(seeds.with_failures(found, ds), trainings.lacking(ds, BUDGETS["paper"], DATA))
 
 
 def draw(ds: xr.Dataset) -> Any:

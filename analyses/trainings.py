@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import sys
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from gradlab.training import Settings
 
+from . import sizing
 from .given import Given
+
+LEAST_SEEDS = 3  # from which on a claim is tested; the paper's 5 and 10 make intervals narrower
+KEPT_EPOCHS = 32  # about so many, closer at the start, so that collected results are small files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +33,17 @@ class Trainings:
     config: tuple[tuple[str, Any], ...] = ()
     pairs: tuple[tuple[float | str, float | str], ...] | None = None
 
+    @property
+    def chosen(self) -> list[tuple[float | str, float | str]]:
+        """The pairs (tf, tb) that are trained."""
+        return list(self.pairs or [(tf, tb) for tf in self.tf for tb in self.tb])
+
     def settings(self, base: Settings) -> Settings:
         return dataclasses.replace(base, config=base.config | dict(self.config), epochs=self.epochs)
 
     def cost(self, base: Settings) -> str:
         """Counted: trainings, steps, and images that go through the network."""
-        cells = len(self.pairs or [(tf, tb) for tf in self.tf for tb in self.tb]) * self.seeds
+        cells = len(self.chosen) * self.seeds
         steps = cells * self.epochs * -(-self.images // base.batch_size)
         return (
             f"{cells:,} trainings ({self.seeds} seed{'s' * (self.seeds > 1)}) of {self.epochs} epochs on"
@@ -40,22 +52,89 @@ class Trainings:
 
 
 def measure(given: Given, base: Settings, trainings: Trainings, data: str, name: str) -> xr.Dataset:
-    """Train what is not trained yet, in cells under `given.folder`, and collect."""
-    from gradlab import datasets, sweeps
+    """Train what is not trained yet, in cells under `given.folder`, and collect; says beforehand how long it takes."""
+    from gradlab import datasets, networks, sweeps
 
     load = given.data or data
     images = datasets.load(load, "train", given.data_dir).first(given.images or trainings.images)
     everything = datasets.load(load, "test", given.data_dir)
+    validation = everything.first(min(trainings.validation, len(everything)))
     settings = trainings.settings(base)
-    shape = {"image_shape": list(images.pixels.shape[1:])}
-    return sweeps.sweep(
-        dataclasses.replace(settings, config=settings.config | shape),
+    settings = dataclasses.replace(
+        settings,
+        config=settings.config | {"image_shape": list(images.pixels.shape[1:])},
+        kl=settings.kl if given.kl is None else given.kl,
+    )
+    asked, steps = given.seeds or trainings.seeds, settings.epochs * -(-len(images) // settings.batch_size)
+    seeds = asked
+    if given.shown or given.time is not None:
+        cost = sizing.measured(settings, images, validation, given.device, given.workers)
+        plan = sizing.plan(len(trainings.chosen), steps, cost, asked, given.time)
+        seeds = plan.seeds
+        print(f"{name}: {plan}", file=sys.stderr)
+    ds = sweeps.sweep(
+        settings,
         images,
-        everything.first(min(trainings.validation, len(everything))),
+        validation,
         given.folder / f"{name}-cells",
         tf=trainings.tf,
         tb=trainings.tb,
         pairs=trainings.pairs,
-        seeds=trainings.seeds,
+        seeds=seeds,
         **given.where,
     )
+    likelihood = networks.build(settings.architecture, settings.config).likelihood
+    without_code = sweeps.loss_without_code(likelihood, images, validation)
+    return thinned(ds).assign_attrs(loss_without_code=without_code)
+
+
+def thinned(ds: xr.Dataset) -> xr.Dataset:
+    """Curves at about KEPT_EPOCHS epochs, closer at the start, and in float32: seven digits, as a training keeps them.
+
+    Every epoch is in the cells; figures of the last one are kept as they are.
+    """
+    last = int(ds.epoch[-1])
+    epochs = np.unique(np.geomspace(1, last, KEPT_EPOCHS).round().astype(int))
+    ds = ds.sel(epoch=[epoch for epoch in epochs if epoch in ds.epoch])
+    curves = {name: of.astype(np.float32) for name, of in ds.data_vars.items() if "epoch" in of.dims}
+    return ds.assign({name: of.assign_attrs(ds[name].attrs) for name, of in curves.items()})
+
+
+def lacking(ds: xr.Dataset, claim: Trainings, data: str) -> list[str]:
+    """What a sweep lacks of the trainings that a claim is about, in words; [] if nothing."""
+    settings, about = json.loads(ds.attrs["settings"]), ds.attrs
+    counts = [
+        ("epochs", settings["epochs"], claim.epochs),
+        ("images", about.get("images", 0), claim.images),
+        ("validation images", about.get("validation_images", 0), claim.validation),
+        ("pairs", _trained(ds, claim), len(claim.chosen)),
+    ]
+    found = [f"{got:,} of {needed:,} {of}" for of, got, needed in counts if got < needed]
+    if (seeds := _most_seeds(ds)) < LEAST_SEEDS:
+        found.append(f"{seeds} of at least {LEAST_SEEDS} seeds")
+    config = settings["config"]
+    found += [f"{name} {config.get(name)} of {value}" for name, value in claim.config if config.get(name, 0) < value]
+    if (name := str(about.get("data", "")).split(",")[0]) != data:
+        found.append(f"data {name}, not {data}")
+    return found
+
+
+def _most_seeds(ds: xr.Dataset) -> int:
+    return int((ds.status != "missing").sum("seed").max())
+
+
+def _trained(ds: xr.Dataset, claim: Trainings) -> int:
+    """How many of the claim's pairs are there with as many seeds, done or failed, as others or LEAST_SEEDS."""
+    tried = (ds.status != "missing").sum("seed")
+    enough = min(LEAST_SEEDS, _most_seeds(ds))
+    axes = [{value: i for i, value in enumerate(ds[name].values.tolist())} for name in ("tf", "tb")]
+    count = 0
+    for pair in claim.chosen:
+        # an axis with a schedule holds texts only
+        at = [axis.get(value, axis.get(_text(value))) for axis, value in zip(axes, pair, strict=True)]
+        count += None not in at and int(tried.transpose("tf", "tb")[tuple(at)]) >= enough
+    return count
+
+
+def _text(temperature: float | str) -> str:
+    return temperature if isinstance(temperature, str) else f"{temperature:.12g}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -11,14 +13,18 @@ import xarray as xr
 
 from gradlab.fidelity.changes import Change, change
 
+PAPER = "arXiv 2410.13331 v1"  # v2 has another title and other tasks
+UNTESTED = "not tested at this budget"
+
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of a claim, for one figure; `which` says of what, a target law for example.
+    """The verdict on a claim, for one figure; `which` says of what, a target law for example.
 
     Of a trend, supported: the whole change has the claimed sign and no step between neighbours is resolved against it;
     contradicted: the whole change, or at least one step, is resolved against it; undetermined: neither.
     Of a difference over seeds, supported or contradicted: its interval lies on one side of the bound.
+    Not tested at this budget: the measurement falls short of what the claim is about, in what `lacks` says.
     """
 
     claim: str
@@ -30,11 +36,23 @@ class Verdict:
     lowest_at: float | None = None
     unit: str = ""
     note: str = ""
+    lacks: str = ""
+    paper: str = PAPER  # whose claim it is; "" for a question that the paper does not ask
+
+    @property
+    def detectable(self) -> float:
+        """The least difference that decides, at the spread that was measured; infinite without an interval."""
+        value, low, high = self.whole
+        return max(value - low, high - value)
 
     @property
     def words(self) -> str:
         if not self.against:
-            return f"{self.verdict}: {self.note}" if self.note else self.verdict
+            verdict = f"{self.verdict} ({self.lacks})" if self.lacks else self.verdict
+            if self.verdict == "undetermined" and math.isfinite(self.detectable):
+                unit = f" {self.unit}" if self.unit else ""
+                verdict += f" (a difference of {self.detectable:.2g}{unit} could have been found)"
+            return f"{verdict}: {self.note}" if self.note else verdict
         joined = [list(self.against[0])]
         for start, end in self.against[1:]:
             if start == joined[-1][1]:
@@ -42,6 +60,13 @@ class Verdict:
             else:
                 joined.append([start, end])
         return f"{self.verdict}: goes the other way from " + ", ".join(f"{a:g} to {b:g}" for a, b in joined)
+
+
+def at_budget(found: Iterable[Verdict], lacking: Sequence[str]) -> list[Verdict]:
+    """The same values, with the verdict "not tested at this budget" where anything is lacking."""
+    if not lacking:
+        return list(found)
+    return [dataclasses.replace(v, verdict=UNTESTED, lacks="; ".join(lacking)) for v in found]
 
 
 def trend(

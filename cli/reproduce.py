@@ -29,6 +29,27 @@ ANALYSES = {
     "gap-and-bias": "gap_and_bias",
 }
 BUDGETS = ("quick", "standard", "paper")
+TRAININGS = ("figure2", "figure3", "figure4", "table1")  # over a grid of temperatures and seeds
+WITH_KL = ("figure3", "figure4")
+KLS = ("none", "model", "sampled")
+
+
+class Duration(click.ParamType):
+    """`90s`, `10m` or `2h`, in seconds."""
+
+    name = "duration"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, float):
+            return value
+        number, unit = value[:-1], value[-1:]
+        try:
+            seconds = float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
+        except (ValueError, KeyError):
+            seconds = 0.0
+        if not 0 < seconds < float("inf"):
+            self.fail(f"{value!r} is no duration: 90s, 10m or 2h", param, ctx)
+        return seconds
 
 
 @click.command()
@@ -48,6 +69,17 @@ BUDGETS = ("quick", "standard", "paper")
     help="A trained model: figure 5 any, figure 6 an 8x4 VAE.  [default: the bundled one]",
 )
 @click.option("--images", type=click.IntRange(min=1), help="Instead of the budget's number.")
+@click.option("--seeds", type=click.IntRange(min=1), help="Instead of the budget's number; analyses that train a grid.")
+@click.option(
+    "--time", type=Duration(), help="Train as many seeds as fit into 90s, 10m or 2h, in place of the budget's number."
+)
+@click.option("--kl", type=click.Choice(KLS), help="KL term of the training loss, figures 3 and 4.  [default: model]")
+@click.option(
+    "--from",
+    "collected",
+    type=click.Path(dir_okay=False),
+    help="Judge and draw a results file that an earlier run wrote; nothing is measured.",
+)
 @click.option("--draws", type=click.IntRange(min=2), help="Instead of the budget's number; figures 5 and 6.")
 @click.option("--data", help="See `gradlab data list`.  [default: mnist; table 1 cifar10; figures 5, 6 mnist-sample]")
 @data_dir_option
@@ -63,25 +95,29 @@ BUDGETS = ("quick", "standard", "paper")
     help="Folder for figures, data, and the trainings to go on from.",
 )
 @json_option
-def reproduce(name, everything, budget, out, as_json, device, **given):
-    """Measure a figure or table of the paper and judge its claims. Without NAME, list what there is.
+def reproduce(name, everything, budget, out, as_json, device, collected, **given):
+    """Measure a figure or table of the paper (arXiv 2410.13331 v1) and judge its claims. Without NAME, list them.
 
     \b
     Examples:
       gradlab reproduce
       gradlab reproduce figure6 --budget standard
       gradlab reproduce --all --workers 2
+      gradlab reproduce figure3 --budget paper --device cuda --time 30m
       gradlab reproduce figure3 --budget paper --scheduler tcp://host:8786
+      gradlab reproduce figure3 --from results/figure3-paper.h5
 
     Interrupted, the same command goes on.
     """
     from . import studies
 
+    _check_usage(name, everything, collected, **given)
     if name is None and not everything:
         studies.listing({key: _module(key) for key in ANALYSES}, Path(out), as_json)
         return
-    if name is not None and everything:
-        raise click.UsageError(f"--all: runs every analysis; leave out {name}")
+    if collected is not None:
+        studies.again(name, _module(name), Path(collected), Path(out), as_json)
+        return
     from gradlab.analyses.given import Given
 
     from .options import check_writable, resolve_device
@@ -93,6 +129,17 @@ def reproduce(name, everything, budget, out, as_json, device, **given):
             studies.one(name, _module(name), options, budget, as_json)
             return
         studies.all_of({key: _module(key) for key in ANALYSES}, options, budget, as_json)
+
+
+def _check_usage(name, everything, collected, seeds, time, kl, **others):
+    """UsageError for options that have nothing to act on."""
+    if name is not None and everything:
+        raise click.UsageError(f"--all: runs every analysis; leave out {name}")
+    for option, value, of in (("--seeds", seeds, TRAININGS), ("--time", time, TRAININGS), ("--kl", kl, WITH_KL)):
+        if value is not None and name not in of and (not everything or option == "--kl"):
+            raise click.UsageError(f"{option}: only for {', '.join(of)}; name one of them")
+    if collected is not None and name is None:
+        raise click.UsageError("--from: needs the NAME of the analysis that wrote the file")
 
 
 def _module(name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,27 +15,62 @@ from rich.table import Table
 
 from .output import console, text
 
+COLLECTED = Path(__file__).parents[1] / "analyses" / "results"  # committed: trainings that took a GPU
 
-def results_path(folder: Path, name: str, budget: str) -> Path:
-    return folder / f"{name}-{budget}.h5"
+
+def results_path(folder: Path, name: str, budget: str, kl: str | None = None) -> Path:
+    return folder / f"{name}-{budget}{f'-kl-{kl}' if kl else ''}.h5"
 
 
 def run(name: str, analysis: Any, given: Any, budget: str) -> tuple[list[Any], list[str]]:
-    """Measure, write, draw and judge: the verdicts, and the files written."""
-    from gradlab import plots, results
+    """Measure, write, draw and judge: the verdicts, and the files written. ValueError for what cannot be judged."""
+    from gradlab.analyses.verdicts import PAPER
 
-    paths = [results_path(given.folder, name, budget), results_path(given.folder, name, budget).with_suffix(".png")]
+    from gradlab import results
+
+    path = results_path(given.folder, name, budget, given.kl)
     ds = analysis.measure(given, budget)
-    ds.attrs |= {"reproduces": name, "budget": budget}
-    results.save_results(ds, paths[0])
-    plots.save(analysis.draw(ds), paths[1])
-    return analysis.judge(ds), [str(path) for path in paths]
+    ds.attrs |= {"reproduces": name, "budget": budget, "paper": PAPER}
+    results.save_results(ds, path)
+    return judged(name, analysis, ds), [str(path), drawn(analysis, ds, path.with_suffix(".png"))]
+
+
+def again(name: str, analysis: Any, collected: Path, folder: Path, as_json: bool) -> None:
+    """Judge and draw what an earlier run collected. ValueError for a file of another analysis."""
+    from gradlab import results
+
+    from .options import check_writable
+
+    path = folder / collected.with_suffix(".png").name
+    check_writable(str(path))
+    ds = results.open_results(collected)
+    if ds.attrs.get("reproduces") != name:
+        raise ValueError(f"--from: {collected} is of {ds.attrs.get('reproduces', 'no analysis')}, not of {name}")
+    tell(judged(name, analysis, ds), [drawn(analysis, ds, path)], as_json)
+
+
+def judged(name: str, analysis: Any, ds: Any) -> list[Any]:
+    try:
+        return list(analysis.judge(ds))
+    except KeyError as error:
+        raise ValueError(f"{name}: cannot be judged ({error.args[0]})") from None
+
+
+def drawn(analysis: Any, ds: Any, path: Path) -> str:
+    from gradlab import plots
+
+    plots.save(analysis.draw(ds), path)
+    return str(path)
 
 
 def one(name: str, analysis: Any, given: Any, budget: str, as_json: bool) -> None:
-    found, written = run(name, analysis, given, budget)
+    tell(*run(name, analysis, given, budget), as_json)
+
+
+def tell(found: Sequence[Any], written: Sequence[str], as_json: bool) -> None:
+    """Verdicts and files, on the terminal or as JSON."""
     if as_json:
-        click.echo(json.dumps({"verdicts": [as_row(v) for v in found], "files": written}))
+        click.echo(json.dumps({"verdicts": [as_row(v) for v in found], "files": list(written)}, allow_nan=False))
         return
     show_verdicts(found)
     for path in written:
@@ -59,7 +95,7 @@ def all_of(analyses: Mapping[str, Any], given: Any, budget: str, as_json: bool) 
         aside.write_text(summary(analyses, found, failed, budget))
     if as_json:
         rows = {name: [as_row(v) for v in verdicts] for name, verdicts in found.items()}
-        click.echo(json.dumps({"verdicts": rows, "failed": failed, "files": [str(path)]}))
+        click.echo(json.dumps({"verdicts": rows, "failed": failed, "files": [str(path)]}, allow_nan=False))
     else:
         for name, verdicts in found.items():
             console().print(f"[bold]{name}[/bold]")
@@ -77,14 +113,14 @@ def summary(
     lines = [
         f"# Verdicts, budget {budget}",
         "",
-        "| analysis | claim | of | figure | effect [interval] | verdict |",
-        "|---|---|---|---|---|---|",
+        "| analysis | claim | whose | of | figure | effect [interval] | verdict |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, verdicts in found.items():
         for v in verdicts:
             which = ", ".join(v.which.values())
-            lines.append(f"| {name} | {v.claim} | {which} | {v.figure} | {effect(v)} | {v.words} |")
-    lines += [f"| {name} | | | | | failed: {reason} |" for name, reason in failed.items()]
+            lines.append(f"| {name} | {v.claim} | {whose(v)} | {which} | {v.figure} | {effect(v)} | {v.words} |")
+    lines += [f"| {name} | | | | | | failed: {reason} |" for name, reason in failed.items()]
     lines += ["", *(f"- {name}: {analysis.cost(budget)}" for name, analysis in analyses.items()), ""]
     return "\n".join(lines)
 
@@ -105,35 +141,45 @@ def listing(analyses: Mapping[str, Any], folder: Path, as_json: bool) -> None:
 
 
 def described(name: str, analysis: Any, folder: Path) -> dict[str, Any]:
+    """An analysis for the list: its claim, its cost by budget, and the verdicts of results at hand."""
     from gradlab.analyses.given import BUDGETS
-
-    from gradlab import results
 
     at_hand = {}
     for budget in BUDGETS:
-        path = results_path(folder, name, budget)
-        if not path.is_file():
-            continue
-        try:
-            ds = results.open_results(path)
-            count = Counter(v.verdict for v in analysis.judge(ds))
-            at_hand[budget] = f"{path}, {str(ds.attrs['date'])[:10]}: " + ", ".join(
-                f"{number} {verdict}" for verdict, number in sorted(count.items())
-            )
-        except (ValueError, KeyError) as error:
-            at_hand[budget] = f"{path}: cannot be judged ({error})"
+        for path in (results_path(folder, name, budget), results_path(COLLECTED, name, budget)):
+            if path.is_file():
+                at_hand[budget] = _at_hand(name, analysis, path)
+                break
     doc = (analysis.__doc__ or "").strip().splitlines()[0]
     costs = {budget: analysis.cost(budget) for budget in BUDGETS}
     return {"claim": doc.partition(": ")[2] or doc, "budgets": costs, "results": at_hand}
 
 
+def _at_hand(name: str, analysis: Any, path: Path) -> str:
+    from gradlab import results
+
+    try:
+        ds = results.open_results(path)
+        count = Counter(v.verdict for v in judged(name, analysis, ds))
+        verdicts = ", ".join(f"{number} {verdict}" for verdict, number in sorted(count.items()))
+        return f"{path}, {str(ds.attrs['date'])[:10]}: {verdicts}"
+    except (ValueError, KeyError) as error:
+        return f"{path}: cannot be judged ({error})"
+
+
 def as_row(v: Any) -> dict[str, Any]:
+    """A verdict in JSON; null for ends and differences that no interval gives."""
+    numbers = v.whole._asdict() | {"detectable": v.detectable}
+    plain = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
     return {
         "claim": v.claim,
+        "paper": v.paper,
         **v.which,
         "figure": v.figure,
         "verdict": v.verdict,
-        "change": v.whole._asdict(),
+        "lacks": v.lacks,
+        "detectable": plain.pop("detectable"),
+        "change": plain,
         "against": v.against,
         "lowest_at": v.lowest_at,
         "unit": v.unit,
@@ -143,13 +189,18 @@ def as_row(v: Any) -> dict[str, Any]:
 
 def show_verdicts(found: Sequence[Any]) -> None:
     for claim in dict.fromkeys(v.claim for v in found):
-        table = Table(box=box.SIMPLE_HEAD, title=claim, title_justify="left")
         of_claim = [v for v in found if v.claim == claim]
+        title = f"{claim} ({whose(of_claim[0])})"
+        table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
         for column in ("figure", *of_claim[0].which, "effect \\[interval]", "verdict"):
             table.add_column(column, no_wrap=column.startswith(("figure", "effect")))
         for v in of_claim:
-            table.add_row(v.figure, *v.which.values(), effect(v).replace("[", "\\["), v.words)
+            table.add_row(v.figure, *v.which.values(), effect(v).replace("[", "\\["), v.words.replace("[", "\\["))
         console().print(table)
+
+
+def whose(v: Any) -> str:
+    return str(v.paper or "not a claim of the paper")
 
 
 def effect(v: Any) -> str:

@@ -46,9 +46,7 @@ def test_temperatures_as_tensors_are_those_of_each_model(text, kind):
     own, latent = KINDS[kind], (4, 3) if kind == "categorical" else (4,)
     estimator, tfs, tbs = estimators.parse(text), [0.4, 1.0, 2.3], [1.7, 0.6, 1.0]
     logits = torch.randn(3, 5, *latent, generator=generator, dtype=torch.float64)
-    noise = own.noise(
-        (estimator.noise_arrays, *logits.shape), dtype=torch.float64, device="cpu", generator=generator
-    )
+    noise = own.noise((estimator.noise_arrays, *logits.shape), dtype=torch.float64, device="cpu", generator=generator)
     of_models = [torch.tensor(t, dtype=torch.float64).reshape(3, *[1] * (logits.ndim - 1)) for t in (tfs, tbs)]
 
     def results(estimator, logits, noise):

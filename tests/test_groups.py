@@ -303,7 +303,6 @@ def test_categories_of_consecutive_configurations_are_counted():
     for start in range(25):
         for stop in range(start, 25):
             wanted = [
-                torch.bincount(of, minlength=n).tolist()
-                for of, n in zip(everything[start:stop].T, counts, strict=True)
+                torch.bincount(of, minlength=n).tolist() for of, n in zip(everything[start:stop].T, counts, strict=True)
             ]
             assert counts_of_categories(counts, range(start, stop)) == wanted

@@ -292,9 +292,7 @@ def covered(problem, truth, seeds, estimator="decoupled-st-gs", **given):
     return np.mean(held), np.mean(resolved)
 
 
-@pytest.mark.parametrize(
-    ("estimator", "least", "most"), [("decoupled-st-gs", 0.9, 1.0), ("reinforce", 0.0, 0.08)]
-)
+@pytest.mark.parametrize(("estimator", "least", "most"), [("decoupled-st-gs", 0.9, 1.0), ("reinforce", 0.0, 0.08)])
 def test_a_bias_is_resolved_and_no_bias_is_not(estimator, least, most):
     """100 seeds; the second is planted. At 95 %, two-sided, 2.5 % are above 0: more than 8 but once in 1,000."""
     p = problems.make("3x5-bernoulli-mlp")

@@ -245,7 +245,6 @@ def test_a_large_result_gives_a_page_of_bounded_size_that_says_what_it_leaves_ou
         assert said in text
 
 
-
 # --- results of other analyses ---
 
 

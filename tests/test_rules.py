@@ -159,9 +159,7 @@ LAWFUL = {
         nn.Flatten(0, 1),
         nn.TransformerEncoderLayer(8, 2, 8, batch_first=True),
     ).eval(),
-    "an LSTM": lambda: nn.Sequential(
-        nn.Flatten(), First(nn.LSTM(16, 16, 2, dropout=0.1, batch_first=True))
-    ).eval(),
+    "an LSTM": lambda: nn.Sequential(nn.Flatten(), First(nn.LSTM(16, 16, 2, dropout=0.1, batch_first=True))).eval(),
     "a counter nobody reads": lambda: Layer(adds_up, total=nn.Buffer(torch.zeros(1, dtype=torch.long))),
     "an infinite derivative": layer(lambda self, h: h + torch.sqrt((h - h.detach()).abs())[..., :1].detach()),
     "a square root at 0": layer(lambda self, h: h + 0.1 * torch.sqrt(functional.relu(h))),

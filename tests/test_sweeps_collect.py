@@ -29,6 +29,21 @@ def test_collect_finds_what_the_sweep_returned(undisturbed):
     assert_same(sweeps.collect(folder, BASE), ds)
 
 
+def test_the_last_losses_without_and_with_both_kinds_of_kl(undisturbed):
+    ds = undisturbed[1]
+    last = ds.isel(epoch=-1)
+    loss, model, sampled = last.validation_loss, last.validation_kl, last.validation_kl_sampled
+    np.testing.assert_array_equal(ds.final_validation_loss, loss)
+    np.testing.assert_array_equal(ds.final_validation_kl, model)
+    np.testing.assert_array_equal(ds.final_validation_kl_sampled, sampled)
+    np.testing.assert_array_equal(ds.final_validation_loss_with_kl, loss + model)
+    np.testing.assert_array_equal(ds.final_validation_loss_with_kl_sampled, loss + sampled)
+    assert "with KL(softmax(l/tf))" in ds.final_validation_loss_with_kl_sampled.attrs["long_name"]
+    assert np.array_equal(model, sampled) == (ds.tf.values.tolist() == [1.0])
+    assert ds.attrs["images"] == len(IMAGES)
+    assert ds.attrs["validation_images"] == len(VALIDATION)
+
+
 def test_collect_of_a_sweep_under_way_has_holes(undisturbed, finished):
     hole = cells()[7]
     (finished / f"{hole.name}.h5").unlink()
@@ -91,6 +106,15 @@ def made_up(losses):
     axes = {name: np.arange(1, n + 1) / 2 for name, n in zip(("tf", "tb", "seed"), losses.shape, strict=True)}
     about = {"long_name": "loss", "units": "nats"}
     return xr.Dataset({"final_validation_loss": (("tf", "tb", "seed"), losses, about)}, axes)
+
+
+def test_collapsed_trainings_are_those_no_better_than_without_a_code():
+    ds = made_up([[[150.0, 195.9, 196.1], [250.0, np.nan, 199.0]]])
+    assert not sweeps.collapsed(ds).any()
+    ds = sweeps.with_means(ds.assign(validation_loss=ds.final_validation_loss).assign_attrs(loss_without_code=200.0))
+    assert sweeps.collapsed(ds).values.tolist() == [[[False, False, True], [True, False, True]]]
+    assert ds.collapsed.values.tolist() == [[1, 2]]
+    assert ds.final_validation_loss_median.values.tolist() == [[195.9, 224.5]]
 
 
 def test_the_interval_over_seeds_is_student_s():

@@ -32,6 +32,16 @@ OF_ONE_CELL = {
     "gradlab",
     "torch",
 }
+LOSS = "validation_loss"
+FINAL = {  # of the history, the figures whose last value a cell has by itself
+    LOSS: "validation loss",
+    "validation_kl": "KL(softmax(l)) to uniform of the validation images",
+    "validation_kl_sampled": "KL(softmax(l/tf)) to uniform of the validation images",
+}
+TOTALS = {
+    "final_validation_loss_with_kl": "validation_kl",
+    "final_validation_loss_with_kl_sampled": "validation_kl_sampled",
+}
 OF_THE_MACHINE = {"torch": "trained_torch", "device": "device", "threads": "threads"}  # cells may differ in them
 
 At = tuple[Temperature, Temperature, int]
@@ -99,21 +109,37 @@ def assembled(
 
 
 def _of_cells(found: Mapping[At, xr.Dataset], places: Mapping[At, Any], shape: tuple[int, ...]) -> dict[str, Any]:
-    """One value per cell: how it ended, its last validation loss, its time."""
-    loss, seconds = np.full(shape, np.nan), np.full(shape, np.nan)
+    """One value per cell: how it ended, its last validation loss and KL, its time."""
+    final = {name: np.full(shape, np.nan) for name in FINAL}
+    seconds = np.full(shape, np.nan)
     status, error = np.full(shape, "missing", object), np.full(shape, "", object)
     for at, ds in found.items():
         place = places[at]
-        loss[place] = np.nan if has_failed(ds) else ds.validation_loss[-1]
+        for name, values in final.items():
+            if name in ds and not has_failed(ds):
+                values[place] = ds[name][-1]
         seconds[place] = ds.attrs["seconds"]
         status[place], error[place] = ds.attrs["status"], ds.attrs["error"]
-    unit = next(iter(found.values())).attrs["unit"]
-    words = "validation loss after the last epoch, one code per image, without KL"
-    return {
-        "final_validation_loss": ([*AXES], loss, {"long_name": words, "units": unit}),
+    return _final(final, next(iter(found.values())).attrs["unit"]) | {
         "seconds": ([*AXES], seconds, {"long_name": "time of training", "units": "s"}),
         "status": ([*AXES], status, {"long_name": "how the cell ended: done, failed or missing", "units": "1"}),
         "error": ([*AXES], error, {"long_name": "why the cell failed", "units": "1"}),
+    }
+
+
+def _final(last: Mapping[str, np.ndarray], unit: str) -> dict[str, Any]:
+    """The last losses as variables: without KL, both kinds of KL and, of losses in nats, their sums."""
+    values = {f"final_{name}": last[name] for name in FINAL}
+    words = {f"final_{name}": f"{begun} after the last epoch" for name, begun in FINAL.items()}
+    loss = f"{words['final_validation_loss']}, one code per image"
+    words["final_validation_loss"] = f"{loss}, without KL"
+    if unit == "nats":
+        for name, term in TOTALS.items():
+            values[name] = last[LOSS] + last[term]
+            words[name] = f"{loss}, with {FINAL[term].split(' to ')[0]}"
+    return {
+        name: ([*AXES], of, {"long_name": words[name], "units": unit if "loss" in name else "nats"})
+        for name, of in values.items()
     }
 
 
@@ -138,6 +164,8 @@ def _attributes(cells: Iterable[xr.Dataset]) -> dict[str, Any]:
         "settings": json.dumps(settings, sort_keys=True),
         "estimator": json.dumps(settings["estimator"]),
         "tracking": json.dumps(configuration["tracking"]),
+        "images": configuration["data"]["images"],
+        "validation_images": configuration["validation"]["images"],
         "seed": "see coordinate",
     }
     return results.stamp(**about, **common | of_machines)
