@@ -154,6 +154,7 @@ def bias(
     labels = [e.label for e in chosen]
     if not chosen or len(set(labels)) < len(labels):
         raise ValueError(f"estimator: got {labels}; give at least one, each of them once")
+    without = [dim for dim, given in (("estimator", listed), ("target", target == "both")) if not given]
 
     if wrt == "encoder":
         encoder_analysis.check_supported(model, moments, exact_dtype, enumerated, limit)
@@ -210,7 +211,7 @@ def bias(
         if goal is not None:
             sampled = (measured, x, logits, chosen, against, tfs, tbs, pairs, targets)
             ds, of_reference = bias_by_reference(*sampled, goal, shift, seed, memory, shown)
-            ds = ds.assign_attrs(about | of_reference)
+            ds = ds.isel(dict.fromkeys(without, 0), drop=True).assign_attrs(about | of_reference)
         else:
             about |= {"exact_dtype": str(exact_dtype).removeprefix("torch.")}
             laws = [(t, name) for name in targets for t in tfs]
@@ -250,9 +251,8 @@ def bias(
                         for positions, drawn in each(*given, memory=memory, route=route, advance=advance):
                             at = [cells[position] for position in positions]
                             points.fill(at, exact, constant, drawn, draws / of_each)
-            ds = points.dataset(exact, rounding, labels, about)
-    ds = with_groups(ds if listed else ds.isel(estimator=0, drop=True), model)
-    return ds if target == "both" else ds.isel(target=0, drop=True)
+            ds = points.dataset(exact, rounding, labels, about, without)
+    return with_groups(ds, model)
 
 
 def _goal(draws: int, precision: float | None, max_draws: int, *, moments: str, equal_cost: bool, route: str) -> Goal:

@@ -15,7 +15,7 @@ from .. import errors
 from ..model import LatentModel, measured_copy, precision
 from ..sampling import batch_bounds
 from . import metrics
-from .labels import coordinate, figure_variables, temperatures
+from .labels import coordinate, dataset, figure_variables, temperatures
 from .pull_back import PullBack, PulledBackMoments, encoder_parameters
 
 NORM = "Euclidean norm over the entries of a parameter tensor, or of all of them, of the gradient of the examples' mean"
@@ -112,11 +112,12 @@ class EncoderPoints:
         rounding: np.ndarray | None,
         labels: list[str],
         about: dict[str, Any],
+        without: Sequence[str],
     ) -> xr.Dataset:
         """As `points.Points.dataset`; the arrays at the logits are left out."""
         unit = f"{about['unit']} per parameter"
         named = {"long_name": "norm of the exact gradient", "units": unit, "aggregation": NORM}
-        return xr.Dataset(
+        return dataset(
             {
                 "exact_norm": (GRID, self.exact_norm, named),
                 **figure_variables(self.figures, GRID, unit, NORM),
@@ -126,7 +127,7 @@ class EncoderPoints:
                     {"long_name": "each figure without each batch of draws in turn", "units": "as the figure"},
                 ),
             },
-            coords={
+            {
                 "estimator": coordinate("estimator", labels),
                 "target": coordinate("target", list(self.targets), "target law"),
                 **temperatures(self.tfs, self.tbs),
@@ -135,5 +136,6 @@ class EncoderPoints:
                 "figure": coordinate("figure", list(metrics.FIGURES)),
                 "batch": coordinate("batch", np.arange(self.replicates.shape[1])),
             },
-            attrs=about,
+            about,
+            without,
         )

@@ -47,6 +47,20 @@ def attributes(
     )
 
 
+def dataset(
+    variables: Mapping[str, Any], coords: Mapping[str, Any], attrs: Mapping[str, Any], without: Sequence[str]
+) -> xr.Dataset:
+    """The Dataset of variables and coordinates (dims, values, attributes), `without` some dims, which have length one."""
+
+    def left(dims: str | Sequence[str], values: Any, attributes: dict[str, str]) -> tuple[list[str], Any, dict[str, str]]:
+        dims = [dims] if isinstance(dims, str) else list(dims)
+        at = tuple(0 if dim in without else slice(None) for dim in dims)
+        return [dim for dim in dims if dim not in without], np.asarray(values)[at], attributes
+
+    kept = {name: left(*of) for name, of in coords.items() if name not in without}
+    return xr.Dataset({name: left(*of) for name, of in variables.items()}, kept, attrs)
+
+
 def with_groups(ds: xr.Dataset, model: LatentModel) -> xr.Dataset:
     """The Dataset with the name of each latent's group, where the model has groups."""
     if model.groups is None or "latent" not in ds.dims:

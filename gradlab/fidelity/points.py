@@ -12,7 +12,7 @@ import xarray as xr
 from ..moments import Moments
 from ..sampling import BatchMoments, batch_bounds
 from . import metrics
-from .labels import COORDINATES, coordinate, figure_variables, temperatures, with_interval
+from .labels import COORDINATES, coordinate, dataset, figure_variables, temperatures, with_interval
 
 NORM = "Euclidean norm over example, latent and category"
 
@@ -165,6 +165,7 @@ class Points:
         rounding: np.ndarray | None,
         labels: list[str],
         about: dict[str, Any],
+        without: Sequence[str],
     ) -> xr.Dataset:
         """`rounding` (target, tf): bounds on the norm of the exact gradient's error, if they matter."""
         coordinates = COORDINATES[: exact.ndim - 2]
@@ -227,9 +228,9 @@ class Points:
                     values,
                     {"long_name": words, "units": "1"},
                 )
-        return xr.Dataset(
+        return dataset(
             variables,
-            coords={
+            {
                 "estimator": coordinate("estimator", labels),
                 "target": coordinate("target", list(self.targets), "target law"),
                 **temperatures(self.tfs, self.tbs),
@@ -240,7 +241,8 @@ class Points:
                 },
                 **self._replicated(),
             },
-            attrs=about,
+            about,
+            without,
         )
 
     def _replicated(self) -> dict[str, Any]:
