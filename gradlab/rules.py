@@ -2,7 +2,7 @@
 
 Encoder, decoder and a likelihood of one's own are functions of rows. Each is run twice on the same rows, once more for
 its derivative, of which one row's output must have none at any other row (exactly 0, however weak the mixing), and on
-some rows alone. Buffers must be as they were.
+some rows alone. Buffers must be as they were. A stack of torch's layers that can do nothing else is not probed.
 """
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ NUMBERS = 2**25  # activations of a probe, about
 REPEATED = 2**11  # rows, of what draws random numbers and yet gives the same twice
 _ROUNDING = 32  # in units of eps, of the largest output; what a CPU gives twice differs by less
 
+_BY_ROW = {nn.Sequential, nn.Linear, nn.Identity, nn.Flatten, nn.Unflatten}
+_BY_ROW |= {nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Softplus, nn.Tanh, nn.Sigmoid}
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
 Rows = tuple[Tensor, ...]
 Function = Callable[..., Tensor]
 
@@ -38,6 +42,27 @@ def check_modes(model: nn.Module) -> None:
                 f"model: {name} ({type(module).__name__}) is in training mode, so the loss is random or mixes examples;"
                 " call model.eval() before measuring"
             )
+
+
+def by_row(module: nn.Module) -> bool:
+    """Whether it is made of torch's layers that compute a row from itself alone, whatever their weights, and no hooks.
+
+    Convolutions are not among them: they take what lacks a dimension for a single example, rows for channels.
+    """
+    return all(type(layer) in _BY_ROW and unhooked(layer) and _leaves_rows(layer) for layer in module.modules())
+
+
+def _leaves_rows(layer: nn.Module) -> bool:
+    if isinstance(layer, nn.Flatten):
+        return layer.start_dim >= 1
+    return not isinstance(layer, nn.Unflatten) or (isinstance(layer.dim, int) and layer.dim >= 1)
+
+
+def unhooked(module: nn.Module) -> bool:
+    """Whether calling it runs the `forward` of its class and nothing else."""
+    if "forward" in vars(module) or nn.modules.module._has_any_global_hook():
+        return False
+    return not any(getattr(module, hooks) for hooks in _HOOKS)
 
 
 def _only_for_training(module: nn.Module) -> bool:

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 import gradlab
+from gradlab import rules
 
 from . import problems
 
@@ -278,8 +279,57 @@ def test_the_named_problems_pass_in_low_precision(name, dtype):
 
 
 def test_a_probe_is_small_where_layers_are_large():
-    from gradlab import rules
-
     wide = nn.Linear(4, 2**20)
     assert rules.rows_of(wide, lambda: wide(torch.zeros(2, 4)), 2) == 32
     assert rules.rows_of(nn.Linear(4, 4), lambda: None, 2) == rules.MOST_ROWS
+
+
+# --- stacks of layers that need no probe ---
+
+
+@pytest.mark.parametrize("kind", [k for k in rules._BY_ROW if k not in (nn.Sequential, nn.Linear, nn.Flatten)])
+def test_layers_that_are_not_probed_pass_the_probe(kind):
+    layer = nn.Unflatten(1, (3, 4)) if kind is nn.Unflatten else kind()
+    encoder, decoder = (
+        nn.Sequential(nn.Flatten(), nn.Linear(n, 12), layer, nn.Flatten(), nn.Linear(12, 6)) for n in (5, 6)
+    )
+    model = gradlab.LatentModel(encoder, decoder, latents=2, categories=3)
+    x = torch.rand(7, 6 - 1)
+    assert rules.by_row(encoder)
+    rules.check(model, x, x, model.logits(x).detach())
+
+
+def test_the_bundled_vae_is_not_probed_what_differs_in_anything_is(monkeypatch):
+    probed = []
+    monkeypatch.setattr(rules, "check", lambda model, *given: probed.append(model))
+
+    class Own(nn.Linear):
+        pass
+
+    def model(change=lambda decoder: None, likelihood="bernoulli", cls=gradlab.LatentModel):
+        encoder, decoder = (nn.Sequential(nn.Flatten(), nn.Linear(6, 6)) for _ in range(2))
+        return cls(encoder, change(decoder) or decoder, latents=2, categories=3, likelihood=likelihood)
+
+    def hooked(decoder):
+        decoder[1].register_forward_hook(lambda *given: None)
+
+    def patched(decoder):
+        decoder[1].forward = lambda h: h
+
+    x = torch.rand(4, 6)
+    for plain in (model(), gradlab.bundled("vae-8x4-mnist")):
+        gradlab.model.encode(plain, x if plain.latents == 2 else torch.rand(2, 1, 28, 28))
+    assert probed == []
+    others = [
+        model(hooked),
+        model(patched),
+        model(lambda decoder: decoder.append(nn.Dropout(0.1).eval())),
+        model(lambda decoder: nn.Sequential(nn.Flatten(), Own(6, 6))),
+        model(lambda decoder: nn.Sequential(nn.Flatten(-2), nn.Linear(6, 6))),
+        model(lambda decoder: nn.utils.parametrizations.weight_norm(decoder[1]) and None),
+        model(likelihood=lambda o, x: (o - x).abs().sum(1)),
+        model(cls=type("Mine", (gradlab.LatentModel,), {})),
+    ]
+    for other in others:
+        gradlab.model.encode(other, x)
+    assert probed == others

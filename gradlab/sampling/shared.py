@@ -11,12 +11,11 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from .. import estimators, likelihoods
+from .. import estimators, likelihoods, rules
 from ..estimators import Estimator
 from ..model import LatentModel
 
 _WRITE_NOTHING = ("torch.nn.modules.", "gradlab.networks.")
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def all_built_in(some: Iterable[Estimator]) -> bool:
@@ -31,6 +30,4 @@ def decodes_in_threads(model: LatentModel) -> bool:
 
 
 def _writes_nothing(module: nn.Module) -> bool:
-    if not f"{type(module).__module__}.".startswith(_WRITE_NOTHING) or "forward" in vars(module):
-        return False
-    return not (nn.modules.module._has_any_global_hook() or any(getattr(module, hooks) for hooks in _HOOKS))
+    return f"{type(module).__module__}.".startswith(_WRITE_NOTHING) and rules.unhooked(module)
