@@ -50,9 +50,9 @@ def attributes(
 def dataset(
     variables: Mapping[str, Any], coords: Mapping[str, Any], attrs: Mapping[str, Any], without: Sequence[str]
 ) -> xr.Dataset:
-    """The Dataset of variables and coordinates (dims, values, attributes), `without` some dims, which have length one."""
+    """The Dataset of variables and coordinates (dims, values, attributes), `without` some dims of length one."""
 
-    def left(dims: str | Sequence[str], values: Any, attributes: dict[str, str]) -> tuple[list[str], Any, dict[str, str]]:
+    def left(dims: str | Sequence[str], values: Any, attributes: dict[str, str]) -> tuple[list[str], Any, Any]:
         dims = [dims] if isinstance(dims, str) else list(dims)
         at = tuple(0 if dim in without else slice(None) for dim in dims)
         return [dim for dim in dims if dim not in without], np.asarray(values)[at], attributes

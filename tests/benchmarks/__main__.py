@@ -15,9 +15,11 @@ from . import table
 
 NAMES = (
     "point",
+    "untrained",
     "exact",
     "cross",
     "grid",
+    "untrained_grid",
     "images",
     "space",
     "moments_exact",
