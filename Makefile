@@ -22,9 +22,9 @@ benchmarks: .venv/installed
 docs: .venv/installed  ## the documentation, into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml constraints.txt  # the name before gradlab-fidelity is uninstalled
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip uninstall -qq --yes gradlab  # as this project was called once; another one's on the package index
+	$(BIN)/pip uninstall -qq --yes gradlab
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	touch $@
 

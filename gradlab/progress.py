@@ -1,22 +1,32 @@
-"""Progress with time left, on standard error, where that is a terminal."""
+"""Progress with time left, on standard error: a bar where that is a terminal, else a line a minute."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 
 Advance = Callable[..., None]  # advance(steps, **figures to show)
+EVERY = 60.0  # seconds between lines
+PAUSE = 5.0  # seconds between two bars of one measurement, at most
+_told, _ended = 0.0, -PAUSE  # when the last line was printed, or the measurement began; when the last bar ended
 
 
 @contextlib.contextmanager
 def bar(description: str, total: int, shown: bool, done: int = 0, time_left: bool = True) -> Iterator[Advance]:
-    """Yields `advance(steps=1, **figures)`. Draws nothing unless `shown` and standard error is a terminal.
+    """Yields `advance(steps=1, **figures)`. Shows nothing unless `shown`.
 
-    The time left is from the steps of the last half minute; `time_left=False` for longer ones leaves it out.
+    The time left is from the steps of the last half minute; `time_left=False` for longer ones leaves it out, and also
+    the lines where standard error is no terminal.
     """
-    if not (shown and sys.stderr.isatty()):
-        yield lambda steps=1, **figures: None
+    if not (shown and sys.stderr is not None and sys.stderr.isatty()):
+        if shown and time_left:
+            with _lines(description, total, done) as advance:
+                yield advance
+        else:
+            yield lambda steps=1, **figures: None
         return
     from rich.console import Console
     from rich.progress import (
@@ -44,3 +54,48 @@ def bar(description: str, total: int, shown: bool, done: int = 0, time_left: boo
             progress.update(task, advance=steps, **shown_figures)  # type: ignore[arg-type]
 
         yield advance
+
+
+@contextlib.contextmanager
+def _lines(description: str, total: int, done: int) -> Iterator[Advance]:
+    """Steps told in lines: none in the first minute of a measurement, then one a minute, with the time left."""
+    global _told, _ended
+    began = time.monotonic()
+    if began - _ended > PAUSE:
+        _told = began
+    made = 0
+
+    def advance(steps: int = 1, **figures: object) -> None:
+        global _told
+        nonlocal made
+        made += steps
+        now = time.monotonic()
+        if now - _told < EVERY or not made:
+            return
+        _told = now
+        shown = "".join(f", {name} {value}" for name, value in figures.items())
+        left = max(0.0, (now - began) / made * (total - done - made))
+        share = f"{(done + made) / max(total, 1):.0%} after {_minutes(now - began)}"
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error is closed
+            line = f"gradlab: {description}: {share}, some {_minutes(left)} left{shown}{_busy()}"
+            print(line, file=sys.stderr, flush=True)
+
+    try:
+        yield advance
+    finally:
+        _ended = time.monotonic()
+
+
+def _minutes(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _busy() -> str:
+    """What to do where other programs keep the cores busy: torch's threads then wait for each other, and burn CPU."""
+    cores = os.cpu_count() or 1
+    load = os.getloadavg()[0]
+    if load < 1.5 * cores + 0.5 or "OMP_NUM_THREADS" in os.environ:
+        return ""
+    return f" (load {load:.1f} on {cores} cores: OMP_NUM_THREADS=1 may be faster)"

@@ -1,0 +1,96 @@
+"""Progress where standard error is no terminal: a line a minute, with the time left."""
+
+import os
+
+import pytest
+import torch
+
+import gradlab
+from gradlab import progress
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    found = Clock()
+    monkeypatch.setattr(progress, "time", found)
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    monkeypatch.setattr(progress, "_ended", -1000.0)
+    return found
+
+
+def lines(capsys):
+    out, err = capsys.readouterr()
+    assert out == ""
+    return err.splitlines()
+
+
+def test_a_line_a_minute_says_how_far_it_is_and_what_is_left(clock, capsys):
+    with progress.bar("drawing", 100, shown=True) as advance:
+        for _ in range(50):
+            clock.now += 10
+            advance()
+    assert lines(capsys)[:3] == [
+        "gradlab: drawing: 6% after 60 s, some 16 min left",
+        "gradlab: drawing: 12% after 2 min, some 15 min left",
+        "gradlab: drawing: 18% after 3 min, some 14 min left",
+    ]
+
+
+def test_what_was_done_before_does_not_shorten_the_time_left(clock, capsys):
+    with progress.bar("training", 100, shown=True, done=90) as advance:
+        clock.now += 120
+        advance(5, epoch="3/4")
+    assert lines(capsys) == ["gradlab: training: 95% after 2 min, some 2 min left, epoch 3/4"]
+
+
+def test_short_steps_one_after_the_other_are_one_measurement(clock, capsys):
+    for _ in range(4):
+        with progress.bar("drawing", 2, shown=True) as advance:
+            clock.now += 20
+            advance()
+    assert len(lines(capsys)) == 1
+    clock.now += 600  # a notebook between two cells
+    with progress.bar("drawing", 2, shown=True) as advance:
+        clock.now += 20
+        advance()
+    assert lines(capsys) == []
+
+
+@pytest.mark.parametrize("options", [{"shown": False}, {"shown": True, "time_left": False}])
+def test_nothing_is_said_unless_wanted(clock, capsys, options):
+    with progress.bar("drawing", 100, **options) as advance:
+        clock.now += 1000
+        advance()
+    assert lines(capsys) == []
+
+
+def test_a_busy_machine_is_named_with_the_cure(clock, capsys, monkeypatch):
+    monkeypatch.setattr(os, "getloadavg", lambda: (50.0, 0.0, 0.0))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    for threads in (None, "1"):
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        if threads:
+            monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        with progress.bar("drawing", 100, shown=True) as advance:
+            clock.now += 100
+            advance(10)
+    busy, told = lines(capsys)
+    assert busy.endswith("(load 50.0 on 2 cores: OMP_NUM_THREADS=1 may be faster)")
+    assert told.endswith("left")
+
+
+def test_a_gap_in_a_pipe_says_something(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    x = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    gradlab.gap(gradlab.bundled("vae-8x4-mnist"), x, [0.5, 1.0], 1.0, draws=4, shown=True)
+    assert "gradlab: measuring the gap: 100% after 0 s, some 0 s left" in "\n".join(lines(capsys))
