@@ -34,7 +34,10 @@ def unknown_name(argument: str, name: object, known: Iterable[str]) -> UnknownNa
 
 
 def temperature(argument: str, value: object) -> float:
-    """A finite positive float, or ValueError. A tensor that requires grad is refused: it would get no gradient."""
+    """A finite positive float, or ValueError. A tensor that requires grad is refused: it would get no gradient.
+
+    Rounding is undone (see `_meant`).
+    """
     if isinstance(value, Tensor) and value.requires_grad:
         cure = "give its .item(); gradlab.decoupled_st_gumbel_softmax and estimators.gumbel_softmax learn temperatures"
         raise ValueError(f"{argument}: expected a number that takes no gradient, got requires_grad=True; {cure}")
@@ -44,7 +47,19 @@ def temperature(argument: str, value: object) -> float:
         raise ValueError(f"{argument}: got {value!r}; a temperature is a finite number above 0") from None
     if isinstance(value, bool) or not (math.isfinite(number) and number > 0):
         raise ValueError(f"{argument}: got {value!r}; a temperature is a finite number above 0")
-    return number
+    return _meant(number)
+
+
+def _meant(number: float) -> float:
+    """The decimal that was meant: 0.9 for 0.8999999999999999, of np.arange, and for 0.8999999761581421, its float32.
+
+    A coordinate is selected by its value, so it must be the one that people write.
+    """
+    decimals = [(float(f"{number:.12g}"), 1e-14)]
+    if torch.tensor(number, dtype=torch.float32).item() == number:  # of few numbers that are no float32 by origin
+        decimals.append((float(f"{number:.6g}"), 3e-7))
+    near = (decimal for decimal, within in decimals if abs(decimal - number) <= within * number)
+    return next(near, number)
 
 
 def positive(argument: str, value: object) -> float:

@@ -136,8 +136,10 @@ def bias(
     check_is_model(model)
     tfs = errors.temperatures("tf", tf)
     tbs = errors.temperatures("tb", tfs if tb is None else tb)
+    if isinstance(cross, tuple | list):
+        cross = tuple(errors.temperature("cross", t) for t in cross)  # type: ignore[assignment]
     if cross is not None and not (
-        isinstance(cross, tuple | list) and len(cross) == 2 and cross[0] in tfs and cross[1] in tbs
+        isinstance(cross, tuple) and len(cross) == 2 and cross[0] in tfs and cross[1] in tbs
     ):
         raise ValueError(f"cross: got {cross}; give a pair of one of tf {tfs} and one of tb {tbs}")
     draws = errors.whole_number("draws", draws, 2, "a variance needs two")
