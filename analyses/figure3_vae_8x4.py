@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -56,10 +57,12 @@ def judge(ds: xr.Dataset) -> list[Verdict]:
     return verdicts(ds, BUDGETS["paper"], OPTIMUM)
 
 
-def verdicts(ds: xr.Dataset, claim: Trainings, best: tuple[float, float] | None = None) -> list[Verdict]:
+def verdicts(
+    ds: xr.Dataset, claim: Trainings, best: tuple[float, float] | None = None, names: Sequence[str] = LOSSES
+) -> list[Verdict]:
     """Verdicts on (f) to (h), and on (p) where a pair is claimed to be the best, for each loss of the Dataset."""
     found: list[Verdict] = []
-    for name in LOSSES:
+    for name in names:
         if name in ds:
             found += _of_one(seeds.losses(ds, name), str(ds.attrs["unit"]), best)
     found.sort(key=lambda v: v.claim)
@@ -69,7 +72,7 @@ def verdicts(ds: xr.Dataset, claim: Trainings, best: tuple[float, float] | None 
 
 def _kl(ds: xr.Dataset) -> str:
     """The KL term that the models were trained with."""
-    return str(json.loads(ds.attrs["settings"])["kl"])
+    return str(ds.kl.item() if "kl" in ds.coords else json.loads(ds.attrs["settings"])["kl"])
 
 
 def _of_one(values: xr.DataArray, unit: str, best: tuple[float, float] | None) -> list[Verdict]:

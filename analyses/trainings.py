@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,41 +52,75 @@ class Trainings:
         )
 
 
-def measure(given: Given, base: Settings, trainings: Trainings, data: str, name: str) -> xr.Dataset:
-    """Train what is not trained yet, in cells under `given.folder`, and collect; says beforehand how long it takes."""
-    from gradlab import datasets, networks, sweeps
+def measure(
+    given: Given,
+    base: Settings,
+    trainings: Trainings,
+    data: str,
+    name: str,
+    kls: Sequence[str] | None = None,
+    cells: str | None = None,
+) -> xr.Dataset:
+    """Train what is not trained yet, in a folder of cells, and collect; says beforehand how long it takes.
+
+    With `kls` every training is made with each of these KL terms, along a dim `kl`. `cells` names the analysis whose
+    cells these are, if it is another one.
+    """
+    from gradlab import networks, sweeps
+
+    images, validation = _images(given, trainings, data)
+    settings = trainings.settings(base)
+    settings = dataclasses.replace(settings, config=settings.config | {"image_shape": list(images.pixels.shape[1:])})
+    chosen = [given.kl or str(settings.kl)] if kls is None else list(kls)
+    seeds = _seeds(given, settings, trainings, images, validation, len(chosen), name)
+    likelihood = networks.build(settings.architecture, settings.config).likelihood
+    found = [
+        sweeps.sweep(
+            dataclasses.replace(settings, kl=kl),
+            images,
+            validation,
+            given.folder / f"{cells or name}-cells",
+            tf=trainings.tf,
+            tb=trainings.tb,
+            pairs=trainings.pairs,
+            seeds=seeds,
+            **given.where,
+        )
+        for kl in chosen
+    ]
+    ds = thinned(found[0] if kls is None else _joined(found, chosen))
+    return ds.assign_attrs(loss_without_code=sweeps.loss_without_code(likelihood, images, validation))
+
+
+def _images(given: Given, trainings: Trainings, data: str) -> tuple[Any, Any]:
+    from gradlab import datasets
 
     load = given.data or data
     images = datasets.load(load, "train", given.data_dir).first(given.images or trainings.images)
     everything = datasets.load(load, "test", given.data_dir)
-    validation = everything.first(min(trainings.validation, len(everything)))
-    settings = trainings.settings(base)
-    settings = dataclasses.replace(
-        settings,
-        config=settings.config | {"image_shape": list(images.pixels.shape[1:])},
-        kl=settings.kl if given.kl is None else given.kl,
-    )
-    asked, steps = given.seeds or trainings.seeds, settings.epochs * -(-len(images) // settings.batch_size)
-    seeds = asked
-    if given.shown or given.time is not None:
-        cost = sizing.measured(settings, images, validation, given.device, given.workers)
-        plan = sizing.plan(len(trainings.chosen), steps, cost, asked, given.time)
-        seeds = plan.seeds
-        print(f"{name}: {plan}", file=sys.stderr)
-    ds = sweeps.sweep(
-        settings,
-        images,
-        validation,
-        given.folder / f"{name}-cells",
-        tf=trainings.tf,
-        tb=trainings.tb,
-        pairs=trainings.pairs,
-        seeds=seeds,
-        **given.where,
-    )
-    likelihood = networks.build(settings.architecture, settings.config).likelihood
-    without_code = sweeps.loss_without_code(likelihood, images, validation)
-    return thinned(ds).assign_attrs(loss_without_code=without_code)
+    return images, everything.first(min(trainings.validation, len(everything)))
+
+
+def _seeds(
+    given: Given, settings: Settings, trainings: Trainings, images: Any, validation: Any, times: int, name: str
+) -> int:
+    """How many seeds; says how long all trainings of them take."""
+    asked = given.seeds or trainings.seeds
+    if not given.shown and given.time is None:
+        return asked
+    steps = settings.epochs * -(-len(images) // settings.batch_size)
+    cost = sizing.measured(settings, images, validation, given.device, given.workers)
+    plan = sizing.plan(times * len(trainings.chosen), steps, cost, asked, given.time)
+    print(f"{name}: {plan}", file=sys.stderr)
+    return plan.seeds
+
+
+def _joined(found: Sequence[xr.Dataset], kls: Sequence[str]) -> xr.Dataset:
+    """Sweeps that differ in the KL term alone, along a dim `kl`."""
+    coordinate = xr.Variable("kl", list(kls), {"long_name": "KL term of the training loss", "units": "1"})
+    settings = json.loads(found[0].attrs["settings"]) | {"kl": "see coordinate"}
+    ds = xr.concat(found, coordinate, combine_attrs="override", join="exact")
+    return ds.assign_attrs(settings=json.dumps(settings, sort_keys=True))
 
 
 def thinned(ds: xr.Dataset) -> xr.Dataset:

@@ -22,6 +22,7 @@ ANALYSES = {
     "figure2": "figure2_binary_autoencoder",
     "figure3": "figure3_vae_8x4",
     "figure4": "figure4_vae_16x12",
+    "figure4-kl": "figure4_kl",
     "figure5": "figure5_gradient_gap",
     "figure6": "figure6_bias_variance",
     "table1": "table1_schedules",
@@ -29,7 +30,7 @@ ANALYSES = {
     "gap-and-bias": "gap_and_bias",
 }
 BUDGETS = ("quick", "standard", "paper")
-TRAININGS = ("figure2", "figure3", "figure4", "table1")  # over a grid of temperatures and seeds
+TRAININGS = ("figure2", "figure3", "figure4", "figure4-kl", "table1")  # over a grid of temperatures and seeds
 WITH_KL = ("figure3", "figure4")
 KLS = ("none", "model", "sampled")
 

@@ -124,6 +124,26 @@ def shown_ticks(axis):
 # losses: the heatmap
 
 
+def test_seeds_that_collapsed_are_counted_and_their_medians_drawn():
+    """Of tf = tb = 1 all three seeds, of (1, 0.3) one, end no better than without a code."""
+    ds = swept()
+    ds["final_validation_loss"].values[1, 1] = [205.0, 206.0, 207.0]
+    ds["final_validation_loss"].values[1, 0, 2] = 206.0
+    ds = sweeps.with_means(ds.assign_attrs(loss_without_code=206.0))
+    figure = plots.losses(ds)
+    left, right = figure.axes[:2]
+    counts = {text.get_text(): text.get_position() for text in left.texts if text.get_fontsize() < 5}
+    assert counts == {"3": (pytest.approx(0.58), pytest.approx(1.42)), "1": (pytest.approx(0.58), pytest.approx(0.42))}
+    assert "corner: seeds of 3 that collapsed" in caption(figure)
+    assert {"medians", "without a code"} <= set(entries(right))
+    medians = [line.get_ydata() for line in right.lines if line.get_markerfacecolor() == "white"]
+    assert [value for line in medians for value in line if np.isfinite(value)] == [206.0]  # (1, 0.3) is no best pair
+    assert overlaps(figure) == []
+    without = plots.losses(swept())
+    assert "collapsed" not in caption(without)
+    assert "medians" not in entries(without.axes[1])
+
+
 def test_the_heatmap_shows_means_over_seeds_tb_upwards():
     ds = swept()
     left, right, bar = plots.losses(ds).axes

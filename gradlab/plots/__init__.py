@@ -11,6 +11,7 @@ from .. import files
 from .bias_figures import bias_trends, comparison
 from .gap_figures import gap
 from .heatmaps import heatmap
+from .kl_figures import losses_by_kl
 from .pairs import FINAL, has_schedules
 from .parameter_figures import parameters
 from .pictures import reconstructions
@@ -30,6 +31,7 @@ __all__ = [
     "gap_and_bias",
     "heatmap",
     "losses",
+    "losses_by_kl",
     "parameters",
     "reconstructions",
     "save",
@@ -44,11 +46,13 @@ def auto(ds: xr.Dataset, target: str | None = None) -> Figure:
 
     `comparison` for one point, `heatmap` of the relative bias for a full grid of at least 4 x 4,
     `bias_trends` for all else; `parameters` for gradients with respect to the encoder; for a gap analysis `gap`;
-    for a sweep `losses`, or `schedules` where there are any;
+    for a sweep `losses`, `schedules` where there are any, `losses_by_kl` where there are several KL terms;
     for bias or gap along a training `tracked`. `target` is the target law of bias to draw, by default all there are.
     Raises ValueError as these do.
     """
     check_dataset(ds)
+    if FINAL in ds and "kl" in ds.dims:
+        return losses_by_kl(ds)
     if FINAL in ds:
         return schedules(ds) if has_schedules(ds) else losses(ds)
     if "epoch" in ds.dims:

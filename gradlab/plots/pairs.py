@@ -13,6 +13,7 @@ from .selection import check_dataset, chosen
 
 FINAL = "final_validation_loss"
 MEAN = f"{FINAL}_mean"
+MEDIAN = f"{FINAL}_median"
 
 
 def trained(ds: xr.Dataset, *needed: str) -> xr.Dataset:
@@ -47,7 +48,9 @@ def _in_plain_numbers(ds: xr.Dataset) -> xr.Dataset:
         return ds
     losses = [name for name in ds.data_vars if "validation_loss" in str(name)]
     unit = f"1e{power} {ds[FINAL].attrs.get('units', '')}".strip()
-    return ds.assign({name: (ds[name] / 10.0**power).assign_attrs(ds[name].attrs, units=unit) for name in losses})
+    scaled = {name: (ds[name] / 10.0**power).assign_attrs(ds[name].attrs, units=unit) for name in losses}
+    known = {name: ds.attrs[name] / 10.0**power for name in ("loss_without_code",) if name in ds.attrs}
+    return ds.assign(scaled).assign_attrs(known)
 
 
 def pairs(ds: xr.Dataset) -> xr.Dataset:

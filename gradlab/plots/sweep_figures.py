@@ -30,6 +30,7 @@ from .lines import COLOURS, Series, Style, aside, legend, shifts, trend
 from .pairs import (
     FINAL,
     MEAN,
+    MEDIAN,
     comparable,
     done,
     facts,
@@ -47,6 +48,7 @@ from .selection import with_interval
 
 BESIDE = 3.1  # inches: width of the lines beside the heatmap
 OTHER, SAME = COLOURS[:2]  # tf and tb apart, tf = tb
+LOST = "#CC79A7"  # of seeds that collapsed
 BEST = "#E69F00"  # stands out from the dark end of the colour scale, where the lowest loss is
 POINT: dict[str, Any] = {"ls": "", "marker": "o", "ms": 3, "mec": "none", "alpha": 0.4}  # a single seed
 CHOSEN = "lowest ones are chosen on the seeds shown: with new seeds their loss is likely higher"
@@ -58,7 +60,8 @@ def losses(ds: xr.Dataset) -> Figure:
     Left a heatmap, tf to the right and tb upwards; the pair with the lowest mean has a thick outline, pairs with
     tf = tb a thin one; pairs of which no training is done are hatched, and a dot marks those with fewer seeds done
     than others, which are never called the lowest. Right, for each tf, the loss at tf = tb against the lowest of
-    tb ≠ tf, with intervals over seeds and a point for each seed.
+    tb ≠ tf, with intervals over seeds and a point for each seed. Where seeds collapsed, the corner of a cell tells how
+    many, and on the right stand their pairs' medians, too, and the loss without a code.
 
     Parameters
     ----------
@@ -77,17 +80,19 @@ def losses(ds: xr.Dataset) -> Figure:
     figure = Figure(figsize=(width + 1.1 + BESIDE, max(height, 2.4) + 1.4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(width + 1.1, BESIDE))
     (best,) = lowest(of, comparable(of))
-    shown = _map(figure, left, ds, of, best)
+    shown = draw_losses(figure, left, ds, of, best)
     at = _lines(right, ds, of)
     chosen = [f"thick outline: lowest mean, {label(of.isel(pair=best))}"]
     if at:
         chosen.append(f"lowest of tb ≠ tf: from left to right at tb = {', '.join(at)}")
     fewer = "dot: fewer seeds done" if partly_done(of).any() else ""
-    _caption(figure, ds, of, *cell_facts(ds[MEAN], shown), fewer, *chosen)
+    lost = f"corner: seeds of {ds.sizes['seed']} that collapsed" if _collapsed(ds) else ""
+    _caption(figure, ds, of, *cell_facts(ds[MEAN], shown), fewer, lost, *chosen)
     return figure
 
 
-def _map(figure: Figure, ax: Axes, ds: xr.Dataset, of: xr.Dataset, best: int) -> np.ma.MaskedArray:
+def draw_losses(figure: Figure, ax: Axes, ds: xr.Dataset, of: xr.Dataset, best: int) -> np.ma.MaskedArray:
+    """The heatmap of the means, with an outline around pair `best`; returns what it shows."""
     values = ds[MEAN]
     shown = cells([values])
     finite = shown.compressed()
@@ -97,10 +102,21 @@ def _map(figure: Figure, ax: Axes, ds: xr.Dataset, of: xr.Dataset, best: int) ->
     columns, rows = (np.searchsorted(ds[name], of[name]) for name in ("tf", "tb"))
     fewer = partly_done(of)
     ax.plot(columns[fewer] + 0.37, rows[fewer] + 0.37, ls="", marker="o", ms=2.5, mfc="white", mec="black", mew=0.4)
+    if _collapsed(ds):
+        ink: dict[str, Any] = {"ha": "left", "va": "top", "fontsize": 4.5, "fontweight": "bold", "color": "white"}
+        for column, row, count in zip(columns, rows, of["collapsed"].to_numpy(), strict=True):
+            if count:
+                box: dict[str, Any] = {"boxstyle": "circle,pad=0.15", "fc": LOST, "ec": "none"}
+                ax.text(column - 0.42, row + 0.42, f"{count}", **ink, bbox=box)
     corner = columns[best] - 0.5, rows[best] - 0.5
     ax.add_patch(Rectangle(corner, 1, 1, fill=False, ec=BEST, lw=2, clip_on=False, zorder=3))
     colour_bar(figure, image, ax, "", finite, aspect=25)
     return shown
+
+
+def _collapsed(ds: xr.Dataset) -> bool:
+    """Whether seeds are known to have collapsed."""
+    return "collapsed" in ds and bool(ds["collapsed"].any())
 
 
 def _digits(values: np.ndarray) -> Callable[[float], str] | None:
@@ -125,10 +141,17 @@ def _lines(ax: Axes, ds: xr.Dataset, of: xr.Dataset) -> list[str]:
         ax.plot(where, losses, **POINT, mfc=colour, transform=aside(ax, shift))
         values = with_interval(one.data, MEAN, least=-np.inf)
         drawn += [trend(ax, one, tf[at], values, shift=shift, bars=True), np.stack([losses] * 3)]
+        if _collapsed(ds):
+            medians = one.data[MEDIAN].where(one.data["collapsed"] > 0).to_numpy()
+            ax.plot(tf[at], medians, **one.marks(mfc="white", ms=6, mew=1, zorder=1), transform=aside(ax, shift))
         if at:
             ax.plot([], [], **one.marks(ls="-", lw=0.8), label=name)
     if ds.sizes["seed"] > 1:
         ax.plot([], [], **POINT, mfc="black", label="single seeds")
+    if _collapsed(ds):
+        ax.plot([], [], ls="", marker="o", ms=6, mew=1, mfc="white", color="0.3", label="medians")
+        ax.axhline(ds.attrs["loss_without_code"], color="0.4", lw=0.8, ls=":", zorder=0, label="without a code")
+        drawn.append(np.full((3, 1), ds.attrs["loss_without_code"]))
     temperature_axis(ax, ds["tf"].to_numpy())
     value_axis(ax, "y", np.hstack(drawn), zero=False)
     ax.set_xlabel(temperature_label(ds, "tf"), fontsize=FONT)
