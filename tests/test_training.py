@@ -122,10 +122,13 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(unbroken, 
 def test_noise_order_and_weights_each_depend_on_the_seed():
     runs = [training.Run(settings(seed=seed), IMAGES, VALIDATION, "cpu") for seed in (0, 1)]
     weights = [run.model.state_dict()["encoder.1.weight"] for run in runs]
-    orders = [torch.randperm(64, generator=run.random("order", 0)) for run in runs]
+    orders = [torch.cat(run.batches_left()) for run in runs]
+    noise = [run.noise(run.estimator, torch.zeros(BATCH)) for run in runs]
     assert not torch.equal(*weights)
     assert not torch.equal(*orders)
-    assert not torch.equal(orders[0], torch.randperm(64, generator=runs[0].random("order", 1)))
+    assert not torch.equal(*noise)
+    runs[0].step = STEPS
+    assert not torch.equal(orders[0], torch.cat(runs[0].batches_left()))
 
 
 OTHER = [{"tf": 0.5}, {"tb": 3.0}, {"kl": False}, {"kl": "sampled"}, {"optimizer": "adam"}, {"lr": 0.02}]

@@ -130,7 +130,8 @@ class Estimator(ABC):
     def at(self, tf: float | Tensor, tb: float | Tensor) -> Estimator:
         """The same estimator at other temperatures; tb is ignored by those without a relaxation."""
         fields = {field.name for field in dataclasses.fields(self)}
-        return dataclasses.replace(self, **{k: v for k, v in {"tf": tf, "tb": tb}.items() if k in fields})
+        own: dict[str, Any] = {k: v for k, v in {"tf": tf, "tb": tb}.items() if k in fields}
+        return dataclasses.replace(self, **own)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -182,15 +183,15 @@ class RunningMean:
         return (draws - draws.new_tensor(before)[:, None]).reshape(loss.shape)
 
 
-def centre_step(loss: Tensor, state: Tensor, decay: Tensor) -> Tensor:
+def centre_step(loss: Tensor, state: Tensor, decay: float) -> Tensor:
     """`RunningMean.centre` of one training step of several models, without waiting for the device.
 
-    `loss` is (evaluation, model, example), `state` (model, 2) float64, which moves on in place, `decay` (model,).
+    `loss` is (evaluation, model, example), `state` (model, 2) float64, which moves on in place.
     """
     m, weight = state.unbind(-1)
     before = torch.where(weight > 0, m / weight, 0.0)
     now = torch.stack([loss.double().mean((0, 2)), torch.ones_like(m)], -1)
-    state.mul_(decay[:, None]).add_((1 - decay)[:, None] * now)
+    state.mul_(decay).add_((1 - decay) * now)
     return loss - before.to(loss.dtype)[:, None]
 
 

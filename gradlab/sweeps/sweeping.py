@@ -11,7 +11,7 @@ import xarray as xr
 
 from .. import errors
 from ..datasets import Images
-from ..training import Run, Settings, check_stackable
+from ..training import Run, Settings
 from .cells import Grid, grid, tracked
 from .collecting import assembled
 from .folder import Folder
@@ -95,9 +95,7 @@ def sweep(
     if scheduler is None and device != "auto":
         errors.precision_and_place(None, device)
     # what would keep every cell from training, said at once
-    first = [Run(cell.settings, images, validation, "cpu") for cell in cells.cells[: min(together, 2)]]
-    if together > 1:
-        check_stackable(first)
+    Run(cells.cells[0].settings, images, validation, "cpu")
     place_of_cells = Folder(folder)
     job = Job(cells.cells, place_of_cells, images, validation, device, keep_models, together)
     _prepare(job, retry_failed)

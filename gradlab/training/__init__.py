@@ -1,6 +1,6 @@
 """Training built-in models with any estimator: settings, the loop, and what a run leaves behind."""
 
-from .ensemble import check_stackable, train_together
+from .ensemble import train_together
 from .loop import resume_path, train
 from .run import HISTORY, Run
 from .settings import BINARY_AUTOENCODER, KLS, OPTIMIZERS, Settings
@@ -15,7 +15,6 @@ __all__ = [
     "Run",
     "Settings",
     "backward",
-    "check_stackable",
     "evaluate",
     "resume_path",
     "track_path",

@@ -1,8 +1,7 @@
-"""Several trainings of equal shape at once: their parameters are stacked, so that a step is one of batched products.
+"""Several trainings of equal shape at once, on a GPU as a stack: a step is one of batched products.
 
-Encoder and decoder run over all cells in one call; points and estimates, cheap beside them, cell by cell. Every random
-number is that of the cell trained alone, so its figures are those of `train` but for rounding. Between two epochs
-nothing is stacked: each cell is then an ordinary training with a state of its own.
+Every random number is that of the cell trained alone, so its figures are those of `train` but for rounding. What a
+cell saves and tracks is its own: to files and measurements it is an ordinary training.
 """
 
 from __future__ import annotations
@@ -15,23 +14,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from .. import checkpoints, errors, files, progress
 from ..datasets import Images
 from ..machine import plain_arithmetic
 from ..model import LatentModel
 from . import state
-from .loop import Training, interruptible, resume_path
+from .engines import Engine, InTurn, Stacked, engine_for
+from .loop import Pace, Training, interruptible, resume_path
 from .run import Run
 from .settings import Settings
-from .stack import Stack
 from .tracking import Tracks
 
-VARIED = ("seed", "tf", "tb", "estimator")  # settings that cells trained together may differ in
+VARIED = ("seed", "tf", "tb", "lr", "estimator")  # settings that cells trained together may differ in
 
 
-@plain_arithmetic()
 def train_together(
     settings: Sequence[Settings],
     images: Images,
@@ -46,12 +42,17 @@ def train_together(
     track_every: int = 10,
     track_images: int = 100,
     track_draws: int | None = None,
+    tf32: bool = False,
 ) -> list[LatentModel | ValueError | FloatingPointError]:
     """Train a model for each of `settings`, all in one go, write each to its own of `outs`, and return them.
 
     Files, histories and states are those of `train`, cell by cell, within rounding: a cell begun here can be gone on
     with alone, and the other way round. `provenance["ensemble"]` is the number of cells; a cell's `seconds` are its
-    equal share of the steps, so that those of all cells add up. The other arguments are those of `train`.
+    equal share of the steps, so that those of all cells add up. The other arguments are those of `train`. States are
+    written after every epoch, unless that takes over a second in all: then in a twentieth of the time.
+
+    On a GPU the cells are stacked, where they can be: models without buffers, estimators of equal numbers of loss
+    evaluations. Otherwise they train one after another, epoch by epoch, which on a CPU is faster.
 
     With `resume` each cell goes on from its own state. One that is finished is read, one without a state begins anew,
     and cells that are behind catch up first.
@@ -65,42 +66,55 @@ def train_together(
     Raises
     ------
     ValueError
-        No settings, or not as many `outs`; cells that differ in more than seed, tf, tb and an estimator of
-        as many loss evaluations; the estimator `exact`; a model that cannot be stacked; and what `train` raises before
-        its first step, as it does FileExistsError and FileNotFoundError.
+        No settings, or another number of `outs`; cells that differ in more than seed, tf, tb, lr and estimator; and
+        what `train` raises before its first step, as it does FileExistsError and FileNotFoundError.
     KeyboardInterrupt
         On Ctrl-C, once all states are written.
     """
     _check_alike(settings)
     targets = _distinct(settings, outs)
-    cells = []
-    for own, target in zip(settings, targets, strict=True):
-        run = _Run(own, images, validation, device, len(settings))
-        tracks = Tracks(run, target, track, track_every, track_images, track_draws)
-        cells.append(_Cell(run, target, tracks, keep_every))
-    check_stackable([cell.run for cell in cells])
-    for cell in cells:
-        cell.begin(resume)
+    with plain_arithmetic(tf32):
+        cells = []
+        for own, target in zip(settings, targets, strict=True):
+            run = _Run(own, images, validation, device, tf32, len(settings))
+            tracks = Tracks(run, target, track, track_every, track_images, track_draws)
+            cells.append(_Cell(run, target, tracks, keep_every))
+        for cell in cells:
+            cell.begin(resume)
+        return _train(cells, shown)
+
+
+def _train(cells: Sequence[_Cell], shown: bool) -> list[LatentModel | ValueError | FloatingPointError]:
     total, done = sum(cell.run.total for cell in cells), sum(cell.run.step for cell in cells)
     with interruptible() as stop, progress.bar(f"training {len(cells)}", total, shown, done=done) as advance:
         for cell in cells:
             cell.start()
             if stop.is_set():
                 raise _stopped(cell.run)
+        pace = Pace()
+        engine: Engine = InTurn([])
         while going := [cell for cell in cells if cell.outcome is None]:
             step = min(cell.run.step for cell in going)
             together = [cell for cell in going if cell.run.step == step]
             started = time.perf_counter()
-            _epoch([cell.run for cell in together], stop, advance)
+            pace.next_epoch()
+            engine = _kept_or_new(engine, [cell.run for cell in together])
+            engine.epoch(stop, advance)
             share = (time.perf_counter() - started) / len(together)
             for cell in together:
                 cell.run.since = time.perf_counter() - share
-                cell.settle(stop)
+                cell.settle(stop, engine, pace)
             at = together[0].run
             advance(0, epoch=f"{at.step // at.steps}/{at.settings.epochs}")
             if stop.is_set():
                 raise _stopped(at)
     return [cell.outcome for cell in cells if cell.outcome is not None]
+
+
+def _kept_or_new(engine: Engine, runs: list[Run]) -> Engine:
+    """The stack that made the last epoch, unless another run joins it, or over half of its runs have failed."""
+    kept = {*map(id, runs)} <= {*map(id, engine.runs)} and 2 * len(runs) > len(engine.runs)
+    return engine if kept and isinstance(engine, Stacked) else engine_for(runs)
 
 
 def _stopped(run: Run) -> KeyboardInterrupt:
@@ -110,8 +124,8 @@ def _stopped(run: Run) -> KeyboardInterrupt:
 class _Run(Run):
     """A training that is one of an ensemble of `count`."""
 
-    def __init__(self, settings: Settings, images: Images, validation: Images, device: str, count: int):
-        super().__init__(settings, images, validation, device)
+    def __init__(self, settings: Settings, images: Images, validation: Images, device: str, tf32: bool, count: int):
+        super().__init__(settings, images, validation, device, tf32)
         self.count = count
 
     def about(self) -> dict[str, Any]:
@@ -147,9 +161,9 @@ class _Cell(Training):
                 self.tracks.measure()
                 self._end_if_through()
 
-    def settle(self, stop: threading.Event) -> None:
+    def settle(self, stop: threading.Event, engine: Engine, pace: Pace) -> None:
         with self._alone():
-            super().settle(stop)
+            super().settle(stop, engine, pace)
             if not stop.is_set():
                 self._end_if_through()
 
@@ -165,17 +179,6 @@ class _Cell(Training):
         if self.run.step == self.run.total:
             self.end()
             self.outcome = self.run.model
-
-
-def _epoch(runs: list[Run], stop: threading.Event, advance: progress.Advance) -> None:
-    """The steps of all runs up to the end of the epoch, or up to the one during which `stop` is set."""
-    stack = Stack(runs)
-    for batches in zip(*(run.batches_left() for run in runs), strict=True):
-        stack.one_step(batches)
-        advance(len(runs))
-        if stop.is_set():
-            break
-    stack.hand_back()
 
 
 def _check_alike(settings: Sequence[Settings]) -> None:
@@ -199,19 +202,3 @@ def _distinct(settings: Sequence[Settings], outs: Sequence[str | Path]) -> list[
         if paths.count(path) > 1:
             raise ValueError(f"outs: {path} would be written by two cells; give each a file of its own")
     return targets
-
-
-def check_stackable(runs: Sequence[Run]) -> None:
-    """ValueError for runs of equal shape that cannot be trained together all the same, or whose model cannot be."""
-    model = runs[0].model
-    logits = torch.empty(1, *model.code_shape)
-    counts = [run.estimator.evaluations_at(model.kind, logits) for run in runs]
-    for run, count in zip(runs, counts, strict=True):
-        if run.estimator.all_configurations:
-            raise ValueError(f"estimator: {run.estimator.label} decodes all configurations at once; train it alone")
-        if count != counts[0]:
-            raise ValueError(
-                f"estimator: {run.estimator.label} takes {count} loss evaluations, {runs[0].estimator.label}"
-                f" {counts[0]}; cells trained together need as many"
-            )
-    Stack(runs).check()

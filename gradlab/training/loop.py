@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from .. import errors, files, progress
 from ..datasets import Images
 from ..machine import plain_arithmetic
 from ..model import LatentModel
+from .engines import Engine, engine_for
 from .run import Run
 from .settings import Settings
 from .tracking import Tracks
@@ -23,7 +25,6 @@ def resume_path(out: str | Path) -> Path:
     return out.with_name(f"{out.stem}.resume{out.suffix}")
 
 
-@plain_arithmetic()
 def train(
     settings: Settings,
     images: Images,
@@ -38,6 +39,7 @@ def train(
     track_every: int = 10,
     track_images: int = 100,
     track_draws: int | None = None,
+    tf32: bool = False,
 ) -> LatentModel:
     """Train a built-in model, write it to `out`, and return it.
 
@@ -53,7 +55,8 @@ def train(
     figures of every epoch are in `track_path(out, kind)` as soon as they are measured. They do not change the training,
     and `resume` goes on with them too. A file that an earlier training tracked is replaced.
 
-    Numbers are float32 throughout, whatever autocast and precision the caller has set.
+    Numbers are float32 throughout, whatever autocast and precision the caller has set; `tf32` lets a GPU's matrix
+    products use TensorFloat-32. On a GPU a step is captured once as a CUDA graph and replayed.
 
     Raises
     ------
@@ -70,23 +73,52 @@ def train(
     KeyboardInterrupt
         On Ctrl-C, once the state is written.
     """
-    run = Run(settings, images, validation, device)
-    tracks = Tracks(run, files.writable(out), track, track_every, track_images, track_draws)
-    training = Training(run, Path(out), tracks, keep_every)
+    with plain_arithmetic(tf32):
+        run = Run(settings, images, validation, device, tf32)
+        tracks = Tracks(run, files.writable(out), track, track_every, track_images, track_draws)
+        return _train(Training(run, Path(out), tracks, keep_every), resume, shown)
+
+
+def _train(training: Training, resume: bool, shown: bool) -> LatentModel:
+    run = training.run
     training.begin(resume)
     with interruptible() as stop, progress.bar("training", run.total, shown, done=run.step) as advance:
-        tracks.measure()
+        training.tracks.measure()
+        engine, pace = engine_for([run]), Pace()
         while run.step < run.total:
-            _epoch(run, stop, advance)
-            training.settle(stop)
+            pace.next_epoch()
+            engine.epoch(stop, advance)
+            training.settle(stop, engine, pace)
             if run.step % run.steps == 0:
                 figures = {"validation": f"{run.history['validation_loss'][-1]:.4g}"}
-                advance(0, epoch=f"{run.step // run.steps}/{settings.epochs}", **figures)
+                advance(0, epoch=f"{run.step // run.steps}/{run.settings.epochs}", **figures)
             if stop.is_set():
                 at = f"stopped at step {run.step} of {run.total}"
                 raise KeyboardInterrupt(f"{at}; --resume goes on from {training.state}")
     training.end()
     return run.model
+
+
+class Pace:
+    """When states are written: after every epoch or, where that takes over a second, in a twentieth of the time.
+
+    A stack of a hundred runs makes an epoch in a second or two and has gigabytes of state.
+    """
+
+    def __init__(self) -> None:
+        self.due, self._took, self._since = True, 0.0, time.monotonic()
+
+    def next_epoch(self) -> None:
+        """Decide for the epoch that begins."""
+        self.due = self._took < 1 or time.monotonic() - self._since >= 20 * self._took
+        if self.due:
+            self._took = 0.0
+
+    def save(self, run: Run, state: Path) -> None:
+        started = time.monotonic()
+        run.save(state)
+        self._since = time.monotonic()
+        self._took += self._since - started
 
 
 class Training:
@@ -109,32 +141,27 @@ class Training:
             )
         self.tracks.begin()
 
-    def settle(self, stop: threading.Event) -> None:
+    def settle(self, stop: threading.Event, engine: Engine, pace: Pace) -> None:
         """After the steps of an epoch, or those up to where `stop` was set."""
         run = self.run
+        if not engine.finite(run):  # before a state that cannot be gone on from replaces one that can
+            raise run.diverged(self.state)
         if run.step % run.steps == 0:
-            run.end_epoch(self.state)
+            run.end_epoch(engine.figures(run), self.state)
             epoch = run.step // run.steps
             if self.keep_every and epoch % self.keep_every == 0:
                 kept = f"{self.target.stem}-epoch{epoch:04d}{self.target.suffix}"
                 run.save(self.target.with_name(kept), final=True)
-        run.check_finite(self.state)
-        run.save(self.state)
+        if pace.due or stop.is_set():
+            pace.save(run, self.state)
+        run.lap()
         if not stop.is_set():
             self.tracks.measure()  # after the state: a run interrupted here measures when resumed
 
     def end(self) -> None:
+        self.run.detach()
         self.run.save(self.target, final=True)
         self.state.unlink(missing_ok=True)
-
-
-def _epoch(run: Run, stop: threading.Event, advance: progress.Advance) -> None:
-    """The steps up to the end of the epoch, or up to the one during which `stop` is set."""
-    for batch in run.batches_left():
-        run.one_step(batch)
-        advance()
-        if stop.is_set():
-            break
 
 
 @contextlib.contextmanager

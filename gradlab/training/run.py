@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,9 @@ from torch import Tensor
 from .. import __version__, checkpoints, errors, estimators, networks, schedules
 from ..datasets import Images
 from ..estimators import Estimator, RunningMean
-from ..latents import derived_seed
 from ..machine import keep_freed_pages
 from ..model import LatentModel
-from . import state
+from . import state, streams
 from .settings import OPTIMIZERS, Settings
 from .step import backward, evaluate
 
@@ -30,7 +30,8 @@ HISTORY = (*MEASURED, "tf", "tb")  # temperatures of the epoch's last step
 class Run:
     """A training under way: model, optimizer, step, running sums of the epoch, history."""
 
-    def __init__(self, settings: Settings, images: Images, validation: Images, device: str):
+    def __init__(self, settings: Settings, images: Images, validation: Images, device: str, tf32: bool = False):
+        self.tf32 = tf32
         self.settings, self.images, self.validation = settings, images, validation
         self.device = torch.device(device)
         if self.device.type == "cpu":
@@ -52,15 +53,12 @@ class Run:
         # foreach: the update as few large operations; on two cores the step is a quarter shorter
         optimizer: Any = OPTIMIZERS[settings.optimizer]
         self.optimizer = optimizer(self.model.parameters(), lr=settings.lr, foreach=True)
-        self.generator = torch.Generator(self.device)
         self.step = 0
         self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, KL, examples
         self.history: dict[str, list[float]] = {name: [] for name in MEASURED}
         self.seconds = 0.0
         self.since = time.perf_counter()
-
-    def random(self, purpose: str, index: int) -> torch.Generator:
-        return torch.Generator().manual_seed(derived_seed(self.settings.seed, purpose, index))
+        self._noise: tuple[int, Tensor] | None = None  # the block under way
 
     def temperatures(self, step: int) -> tuple[float, float]:
         """tf and tb of the step of this number, from 0. A schedule starts at the first and ends at the last step.
@@ -87,31 +85,44 @@ class Run:
 
     def noise(self, estimator: Estimator, x: Tensor) -> Tensor:
         """The noise of the next step, as many arrays as the estimator takes."""
-        self.generator.manual_seed(derived_seed(self.settings.seed, "noise", self.step))
-        shape = (estimator.noise_arrays, len(x), *self.model.code_shape)
-        return self.model.kind.noise(shape, dtype=x.dtype, device=self.device, generator=self.generator)
+        block, into = divmod(self.step, streams.BLOCK)
+        if self._noise is None or self._noise[0] != block:
+            shape = (self.settings.batch_size, *self.model.code_shape)
+            own = self.model.kind, self.settings.seed, block, estimator.noise_arrays, shape
+            self._noise = block, streams.noise_block(*own, x.dtype, self.device)
+        return self._noise[1][into, :, : len(x)]
 
     def batches_left(self) -> tuple[Tensor, ...]:
         """Indices of the images of each step up to the end of the epoch under way."""
-        order = torch.randperm(len(self.images), generator=self.random("order", self.step // self.steps))
+        order = streams.order(self.settings.seed, self.step // self.steps, len(self.images))
         return order.split(self.settings.batch_size)[self.step % self.steps :]
 
-    def end_epoch(self, kept: Path) -> None:
-        self.check_finite(kept)
-        loss, kl, examples = self.sums.tolist()
-        self.sums.zero_()
-        of_validation = evaluate(self.model, self.validation, self.in_force[0], self.settings.seed)
-        if not all(map(math.isfinite, of_validation)):
-            raise self._diverged(kept)
-        for name, value in zip(MEASURED, (loss / examples, kl / examples, *of_validation), strict=True):
+    def examples(self, step: int) -> int:
+        """In the batch of this step; fewer in the last of an epoch, where the images are no whole number of batches."""
+        behind = step % self.steps * self.settings.batch_size
+        return min(self.settings.batch_size, len(self.images) - behind)
+
+    def validate(self) -> list[float]:
+        return evaluate(self.model, self.validation, self.in_force[0], self.settings.seed)
+
+    def end_epoch(self, figures: Sequence[float], kept: Path) -> None:
+        """Take down the figures, MEASURED, of the epoch that ends. FloatingPointError where one is not finite."""
+        if not all(map(math.isfinite, figures)):
+            raise self.diverged(kept)
+        for name, value in zip(MEASURED, figures, strict=True):
             self.history[name].append(value)
 
-    def check_finite(self, kept: Path) -> None:
-        """FloatingPointError before a state that cannot be gone on from replaces one that can."""
-        if not all(bool(torch.isfinite(t).all()) for t in (self.sums, *self.model.parameters())):
-            raise self._diverged(kept)
+    def lap(self) -> None:
+        """Add the time since the last lap to the training's."""
+        now = time.perf_counter()
+        self.seconds, self.since = self.seconds + now - self.since, now
 
-    def _diverged(self, kept: Path) -> FloatingPointError:
+    def detach(self) -> None:
+        """Take the weights out of a stack that holds them."""
+        for parameter in self.model.parameters():
+            parameter.data = parameter.data.clone()
+
+    def diverged(self, kept: Path) -> FloatingPointError:
         last = f"; the last finite state is in {kept}" if kept.is_file() else ""
         return FloatingPointError(
             f"the loss or a weight is no longer finite after step {self.step}{last} (a smaller lr may do)"
@@ -125,8 +136,7 @@ class Run:
         }
 
     def save(self, path: str | Path, final: bool = False) -> None:
-        now = time.perf_counter()
-        self.seconds, self.since = self.seconds + now - self.since, now
+        self.lap()
         provenance = {
             **self.about(),
             "history": self._history(),
@@ -137,6 +147,7 @@ class Run:
             "torch": str(torch.__version__),
             "device": str(self.device),
             "threads": torch.get_num_threads(),
+            "tf32": self.tf32,
         }
         training: dict[str, Tensor] = {}
         if not final:

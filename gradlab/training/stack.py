@@ -1,116 +1,247 @@
-"""Models of equal shape and their optimizers as stacks: one call runs all of them."""
+"""Models of equal shape, their optimizers and their random numbers as stacks: one call runs all of them."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from ..estimators import Estimator
+from ..datasets import Images
+from ..estimators import Estimator, centre_step
+from ..latents import derived_seed
 from ..model import LatentModel
 from ..networks.binary_autoencoder import ChannelsLast
+from . import updates
+from .feed import Feed
 from .run import Run
-from .step import decoder_backward, encoder_backward, kl_temperature
+from .step import VALIDATED, decoder_backward, encoder_backward, kl_temperature
+
+OUTPUTS = 2**28  # numbers of the decoder's output at once when validating
+MOMENTS = ("exp_avg", "exp_avg_sq")  # torch's names of the running means of gradients and of their squares
+
+
+@dataclass
+class Group:
+    """Runs of one estimator: their places in the stack, and the state of their running means, if it asks for one."""
+
+    estimator: Estimator
+    places: Tensor | slice
+    state: Tensor | None
 
 
 class Stack:
-    """Runs of equal shape at the same step. Their parameters and optimizers' states are copied into stacks."""
+    """Runs of equal shape at the same step. Their numbers become views of the stacks: what moves one moves the other.
+
+    All that `step` reads and writes are tensors on the device, so that it can be captured and replayed there.
+    """
 
     def __init__(self, runs: Sequence[Run]):
-        self.runs, self.model, self.kind = runs, runs[0].model, runs[0].model.kind
+        self.runs, first = list(runs), runs[0]
+        self.device, self.kind, self.model = first.device, first.model.kind, first.model
         self.calls = _Calls(self.model)
         self.parameters: dict[str, Tensor] = stack_module_state([run.model for run in runs])[0]
-        # each number is updated by itself, so one optimizer over stacks does what one per cell would
-        like: Any = runs[0].optimizer
-        self.optimizer: torch.optim.Optimizer = type(like)(self.parameters.values(), **like.defaults)
-        for name, stacked in self.parameters.items():
-            states = [run.optimizer.state.get(run.model.get_parameter(name)) for run in runs]
-            if states[0]:
-                of_stack = {key: torch.stack([own[key] for own in states]) for key in states[0] if key != "step"}
-                self.optimizer.state[stacked] = of_stack | {"step": states[0]["step"].clone()}
+        self.means, self.squares = ({name: self._moment(name, key) for name in self.parameters} for key in MOMENTS)
+        dtype = next(iter(self.parameters.values())).dtype
+        self.lr = torch.tensor([run.settings.lr for run in runs], dtype=dtype, device=self.device)
+        self.t = torch.tensor(first.step, dtype=torch.float64, device=self.device)
         self.sums = torch.stack([run.sums for run in runs])
+        self.groups = self._groups()
+        self._share()
+        self.feed = Feed(self.runs)
+        self.update: Callable[..., None] = updates.update
 
-    def hand_back(self) -> None:
-        """Copy everything back into the runs."""
-        for name, stacked in self.parameters.items():
-            of_stack = self.optimizer.state[stacked]
-            for index, run in enumerate(self.runs):
-                own = run.model.get_parameter(name)
-                own.data.copy_(stacked.detach()[index])
-                of_cell = {key: value[index].clone() for key, value in of_stack.items() if key != "step"}
-                run.optimizer.state[own] = of_cell | {"step": of_stack["step"].clone()}
-        for run, sums in zip(self.runs, self.sums, strict=True):
-            run.sums.copy_(sums)
+    @property
+    def state(self) -> list[Tensor]:
+        """All that a step changes, but for gradients."""
+        stacks = [stacked.detach() for of in (self.parameters, self.means, self.squares) for stacked in of.values()]
+        running = [group.state for group in self.groups if group.state is not None]
+        return [*stacks, *running, self.t, self.sums, *self.feed.counters]
 
-    def check(self) -> None:
-        """ValueError for models that vmap cannot take, or takes otherwise than one by one."""
-        named = f"settings: {self.model.architecture} with config {self.model.config} cannot be stacked"
-        if buffers := [name for name, _ in self.model.named_buffers()]:
-            raise ValueError(f"{named} (training may change its buffer {buffers[0]}); train its cells alone")
-        x = torch.stack([run.images.floats(slice(0, 2)) for run in self.runs]).to(self.runs[0].device)
-        try:
-            with torch.no_grad():
-                self.each("decode", torch.zeros_like(self.each("logits", x)))
-        except (RuntimeError, ValueError) as error:
-            reason = str(error.__cause__ or error).splitlines()[0][:200]  # the cause: LatentModel suspects the images
-            raise ValueError(f"{named} ({reason}); train its cells alone") from None
+    def step(self, examples: int) -> None:
+        """A step of every run, on its next batch, of so many examples."""
+        x, noise, tf, tb = self.feed.take(examples)
+        for stacked in self.parameters.values():
+            stacked.grad = None
+        with torch.enable_grad():
+            loss, kl = self.backward(x, noise, tf, tb)
+        with torch.no_grad():
+            self.sums += torch.stack([loss, kl, torch.ones_like(loss)], -1).double() * examples
+            self.t += 1
+            moved = [name for name, stacked in self.parameters.items() if stacked.grad is not None]
+            self.update(
+                [self.parameters[name].detach() for name in moved],
+                [self.parameters[name].grad for name in moved],
+                [self.means[name] for name in moved],
+                [self.squares[name] for name in moved],
+                self.lr,
+                updates.numbers(self.runs[0].settings.optimizer, self.t),
+            )
 
-    def each(self, method: str, given: Tensor) -> Tensor:
-        """`logits` or `decode` of every model: (cell, ...) -> (cell, ...)."""
+    def backward(self, x: Tensor, noise: Tensor, tf: Tensor, tb: Tensor) -> tuple[Tensor, Tensor]:
+        """`step.backward` of every run: batch means of loss and KL, (run,) each.
+
+        x is (run, example, ...), noise (array, run, example, latent, category), temperatures (run,).
+        """
+        logits = self.each("logits", x)
+        detached = logits.detach()
+        t_f, t_b = (t.reshape(-1, *[1] * (logits.ndim - 1)) for t in (tf, tb))
+        own = [(g.estimator.at(t_f[g.places], t_b[g.places]), g.places, detached[g.places]) for g in self.groups]
+        noises = [noise[: estimator.noise_arrays, places] for estimator, places, _ in own]
+        points = self._whole(e.points(self.kind, l, n) for (e, _, l), n in zip(own, noises, strict=True))
+        weights = self._weights(points, own)
+        loss, of_decoder, derivative = self._evaluated(points, x, weights)
+        estimates = []
+        for group, (estimator, places, l), n in zip(self.groups, own, noises, strict=True):
+            losses = loss[:, places]
+            if group.state is not None and estimator.baseline_decay is not None:
+                losses = centre_step(losses, group.state, estimator.baseline_decay)
+            v = None if derivative is None else derivative[:, places]
+            estimates.append(estimator.estimate(self.kind, l, n, points[:, places], losses, v)[None])
+        t = kl_temperature(self.runs[0].settings.kl, t_f)
+        return of_decoder, encoder_backward(self.kind, logits, self._whole(estimates)[0], t)
+
+    def each(self, method: str, given: Tensor, shared: bool = False, places: slice | None = None) -> Tensor:
+        """`logits` or `decode` of the runs' models: (run, ...) -> (run, ...); `shared`: given the same, (...)."""
 
         def one(parameters: dict[str, Tensor], given: Tensor) -> Tensor:
             return functional_call(self.calls, parameters, (method, given))
 
-        return vmap(one)({f"model.{name}": stacked for name, stacked in self.parameters.items()}, given)
+        stacked = {f"model.{name}": p if places is None else p[places] for name, p in self.parameters.items()}
+        return vmap(one, in_dims=(0, None if shared else 0))(stacked, given)
 
-    def one_step(self, batches: Sequence[Tensor]) -> None:
-        """A step of every run, on a batch each."""
-        estimators = [run.estimator.at(*run.temperatures(run.step)) for run in self.runs]
-        x = torch.stack([run.images.floats(batch) for run, batch in zip(self.runs, batches, strict=True)])
-        x = x.to(self.runs[0].device)
-        noise = [run.noise(estimator, x[0]) for run, estimator in zip(self.runs, estimators, strict=True)]
-        self.optimizer.zero_grad()
-        loss, kl = self.backward(estimators, x, noise)
-        self.optimizer.step()
-        self.sums += torch.stack([loss, kl, torch.ones_like(loss)], -1).double() * x.shape[1]
+    @torch.no_grad()
+    def evaluate(self, images: Images) -> Tensor:
+        """`step.evaluate` of every run, at its temperatures in force: (run, figure) float64, on the device."""
+        generators = {seed: torch.Generator(self.device) for seed in self.feed.seeds}
+        for seed, generator in generators.items():
+            generator.manual_seed(derived_seed(seed, "validation"))
+        tf = torch.tensor([run.in_force[0] for run in self.runs], dtype=self.feed.dtype, device=self.device)
+        pixels = images.pixels[0].numel()
+        together = max(1, OUTPUTS // (pixels * VALIDATED))
+        sums = torch.zeros(len(self.runs), 3, dtype=torch.float64, device=self.device)
+        for start in range(0, len(images), VALIDATED):
+            x = images.floats(slice(start, start + VALIDATED)).to(self.device)
+            shape = (len(x), *self.model.code_shape)
+            of_seeds = torch.stack(
+                [self.kind.noise(shape, dtype=x.dtype, device=self.device, generator=g) for g in generators.values()]
+            )
+            for first in range(0, len(self.runs), together):
+                places = slice(first, first + together)
+                sums[places] += self._evaluation(x, of_seeds[self.feed.of[places]], tf[places], places)
+        return sums / len(images)
+
+    def finite(self) -> Tensor:
+        """Whether sums and weights of each run are finite: (run,), on the device."""
+        whole = [torch.isfinite(stacked.detach()).flatten(1).all(1) for stacked in self.parameters.values()]
+        return torch.stack([torch.isfinite(self.sums).all(1), *whole]).all(0)
+
+    def made(self, steps: int) -> None:
+        """The runs are at this step now."""
         for run in self.runs:
-            run.step += 1
+            run.step = steps
+            for state in run.optimizer.state.values():
+                state["step"].fill_(steps)
 
-    def backward(self, estimators: list[Estimator], x: Tensor, noise: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """`step.backward` of every model: x (cell, example, ...) -> batch means of loss and KL, (cell,) each."""
-        logits = self.each("logits", x)
-        detached = logits.detach()
-        points, losses, of_decoder, derivatives = self._evaluated(estimators, x, detached, noise)
-        estimates = []
-        for i, (run, estimator) in enumerate(zip(self.runs, estimators, strict=True)):
-            loss = run.baseline.centre(losses[i]) if run.baseline else losses[i]
-            derivative = None if derivatives is None else derivatives[i]
-            estimates.append(estimator.estimate(self.kind, detached[i], noise[i], points[i], loss, derivative))
-        tf = torch.tensor([estimator.tf for estimator in estimators], dtype=logits.dtype, device=logits.device)
-        t = kl_temperature(self.runs[0].settings.kl, tf.reshape(-1, *[1] * (logits.ndim - 1)))
-        return of_decoder, encoder_backward(self.kind, logits, torch.stack(estimates), t)
+    def _evaluation(self, x: Tensor, noise: Tensor, tf: Tensor, places: slice) -> Tensor:
+        logits = self.each("logits", x, shared=True, places=places)
+        t = tf.reshape(-1, *[1] * (logits.ndim - 1))
+        outputs = self.each("decode", self.kind.hard(logits / t + noise), places=places)
+        loss = self.model.losses_of(outputs.flatten(0, 1), x.expand(len(tf), *x.shape).flatten(0, 1))
+        figures = [loss.reshape(len(tf), len(x)), self.kind.kl_to_uniform(logits), self.kind.kl_to_uniform(logits / t)]
+        return torch.stack(figures, 1).double().sum(-1)
 
-    def _evaluated(
-        self, estimators: list[Estimator], x: Tensor, logits: Tensor, noise: list[Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Points, losses (cell, evaluation, example), the batch means of the decoder's, df/dz; its backward."""
-        cells = list(zip(estimators, logits, noise, strict=True))
-        points = torch.stack([estimator.points(self.kind, own, g) for estimator, own, g in cells])
-        shares = [e.weights(self.kind, own, p) for (e, own, _), p in zip(cells, points, strict=True)]
-        observed = x[:, None].expand(-1, points.shape[1], *x.shape[1:])
-        codes = points.flatten(1, 2).requires_grad_(any(estimator.uses_derivative for estimator in estimators))
+    def _evaluated(self, points: Tensor, x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Losses (evaluation, run, example), the batch means of the decoder's, df/dz; the decoder's backward pass."""
+        count, cells, examples = points.shape[:3]
+        observed = x[:, None].expand(-1, count, *x.shape[1:]).flatten(0, 2)
+        differentiated = any(group.estimator.uses_derivative for group in self.groups)
+        codes = points.movedim(0, 1).flatten(1, 2).requires_grad_(differentiated)
         outputs = self.each("decode", codes)
-        loss = self.model.losses_of(outputs.flatten(0, 1), observed.flatten(0, 2)).reshape(points.shape[:3])
-        weights = None
-        if any(own is not None for own in shares):
-            equal = torch.full_like(loss[0], 1 / points.shape[1])
-            weights = torch.stack([equal if own is None else own for own in shares])
-        of_decoder, derivative = decoder_backward(loss, weights, codes)
-        return points, loss.detach(), of_decoder, None if derivative is None else derivative.reshape(points.shape)
+        loss = self.model.losses_of(outputs.flatten(0, 1), observed).reshape(cells, count, examples)
+        of_decoder, derivative = decoder_backward(loss, None if weights is None else weights.movedim(0, 1), codes)
+        if derivative is not None:
+            derivative = derivative.reshape(cells, count, examples, *points.shape[3:]).movedim(1, 0)
+        return loss.detach().movedim(1, 0), of_decoder, derivative
+
+    def _weights(self, points: Tensor, own: Sequence[tuple[Estimator, Tensor | slice, Tensor]]) -> Tensor | None:
+        shares = [e.weights(self.kind, l, points[:, places]) for e, places, l in own]
+        if all(share is None for share in shares):
+            return None
+        equal = points.new_full(points.shape[:3], 1 / len(points))
+        pairs = zip(shares, own, strict=True)
+        return self._whole(equal[:, places] if share is None else share for share, (_, places, _) in pairs)
+
+    def _whole(self, parts: Iterable[Tensor]) -> Tensor:
+        """What the groups give, (..., run, ...) with the runs second, at all places."""
+        listed = list(parts)
+        if len(listed) == 1:
+            return listed[0]
+        return torch.cat(listed, 1).index_select(1, self._back)
+
+    def _groups(self) -> list[Group]:
+        by_estimator: dict[Estimator, list[int]] = {}
+        for i, run in enumerate(self.runs):
+            by_estimator.setdefault(run.estimator, []).append(i)
+        places = [torch.tensor(listed, device=self.device) for listed in by_estimator.values()]
+        self._back = torch.cat(places).argsort()
+        groups: list[Group] = []
+        for estimator, listed in by_estimator.items():
+            state = None
+            if estimator.baseline_decay is not None:
+                means = [run.baseline for i in listed if (run := self.runs[i]).baseline is not None]
+                state = torch.stack([mean.state.to(self.device) for mean in means])
+                for mean, row in zip(means, state, strict=True):
+                    mean.state = row
+            alone = len(by_estimator) == 1
+            groups.append(Group(estimator, slice(None) if alone else places[len(groups)], state))
+        return groups
+
+    def _moment(self, name: str, key: str) -> Tensor:
+        parameters = [run.model.get_parameter(name) for run in self.runs]
+        states = [run.optimizer.state.get(p, {}) for run, p in zip(self.runs, parameters, strict=True)]
+        return torch.stack([s.get(key, torch.zeros_like(p)) for s, p in zip(states, parameters, strict=True)]).detach()
+
+    def _share(self) -> None:
+        for name, stacked in self.parameters.items():
+            for i, run in enumerate(self.runs):
+                own = run.model.get_parameter(name)
+                own.data = stacked.detach()[i]
+                moments = {key: of[name][i] for key, of in zip(MOMENTS, (self.means, self.squares), strict=True)}
+                run.optimizer.state[own] = {"step": torch.tensor(float(run.step)), **moments}
+        for run, sums in zip(self.runs, self.sums, strict=True):
+            run.sums = sums
+
+
+def reason_against(runs: Sequence[Run]) -> str:
+    """Why runs of equal settings, but for what an ensemble may vary, cannot be stacked; "" where they can."""
+    first, model = runs[0], runs[0].model
+    logits = torch.empty(1, *model.code_shape)
+    counts = [run.estimator.evaluations_at(model.kind, logits) for run in runs]
+    for run, count in zip(runs, counts, strict=True):
+        if run.estimator.all_configurations:
+            return f"{run.estimator.label} decodes all configurations at once"
+        if count != counts[0]:
+            return f"{run.estimator.label} takes {count} loss evaluations, {first.estimator.label} {counts[0]}"
+    if buffers := [name for name, _ in model.named_buffers()]:
+        return f"training may change the buffer {buffers[0]}"
+    try:
+        x = first.images.floats(slice(0, 2)).to(first.device)
+        calls, parameters = _Calls(model), stack_module_state([run.model for run in runs[:2]])[0]
+
+        def one(own: dict[str, Tensor], x: Tensor) -> Tensor:
+            named = {f"model.{name}": parameter for name, parameter in own.items()}
+            logits = functional_call(calls, named, ("logits", x))
+            return functional_call(calls, named, ("decode", torch.zeros_like(logits)))
+
+        with torch.no_grad():
+            vmap(one)(parameters, torch.stack([x] * min(2, len(runs))))
+    except (RuntimeError, ValueError) as error:
+        return str(error.__cause__ or error).splitlines()[0][:200]  # the cause: LatentModel suspects the images
+    return ""
 
 
 class _Calls(nn.Module):

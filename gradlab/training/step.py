@@ -92,8 +92,11 @@ def encoder_backward(kind: LatentKind, logits: Tensor, estimate: Tensor, t: Temp
     return divergence.detach()
 
 
+VALIDATED = 1000  # images whose noise is drawn at once when validating
+
+
 @torch.no_grad()
-def evaluate(model: LatentModel, images: Images, tf: float, seed: int, batch: int = 1000) -> list[float]:
+def evaluate(model: LatentModel, images: Images, tf: float, seed: int, batch: int = VALIDATED) -> list[float]:
     """Means over the images: loss at one code from softmax(l/tf), KL(softmax(l)), KL(softmax(l/tf)), both to uniform.
 
     The noise depends on `seed` alone.

@@ -1,0 +1,80 @@
+"""A stack's step as a CUDA graph: its kernels are launched once for good, and replayed for each step."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from . import updates
+from .stack import Stack
+
+WARM_UP = 3  # steps before one is captured, as torch asks for
+
+
+def capture(stack: Stack, examples: int, compiled: bool) -> Callable[[], Any] | None:
+    """A call that makes a step of so many examples; None, and a warning, where a step waits for the device.
+
+    `compiled`: make the optimizer's update one kernel a tensor, where torch can. The stack's numbers are as before.
+    """
+    before = [tensor.clone() for tensor in stack.state]
+
+    def restore() -> None:
+        for tensor, kept in zip(stack.state, before, strict=True):
+            tensor.copy_(kept)
+
+    side = torch.cuda.Stream(stack.device)
+    side.wait_stream(torch.cuda.current_stream(stack.device))
+    try:
+        with torch.cuda.stream(side):
+            if compiled:
+                _compile(stack, examples, restore)
+            for _ in range(WARM_UP):
+                stack.step(examples)
+                restore()
+            with _waiting_is_an_error():
+                stack.step(examples)
+            restore()
+        torch.cuda.current_stream(stack.device).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            stack.step(examples)
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        torch.cuda.synchronize(stack.device)
+        restore()
+        reason = str(error).splitlines()[0][:200]
+        warnings.warn(f"this training's steps are launched one by one, not captured ({reason})", stacklevel=2)
+        return None
+    return graph.replay
+
+
+def _compile(stack: Stack, examples: int, restore: Callable[[], None]) -> None:
+    stack.update = _compiled()
+    try:
+        stack.step(examples)
+    except Exception as error:  # whatever a machine without a compiler raises
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        stack.update = updates.update
+    restore()
+
+
+@functools.cache
+def _compiled() -> Callable[..., None]:
+    return torch.compile(updates.update, dynamic=False)
+
+
+@contextlib.contextmanager
+def _waiting_is_an_error() -> Iterator[None]:
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)

@@ -1,0 +1,133 @@
+"""How runs make their steps: one run after another, or all as a stack, on a GPU captured once and replayed."""
+
+from __future__ import annotations
+
+import collections
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+
+from .. import progress
+from .capture import capture
+from .run import Run
+from .stack import Stack, reason_against
+from .streams import BLOCK
+
+COMPILED_FROM = 3000  # steps left that are worth some ten seconds of compiling the optimizer's update
+AHEAD = 4  # blocks of steps that the host may be ahead of the device
+
+
+class Engine(Protocol):
+    runs: list[Run]
+
+    def epoch(self, stop: threading.Event, advance: progress.Advance) -> None:
+        """The steps of all runs up to the end of the epoch, or up to the one during which `stop` is set."""
+
+    def finite(self, run: Run) -> bool:
+        """Whether its sums and weights are."""
+
+    def figures(self, run: Run) -> Sequence[float]:
+        """MEASURED, of the epoch that ends."""
+
+
+def engine_for(runs: Sequence[Run]) -> Engine:
+    """Runs of one shape, at one step, on one device: a stack on a GPU, if they can be stacked.
+
+    On a CPU the products of one run fill the cores already, and a stack only falls out of the caches.
+    """
+    stacked = stacks_pay(runs[0].device) and not reason_against(runs)
+    return Stacked(runs) if stacked else InTurn(runs)
+
+
+def stacks_pay(device: torch.device) -> bool:
+    return device.type == "cuda"
+
+
+class InTurn:
+    """Runs that make an epoch one after another, each by an optimizer of its own."""
+
+    def __init__(self, runs: Sequence[Run]):
+        self.runs = list(runs)
+
+    def epoch(self, stop: threading.Event, advance: progress.Advance) -> None:
+        for run in self.runs:
+            for batch in run.batches_left():
+                run.one_step(batch)
+                advance()
+                if stop.is_set():
+                    return
+
+    def finite(self, run: Run) -> bool:
+        return all(bool(torch.isfinite(t).all()) for t in (run.sums, *run.model.parameters()))
+
+    def figures(self, run: Run) -> Sequence[float]:
+        loss, kl, examples = run.sums.tolist()
+        run.sums.zero_()
+        return [loss / examples, kl / examples, *run.validate()]
+
+
+class Stacked:
+    """Runs that make each step together; on a GPU a step is captured once and replayed."""
+
+    def __init__(self, runs: Sequence[Run]):
+        self.stack = Stack(runs)
+        self.runs = self.stack.runs
+        self.steps: dict[int, Callable[[], Any]] = {}  # by number of examples
+        self.whole: list[bool] = []
+        self.of_epoch: list[list[float]] = []
+
+    def epoch(self, stop: threading.Event, advance: progress.Advance) -> None:
+        first = self.runs[0]
+        at = shown = first.step
+        end = (at // first.steps + 1) * first.steps
+        for examples in {first.examples(at), first.examples(end - 1)}:
+            self._prepare(examples)  # before the counters are set, which this moves
+        self.stack.feed.begin(at)
+        behind: collections.deque[torch.cuda.Event] = collections.deque()
+        while at < end and not stop.is_set():
+            if at % BLOCK == 0 or at == first.step:
+                self.stack.feed.fill(at)
+                self._keep_pace(behind)
+            self.steps[first.examples(at)]()
+            at += 1
+            if at % BLOCK == 0 or at == end:
+                advance((at - shown) * len(self.runs))
+                shown = at
+        self.stack.made(at)
+        self.whole = self.stack.finite().tolist()
+        if at == end:
+            self._measure()
+
+    def finite(self, run: Run) -> bool:
+        return self.whole[self.runs.index(run)]
+
+    def figures(self, run: Run) -> Sequence[float]:
+        return self.of_epoch[self.runs.index(run)]
+
+    def _measure(self) -> None:
+        """Of the epoch that ends, for all runs at once."""
+        of_training = self.stack.sums[:, :2] / self.stack.sums[:, 2:]
+        found = torch.cat([of_training, self.stack.evaluate(self.runs[0].validation)], 1)
+        self.of_epoch = found.tolist()
+        self.stack.sums.zero_()
+
+    def _prepare(self, examples: int) -> None:
+        if examples in self.steps:
+            return
+        step: Callable[[], Any] | None = None
+        if self.stack.device.type == "cuda":
+            left = self.runs[0].total - self.runs[0].step
+            step = capture(self.stack, examples, compiled=left >= COMPILED_FROM)
+        self.steps[examples] = step or (lambda: self.stack.step(examples))
+
+    def _keep_pace(self, behind: collections.deque[torch.cuda.Event]) -> None:
+        """Wait for the device where it is too far behind, so that Ctrl-C is heeded soon."""
+        if self.stack.device.type != "cuda":
+            return
+        event = torch.cuda.Event()
+        event.record(torch.cuda.current_stream(self.stack.device))
+        behind.append(event)
+        if len(behind) > AHEAD:
+            behind.popleft().synchronize()
