@@ -72,12 +72,23 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the fi
 workers_option = click.option(
     "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes; a GPU each."
 )
+
+
+class Ensemble(click.ParamType):
+    """A whole number from 1, or `auto`."""
+
+    name = "N|auto"
+
+    def convert(self, value, param, ctx):
+        return value if value == "auto" else click.IntRange(min=1).convert(value, param, ctx)
+
+
 ensemble_option = click.option(
     "--ensemble",
-    type=click.IntRange(min=1),
-    default=1,
+    type=Ensemble(),
+    default="auto",
     show_default=True,
-    help="Trainings that a worker stacks into one; saves a GPU kernel launches, is slower on a CPU.",
+    help="Trainings that a worker makes at once, on a GPU as one stack. auto: as many as fit its memory.",
 )
 scheduler_option = click.option(
     "--scheduler", help="Address of a Dask scheduler (tcp://host:8786), to train on its workers."

@@ -17,7 +17,7 @@ from .options import (
 )
 
 MOST_SEEDS = 10_000
-OF_TRAINING = ("data", "data_dir", "estimator", "kl", "epochs", "batch_size", "lr", "device", "as_json")
+OF_TRAINING = ("data", "data_dir", "estimator", "kl", "epochs", "batch_size", "lr", "device", "tf32", "as_json")
 OF_TRACKING = ("track_every", "track_images", "track_draws")
 
 

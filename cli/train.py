@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import click
 
-from .options import check_writable, data_dir_option, device_option, json_option, resolve_device, seed_option
+from .options import (
+    check_writable,
+    data_dir_option,
+    device_option,
+    json_option,
+    resolve_device,
+    seed_option,
+    tf32_option,
+)
 
 KINDS = ("bias", "gap")  # of what can be tracked
 KLS = ("none", "model", "sampled")  # terms of the loss
@@ -78,6 +86,7 @@ def training_options(tf: float, tb: float, kl: str, epochs: int, batch_size: int
             "--track-draws", type=click.IntRange(min=2), help="Draws of --track.  [default: 1,024; 64 for gap]"
         ),
         device_option,
+        tf32_option,
         json_option,
     ]
 

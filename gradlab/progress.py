@@ -14,6 +14,13 @@ PAUSE = 5.0  # seconds between two bars of one measurement, at most
 _told, _ended = 0.0, -PAUSE  # when the last line was printed, or the measurement began; when the last bar ended
 
 
+def duration(seconds: float) -> str:
+    """In words: "34 s", "12 min", "3.5 h"."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5970 else f"{seconds / 3600:.1f} h"
+
+
 @contextlib.contextmanager
 def bar(description: str, total: int, shown: bool, done: int = 0, time_left: bool = True) -> Iterator[Advance]:
     """Yields `advance(steps=1, **figures)`. Shows nothing unless `shown`.

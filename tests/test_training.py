@@ -759,3 +759,15 @@ def test_the_kept_state_is_named_after_the_output(out):
     assert training.resume_path(out).name == "vae.resume.safetensors"
     assert training.resume_path(out).parent == out.parent
     assert files.writable(out) == out
+
+
+# what it will take
+
+
+def test_the_cost_is_measured_beforehand_without_a_trace():
+    before = torch.get_rng_state()
+    one = training.step_seconds([settings()], IMAGES, VALIDATION)
+    several = training.step_seconds([settings(seed=i) for i in range(5)], IMAGES, VALIDATION)
+    assert 0 < one < several < 100 * one
+    assert torch.equal(torch.get_rng_state(), before)
+    assert training.most_together(settings(), IMAGES, VALIDATION, "cpu") == 1

@@ -680,6 +680,40 @@ def test_on_a_cpu_an_ensemble_is_its_cells_one_after_another(outs, unbroken, mon
         assert all(torch.equal(t, model.state_dict()[name]) for name, t in wanted.state_dict().items())
 
 
+@pytest.mark.parametrize("step", [1, 4, STEPS, STEPS + 1, 2 * STEPS + 3])
+@pytest.mark.parametrize("cell", [0, 1, 2])
+def test_an_interrupt_between_cells_that_train_in_turn_loses_nothing(outs, unbroken, monkeypatch, cell, step):
+    """Cells before this one have made their epoch, those after it have not begun it."""
+    monkeypatch.setattr(engines, "stacks_pay", lambda device: False)
+
+    def acted(run, batch, one_step=training.Run.one_step):
+        if run.settings == CELLS[cell] and run.step + 1 == step:
+            press_ctrl_c()
+        one_step(run, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Run, "one_step", acted)
+        with pytest.raises(KeyboardInterrupt, match="--resume goes on with all cells"):
+            together(outs)
+    for model, wanted in zip(together(outs, resume=True), unbroken, strict=True):
+        assert all(torch.equal(t, model.state_dict()[name]) for name, t in wanted.state_dict().items())
+        assert model.provenance["history"] == wanted.provenance["history"]
+    assert_nothing_left(outs)
+
+
+def test_stacks_of_one_each_are_as_one_stack(outs, unbroken, monkeypatch):
+    monkeypatch.setattr(ensemble, "engine_for", lambda runs: engines.Several([engines.Stacked([run]) for run in runs]))
+    interrupt(outs, monkeypatch, STEPS + 2)
+    assert_close(together(outs, resume=True), unbroken)
+
+
+def test_timing_a_stack_leaves_it_as_it_was():
+    stacked = engines.Stacked(runs())
+    before = [tensor.clone() for tensor in stacked.stack.state]
+    assert stacked.seconds() > 0
+    assert all(map(torch.equal, stacked.stack.state, before))
+
+
 def test_stacked_evaluation_is_that_of_each_model_however_it_is_cut(monkeypatch):
     cells = runs([settings(seed=1), settings(seed=2, tf=0.5), settings(seed=1, tf=3.0)])
     wanted = torch.tensor([run.validate() for run in cells])

@@ -119,7 +119,7 @@ class _Tasks:
         if self.job.folder.finished(cell):  # between the look and the claim
             held.release()
             return None
-        given = (self.key, cell, self.job.device, self.job.keep_models)
+        given = (self.key, cell, self.job.device, self.job.keep_models, self.job.tf32)
         future = self.client.submit(run_task, *given, key=f"{self.key}-{cell.name}-{uuid.uuid4().hex}", pure=False)
         self.under_way[future] = cell, held
         return future
@@ -145,7 +145,7 @@ class _Tasks:
         folder.read(cell)
 
 
-def run_task(key: str, cell: Cell, device: str, keep_model: bool) -> dict[str, bytes]:
+def run_task(key: str, cell: Cell, device: str, keep_model: bool, tf32: bool) -> dict[str, bytes]:
     """On a worker: train a cell and return its files by name."""
     if cell.version != __version__:
         raise RuntimeError(f"the worker has gradlab {__version__}, the sweep {cell.version}; give both the same")
@@ -153,5 +153,5 @@ def run_task(key: str, cell: Cell, device: str, keep_model: bool) -> dict[str, b
     data: Any = worker.plugins[key]
     with tempfile.TemporaryDirectory(dir=worker.local_directory) as path:
         folder = Folder(path)
-        run([cell], folder, data.images, data.validation, place(device), keep_model)
+        run([cell], folder, data.images, data.validation, place(device), keep_model, tf32)
         return {file.name: file.read_bytes() for file in folder.path.iterdir()}

@@ -38,6 +38,7 @@ def run(
     validation: Images,
     device: str = "cpu",
     keep_model: bool = False,
+    tf32: bool = False,
 ) -> None:
     """Train cells, several as one ensemble, or go on where they were left, and write their files.
 
@@ -47,7 +48,7 @@ def run(
     for cell in cells:
         folder.clear_parts(cell)
     train = _alone if len(cells) == 1 else _together
-    for cell, outcome in zip(cells, train(cells, folder, images, validation, device), strict=True):
+    for cell, outcome in zip(cells, train(cells, folder, images, validation, device, tf32), strict=True):
         error = ""
         if isinstance(outcome, Exception):
             state = training.resume_path(folder.model(cell))
@@ -55,7 +56,7 @@ def run(
             outcome = checkpoints.read(state)[2] if state.is_file() else {}
         ds = _dataset(cell, outcome, _tracked(cell, folder))
         made: dict[str, Any] = {"status": "failed" if error else "done", "error": error, "device": device}
-        made |= {"threads": torch.get_num_threads(), "ensemble": outcome.get("ensemble", 1)}
+        made |= {"threads": torch.get_num_threads(), "ensemble": outcome.get("ensemble", 1), "tf32": int(tf32)}
         about = images.described() | {f"validation_{k}": v for k, v in validation.described().items()}
         folder.write(cell, ds.assign_attrs(results.stamp(**made, **about)))
         folder.clear(cell, keep_model)
@@ -64,41 +65,47 @@ def run(
 Outcome = dict[str, Any] | Exception  # provenance of a finished training, or why it failed
 
 
-def _alone(cells: Sequence[Cell], folder: Folder, images: Images, validation: Images, device: str) -> list[Outcome]:
+def _alone(
+    cells: Sequence[Cell], folder: Folder, images: Images, validation: Images, device: str, tf32: bool
+) -> list[Outcome]:
     (cell,) = cells
     try:
-        return [_trained(cell, folder, images, validation, device)]
+        return [_trained(cell, folder, images, validation, device, tf32)]
     except OF_THE_MACHINE:
         raise
     except Exception as failure:  # whatever it is, it does not stop the rest
         return [failure]
 
 
-def _together(cells: Sequence[Cell], folder: Folder, images: Images, validation: Images, device: str) -> list[Outcome]:
+def _together(
+    cells: Sequence[Cell], folder: Folder, images: Images, validation: Images, device: str, tf32: bool
+) -> list[Outcome]:
     """Cells that differ in temperatures and seed alone, as one ensemble."""
     found = {cell.name: _ready(cell, folder)[0] for cell in cells}
     left = [cell for cell in cells if found[cell.name] is None]
     given = [cell.settings for cell in left], images, validation, [folder.model(cell) for cell in left]
-    ended = training.train_together(*given, resume=True, device=device, **_tracking(cells[0])) if left else []
+    options = {"device": device, "tf32": tf32, **_tracking(cells[0])}
+    ended = training.train_together(*given, resume=True, **options) if left else []
     outcomes: dict[str, Outcome] = {name: there for name, there in found.items() if there is not None}
     for cell, one in zip(left, ended, strict=True):
         outcomes[cell.name] = one if isinstance(one, Exception) else one.provenance
     return [outcomes[cell.name] for cell in cells]
 
 
-def _trained(cell: Cell, folder: Folder, images: Images, validation: Images, device: str) -> dict[str, Any]:
+def _trained(cell: Cell, folder: Folder, images: Images, validation: Images, device: str, tf32: bool) -> dict[str, Any]:
     """The provenance of the finished training."""
     there, resume = _ready(cell, folder)
     if there is not None:
         return there
     given = (cell.settings, images, validation, folder.model(cell))
+    options = {"device": device, "tf32": tf32, **_tracking(cell)}
     try:
-        return training.train(*given, resume=resume, device=device, **_tracking(cell)).provenance
+        return training.train(*given, resume=resume, **options).provenance
     except errors.BadFile as fault:
         if not resume:
             raise
         folder.set_aside(training.resume_path(folder.model(cell)), fault)
-        return training.train(*given, device=device, **_tracking(cell)).provenance
+        return training.train(*given, **options).provenance
 
 
 def _ready(cell: Cell, folder: Folder) -> tuple[dict[str, Any] | None, bool]:

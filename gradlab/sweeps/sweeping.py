@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 import xarray as xr
 
-from .. import errors
+from .. import errors, progress, training
 from ..datasets import Images
 from ..training import Run, Settings
-from .cells import Grid, grid, tracked
+from .cells import Cell, Grid, grid, tracked
 from .collecting import assembled
 from .folder import Folder
 from .watching import Watch, display
@@ -35,8 +37,9 @@ def sweep(
     track_images: int = 100,
     track_draws: int | None = None,
     workers: int = 1,
-    ensemble: int = 1,
+    ensemble: int | str = "auto",
     device: str = "cpu",
+    tf32: bool = False,
     scheduler: str | None = None,
     keep_models: bool = False,
     retry_failed: bool = False,
@@ -61,9 +64,10 @@ def sweep(
         `track_images` validation images with `track_draws` draws (gradlab.training.train)
     workers : processes, which share torch's threads and take a GPU each where there are several; with more than one,
         a script that calls this needs its `if __name__ == "__main__"`
-    ensemble : cells that a worker trains at once, stacked into batched products, each with the results it has alone up
-        to rounding; saves a GPU kernel launches, and is slower on a CPU
+    ensemble : cells that a worker trains at once, on a GPU stacked into batched products, each with the results it has
+        alone up to rounding; "auto": as many as fit a GPU's memory, on a CPU one
     device : "cpu", "cuda", "cuda:1", ... or "auto", a GPU where there is one
+    tf32 : let a GPU's matrix products use TensorFloat-32
     scheduler : address of a Dask scheduler, "tcp://host:8786"; cells are trained by its workers (extra `distributed`)
     keep_models : keep the trained models, NAME.safetensors, in the folder
     retry_failed : train cells that are recorded as failed again
@@ -89,7 +93,7 @@ def sweep(
     count = errors.whole_number("workers", workers, 1)
     if scheduler is not None and count > 1:
         raise ValueError(f"workers: got {count} with a scheduler, whose workers are used; give one of both")
-    together = errors.whole_number("ensemble", ensemble, 1)
+    together = 0 if ensemble == "auto" else errors.whole_number("ensemble", ensemble, 1)
     if scheduler is not None and together > 1:
         raise ValueError(f"ensemble: got {together} with a scheduler, whose tasks are single cells; give one of both")
     if scheduler is None and device != "auto":
@@ -97,8 +101,11 @@ def sweep(
     # what would keep every cell from training, said at once
     Run(cells.cells[0].settings, images, validation, "cpu")
     place_of_cells = Folder(folder)
-    job = Job(cells.cells, place_of_cells, images, validation, device, keep_models, together)
+    together = together or _fitting(cells.cells, images, validation, device, count, scheduler)
+    job = Job(cells.cells, place_of_cells, images, validation, device, keep_models, together, tf32)
     _prepare(job, retry_failed)
+    if shown and (left := [cell for cell in job.cells if not place_of_cells.finished(cell)]):
+        print(_announced(left, job, count, scheduler), file=sys.stderr)
     watch = Watch(place_of_cells, job.cells)
     try:
         with display(watch, shown) as after:
@@ -109,6 +116,30 @@ def sweep(
             f"interrupted; {there} of {len(job.cells)} cells are finished, the same command goes on"
         ) from None
     return _collected(cells, place_of_cells)
+
+
+def _announced(left: list[Cell], job: Job, workers: int, scheduler: str | None) -> str:
+    """What is about to be trained and, unless elsewhere, how long that takes, by steps timed here."""
+    settings = left[0].settings
+    steps = settings.epochs * -(-len(job.images) // settings.batch_size)
+    words = f"{len(left):,} trainings of {steps:,} steps"
+    if scheduler is not None:
+        return words
+    together = [cell.settings for cell in left[: job.ensemble]]
+    seconds = training.step_seconds(together, job.images, job.validation, place(job.device), job.tf32)
+    rounds = -(-len(left) // len(together)) / workers
+    at_once = f", {len(together):,} at a time" if len(together) > 1 else ""
+    return f"{words}{at_once}: about {progress.duration(seconds * steps * max(rounds, 1))}"
+
+
+def _fitting(
+    cells: list[Cell], images: Images, validation: Images, device: str, workers: int, scheduler: str | None
+) -> int:
+    """How many cells a worker trains at once, where it is left to the GPU's memory."""
+    if scheduler is not None or torch.device(here := place(device)).type != "cuda":
+        return 1
+    share = -(-len(cells) // workers)
+    return min(share, training.most_together(cells[0].settings, images, validation, here))
 
 
 def _prepare(job: Job, retry_failed: bool) -> None:

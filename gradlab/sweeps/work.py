@@ -26,6 +26,7 @@ class Job:
     device: str
     keep_models: bool
     ensemble: int = 1  # cells trained at once
+    tf32: bool = False
 
 
 def work(job: Job, after: Callable[[], None] = lambda: None) -> None:
@@ -57,5 +58,5 @@ def work_on(cells: Sequence[Cell], job: Job) -> bool:
             if not job.folder.finished(cell):  # between the look and the claim
                 own.append(cell)
         if own:
-            run(own, job.folder, job.images, job.validation, job.device, job.keep_models)
+            run(own, job.folder, job.images, job.validation, job.device, job.keep_models, job.tf32)
     return bool(own)

@@ -1,5 +1,6 @@
 """Training built-in models with any estimator: settings, the loop, and what a run leaves behind."""
 
+from .cost import most_together, step_seconds
 from .ensemble import train_together
 from .loop import resume_path, train
 from .run import HISTORY, Run
@@ -16,7 +17,9 @@ __all__ = [
     "Settings",
     "backward",
     "evaluate",
+    "most_together",
     "resume_path",
+    "step_seconds",
     "track_path",
     "train",
     "train_together",

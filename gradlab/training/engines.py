@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import collections
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 from .. import progress
 from .capture import capture
@@ -16,6 +18,7 @@ from .stack import Stack, reason_against
 from .streams import BLOCK
 
 COMPILED_FROM = 3000  # steps left that are worth some ten seconds of compiling the optimizer's update
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 AHEAD = 4  # blocks of steps that the host may be ahead of the device
 
 
@@ -33,16 +36,27 @@ class Engine(Protocol):
 
 
 def engine_for(runs: Sequence[Run]) -> Engine:
-    """Runs of one shape, at one step, on one device: a stack on a GPU, if they can be stacked.
+    """Runs of one shape, at one step, on one device: on a GPU as a stack, if they can be stacked.
 
-    On a CPU the products of one run fill the cores already, and a stack only falls out of the caches.
+    On a CPU the products of one run fill the cores already, and a stack only falls out of the caches. Convolutions of
+    several models are grouped ones, which a GPU may do slower than one after the other: there both are timed.
     """
-    stacked = stacks_pay(runs[0].device) and not reason_against(runs)
-    return Stacked(runs) if stacked else InTurn(runs)
+    if not stacks_pay(runs[0].device) or reason_against(runs):
+        return InTurn(runs)
+    if len(runs) == 1 or not any(isinstance(m, CONVOLUTIONS) for m in runs[0].model.modules()):
+        return Stacked(runs)
+    alone = Stacked(runs[:1]).seconds()
+    together = Stacked(runs)
+    return together if together.seconds() < alone * len(runs) else Several([Stacked([run]) for run in runs])
 
 
 def stacks_pay(device: torch.device) -> bool:
     return device.type == "cuda"
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 class InTurn:
@@ -68,6 +82,28 @@ class InTurn:
         return [loss / examples, kl / examples, *run.validate()]
 
 
+class Several:
+    """Engines that make an epoch one after another."""
+
+    def __init__(self, engines: Sequence[Stacked]):
+        self.engines = list(engines)
+        self.runs = [run for engine in engines for run in engine.runs]
+
+    def epoch(self, stop: threading.Event, advance: progress.Advance) -> None:
+        for engine in self.engines:
+            if not stop.is_set():
+                engine.epoch(stop, advance)
+
+    def finite(self, run: Run) -> bool:
+        return self._of(run).finite(run)
+
+    def figures(self, run: Run) -> Sequence[float]:
+        return self._of(run).figures(run)
+
+    def _of(self, run: Run) -> Stacked:
+        return next(engine for engine in self.engines if any(own is run for own in engine.runs))
+
+
 class Stacked:
     """Runs that make each step together; on a GPU a step is captured once and replayed."""
 
@@ -83,7 +119,7 @@ class Stacked:
         at = shown = first.step
         end = (at // first.steps + 1) * first.steps
         for examples in {first.examples(at), first.examples(end - 1)}:
-            self._prepare(examples)  # before the counters are set, which this moves
+            self.prepare(examples)  # before the counters are set, which this moves
         self.stack.feed.begin(at)
         behind: collections.deque[torch.cuda.Event] = collections.deque()
         while at < end and not stop.is_set():
@@ -100,6 +136,26 @@ class Stacked:
         if at == end:
             self._measure()
 
+    def seconds(self, steps: int = 8) -> float:
+        """Of one step of a whole batch, from `steps` that are undone."""
+        examples, kept = self.runs[0].examples(0), [tensor.clone() for tensor in self.stack.state]
+        self.prepare(examples)
+        self.stack.feed.begin(0)
+        self.stack.feed.fill(0)
+        passed = []
+        for _ in range(2):  # the first to warm up
+            synchronize(self.stack.device)
+            started = time.perf_counter()
+            for _ in range(steps):
+                self.steps[examples]()
+                self.stack.feed.slot.zero_()
+                self.stack.feed.at.zero_()
+            synchronize(self.stack.device)
+            passed.append(time.perf_counter() - started)
+        for tensor, before in zip(self.stack.state, kept, strict=True):
+            tensor.copy_(before)
+        return passed[-1] / steps
+
     def finite(self, run: Run) -> bool:
         return self.whole[self.runs.index(run)]
 
@@ -113,7 +169,8 @@ class Stacked:
         self.of_epoch = found.tolist()
         self.stack.sums.zero_()
 
-    def _prepare(self, examples: int) -> None:
+    def prepare(self, examples: int) -> None:
+        """Make the call that makes a step of so many examples; on a GPU, capture it."""
         if examples in self.steps:
             return
         step: Callable[[], Any] | None = None

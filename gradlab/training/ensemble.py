@@ -19,7 +19,7 @@ from ..datasets import Images
 from ..machine import plain_arithmetic
 from ..model import LatentModel
 from . import state
-from .engines import Engine, InTurn, Stacked, engine_for
+from .engines import Engine, InTurn, engine_for
 from .loop import Pace, Training, interruptible, resume_path
 from .run import Run
 from .settings import Settings
@@ -103,7 +103,10 @@ def _train(cells: Sequence[_Cell], shown: bool) -> list[LatentModel | ValueError
             share = (time.perf_counter() - started) / len(together)
             for cell in together:
                 cell.run.since = time.perf_counter() - share
-                cell.settle(stop, engine, pace)
+                if cell.run.step > step:
+                    cell.settle(stop, engine, pace)
+                elif step:  # stopped before its turn came
+                    pace.save(cell.run, cell.state)
             at = together[0].run
             advance(0, epoch=f"{at.step // at.steps}/{at.settings.epochs}")
             if stop.is_set():
@@ -114,7 +117,7 @@ def _train(cells: Sequence[_Cell], shown: bool) -> list[LatentModel | ValueError
 def _kept_or_new(engine: Engine, runs: list[Run]) -> Engine:
     """The stack that made the last epoch, unless another run joins it, or over half of its runs have failed."""
     kept = {*map(id, runs)} <= {*map(id, engine.runs)} and 2 * len(runs) > len(engine.runs)
-    return engine if kept and isinstance(engine, Stacked) else engine_for(runs)
+    return engine if kept and not isinstance(engine, InTurn) else engine_for(runs)
 
 
 def _stopped(run: Run) -> KeyboardInterrupt:

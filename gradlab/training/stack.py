@@ -17,6 +17,7 @@ from ..model import LatentModel
 from ..networks.binary_autoencoder import ChannelsLast
 from . import updates
 from .feed import Feed
+from .linear import LinearLayers
 from .run import Run
 from .step import VALIDATED, decoder_backward, encoder_backward, kl_temperature
 
@@ -245,7 +246,10 @@ def reason_against(runs: Sequence[Run]) -> str:
 
 
 class _Calls(nn.Module):
-    """A model's methods by name, for `functional_call`; without memory orders, of which vmap knows none."""
+    """A model's methods by name, for `functional_call`.
+
+    Memory orders are left out, since vmap knows none, and linear layers are LinearLayers, one product for all models.
+    """
 
     def __init__(self, model: LatentModel):
         super().__init__()
@@ -254,6 +258,17 @@ class _Calls(nn.Module):
             for name, child in module.named_children():
                 if isinstance(child, ChannelsLast):
                     setattr(module, name, nn.Identity())
+                elif type(child) is nn.Linear and child.bias is not None:
+                    setattr(module, name, _Linear(child))
 
     def forward(self, method: str, given: Tensor) -> Tensor:
         return getattr(self.model, method)(given)
+
+
+class _Linear(nn.Module):
+    def __init__(self, layer: nn.Linear):
+        super().__init__()
+        self.weight, self.bias = layer.weight, layer.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return LinearLayers.apply(x, self.weight, self.bias)

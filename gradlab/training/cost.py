@@ -1,0 +1,91 @@
+"""What trainings cost on this machine, measured before they start: seconds a step, and how many fit a GPU's memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from ..datasets import Images
+from ..machine import plain_arithmetic
+from .engines import Several, Stacked, engine_for, synchronize
+from .run import Run
+from .settings import Settings
+from .step import VALIDATED
+
+TIMED = 0.3  # seconds of steps to time, at least
+FEWEST = 3  # steps to time
+FREE_SHARE = 0.8  # of a GPU's free memory that a stack may fill
+PROBED = 4  # runs whose memory is measured, and taken for that of others
+
+
+def step_seconds(
+    settings: Sequence[Settings], images: Images, validation: Images, device: str = "cpu", tf32: bool = False
+) -> float:
+    """Seconds of one step of all these trainings together, their share of validating included, measured here and now.
+
+    On a GPU they are a stack, as `train_together` makes it; on a CPU one of them is timed, and counted for each.
+
+    Examples
+    --------
+    >>> cells = [Settings(tf=tf) for tf in (0.5, 1.0, 1.6)]
+    >>> seconds = 160 * 600 * step_seconds(cells, images, validation)  # doctest: +SKIP
+    """
+    with plain_arithmetic(tf32):
+        engine = engine_for([Run(own, images, validation, device, tf32) for own in settings])
+        run = engine.runs[0]
+        if isinstance(engine, Stacked):
+            validated = _timed(lambda: engine.stack.evaluate(validation), run.device, fewest=1)
+            return engine.seconds() + validated / run.steps
+        if isinstance(engine, Several):
+            validated = _timed(run.validate, run.device, fewest=1)
+            return len(settings) * (engine.engines[0].seconds() + validated / run.steps)
+        batches = iter(run.batches_left())
+        run.one_step(next(batches))
+        step = _timed(lambda: run.one_step(next(batches, torch.arange(run.examples(0)))), run.device)
+        some = validation.first(min(VALIDATED, len(validation)))
+        run.validation = some
+        validated = _timed(run.validate, run.device, fewest=1) * len(validation) / len(some)
+        return len(settings) * (step + validated / run.steps)
+
+
+def most_together(settings: Settings, images: Images, validation: Images, device: str) -> int:
+    """How many trainings of this shape fit the free memory of a GPU as one stack; on a CPU 1."""
+    place = torch.device(device)
+    if place.type != "cuda":
+        return 1
+    torch.cuda.synchronize(place)
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated(place)
+    torch.cuda.reset_peak_memory_stats(place)
+    with plain_arithmetic():
+        cells = [dataclasses.replace(settings, seed=settings.seed + i) for i in range(PROBED)]
+        engine = engine_for([Run(own, images, validation, device) for own in cells])
+        if not isinstance(engine, Stacked):
+            return 1
+        engine.stack.feed.begin(0)
+        engine.stack.feed.fill(0)
+        engine.stack.step(engine.runs[0].examples(0))
+        engine.stack.evaluate(validation.first(min(VALIDATED, len(validation))))
+        kept = [tensor.clone() for tensor in engine.stack.state]  # as capturing does
+    used = torch.cuda.max_memory_allocated(place) - before
+    del engine, kept
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info(place)
+    return max(1, int(FREE_SHARE * free / (used / PROBED)))
+
+
+def _timed(call: Callable[[], Any], device: torch.device, fewest: int = FEWEST) -> float:
+    """Mean seconds of a call, over at least `fewest` of them and TIMED seconds."""
+    count, started = 0, time.perf_counter()
+    while True:
+        for _ in range(fewest):
+            call()
+        count += fewest
+        synchronize(device)
+        passed = time.perf_counter() - started
+        if passed >= TIMED:
+            return passed / count
