@@ -170,7 +170,9 @@ def binary_ae(preset, width, depth, lr, **others) -> None:
     _train(BINARY_AUTOENCODER, SIZES[preset] | chosen, lr=BINARY_AUTOENCODER.lr if lr is None else lr, **others)
 
 
-def _train(defaults, config, *, data, data_dir, out, resume, keep_every, device, as_json, track, **others) -> None:
+def _train(
+    defaults, config, *, data, data_dir, out, resume, keep_every, device, as_json, track, tf32, **others
+) -> None:
     import dataclasses
 
     from gradlab import datasets, training
@@ -193,6 +195,7 @@ def _train(defaults, config, *, data, data_dir, out, resume, keep_every, device,
         keep_every=keep_every or 0,
         device=resolve_device(device),
         shown=True,
+        tf32=tf32,
         track=track,
         **tracking,
     )

@@ -43,9 +43,14 @@ def step_seconds(
         if isinstance(engine, Several):
             validated = _timed(run.validate, run.device, fewest=1)
             return len(settings) * (engine.engines[0].seconds() + validated / run.steps)
-        batches = iter(run.batches_left())
-        run.one_step(next(batches))
-        step = _timed(lambda: run.one_step(next(batches, torch.arange(run.examples(0)))), run.device)
+        batch = run.batches_left()[0]
+
+        def one_step() -> None:
+            run.one_step(batch)
+            run.step = 0  # a schedule ends with the training's last step
+
+        one_step()
+        step = _timed(one_step, run.device)
         some = validation.first(min(VALIDATED, len(validation)))
         run.validation = some
         validated = _timed(run.validate, run.device, fewest=1) * len(validation) / len(some)

@@ -43,7 +43,8 @@ def engine_for(runs: Sequence[Run]) -> Engine:
     """
     if not stacks_pay(runs[0].device) or reason_against(runs):
         return InTurn(runs)
-    if len(runs) == 1 or not any(isinstance(m, CONVOLUTIONS) for m in runs[0].model.modules()):
+    convolves = any(isinstance(module, CONVOLUTIONS) for module in runs[0].model.modules())
+    if len(runs) == 1 or not convolves or runs[0].device.type != "cuda":
         return Stacked(runs)
     alone = Stacked(runs[:1]).seconds()
     together = Stacked(runs)
