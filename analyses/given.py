@@ -25,14 +25,15 @@ class Given:
     draws: int | None = None
     device: str = "cpu"
     workers: int = 1
-    ensemble: int = 1
+    ensemble: int | str = "auto"
+    tf32: bool = False
     scheduler: str | None = None
     shown: bool = False
 
     @property
     def where(self) -> dict[str, Any]:
         """Where and how trainings run, as gradlab.sweeps.sweep takes it."""
-        names = ("device", "workers", "ensemble", "scheduler", "shown")
+        names = ("device", "workers", "ensemble", "tf32", "scheduler", "shown")
         return {name: getattr(self, name) for name in names}
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import datetime
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gradlab.datasets import Images
-from gradlab.training import Run, Settings, evaluate
+from gradlab.training import Settings, step_seconds
 
 Cost = Callable[[int], float]  # seconds of a step of so many trainings, all of them
 MOST_SEEDS = 1000
-STEPS, WARM = 5, 2  # timed, and made before
-TIMED_IMAGES = 1000  # of the validation
+TIMED = 49  # trainings: a GPU that makes them as one stack is busy then
 
 
 @dataclass(frozen=True)
@@ -29,8 +27,7 @@ class Plan:
     limit: float | None  # seconds given
 
     def __str__(self) -> str:
-        trainings = f"{self.pairs * self.seeds:,} trainings ({self.pairs} pairs, {_seeds(self.seeds)})"
-        text = f"{trainings} of {self.steps:,} steps take about {duration(self.seconds)}"
+        text = f"{counted(self.pairs, self.seeds)} of {self.steps:,} steps take about {duration(self.seconds)}"
         if self.limit is None:
             return text
         text += f", in the {duration(self.limit)} given" if self.seconds <= self.limit else ""
@@ -55,24 +52,13 @@ def plan(pairs: int, steps: int, cost: Cost, asked: int, limit: float | None) ->
     return Plan(pairs, seeds, steps, seconds(seeds), asked, seconds(asked), limit)
 
 
-def measured(settings: Settings, images: Images, validation: Images, device: str, workers: int) -> Cost:
-    """The cost of trainings one after the other, each as long as one that is timed for a few steps here."""
-    run = Run(settings, images, validation, device)
-    batches = run.batches_left()
-    warm, timed = batches[:WARM], batches[WARM : WARM + STEPS] or batches[-1:]
-    for batch in warm:
-        run.one_step(batch)
-    run.sums.tolist()  # waits for a GPU
-    started = time.perf_counter()
-    for batch in timed:
-        run.one_step(batch)
-    run.sums.tolist()
-    step = (time.perf_counter() - started) / len(timed)
-    some = validation.first(min(TIMED_IMAGES, len(validation)))
-    started = time.perf_counter()
-    evaluate(run.model, some, run.in_force[0], settings.seed)
-    of_validation = (time.perf_counter() - started) * len(validation) / len(some) / run.steps
-    return lambda trainings: trainings * (step + of_validation) / workers
+def measured(
+    settings: Sequence[Settings], images: Images, validation: Images, device: str, workers: int, tf32: bool
+) -> Cost:
+    """The cost of such trainings, taken for proportional to their number, from some steps of TIMED of them here."""
+    some = settings[:TIMED]
+    each = step_seconds(some, images, validation, device, tf32) / len(some)
+    return lambda trainings: trainings * each / workers
 
 
 def duration(seconds: float) -> str:
@@ -84,6 +70,11 @@ def duration(seconds: float) -> str:
     if seconds < 6000:
         return f"{seconds / 60:.0f} min"
     return f"{datetime.timedelta(seconds=round(seconds))} h"
+
+
+def counted(pairs: int, seeds: int) -> str:
+    """147 trainings (49 pairs, 3 seeds)"""
+    return f"{pairs * seeds:,} trainings ({pairs} pairs, {_seeds(seeds)})"
 
 
 def _seeds(count: int) -> str:

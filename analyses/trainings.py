@@ -104,13 +104,16 @@ def _images(given: Given, trainings: Trainings, data: str) -> tuple[Any, Any]:
 def _seeds(
     given: Given, settings: Settings, trainings: Trainings, images: Any, validation: Any, times: int, name: str
 ) -> int:
-    """How many seeds; says how long all trainings of them take."""
-    asked = given.seeds or trainings.seeds
-    if not given.shown and given.time is None:
-        return asked
+    """How many seeds; says how many trainings that is and, where time is short, how long they take."""
+    asked, pairs = given.seeds or trainings.seeds, times * len(trainings.chosen)
     steps = settings.epochs * -(-len(images) // settings.batch_size)
-    cost = sizing.measured(settings, images, validation, given.device, given.workers)
-    plan = sizing.plan(times * len(trainings.chosen), steps, cost, asked, given.time)
+    if given.time is None:
+        if given.shown:  # how long it takes, the sweep says
+            print(f"{name}: {sizing.counted(pairs, asked)} of {steps:,} steps", file=sys.stderr)
+        return asked
+    cells = [dataclasses.replace(settings, tf=tf, tb=tb) for tf, tb in trainings.chosen]
+    cost = sizing.measured(cells, images, validation, given.device, given.workers, given.tf32)
+    plan = sizing.plan(pairs, steps, cost, asked, given.time)
     print(f"{name}: {plan}", file=sys.stderr)
     return plan.seeds
 

@@ -14,6 +14,7 @@ from .options import (
     ensemble_option,
     json_option,
     scheduler_option,
+    tf32_option,
     warnings_as_lines,
     workers_option,
 )
@@ -86,6 +87,7 @@ class Duration(click.ParamType):
 @data_dir_option
 @workers_option
 @ensemble_option
+@tf32_option
 @scheduler_option
 @device_option
 @click.option(

@@ -9,7 +9,7 @@ import xarray as xr
 from gradlab.analyses import figure2_binary_autoencoder, figure3_vae_8x4, sizing, table1_schedules, trainings
 
 from gradlab import datasets, likelihoods, sweeps
-from gradlab.training import Settings
+from gradlab.training import Run, Settings
 
 from .made_up_sweeps import swept
 
@@ -113,7 +113,7 @@ def test_durations(seconds, words):
 def test_the_cost_of_trainings_is_measured(monkeypatch):
     """By a clock that moves on 3 s with each step and 5 s with each validation."""
     clock = [0.0]
-    monkeypatch.setattr(sizing.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
 
     def timed(function, seconds):
         def called(*given):
@@ -122,11 +122,11 @@ def test_the_cost_of_trainings_is_measured(monkeypatch):
 
         return called
 
-    monkeypatch.setattr(sizing.Run, "one_step", timed(sizing.Run.one_step, 3.0))
-    monkeypatch.setattr(sizing, "evaluate", timed(sizing.evaluate, 5.0))
+    monkeypatch.setattr(Run, "one_step", timed(Run.one_step, 3.0))
+    monkeypatch.setattr(Run, "validate", timed(Run.validate, 5.0))
     images = datasets.load("mnist-sample").first(90)
-    settings = Settings(epochs=1, batch_size=10)
-    cost = sizing.measured(settings, images, images.first(20), "cpu", workers=2)
+    settings = [Settings(epochs=1, batch_size=10, tf=tf) for tf in (0.5, 1.0)]
+    cost = sizing.measured(settings, images, images.first(20), "cpu", workers=2, tf32=False)
     assert cost(8) == pytest.approx(8 * (3 + 5 / 9) / 2)
 
 

@@ -21,6 +21,8 @@ from .watching import Watch, display
 from .work import Job, work
 from .workers import place, work_in_processes
 
+ANNOUNCED_FROM = 2000  # steps that take long enough to be said beforehand how long
+
 
 def sweep(
     base: Settings,
@@ -104,8 +106,8 @@ def sweep(
     together = together or _fitting(cells.cells, images, validation, device, count, scheduler)
     job = Job(cells.cells, place_of_cells, images, validation, device, keep_models, together, tf32)
     _prepare(job, retry_failed)
-    if shown and (left := [cell for cell in job.cells if not place_of_cells.finished(cell)]):
-        print(_announced(left, job, count, scheduler), file=sys.stderr)
+    if shown and (words := _announced(job, count, scheduler)):
+        print(words, file=sys.stderr)
     watch = Watch(place_of_cells, job.cells)
     try:
         with display(watch, shown) as after:
@@ -118,10 +120,13 @@ def sweep(
     return _collected(cells, place_of_cells)
 
 
-def _announced(left: list[Cell], job: Job, workers: int, scheduler: str | None) -> str:
-    """What is about to be trained and, unless elsewhere, how long that takes, by steps timed here."""
-    settings = left[0].settings
+def _announced(job: Job, workers: int, scheduler: str | None) -> str:
+    """What is about to be trained and, unless elsewhere, how long that takes, by steps timed here; "" if not long."""
+    left = [cell for cell in job.cells if not job.folder.finished(cell)]
+    settings = job.cells[0].settings
     steps = settings.epochs * -(-len(job.images) // settings.batch_size)
+    if len(left) * steps < ANNOUNCED_FROM:
+        return ""
     words = f"{len(left):,} trainings of {steps:,} steps"
     if scheduler is not None:
         return words
