@@ -31,6 +31,7 @@ from .trainings import Trainings
 from .verdicts import Verdict, at_budget
 
 DATA, NAME = "mnist", "figure3"
+ALSO_FROM = ("fidelity-and-loss",)  # analyses with the same trainings
 BASE = Settings()
 OPTIMUM = (1.6, 1.3)
 LOSSES = ("final_validation_loss", "final_validation_loss_with_kl", "final_validation_loss_with_kl_sampled")

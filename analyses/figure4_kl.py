@@ -44,7 +44,7 @@ def cost(budget: str) -> str:
 
 def measure(given: Given, budget: str) -> xr.Dataset:
     """The trainings of figure 4, along a dim `kl`; they share their cells with it."""
-    ds = trainings.measure(given, figure4.BASE, BUDGETS[budget], DATA, NAME, KLS, figure4.NAME)
+    ds = trainings.measure(given, figure4.BASE, BUDGETS[budget], DATA, NAME, kls=KLS, cells=figure4.NAME)
     words = {"long_name": "published validation losses, of pairs that are not known", "units": ds.attrs["unit"]}
     return ds.assign(published=("published_cell", np.array(FIGURE4), words))
 

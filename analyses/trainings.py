@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,13 +58,16 @@ def measure(
     trainings: Trainings,
     data: str,
     name: str,
+    *,
     kls: Sequence[str] | None = None,
     cells: str | None = None,
+    track: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Train what is not trained yet, in a folder of cells, and collect; says beforehand how long it takes.
 
     With `kls` every training is made with each of these KL terms, along a dim `kl`. `cells` names the analysis whose
-    cells these are, if it is another one.
+    cells these are, if it is another one; `track` holds what is tracked along the trainings, as gradlab.sweeps.sweep
+    takes it.
     """
     from gradlab import networks, sweeps
 
@@ -84,6 +87,7 @@ def measure(
             tb=trainings.tb,
             pairs=trainings.pairs,
             seeds=seeds,
+            **(track or {}),
             **given.where,
         )
         for kl in chosen

@@ -29,10 +29,11 @@ ANALYSES = {
     "table1": "table1_schedules",
     "bias-direction": "bias_direction",
     "gap-and-bias": "gap_and_bias",
+    "fidelity-and-loss": "fidelity_and_loss",
 }
 BUDGETS = ("quick", "standard", "paper")
-TRAININGS = ("figure2", "figure3", "figure4", "figure4-kl", "table1")  # over a grid of temperatures and seeds
-WITH_KL = ("figure3", "figure4")
+TRAININGS = ("figure2", "figure3", "figure4", "figure4-kl", "table1", "fidelity-and-loss")  # over a grid of temperatures and seeds
+WITH_KL = ("figure3", "figure4", "fidelity-and-loss")
 KLS = ("none", "model", "sampled")
 
 
@@ -75,7 +76,7 @@ class Duration(click.ParamType):
 @click.option(
     "--time", type=Duration(), help="Train as many seeds as fit into 90s, 10m or 2h, in place of the budget's number."
 )
-@click.option("--kl", type=click.Choice(KLS), help="KL term of the training loss, figures 3 and 4.  [default: model]")
+@click.option("--kl", type=click.Choice(KLS), help="KL term of the training loss, of categorical VAEs.  [default: model]")
 @click.option(
     "--from",
     "collected",

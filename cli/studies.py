@@ -44,7 +44,7 @@ def again(name: str, analysis: Any, collected: Path, folder: Path, as_json: bool
     path = folder / collected.with_suffix(".png").name
     check_writable(str(path))
     ds = results.open_results(collected)
-    if ds.attrs.get("reproduces") != name:
+    if ds.attrs.get("reproduces") not in (name, *getattr(analysis, "ALSO_FROM", ())):
         raise ValueError(f"--from: {collected} is of {ds.attrs.get('reproduces', 'no analysis')}, not of {name}")
     tell(judged(name, analysis, ds), [drawn(analysis, ds, path)], as_json)
 

@@ -88,6 +88,7 @@ def test_tracking_is_checked_and_nothing_tracked_is_nothing():
     assert tracked((), 3, 5, None) is None
     assert tracked("gap", 3, 5, None) == tracked(["gap"], 3, 5, None)
     assert tracked(["gap", "bias", "gap"], 3, 5, 8).kinds == ("bias", "gap")
+    assert tracked(["bias"], [20, 1, 5, 1], 5, 8).every == (1, 5, 20)
     with pytest.raises(errors.UnknownName, match="track: unknown name 'bais'; did you mean bias"):
         tracked(["bais"], 3, 5, None)
     for given, argument in (((0, 5, None), "track_every"), ((1, 0, None), "track_images"), ((1, 5, 1), "track_draws")):

@@ -399,6 +399,27 @@ def test_references_are_unbiased_for_their_kind_of_latent(kind):
         assert kind in reference.kinds
 
 
+# chosen epochs
+
+
+def test_chosen_epochs_are_tracked_as_they_are_among_all(few, unbroken, out):
+    chosen = [EPOCHS, 0]
+    train(out, **BIAS | {"track_every": chosen})
+    there = tracked(out)
+    assert there.epoch.values.tolist() == [0, EPOCHS]
+    assert there.attrs["track_every"] == f"0, {EPOCHS}"
+    xr.testing.assert_identical(there.drop_attrs(), tracked(unbroken[0]).sel(epoch=there.epoch).drop_attrs())
+
+
+def test_a_training_of_chosen_epochs_is_gone_on_with(few, out, monkeypatch):
+    with monkeypatch.context() as patch:
+        before_step(patch, 2 * STEPS + 2, press_ctrl_c)
+        with pytest.raises(KeyboardInterrupt):
+            train(out, **BIAS | {"track_every": (1, 2, EPOCHS)})
+    train(out, **BIAS | {"track_every": (1, 2, EPOCHS)}, resume=True)
+    assert tracked(out).epoch.values.tolist() == [1, 2, EPOCHS]
+
+
 # refusals
 
 
@@ -415,6 +436,13 @@ def test_what_no_reference_serves_is_refused_before_training(out, monkeypatch):
         ({"track": ["bais"]}, UnknownName, "track: unknown name 'bais'; did you mean bias"),
         ({"track": "variance"}, UnknownName, "track: unknown name 'variance'"),
         ({"track_every": 0}, ValueError, "track_every: got 0"),
+        ({"track_every": ()}, ValueError, "track_every: expected .* at least one epoch, got none"),
+        ({"track_every": (1, -1)}, ValueError, "track_every: got -1"),
+        (
+            {"track_every": (1, EPOCHS + 1)},
+            ValueError,
+            f"track_every: expected epochs up to {EPOCHS}, .* got {EPOCHS + 1}",
+        ),
         ({"track_images": 0}, ValueError, "track_images: got 0"),
         ({"track_images": 2.5}, ValueError, "track_images: got 2.5"),
         ({"track_draws": 1}, ValueError, "track_draws: got 1"),
@@ -460,6 +488,7 @@ def test_a_file_of_an_earlier_training_is_replaced(few, unbroken, out):
         ({"track_draws": 41}, r"draws 40 \(asked: 41\)"),
         ({"track_images": 6}, r"examples 5 \(asked: 6\)"),
         ({"track_every": 1}, r"track_every 2 \(asked: 1\)"),
+        ({"track_every": (0, 2)}, r"track_every 2 \(asked: 0, 2\)"),
         ({"track": ()}, "bias was tracked into .*give it again, or remove"),
         ({"track": ("bias", "gap")}, "gap.h5: gap was not tracked so far"),
     ],

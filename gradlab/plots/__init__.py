@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from .. import files
 from .bias_figures import bias_trends, comparison
+from .fidelity_figures import fidelity_and_loss
 from .gap_figures import gap
 from .heatmaps import heatmap
 from .kl_figures import losses_by_kl
@@ -27,6 +28,7 @@ __all__ = [
     "auto",
     "bias_trends",
     "comparison",
+    "fidelity_and_loss",
     "gap",
     "gap_and_bias",
     "heatmap",
@@ -46,11 +48,14 @@ def auto(ds: xr.Dataset, target: str | None = None) -> Figure:
 
     `comparison` for one point, `heatmap` of the relative bias for a full grid of at least 4 x 4,
     `bias_trends` for all else; `parameters` for gradients with respect to the encoder; for a gap analysis `gap`;
-    for a sweep `losses`, `schedules` where there are any, `losses_by_kl` where there are several KL terms;
+    for a sweep `losses`, `schedules` where there are any, `losses_by_kl` where there are several KL terms,
+    `fidelity_and_loss` where fidelity is set beside the loss;
     for bias or gap along a training `tracked`. `target` is the target law of bias to draw, by default all there are.
     Raises ValueError as these do.
     """
     check_dataset(ds)
+    if "matched_error" in ds:
+        return fidelity_and_loss(ds)
     if FINAL in ds and "kl" in ds.dims:
         return losses_by_kl(ds)
     if FINAL in ds:

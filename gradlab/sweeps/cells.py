@@ -13,6 +13,7 @@ from typing import Any
 from .. import __version__, errors, schedules
 from ..datasets import Images
 from ..training import Settings
+from ..training.tracking import epochs_to_track
 
 FORMAT = 1  # of the configuration and of a cell's file
 NAME = 32  # hexadecimal digits of a cell's name
@@ -23,10 +24,10 @@ Temperature = float | str  # a number, or the text of a schedule
 
 @dataclass(frozen=True)
 class Tracking:
-    """What is measured along a training: at epoch 0, every `every`-th and the last."""
+    """What is measured along a training: at epoch 0, every `every`-th and the last, or at the epochs `every`."""
 
     kinds: tuple[str, ...]
-    every: int = 10
+    every: int | tuple[int, ...] = 10
     images: int = 100  # the first so many validation images
     draws: int | None = None  # None: as many as training.train takes
 
@@ -117,7 +118,7 @@ def grid(
     return Grid(tfs, tbs, listed, cells)
 
 
-def tracked(kinds: Iterable[str], every: int, images: int, draws: int | None) -> Tracking | None:
+def tracked(kinds: Iterable[str], every: int | Iterable[int], images: int, draws: int | None) -> Tracking | None:
     """The record of what is tracked, None for nothing. ValueError for what cannot be."""
     listed = [kinds] if isinstance(kinds, str) else list(kinds)
     if not listed:
@@ -125,7 +126,7 @@ def tracked(kinds: Iterable[str], every: int, images: int, draws: int | None) ->
     chosen = {errors.choice("track", kind, KINDS) for kind in listed}
     return Tracking(
         tuple(sorted(chosen)),
-        errors.whole_number("track_every", every, 1),
+        epochs_to_track(every),
         errors.whole_number("track_images", images, 1),
         None if draws is None else errors.whole_number("track_draws", draws, 2),
     )

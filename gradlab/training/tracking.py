@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +34,38 @@ def track_path(out: str | Path, kind: str) -> Path:
     return out.with_name(f"{name}.{kind}.h5")
 
 
+def epochs_to_track(every: int | Iterable[int]) -> int | tuple[int, ...]:
+    """What `track_every` is: a number of epochs, or the epochs themselves in order. ValueError for neither."""
+    if not isinstance(every, Iterable) or isinstance(every, str):
+        return errors.whole_number("track_every", every, 1)
+    epochs = tuple(sorted({errors.whole_number("track_every", epoch, 0) for epoch in every}))
+    if not epochs:
+        raise ValueError("track_every: expected a number of epochs or at least one epoch, got none")
+    return epochs
+
+
 class Tracks:
-    """What a run measures on its way: each kind at epoch 0, every `every`-th and the last.
+    """What a run measures on its way: each kind at epoch 0, every `every`-th and the last, or at the epochs `every`.
 
     On the first `images` validation images, or all of them where there are fewer, with `draws` draws, at the
     temperatures in force, with the training's estimator and seed. Bias is measured against the exact gradient or,
     where the code space is too large to enumerate, against an unbiased reference.
     """
 
-    def __init__(self, run: Run, out: Path, kinds: Sequence[str], every: int, images: int, draws: int | None):
+    def __init__(
+        self,
+        run: Run,
+        out: Path,
+        kinds: Sequence[str],
+        every: int | Iterable[int],
+        images: int,
+        draws: int | None,
+    ):
         kinds = [errors.choice("track", kind, list(DRAWS)) for kind in ([kinds] if isinstance(kinds, str) else kinds)]
         self.run, self.out = run, out
-        self.every = errors.whole_number("track_every", every, 1)
+        self.every = epochs_to_track(every)
+        if isinstance(self.every, tuple) and (last := self.every[-1]) > run.settings.epochs:
+            raise ValueError(f"track_every: expected epochs up to {run.settings.epochs}, the last, got {last}")
         images = errors.whole_number("track_images", images, 1)
         self.images = run.validation.first(min(images, len(run.validation)))
         if draws is not None:
@@ -84,7 +104,14 @@ class Tracks:
                 self._add(kind, epoch)
         self.run.since += time.perf_counter() - started  # `seconds` are those of the training alone
 
+    @property
+    def _when(self) -> int | str:
+        """`every`, as an attribute of a file."""
+        return self.every if isinstance(self.every, int) else ", ".join(map(str, self.every))
+
     def _due(self, epoch: int) -> bool:
+        if isinstance(self.every, tuple):
+            return epoch in self.every
         return epoch % self.every == 0 or epoch == self.run.settings.epochs
 
     def _add(self, kind: str, epoch: int) -> None:
@@ -115,7 +142,7 @@ class Tracks:
             **self.images.described(),
             "checkpoint": str(self.out),
             TRAINING: json.dumps(self.run.about()),
-            "track_every": self.every,
+            "track_every": self._when,
         }
 
     def _taken_up(self, kind: str, path: Path) -> xr.Dataset:
@@ -131,7 +158,7 @@ class Tracks:
             from ..fidelity.reference import rounded
 
             draws = rounded(draws)
-        asked = {"track_every": self.every, "examples": len(self.images), "draws": draws}
+        asked = {"track_every": self._when, "examples": len(self.images), "draws": draws}
         other = [f"{k} {ds.attrs.get(k)} (asked: {v})" for k, v in asked.items() if ds.attrs.get(k) != v]
         difference = state.difference(self.run.about(), about)
         if other and not difference:
