@@ -32,7 +32,8 @@ ANALYSES = {
     "fidelity-and-loss": "fidelity_and_loss",
 }
 BUDGETS = ("quick", "standard", "paper")
-TRAININGS = ("figure2", "figure3", "figure4", "figure4-kl", "table1", "fidelity-and-loss")  # over a grid of temperatures and seeds
+# over a grid of temperatures and seeds
+TRAININGS = ("figure2", "figure3", "figure4", "figure4-kl", "table1", "fidelity-and-loss")
 WITH_KL = ("figure3", "figure4", "fidelity-and-loss")
 KLS = ("none", "model", "sampled")
 
@@ -76,7 +77,7 @@ class Duration(click.ParamType):
 @click.option(
     "--time", type=Duration(), help="Train as many seeds as fit into 90s, 10m or 2h, in place of the budget's number."
 )
-@click.option("--kl", type=click.Choice(KLS), help="KL term of the training loss, of categorical VAEs.  [default: model]")
+@click.option("--kl", type=click.Choice(KLS), help="KL term of the training loss of VAEs.  [default: model]")
 @click.option(
     "--from",
     "collected",
