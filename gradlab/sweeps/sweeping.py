@@ -35,7 +35,7 @@ def sweep(
     seeds: int | Iterable[int],
     pairs: Iterable[Sequence[object]] | None = None,
     track: Iterable[str] = (),
-    track_every: int = 10,
+    track_every: int | Iterable[int] = 10,
     track_images: int = 100,
     track_draws: int | None = None,
     workers: int = 1,
@@ -62,8 +62,9 @@ def sweep(
     tf, tb : forward and backward temperatures: numbers, or schedules such as "1:0.3" or "1:0.3:cosine"
     seeds : how many, counted from 0, or which
     pairs : train only these (tf, tb) of the grid
-    track : "bias", "gap" or both, measured at epoch 0, every `track_every`-th and the last, on the first
-        `track_images` validation images with `track_draws` draws (gradlab.training.train)
+    track : "bias", "gap" or both, measured at epoch 0, every `track_every`-th and the last, or at the epochs that
+        `track_every` lists, on the first `track_images` validation images with `track_draws` draws
+        (gradlab.training.train)
     workers : processes, which share torch's threads and take a GPU each where there are several; with more than one,
         a script that calls this needs its `if __name__ == "__main__"`
     ensemble : cells that a worker trains at once, on a GPU stacked into batched products, each with the results it has

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ def train_together(
     device: str = "cpu",
     shown: bool = False,
     track: Sequence[str] = (),
-    track_every: int = 10,
+    track_every: int | Iterable[int] = 10,
     track_images: int = 100,
     track_draws: int | None = None,
     tf32: bool = False,

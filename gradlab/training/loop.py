@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from .. import errors, files, progress
@@ -36,7 +36,7 @@ def train(
     device: str = "cpu",
     shown: bool = False,
     track: Sequence[str] = (),
-    track_every: int = 10,
+    track_every: int | Iterable[int] = 10,
     track_images: int = 100,
     track_draws: int | None = None,
     tf32: bool = False,
@@ -48,9 +48,9 @@ def train(
     `keep_every=10` also keeps the model of every tenth epoch, as NAME-epoch0010.safetensors.
 
     `track` names what is measured on the way, "bias" (`gradlab.bias`, of the training's estimator) or "gap"
-    (`gradlab.gap`), at epoch 0, every `track_every`-th and the last: at the temperatures in force, on the first
-    `track_images` validation images (all, where there are fewer), with `track_draws` draws (1,024 for bias, 64 for
-    gap). Bias is measured against the exact gradient or, where the code space is too large to enumerate, against an
+    (`gradlab.gap`), at epoch 0, every `track_every`-th and the last, or at the epochs that `track_every` lists: at the
+    temperatures in force, on the first `track_images` validation images (all, where there are fewer), with
+    `track_draws` draws (1,024 for bias, 64 for gap). Bias is measured against the exact gradient or, where the code space is too large to enumerate, against an
     unbiased reference, rloo (of binary latents arms with n = 4), whose draws are whole batches, 64 at least. The
     figures of every epoch are in `track_path(out, kind)` as soon as they are measured. They do not change the training,
     and `resume` goes on with them too. A file that an earlier training tracked is replaced.
