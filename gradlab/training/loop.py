@@ -50,10 +50,11 @@ def train(
     `track` names what is measured on the way, "bias" (`gradlab.bias`, of the training's estimator) or "gap"
     (`gradlab.gap`), at epoch 0, every `track_every`-th and the last, or at the epochs that `track_every` lists: at the
     temperatures in force, on the first `track_images` validation images (all, where there are fewer), with
-    `track_draws` draws (1,024 for bias, 64 for gap). Bias is measured against the exact gradient or, where the code space is too large to enumerate, against an
-    unbiased reference, rloo (of binary latents arms with n = 4), whose draws are whole batches, 64 at least. The
-    figures of every epoch are in `track_path(out, kind)` as soon as they are measured. They do not change the training,
-    and `resume` goes on with them too. A file that an earlier training tracked is replaced.
+    `track_draws` draws (1,024 for bias, 64 for gap). Bias is measured against the exact gradient or, where the code
+    space is too large to enumerate, against an unbiased reference, rloo (of binary latents arms with n = 4), whose
+    draws are whole batches, 64 at least. The figures of every epoch are in `track_path(out, kind)` as soon as they are
+    measured. They do not change the training, and `resume` goes on with them too. A file that an earlier training
+    tracked is replaced.
 
     Numbers are float32 throughout, whatever autocast and precision the caller has set; `tf32` lets a GPU's matrix
     products use TensorFloat-32. On a GPU a step is captured once as a CUDA graph and replayed.
