@@ -6,6 +6,7 @@ import click
 
 from .measuring import check_usage, measure, observed
 from .options import (
+    EstimatorSpec,
     TemperatureSpec,
     data_dir_option,
     data_option,
@@ -42,6 +43,7 @@ from .options import (
 @click.option(
     "--estimator",
     "names",
+    type=EstimatorSpec(),
     multiple=True,
     metavar="NAME",
     help="Repeat to compare, e.g. st-gs or st-gs:convention=jang.  [default: decoupled-st-gs]",

@@ -18,6 +18,7 @@ from .reproduce import reproduce
 from .results import plot, show
 from .sweep import sweep
 from .train import train
+from .wording import speak_of_options
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 EXPECTED = (ValueError, OSError, FloatingPointError, MemoryError)  # their messages speak for themselves
@@ -57,6 +58,7 @@ def _accept_debug(command: click.Command) -> None:
 
 
 _accept_debug(cli)
+speak_of_options(cli)
 
 
 def main(arguments: list[str] | None = None) -> None:

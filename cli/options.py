@@ -39,6 +39,21 @@ class TemperatureSpec(click.ParamType):
         return sorted(found)
 
 
+class EstimatorSpec(click.ParamType):
+    """The label of an estimator, `rloo` or `rloo:n=4`, checked."""
+
+    name = "name"
+
+    def convert(self, value, param, ctx):
+        from gradlab import estimators
+
+        try:
+            estimators.parse(value)
+        except ValueError as error:
+            self.fail(str(error).removeprefix("estimator: "), param, ctx)
+        return value
+
+
 def _range(text: str) -> list[float]:
     start, stop, count = text.split(":")
     n, first, last = int(count), float(start), float(stop)

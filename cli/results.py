@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from .options import check_writable, data_dir_option, data_option, figure_path, json_option
 
@@ -19,6 +20,8 @@ KINDS = {
     "curves": "training_curves",
     "tracked": "tracked",
 }
+WITH_TARGET = ("trends", "comparison", "parameters")
+COMMAND_LINE = ParameterSource.COMMANDLINE
 USUAL = {"gap": "relative_gap", "sweep": "final_validation_loss_mean"}  # in a heatmap, by analysis
 
 
@@ -79,6 +82,7 @@ def plot(file, kind, variable, target, checkpoint, reconstructions, images, data
     """
     from gradlab import plots
 
+    _check_usage(kind, variable, target, checkpoint, reconstructions)
     out = out or figure_path(file)
     if reconstructions:
         figure = _reconstructions(file, images, data, data_dir)
@@ -87,6 +91,24 @@ def plot(file, kind, variable, target, checkpoint, reconstructions, images, data
     check_writable(out)
     plots.save(figure, out)
     click.echo(f"wrote {out}")
+
+
+def _check_usage(kind, variable, target, checkpoint, reconstructions) -> None:
+    """UsageError for options that have nothing to act on."""
+    context = click.get_current_context()
+    given = {name for name in ("images", "data", "data_dir") if context.get_parameter_source(name) is COMMAND_LINE}
+    if given and not reconstructions:
+        raise click.UsageError(f"--{min(given).replace('_', '-')}: is for --reconstructions, which was not given")
+    if reconstructions and (kind != "auto" or variable or target or checkpoint):
+        raise click.UsageError(
+            "--reconstructions: draws a checkpoint; --kind, --variable, --target and --checkpoint are for results"
+        )
+    if variable and kind not in ("auto", "heatmap"):
+        raise click.UsageError(f"--variable: is what a heatmap shows, and --kind is {kind}")
+    if checkpoint and kind not in ("auto", "gap"):
+        raise click.UsageError(f"--checkpoint: is for a gap, and --kind is {kind}")
+    if target and (checkpoint or kind not in ("auto", "heatmap", *WITH_TARGET)):
+        raise click.UsageError(f"--target: is for bias, and --kind is {'gap' if checkpoint else kind}")
 
 
 def _figure(path, kind, variable, target, checkpoint):
@@ -99,14 +121,14 @@ def _figure(path, kind, variable, target, checkpoint):
         from gradlab.sweeps import with_means
 
         ds = with_means(ds)
-    if kind == "heatmap":
+    if kind == "heatmap" or variable:
         return plots.heatmap(ds, variable or USUAL.get(analysis, "relative_bias_debiased"), target=target)
     if kind == "gap" or checkpoint is not None:
         return plots.gap(ds, checkpoint)
     if kind == "auto":
         return plots.auto(ds, target)
     draw = getattr(plots, KINDS[kind])
-    return draw(ds, target=target) if kind in ("trends", "comparison", "parameters") else draw(ds)
+    return draw(ds, target=target) if kind in WITH_TARGET else draw(ds)
 
 
 def _reconstructions(path, images, data, data_dir):

@@ -167,13 +167,44 @@ def checks(device: torch.device) -> Iterator[Check]:
         read()
 
 
+# how files begin: what they are, as which kinds they are wanted, and what takes them
+_BEGINNINGS = {
+    b"\x89HDF\r\n\x1a\n": ("an HDF5 file, as of results", ("results file",), "gradlab show, plot and report take it"),
+    b"PK\x03\x04": (
+        "a zip archive, as of torch.save or numpy.savez",
+        ("file of weights",),
+        "gradlab bias --model MODULE:FACTORY takes a state dict as --weights",
+    ),
+    b"\x93NUMPY": ("an array of numpy", ("file of observations",), "gradlab bias and gap take it as --observations"),
+    b"\x89PNG": ("a picture", (), ""),
+    b"%PDF": ("a PDF", (), ""),
+    b"\x1f\x8b": ("a gzip archive, as of images", (), "--data takes the folder of such files"),
+}
+_SAFETENSORS = (
+    "a safetensors file, as of checkpoints",
+    ("checkpoint file", "file of weights"),
+    "gradlab bias, gap and plot --reconstructions take it",
+)
+
+
 def present(path: str | Path, kind: str) -> Path:
-    """`path`, where a file is; BadFile for a folder, FileNotFoundError for none, which is then no such `kind`."""
+    """`path`, where a file is that does not begin as one of another kind.
+
+    BadFile for a folder or another kind of file, with what takes it; FileNotFoundError for none.
+    """
     path = Path(path)
     if path.is_dir():
         raise BadFile(f"{path}: a folder; give the {kind} itself")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such {kind}")
+    with open(path, "rb") as file:
+        start = file.read(10)
+    known = next((about for begin, about in _BEGINNINGS.items() if start.startswith(begin)), None)
+    if start[8:9] == b"{" and start[4:8] == bytes(4):  # behind the size of its header
+        known = _SAFETENSORS
+    if known is not None and kind not in known[1]:
+        what, _, cure = known
+        raise BadFile(f"{path}: expected a {kind}, got {what}{cure and f' ({cure})'}")
     return path
 
 

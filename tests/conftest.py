@@ -1,5 +1,6 @@
 """Shared by tests: few threads, since the tensors are small and tests run side by side; the command line; a sweep."""
 
+import math
 import shutil
 from typing import NamedTuple
 
@@ -7,6 +8,12 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _a_measurement_of_its_own(monkeypatch):
+    """Tests that follow each other closely are no measurement of minutes, of which progress tells in lines."""
+    monkeypatch.setattr("gradlab.progress._ended", -math.inf)
 
 
 class Ran(NamedTuple):

@@ -229,7 +229,7 @@ NOT_OBSERVATIONS = {
     "objects": (lambda p: np.save(p, np.array([[{}]], dtype=object), allow_pickle=True), "no whole .npy file"),
     "integers": (lambda p: np.save(p, np.zeros((2, 2), int)), "holds int64 of shape"),
     "one dimension": (lambda p: np.save(p, np.zeros(3)), r"shape \(3,\); floating-point numbers \(example, ...\)"),
-    "an archive": (lambda p: np.savez(p.open("wb"), x=np.zeros((2, 2))), "no .npy file"),
+    "an archive": (lambda p: np.savez(p.open("wb"), x=np.zeros((2, 2))), "expected a file of observations, got a zip"),
     "absurd": (header("(900000000000, 2)"), "no whole .npy file"),
     "text": (lambda p: p.write_text("1,2,3"), "no .npy file"),
     "cut short": (lambda p: (np.save(p, np.zeros((9, 9))), p.write_bytes(p.read_bytes()[:200])), "no whole .npy file"),
@@ -303,7 +303,7 @@ def test_a_factorys_own_weights_have_a_checksum_too(run, own):
         (["--observations", "x.npy", "--data", "mnist"], 2, "--observations: got --data too"),
         (["--model", "own_module:model", "--observations", "nope.npy"], 1, "nope.npy: no such file of observations"),
         (["--model", "own_module:model", "--observations", "x.npy", "--images", 9], 1, "images: got 9; x.npy has 7"),
-        (["--model", "own_module:model", "--weights", "x.npy"], 1, "x.npy: not a whole safetensors file"),
+        (["--model", "own_module:model", "--weights", "x.npy"], 1, "x.npy: expected a file of weights, got an array"),
         (["--model", "own_module:model"], 1, "encoder: cannot take torch.float32 of shape (100, 1, 28, 28)"),
     ],
 )

@@ -1,0 +1,98 @@
+"""Errors on the command line speak of options and files, and name the command that takes a file of another kind."""
+
+import gzip
+
+import numpy as np
+import pytest
+import torch
+
+from .command_line import POINT, refused, tiny
+
+
+@pytest.fixture
+def files(run, tmp_path):
+    """One file of each kind, in the current folder."""
+    model = tiny("m.safetensors")
+    torch.save(model.state_dict(), "w.pt")
+    np.save("x.npy", np.zeros((2, 1, 28, 28), "f4"))
+    (tmp_path / "images.gz").write_bytes(gzip.compress(b"images"))
+    assert run("bias", "m.safetensors", *[part for part in POINT if part != "--no-plot"]).code == 0
+
+
+RESULTS = ["an HDF5 file, as of results", "gradlab show, plot and report take it"]
+CHECKPOINT = ["a safetensors file, as of checkpoints", "gradlab bias, gap and plot --reconstructions take it"]
+ARCHIVE = ["a zip archive, as of torch.save", "--weights"]
+ARRAY = ["an array of numpy", "--observations"]
+OTHER_KINDS = {
+    "bias b.h5": (["bias", "bias.h5"], ["bias.h5: expected a checkpoint file", *RESULTS]),
+    "gap b.h5": (["gap", "bias.h5"], ["bias.h5: expected a checkpoint file", *RESULTS]),
+    "show m": (["show", "m.safetensors"], ["m.safetensors: expected a results file", *CHECKPOINT]),
+    "plot m": (["plot", "m.safetensors"], ["m.safetensors: expected a results file", *CHECKPOINT]),
+    "report m": (["report", "m.safetensors"], ["m.safetensors: expected a results file", *CHECKPOINT]),
+    "reconstruct b.h5": (["plot", "bias.h5", "--reconstructions"], ["expected a checkpoint file", *RESULTS]),
+    "bias w.pt": (["bias", "w.pt"], ["w.pt: expected a checkpoint file", *ARCHIVE]),
+    "show x.npy": (["show", "x.npy"], ["x.npy: expected a results file", *ARRAY]),
+    "show a figure": (["show", "bias.png"], ["bias.png: expected a results file, got a picture"]),
+    "show images": (["show", "images.gz"], ["images.gz: expected a results file, got a gzip archive", "--data"]),
+    "observations": (["bias", "--observations", "bias.h5"], ["bias.h5: expected a file of observations", *RESULTS]),
+}
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize(("arguments", "fragments"), OTHER_KINDS.values(), ids=OTHER_KINDS)
+def test_a_file_of_another_kind_is_named_with_what_takes_it(run, arguments, fragments):
+    refused(run(*arguments), 1, *fragments)
+
+
+IN_OPTIONS = {
+    "no gap": (
+        ["plot", "bias.h5", "--kind", "gap"],
+        1,
+        "bias.h5: got results without gap over tf and tb; one of gradlab",
+    ),
+    "no tensors": (["plot", "bias.h5", "--kind", "parameters"], 1, "gradlab bias --wrt encoder"),
+    "a suffix": (["plot", "bias.h5", "--out", "a.gif"], 1, "gradlab: --out: got 'a.gif'"),
+    "draws": (["bias", "--images", "5000"], 1, "gradlab: --images: got 5000"),
+    "other options": (
+        ["bias", "--moments", "exact", "--reference", "rloo"],
+        1,
+        "--reference exact would do, or --moments",
+    ),
+    "an estimator": (["bias", "--estimator", "nope"], 2, "'--estimator': unknown name 'nope'"),
+    "its parameter": (["bias", "--estimator", "rloo:n=1"], 2, "'--estimator': n: got 1"),
+    "one for other latents": (["bias", "--estimator", "disarm"], 1, "gradlab: --estimator: disarm is for binary"),
+    "data": (["gap", "--data", "nope"], 2, "gradlab: --data: unknown name 'nope'"),
+    "data to fetch": (["data", "fetch", "nope"], 2, "gradlab: NAME: unknown name 'nope'"),
+    "a variable": (["plot", "bias.h5", "--variable", "nope"], 2, "gradlab: --variable: unknown name 'nope'"),
+}
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize(("arguments", "code", "message"), IN_OPTIONS.values(), ids=IN_OPTIONS)
+def test_messages_speak_of_options(run, arguments, code, message):
+    if arguments[0] == "bias":
+        arguments = [*arguments, "--sweep", "none", "--no-plot"]
+    refused(run(*arguments), code, message)
+
+
+WITHOUT_EFFECT = {
+    "--variable": ["--kind", "trends", "--variable", "relative_std"],
+    "--checkpoint": ["--kind", "trends", "--checkpoint", "a"],
+    "--target": ["--kind", "gap", "--target", "model"],
+    "--images": ["--images", "3"],
+    "--data": ["--data", "mnist"],
+    "--reconstructions": ["--reconstructions", "--kind", "gap"],
+}
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize("option", WITHOUT_EFFECT)
+def test_options_of_plot_that_would_have_no_effect_are_refused(run, option):
+    refused(run("plot", "bias.h5", *WITHOUT_EFFECT[option]), 2, f"gradlab: {option}: ")
+
+
+@pytest.mark.usefixtures("files")
+def test_a_variable_asks_for_a_heatmap(run, tmp_path):
+    assert run("plot", "bias.h5", "--variable", "relative_std", "--out", "a.png").code == 0
+    assert run("plot", "bias.h5", "--kind", "heatmap", "--variable", "relative_std", "--out", "b.png").code == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
