@@ -145,18 +145,19 @@ class LatentModel(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Likelihood parameters `(n, *x shape)` of codes `(n, latent, category)`; binary: `(n, latent)`."""
-        given: Any = codes
-        if self.groups is not None:
-            given = self.groups.apart(codes)
-        elif self.binary and self.unit_shape is not None:
-            given = codes.reshape(len(codes), *self.unit_shape)
-        elif not self.binary:
-            given = codes.reshape(len(codes), *self.latent_shape, self.categories)
-        out = _apply(self.decoder, "decoder", given)
+        out = _apply(self.decoder, "decoder", self.decoder_input(codes))
         if not isinstance(out, Tensor) or out.ndim < 1 or out.shape[0] != len(codes):
             raise ValueError(f"decoder: got {_shape(out)} for {len(codes)} codes; one row per code is needed")
         _check_precision("decoder", codes, out)
         return out
+
+    def decoder_input(self, codes: Tensor) -> Any:
+        """What the decoder takes for codes `(n, latent, category)`; binary: `(n, latent)`."""
+        if self.groups is not None:
+            return self.groups.apart(codes)
+        if self.binary:
+            return codes if self.unit_shape is None else codes.reshape(len(codes), *self.unit_shape)
+        return codes.reshape(len(codes), *self.latent_shape, self.categories)
 
     def losses(self, codes: Tensor, x: Tensor) -> Tensor:
         """f(z, x) for pairs of codes and images: `(n,)`."""

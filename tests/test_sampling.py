@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import gradlab
 from gradlab import derivatives, estimators, latents, parallel, sampling
@@ -22,6 +23,7 @@ from . import oracles, problems
 ALL = [e for name in estimators.names() for e in [estimators.get(name)]]
 PULLED_BACK = [e for e in [*ALL, estimators.get("st-gs", convention="jang")] if e.backward is not None]
 TEMPERATURES = (0.4, 1.3, 2.0)
+STACK_ROUTES = [("auto", sampling.MEMORY), ("pairs", sampling.MEMORY), ("table", sampling.MEMORY), ("table", 120_000)]
 
 
 def moments(problem, estimator, draws, seed=0, memory=sampling.MEMORY):
@@ -428,7 +430,23 @@ def test_all_routes_give_the_same_numbers(name):
     assert_same(moments_of(problem, grid, 64, route="table", memory=120_000), draws)  # block by block
 
 
-def test_the_cost_model_counts_operations():
+@pytest.fixture
+def no_stacks(monkeypatch):
+    """Decoders are differentiated as any other, not layer by layer."""
+    monkeypatch.setattr(derivatives.Stack, "of", lambda *given: None)
+
+
+@pytest.mark.parametrize("name", ["3x5-bernoulli-mlp", "binary6-bernoulli-mlp"])
+def test_stacks_give_the_same_numbers_as_any_other_decoder(name, monkeypatch):
+    problem = problems.make(name)
+    grid = grid_of(*(estimators.get(n) for n in ("decoupled-st-gs", "reinmax", "rloo")), tbs=(1.3,))
+    layer_by_layer = [moments_of(problem, grid, 64, route=route, memory=m) for route, m in STACK_ROUTES]
+    monkeypatch.setattr(derivatives.Stack, "of", lambda *given: None)
+    for (route, memory), found in zip(STACK_ROUTES, layer_by_layer, strict=True):
+        assert_same(found, moments_of(problem, grid, 64, route=route, memory=memory))
+
+
+def test_the_cost_model_counts_operations(no_stacks):
     problem = problems.make("3x5-bernoulli-mlp")
     layers = [m for m in problem.model.decoder.modules() if isinstance(m, torch.nn.Linear)]
     decoder = sum(2 * m.in_features * m.out_features for m in layers)
@@ -440,8 +458,21 @@ def test_the_cost_model_counts_operations():
     assert not table.pays(0.99 * even)
 
 
+@pytest.mark.parametrize(("images", "route"), [(5, "at_pairs"), (120, "by_jacobians")])
+def test_the_cheaper_way_through_a_stack_is_taken(images, route, monkeypatch):
+    problem = problems.make("8x4-bernoulli-mlp")
+    problem.model.decoder[1] = nn.Sequential(nn.Linear(32, 100), nn.Tanh(), nn.Linear(100, 12)).double()
+    x = torch.rand(images, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    taken = []
+    for name in ("at_pairs", "by_jacobians"):
+        plain = getattr(derivatives.Stack, name)
+        monkeypatch.setattr(derivatives.Stack, name, lambda *a, n=name, f=plain: taken.append(n) or f(*a))
+    moments(problems.Problem(problem.name, problem.model, x), estimators.get("decoupled-st-gs", tf=5.0), 4000)
+    assert set(taken) == {route}
+
+
 @pytest.mark.parametrize(("images", "route"), [(5, "pairs"), (120, "table")])
-def test_the_cheaper_route_is_taken(images, route, monkeypatch):
+def test_the_cheaper_route_is_taken(images, route, no_stacks, monkeypatch):
     problem = problems.make("3x5-bernoulli-mlp")
     x = torch.rand(images, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     problem = problems.Problem(problem.name, problem.model, x)

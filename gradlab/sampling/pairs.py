@@ -71,8 +71,9 @@ class DrawnPairs:
                 "route: 'table' needs a bernoulli or gaussian likelihood and a decoder that torch differentiates in"
                 " forward mode; route='pairs' takes any"
             )
-        if wanted and (route == "table" or (route == "auto" and table.pays(len(self.pairs) / len(numbers)))):
-            self._by_configuration(table, indices, of, image, memory)
+        jacobians = wanted and (route == "table" or (route == "auto" and table.pays(len(self.pairs) / len(numbers))))
+        if jacobians or table.stack:
+            self._by_configuration(table, indices, of, image, memory, wanted, jacobians)
             return
         rows = max(1, memory // (8 * math.prod(model.code_shape) * self.x.element_size()))  # codes are not kept
         with errors.checks(of.device) as check:
@@ -85,12 +86,19 @@ class DrawnPairs:
             self.derivative = torch.cat([v.flatten(1) for _, v in found if v is not None])
 
     def _by_configuration(
-        self, table: ByConfiguration, indices: Tensor, of: Tensor, image: Tensor, memory: int
+        self,
+        table: ByConfiguration,
+        indices: Tensor,
+        of: Tensor,
+        image: Tensor,
+        memory: int,
+        wanted: bool,
+        jacobians: bool,
     ) -> None:
-        """From blocks of configurations, at all images; `of` gives each pair's row of `indices`."""
+        """Block by block of configurations; `of` gives each pair's row of `indices`."""
         dtype = precision(self.model, self.x)
         self.loss = self.x.new_empty(len(of), dtype=dtype)
-        self.derivative = self.x.new_empty(len(of), table.inputs, dtype=dtype)
+        self.derivative = self.x.new_empty(len(of) if wanted else 0, table.inputs, dtype=dtype)
         order, step = of.argsort(), table.step(memory)
         starts = range(0, len(indices), step)
         edges = torch.tensor([*starts, len(indices)], device=of.device)
@@ -98,9 +106,10 @@ class DrawnPairs:
         with errors.checks(of.device) as check:
             for start, pairs in zip(starts, (order[a:b] for a, b in itertools.pairwise(ends)), strict=True):
                 some = indices[start : start + step]
-                at = image[pairs], of[pairs] - start
-                self.loss[pairs] = table.losses(some, memory, check)[at]
-                self.derivative[pairs] = table.derivatives(some, check)[at].flatten(1)
+                given = some, of[pairs] - start, image[pairs], wanted, jacobians
+                self.loss[pairs], derivative = table.at_pairs(*given, memory, check)
+                if derivative is not None:
+                    self.derivative[pairs] = derivative
 
     def losses(self, ranks: Tensor) -> Tensor:
         return self.loss.index_select(0, ranks.flatten()).reshape(ranks.shape)
