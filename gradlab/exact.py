@@ -1,6 +1,7 @@
 """The exact gradient of the expected loss, by enumerating the code space (appendix C).
 
-With p the target law and c_{l,k} = E[f | z_l = k]:   g*_{l,k} = (1/tf) p_{l,k} (c_{l,k} - sum_j p_{l,j} c_{l,j}).
+With p the target law and c_{l,k} = E[f | z_l = k]:   g*_{l,k} = (1/tf) p_{l,k} sum_j p_{l,j} (c_{l,k} - c_{l,j}),
+in which nothing cancels, however certain a latent is, since c is taken from its value at the most probable category.
 
 The decoder sees each configuration once, whatever the number of images, in blocks of bounded memory; a canonical
 likelihood's losses at all images are then one matrix product. The latents are split into three groups, outer, left
@@ -23,6 +24,7 @@ from .model import LatentModel, check_is_model, check_pixels, encode, measured_c
 
 LIMIT = 2**24  # configurations
 PROBED = 256  # configurations at which float32 is compared with float64
+_SUMS = 8  # roundings of float64 that one difference of conditional losses may add up
 _DECODED = 2**26  # bytes of what is decoded at once on a CPU: its arrays are then such as `keep_freed_pages` keeps
 TARGETS = ("sampled", "model")
 
@@ -102,8 +104,8 @@ def exact_gradients(
     """Exact gradients at float64 logits for several (tf, target), one pass: `(law, example, latent[, category])`."""
     pairs = model.kind.two_category(logits)
     law_temperatures = [tf if target == "sampled" else 1.0 for tf, target in laws]
-    # (law, example, latent, category)
-    p = torch.stack([torch.softmax(pairs / t, -1) for t in law_temperatures])
+    # (law, example, latent, category), of the exact differences to the largest logit: l/t has rounding of its own size
+    p = torch.stack([torch.softmax(below(pairs) / t, -1) for t in law_temperatures])
     distinct = sorted(set(law_temperatures))
     of = [distinct.index(t) for t in law_temperatures]
     laws_once = p[[law_temperatures.index(t) for t in distinct]]
@@ -127,6 +129,9 @@ def rounding_errors(
     With d the error of f, centred per example, that of the gradient is (1/tf) p_k (1 - p_k) times the difference of two
     means of d, at most 2 max|d|. The largest |d| is taken from each example's most probable code and configurations
     evenly spread, PROBED in all or more; for float64, that of float32 is scaled by the ratio of their precisions.
+
+    Sums are float64, and f, centred, enters them with its rounding; p_k = exp(-(gap of k)/t) is off by eps (gap of k)/t
+    times itself. Both are small unless float64 itself is asked for, or d happens to be 0.
     """
     pairs = model.kind.two_category(logits)
     spread = torch.linspace(0, model.configurations - 1, PROBED, dtype=torch.float64).long().unique().tolist()
@@ -135,15 +140,27 @@ def rounding_errors(
     narrow, wide = (
         losses_at(measured_copy(model, t, x.device), x, indices).double() for t in (torch.float32, torch.float64)
     )
-    d = narrow - wide
-    most = (d - d.mean(1, keepdim=True)).abs().amax(1) * (torch.finfo(dtype).eps / torch.finfo(torch.float32).eps)
+    d, f = ((a - a.mean(1, keepdim=True)).abs().amax(1)[:, None, None] for a in (narrow - wide, wide))
+    d = d * (torch.finfo(dtype).eps / torch.finfo(torch.float32).eps)
+    rounding = _SUMS * torch.finfo(torch.float64).eps * f
     found = []
     for tf, target in laws:
         t = tf if target == "sampled" else 1.0
-        p = torch.softmax(pairs / t, -1)
-        spread_of_p = (p * (1 - p)).square().sum((-2, -1)).sqrt()
-        found.append(2 / t * most * spread_of_p)
+        gap = -below(pairs) / t
+        p = torch.softmax(-gap, -1)
+        off = torch.where(p > 0, p * gap, 0.0)  # of p, in units of eps
+        most = latents.CATEGORICAL.hard(p)
+        others = torch.where(most > 0, (p * (1 - most)).sum(-1, keepdim=True), 1 - p)  # 1 - p_k, without cancelling
+        of_p = off * others + p * (off.sum(-1, keepdim=True) - off)
+        of_gradient = (2 / t * (p * others * (d + rounding) + of_p * rounding)).flatten(1)
+        most = of_gradient.amax(1).clamp(min=torch.finfo(of_gradient.dtype).tiny)  # whose square may underflow
+        found.append(most * (of_gradient / most[:, None]).norm(dim=1))
     return torch.stack(found)
+
+
+def below(pairs: Tensor) -> Tensor:
+    """Logits less the largest of their latent."""
+    return pairs - pairs.amax(-1, keepdim=True)
 
 
 def kl_gradient(model: LatentModel, logits: Tensor) -> Tensor:

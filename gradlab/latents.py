@@ -53,12 +53,39 @@ class LatentKind(ABC):
         """The relaxed code at perturbed logits a; at plain logits, the probabilities."""
 
     @abstractmethod
-    def pullback(self, q: Tensor, v: Tensor) -> Tensor:
-        """J(q) v with J(q) = diag(q) - q q^T, per latent."""
+    def score(self, a: Tensor, code: Tensor) -> Tensor:
+        """code - soft(a), to full relative precision also where the code is all but certain."""
 
     @abstractmethod
-    def pullback_into(self, out: Tensor, q: Tensor, v: Tensor) -> Tensor:
-        """J(q) v in `out`, all (..., category or 1, batch, cell): far faster with categories not last."""
+    def centred(self, v: Tensor, a: Tensor) -> Tensor:
+        """v less its value at the largest of a, which J takes no notice of: then J(q) v does not cancel as q -> onehot.
+
+        q (v - q.v) is 0 but for rounding where q is nearly one-hot and v is the same everywhere.
+        """
+
+    @abstractmethod
+    def jacobian(self, a: Tensor) -> Tensor:
+        """What `pull` needs of J(q) at q = soft(a), to full relative precision."""
+
+    @abstractmethod
+    def jacobian_of(self, q: Tensor) -> Tensor:
+        """The same of q itself: binary units lose 1 - q where it is below rounding."""
+
+    @abstractmethod
+    def pull(self, jacobian: Tensor, v: Tensor) -> Tensor:
+        """J v, v being `centred`."""
+
+    @abstractmethod
+    def pull_into(self, out: Tensor, jacobian: Tensor, v: Tensor) -> Tensor:
+        """J v in `out`, all (..., category or 1, batch, cell): far faster with categories not last."""
+
+    def pullback(self, q: Tensor, v: Tensor) -> Tensor:
+        """J(q) v with J(q) = diag(q) - q q^T, per latent."""
+        return self.pull(self.jacobian_of(q), self.centred(v, q))
+
+    def pullback_at(self, a: Tensor, v: Tensor) -> Tensor:
+        """J(soft(a)) v, to full relative precision also where soft(a) is all but one-hot."""
+        return self.pull(self.jacobian(a), self.centred(v, a))
 
     @abstractmethod
     def indices(self, a: Tensor) -> Tensor:
@@ -87,18 +114,35 @@ class Categorical(LatentKind):
     def soft(self, a):
         return torch.softmax(a, -1)
 
-    def pullback(self, q, v):
-        return q * (v - (q * v).sum(-1, keepdim=True))
+    def score(self, a, code):
+        p, most = self.soft(a), self.hard(a)
+        others = p * (1 - most)
+        return (code - most).add_(torch.where(most > 0, others.sum(-1, keepdim=True), -others))
 
-    def pullback_into(self, out, q, v):
-        torch.mul(q, v, out=out)
-        return out.addcmul_(q, out.sum(-3, keepdim=True), value=-1)
+    def centred(self, v, a):
+        at = a.argmax(-1, keepdim=True)
+        shape = torch.broadcast_shapes(v.shape[:-1], at.shape[:-1])
+        return v - v.expand(*shape, -1).gather(-1, at.expand(*shape, 1))
+
+    def jacobian(self, a):
+        return self.soft(a)
+
+    def jacobian_of(self, q):
+        return q
+
+    def pull(self, jacobian, v):
+        return jacobian * (v - (jacobian * v).sum(-1, keepdim=True))
+
+    def pull_into(self, out, jacobian, v):
+        torch.mul(jacobian, v, out=out)
+        return out.addcmul_(jacobian, out.sum(-3, keepdim=True), value=-1)
 
     def indices(self, a):
         return a.argmax(-1)
 
     def kl_to_uniform(self, logits):
-        log_p = torch.log_softmax(logits, -1)
+        # bounded, since an impossible category adds 0 log 0 = 0
+        log_p = torch.log_softmax(logits, -1).clamp(min=torch.finfo(logits.dtype).min)
         categories = (logits > PADDING / 2).sum(-1).to(logits.dtype)  # of each latent its own
         return (log_p.exp() * log_p).sum((-2, -1)) + categories.log().sum(-1)
 
@@ -121,12 +165,23 @@ class Binary(LatentKind):
     def soft(self, a):
         return torch.sigmoid(a)
 
-    def pullback(self, q, v):
-        return q * (1 - q) * v
+    def score(self, a, code):
+        return torch.where(code > 0.5, torch.sigmoid(-a), -torch.sigmoid(a))
 
-    def pullback_into(self, out, q, v):
-        torch.mul(q, v, out=out)
-        return out.addcmul_(q, out, value=-1)
+    def centred(self, v, a):
+        return v  # of the pair (v, 0) only the difference matters
+
+    def jacobian(self, a):
+        return torch.sigmoid(a) * torch.sigmoid(-a)
+
+    def jacobian_of(self, q):
+        return q * (1 - q)
+
+    def pull(self, jacobian, v):
+        return jacobian * v
+
+    def pull_into(self, out, jacobian, v):
+        return torch.mul(jacobian, v, out=out)
 
     def indices(self, a):
         return (a <= 0).long()
@@ -144,6 +199,30 @@ def _log(e: Tensor) -> Tensor:
 
 CATEGORICAL = Categorical()
 BINARY = Binary()
+
+
+def bounded(kind: LatentKind, logits: Tensor) -> Tensor:
+    """Logits of the same law, in which impossible categories, -inf or any large mask, are all alike and finite.
+
+    A binary unit may be certain, +-inf. Other infinities and NaN stay.
+    """
+    low = _lowest(logits)
+    if kind is BINARY:
+        return logits.clamp(low, -low)
+    floor = logits.amax(-1, keepdim=True) + low
+    return torch.where((logits < floor) & floor.isfinite(), floor, logits)
+
+
+def masked(kind: LatentKind, logits: Tensor) -> Tensor:
+    """Where a category is impossible, or a binary unit certain, by a mask in the logits."""
+    half = _lowest(logits) / 2
+    if kind is BINARY:
+        return logits.abs() >= -half
+    return logits <= logits.amax(-1, keepdim=True) + half
+
+
+def _lowest(logits: Tensor) -> float:
+    return max(PADDING, torch.finfo(logits.dtype).min / 4)
 
 
 def configurations(

@@ -355,7 +355,9 @@ def encode(model: LatentModel, x: Tensor) -> Tensor:
         with torch.no_grad():
             # copies, since layers may work in place, and logits may be a view of parameters
             logits = model.logits(seen.clone()).detach().to(precision(model, x), copy=True)
-        errors.finite("logits", logits, "the encoder must give finite logits (has training diverged?)")
+        logits = latents.bounded(model.kind, logits)
+        cure = "expected finite logits, -inf for an impossible category beside a possible one (has training diverged?)"
+        errors.finite("logits", logits, cure)
         if not _computes_by_row(model):
             rules.check(model, x, seen, logits)
         output_scale.check(model, x, seen, logits)

@@ -16,20 +16,24 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def each(work: Callable[[T], R], pieces: Iterable[T], device: torch.device, *, threads: bool = True) -> Iterator[R]:
+def each(
+    work: Callable[[T], R], pieces: Iterable[T], device: torch.device, *, threads: bool = True, small: bool = True
+) -> Iterator[R]:
     """work(piece) of each piece, in their order; on the calling thread with `threads` False or a device that is no CPU.
 
-    `work` is called without torch's thread-local modes, so gradients are on in it. Where the caller stops early, pieces
-    not begun are left.
+    On threads of their own, `work` is called without torch's thread-local modes, so gradients are on in it. Where the
+    caller stops early, pieces not begun are left. On the calling thread, operations are split over all threads if they
+    are not `small`.
     """
     count = torch.get_num_threads()
-    if device.type != "cpu" or count == 1 or not threads:
+    if device.type != "cpu" or count == 1 or not (threads or small):
         yield from map(work, pieces)
         return
     torch.set_num_threads(1)  # of this thread and of those begun from here
-    pool = ThreadPoolExecutor(count)
+    pool = ThreadPoolExecutor(count) if threads else None
     try:
-        yield from pool.map(work, pieces)
+        yield from (pool.map if pool else map)(work, pieces)
     finally:
-        pool.shutdown(cancel_futures=True)
+        if pool:
+            pool.shutdown(cancel_futures=True)
         torch.set_num_threads(count)

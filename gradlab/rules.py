@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from . import latents, likelihoods
-from .latents import PADDING, derived_seed
+from .latents import derived_seed
 
 if TYPE_CHECKING:
     from .model import LatentModel
@@ -110,13 +110,16 @@ def check(model: LatentModel, x: Tensor, seen: Tensor, logits: Tensor) -> None:
     generator = torch.Generator(x.device).manual_seed(derived_seed(0, "probe"))
 
     def encode(some: Tensor) -> Tensor:
-        found = model.logits(some)
-        return found.masked_fill(found <= PADDING / 2, 0.0)
+        return of_possible(model.logits(some))
+
+    def of_possible(found: Tensor) -> Tensor:
+        found = latents.bounded(model.kind, found)
+        return found.masked_fill(latents.masked(model.kind, found), 0.0)
 
     count = rows_of(model.encoder, lambda: encode(seen[:2].clone()), len(x[:2]))
     _probe("encoder", encode, (seen[:count],), generator, model.encoder)
     at = _some(len(x))
-    whole = logits[at].masked_fill(logits[at] <= PADDING / 2, 0.0)
+    whole = of_possible(logits[at])
     if _off(whole, _alone(encode, (seen[at],)), whole) > 1:
         raise ValueError(_mixes("encoder", ""))
 

@@ -80,7 +80,7 @@ def ste_that_says_who_calls(callers):
 
 
 def measured(model, x, estimator="decoupled-st-gs", **options):
-    return gradlab.bias(model, x, 1.3, [0.7, 1.3], estimator=estimator, draws=640, **options)
+    return gradlab.bias(model, x, 1.3, [0.7, 1.3], estimator=estimator, draws=64, **options)
 
 
 def same(found, wanted):
@@ -89,16 +89,15 @@ def same(found, wanted):
             torch.testing.assert_close(*(torch.tensor(v.values) for v in (found[name], values)), equal_nan=True)
 
 
-@pytest.mark.parametrize("reference", ["exact", "rloo"])
 @pytest.mark.parametrize("change", MODELS)
-def test_models_from_outside_are_called_from_one_thread(change, reference):
+def test_models_from_outside_are_called_from_one_thread(change):
     problem, callers = problems.make("8x4-bernoulli-mlp"), Callers()
     MODELS[change](problem.model, callers)
     assert not shared.decodes_in_threads(problem.model)
-    found = measured(problem.model, problem.x, reference=reference)
+    found = measured(problem.model, problem.x, reference="rloo")
     assert callers.threads == {threading.get_ident()}
     torch.set_num_threads(1)
-    same(found, measured(problem.model, problem.x, reference=reference))
+    same(found, measured(problem.model, problem.x, reference="rloo"))
 
 
 @pytest.mark.parametrize("reference", ["exact", "rloo"])
@@ -116,11 +115,11 @@ def test_estimators_from_outside_are_called_from_one_thread(reference):
 def test_what_is_known_stays_on_all_threads(reference, monkeypatch):
     problem, callers = problems.make("8x4-bernoulli-mlp"), Callers()
     assert shared.decodes_in_threads(problem.model)
-    pullback = type(problem.model.kind).pullback
-    into = type(problem.model.kind).pullback_into
-    monkeypatch.setattr(type(problem.model.kind), "pullback", lambda *of: callers() or pullback(*of))
-    monkeypatch.setattr(type(problem.model.kind), "pullback_into", lambda *of: callers() or into(*of))
-    monkeypatch.setattr(sampling.pullbacks, "_IN_CACHE", 2000)
+    pull = type(problem.model.kind).pull
+    into = type(problem.model.kind).pull_into
+    monkeypatch.setattr(type(problem.model.kind), "pull", lambda *of: callers() or pull(*of))
+    monkeypatch.setattr(type(problem.model.kind), "pull_into", lambda *of: callers() or into(*of))
+    monkeypatch.setattr(sampling.pullbacks, "_IN_CACHE", 200)
     measured(problem.model, problem.x, reference=reference)
     assert callers.threads - {threading.get_ident()}
 

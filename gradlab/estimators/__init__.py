@@ -12,7 +12,7 @@ from . import (  # noqa: F401  (fills the registry)
     second_order,
     straight_through,
 )
-from .base import Estimator, Relaxation, RunningMean, centre_step
+from .base import Estimator, Relaxation, RunningMean, centre_step, estimate_of, points_of
 from .layers import decoupled_st_gumbel_softmax, gumbel_softmax, surrogate_loss
 from .registry import describe, find, get, is_built_in, names, parse, register
 
@@ -23,6 +23,7 @@ __all__ = [
     "centre_step",
     "decoupled_st_gumbel_softmax",
     "describe",
+    "estimate_of",
     "find",
     "get",
     "gumbel_softmax",
@@ -30,6 +31,7 @@ __all__ = [
     "names",
     "parameters",
     "parse",
+    "points_of",
     "register",
     "surrogate_loss",
 ]

@@ -100,7 +100,7 @@ class ARMS(Estimator):
     def estimate(self, kind, logits, noise, points, loss, derivative):
         a = logits / self.tf
         centred = per_latent(kind, loss - loss.mean(0))
-        total = (centred * (points - kind.soft(a))).sum(0)
+        total = (centred * kind.score(a, points)).sum(0)
         return total * arms_factor(a, self.n) / ((self.n - 1) * self.tf)
 
 

@@ -17,7 +17,11 @@ broadcast with them: (model, 1, 1, 1), binary (model, 1, 1).
 Noise array 0 is the one that samples the code, so that all estimators share it (common random numbers).
 What a caller has to do, in order: `points` with `noise_arrays` arrays of noise; loss and derivative at them; where
 `baseline_decay` is a number, `RunningMean.centre` on the loss; `estimate`. `evaluations_at` tells the cost beforehand.
-Where `backward` is not None, a caller may work out scale J(relaxation) v itself in place of `estimate`.
+Where `backward` is not None, a caller may work out scale J(relaxation) v itself in place of `estimate`. `points_of` and
+`estimate_of` call an estimator as its own statements say, whatever else is measured beside it.
+
+Statements such as `forward`, `backward`, `unbiased`, `code_only` are promises (see promises): a subclass that overrides
+the functions they speak of has to state them again, or makes none.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ import torch
 from torch import Tensor
 
 from ..latents import LatentKind
-from . import parameters
+from . import parameters, promises
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +57,10 @@ class Estimator(ABC):
     all_configurations: ClassVar[bool] = False  # the points are the configurations in their order
     samples_first: ClassVar[bool] = False  # several points, the first of them the one code hard(l/tf + g)
     code_only: ClassVar[bool] = False  # one point, z ~ softmax(l/tf), and the estimate is a function of it alone
+
+    def __init_subclass__(cls, **options: Any):
+        super().__init_subclass__(**options)
+        promises.withdraw(cls)
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -84,8 +92,26 @@ class Estimator(ABC):
 
     @property
     def forward(self) -> Hashable:
-        """Equal for two estimators exactly if, at equal noise, they evaluate the loss at the same points."""
+        """Equal for two estimators exactly if, at equal noise, they evaluate the loss at the same points.
+
+        To be stated in the class that has `points` of its own; without, points are shared with no other estimator.
+        """
         return ("sample", self.tf)
+
+    @property
+    def points_key(self) -> Hashable:
+        """What callers tell points apart by: estimators with other functions never share them, whatever they state."""
+        return type(self).points, self.forward
+
+    @staticmethod
+    def sample_key(tf: float | Tensor) -> Hashable:
+        """The points key of estimators whose only point is the code that noise array 0 samples."""
+        return Estimator.points, ("sample", tf)
+
+    @property
+    def samples(self) -> bool:
+        """Whether its only point is the code that noise array 0 samples."""
+        return type(self).points is Estimator.points
 
     def points(self, kind: LatentKind, logits: Tensor, noise: Tensor) -> Tensor:
         """By default one code per draw, z = hard(l/tf + g) ~ softmax(l/tf)."""
@@ -106,9 +132,17 @@ class Estimator(ABC):
         """
         return None
 
+    @property
+    def relaxation_key(self) -> Hashable | None:
+        """None, or what callers tell q of `backward` apart by."""
+        own = type(self)
+        return None if self.backward is None else (own.jacobian, own.relaxation, self.backward)
+
     def relaxation(self, kind: LatentKind, logits: Tensor, noise: Tensor) -> Tensor:
         """q of `backward`, which tf must not enter: (..., example, latent, category), or without draws."""
         raise NotImplementedError(f"{self.name} promises no relaxation")
+
+    jacobian = promises.jacobian_of_relaxation
 
     @property
     def scale(self) -> float:
@@ -193,6 +227,39 @@ def centre_step(loss: Tensor, state: Tensor, decay: float) -> Tensor:
     now = torch.stack([loss.double().mean((0, 2)), torch.ones_like(m)], -1)
     state.mul_(decay).add_((1 - decay) * now)
     return loss - before.to(loss.dtype)[:, None]
+
+
+def points_of(estimator: Estimator, kind: LatentKind, logits: Tensor, noise: Tensor) -> Tensor:
+    """The estimator's points, from no more noise arrays than it states. ValueError if they are not what it states."""
+    points = estimator.points(kind, logits, noise[: estimator.noise_arrays])
+    wanted = (estimator.evaluations_at(kind, logits), *noise.shape[1:])
+    if tuple(points.shape) != wanted:
+        raise ValueError(
+            f"estimator: {estimator.label}: expected points of shape {wanted}, got {tuple(points.shape)}; `evaluations`"
+            " must be their number"
+        )
+    return points
+
+
+def estimate_of(
+    estimator: Estimator,
+    kind: LatentKind,
+    logits: Tensor,
+    noise: Tensor,
+    points: Tensor,
+    loss: Tensor,
+    derivative: Tensor | None,
+) -> Tensor:
+    """The estimate from what the estimator says it uses, whatever is at hand. ValueError for another shape."""
+    arrays = noise[: estimator.noise_arrays]
+    derivative = derivative if estimator.uses_derivative else None
+    estimate = estimator.estimate(kind, logits, arrays, points, loss, derivative)
+    if estimate.shape != noise.shape[1:]:
+        raise ValueError(
+            f"estimator: {estimator.label}: expected an estimate of shape {tuple(noise.shape[1:])}, got"
+            f" {tuple(estimate.shape)}"
+        )
+    return estimate
 
 
 def per_latent(kind: LatentKind, loss: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
     p = softmax(l/tf):   estimate = (1/tf) sum_z p(z) (f(z) - mean f) z,   mean f = sum_z p(z) f(z)
 
+computed as (1/tf) J(p) c with c_lk = E[f | z_l = k], which does not cancel where a latent is all but certain.
+
 For training small models on the true gradient. The evaluations are the configurations, category^latent of them at each
 example; the noise gives its shape only.
 """
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .. import errors
-from ..latents import BINARY, LatentKind, codes_at, configurations
+from ..latents import BINARY, CATEGORICAL, LatentKind, codes_at, configurations
 from .base import Estimator
 from .registry import register
 
@@ -63,10 +65,14 @@ class Exact(Estimator):
         return log_probability(kind, logits / self.tf, points).exp()
 
     def estimate(self, kind, logits, noise, points, loss, derivative):
-        p = self.weights(kind, logits, points)
-        share = p * (loss - (p * loss).sum(0))  # sums to 0, so that z may stand for z - p
+        share = self.weights(kind, logits, points)
+        share = share * (loss - torch.take_along_dim(loss, share.argmax(0, keepdim=True), 0))
         codes = self._codes(kind, logits)
-        return (share.movedim(0, -1) @ codes.flatten(1)).unflatten(-1, codes.shape[1:]) / self.tf
+        codes = torch.stack([codes, 1 - codes], -1) if kind is BINARY else codes
+        sums = (share.movedim(0, -1) @ codes.flatten(1)).unflatten(-1, codes.shape[1:])  # p_lk c_lk
+        p = torch.softmax(kind.two_category(logits / self.tf), -1)
+        gradient = CATEGORICAL.pullback(p, torch.where(p > 0, sums / p, 0.0))
+        return (gradient[..., 0] if kind is BINARY else gradient) / self.tf
 
     def _codes(self, kind: LatentKind, logits: Tensor) -> Tensor:
         count = self.evaluations_at(kind, logits)
@@ -79,4 +85,4 @@ def log_probability(kind: LatentKind, a: Tensor, codes: Tensor) -> Tensor:
     """log p(z) at p = softmax(a), codes (..., example, latent, category) -> (..., example)."""
     if kind is BINARY:
         return torch.nn.functional.logsigmoid(torch.where(codes > 0.5, a, -a)).sum(-1)
-    return (codes * torch.log_softmax(a, -1)).sum((-2, -1))
+    return torch.where(codes > 0.5, torch.log_softmax(a, -1), 0.0).sum((-2, -1))

@@ -49,7 +49,7 @@ class GST(Relaxation):
         else:
             most = logits.amax(-1, keepdim=True)
             moved = torch.where(on, most, torch.minimum(logits, most - gap))
-        return kind.pullback(kind.soft(moved / self.tb), derivative[0]) / self.tb
+        return kind.pullback_at(moved / self.tb, derivative[0]) / self.tb
 
 
 def expected_gap(kind: LatentKind, a: Tensor, on: Tensor) -> Tensor:

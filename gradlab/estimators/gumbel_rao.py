@@ -40,5 +40,5 @@ class GumbelRao(Relaxation):
         total = 0.0
         for unconditioned in noise[1 : 1 + self.k]:  # one at a time, for the memory
             g = noise_given_code(kind, logits / self.tf, points[0], unconditioned)
-            total = total + kind.pullback(kind.soft((logits + g) / self.tb), derivative[0])
+            total = total + kind.pullback_at((logits + g) / self.tb, derivative[0])
         return total / (self.k * self.tb)

@@ -67,7 +67,7 @@ class Rebar(Estimator):
     def estimate(self, kind, logits, noise, points, loss, derivative):
         a = logits / self.tf
         b, s, conditional = points
-        score = per_latent(kind, loss[0] - self.eta * loss[2]) * (b - kind.soft(a))
+        score = per_latent(kind, loss[0] - self.eta * loss[2]) * kind.score(a, b)
         of_s = kind.pullback(s, derivative[1]) / self.lam
         of_conditional = kind.pullback(conditional, derivative[2]) / self.lam
         through = pullback_given_code(kind, a, b, noise[1], of_conditional)

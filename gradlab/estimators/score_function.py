@@ -40,8 +40,7 @@ class Reinforce(Estimator):
         return self.decay if self.baseline == "running-mean" else None
 
     def estimate(self, kind, logits, noise, points, loss, derivative):
-        p = kind.soft(logits / self.tf)
-        return per_latent(kind, loss[0]) * (points[0] - p) / self.tf
+        return per_latent(kind, loss[0]) * kind.score(logits / self.tf, points[0]) / self.tf
 
 
 @register
@@ -75,6 +74,5 @@ class RLOO(Estimator):
         return kind.hard(logits / self.tf + noise[: self.n])
 
     def estimate(self, kind, logits, noise, points, loss, derivative):
-        p = kind.soft(logits / self.tf)
         centred = per_latent(kind, loss - loss.mean(0))
-        return (centred * (points - p)).sum(0) / ((self.n - 1) * self.tf)
+        return (centred * kind.score(logits / self.tf, points)).sum(0) / ((self.n - 1) * self.tf)

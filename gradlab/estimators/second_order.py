@@ -12,6 +12,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
+from ..latents import BINARY, LatentKind
 from .base import Estimator, Relaxation
 from .registry import register
 
@@ -27,10 +31,16 @@ class ReinMax(Relaxation):
     code_only = True
 
     def estimate(self, kind, logits, noise, points, loss, derivative):
-        p = kind.soft(logits / self.tf)
-        pi = (points[0] + kind.soft(logits / self.tb)) / 2
         v = derivative[0]
-        return (2 * kind.pullback(pi, v) - kind.pullback(p, v) / 2) / self.tf
+        towards = midpoint_pullback(kind, points[0], logits / self.tb, v)
+        return (2 * towards - kind.pullback_at(logits / self.tf, v) / 2) / self.tf
+
+
+def midpoint_pullback(kind: LatentKind, code: Tensor, a: Tensor, v: Tensor) -> Tensor:
+    """J(pi) v at pi = (code + softmax(a))/2."""
+    if kind is BINARY:
+        return (code + torch.sigmoid(a)) / 2 * (1 - code + torch.sigmoid(-a)) / 2 * v
+    return kind.pullback((code + kind.soft(a)) / 2, v)
 
 
 @register
@@ -44,7 +54,7 @@ class ZGR(Estimator):
     code_only = True
 
     def estimate(self, kind, logits, noise, points, loss, derivative):
-        p = kind.soft(logits / self.tf)
-        v, step = derivative[0], points[0] - p
+        a, v = logits / self.tf, derivative[0]
+        step = kind.score(a, points[0])
         slope = (step * v).sum(-1, keepdim=True) if kind.event_dims else step * v
-        return (kind.pullback(p, v) + step * slope) / (2 * self.tf)
+        return (kind.pullback_at(a, v) + step * slope) / (2 * self.tf)

@@ -11,36 +11,48 @@ Decoupled ST-GS, equations 12 to 16.
 from __future__ import annotations
 
 import dataclasses
-from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor
+
+from ..latents import LatentKind
 from . import parameters
 from .base import Relaxation
+from .promises import follows
 from .registry import register
 
 
 @dataclass(frozen=True, kw_only=True)
 class StraightThrough(Relaxation):
-    """What they share: each is its q, the `relaxation`, a function of noise and all parameters but tf."""
+    """What they share: each is its q = soft(`perturbed`), a function of noise and all parameters but tf.
+
+    A subclass may also override `relaxation` alone.
+    """
 
     @property
+    @follows("relaxation", "perturbed", "jacobian")
     def backward(self):
-        own = type(self)
-        if own.estimate is not StraightThrough.estimate:
-            return None  # a subclass with an estimate of its own promises nothing
-        fields = (field.name for field in dataclasses.fields(self) if field.name != "tf")
-        return own.relaxation, *((name, getattr(self, name)) for name in fields)
+        fields = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self) if f.name != "tf")
+        return type(self).perturbed, *fields
 
     @property
     def scale(self):
         return 1 / self.tb
 
-    @abstractmethod
-    def relaxation(self, kind, logits, noise): ...
+    def perturbed(self, kind: LatentKind, logits: Tensor, noise: Tensor) -> Tensor:
+        """The logits of q."""
+        raise NotImplementedError(f"{self.name} has neither perturbed logits nor a relaxation")
+
+    def relaxation(self, kind, logits, noise):
+        return kind.soft(self.perturbed(kind, logits, noise))
+
+    def jacobian(self, kind, logits, noise):
+        return kind.jacobian(self.perturbed(kind, logits, noise))
 
     def estimate(self, kind, logits, noise, points, loss, derivative):
-        return kind.pullback(self.relaxation(kind, logits, noise), derivative[0]) / self.tb
+        jacobian = self.jacobian(kind, logits, noise)
+        return self.scale * kind.pull(jacobian, kind.centred(derivative[0], jacobian))
 
 
 @register
@@ -53,8 +65,8 @@ class STE(StraightThrough):
     reference = "Bengio, Leonard, Courville 2013"
     code_only = True
 
-    def relaxation(self, kind, logits, noise):
-        return kind.soft(logits / self.tb)
+    def perturbed(self, kind, logits, noise):
+        return logits / self.tb
 
 
 @register
@@ -88,9 +100,9 @@ class STGS(StraightThrough):
     )
     reference = "Jang, Gu, Poole 2017; Maddison, Mnih, Teh 2017"
 
-    def relaxation(self, kind, logits, noise):
+    def perturbed(self, kind, logits, noise):
         g = noise[0]
-        return kind.soft(logits / self.tb + g if self.convention == "paper" else (logits + g) / self.tb)
+        return logits / self.tb + g if self.convention == "paper" else (logits + g) / self.tb
 
 
 @register
@@ -102,5 +114,5 @@ class DecoupledSTGS(StraightThrough):
     formula = "(1/tb) J(softmax(l/tb + g)) v(z), z = onehot(argmax(l/tf + g))"
     reference = "Decoupled ST-GS, eq. 12-16"
 
-    def relaxation(self, kind, logits, noise):
-        return kind.soft(logits / self.tb + noise[0])
+    def perturbed(self, kind, logits, noise):
+        return logits / self.tb + noise[0]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .. import estimators, likelihoods
 from ..errors import unknown_name
-from ..estimators import Estimator
+from ..estimators import Estimator, promises
 from ..model import LatentModel
 from ..sampling import BATCHES
 from .labels import coordinate, is_relative, temperatures, with_interval
@@ -41,6 +41,11 @@ def resolve(given: str | Estimator, model: LatentModel) -> Estimator | str:
     if not isinstance(given, Estimator) or not given.unbiased:
         name = given.label if isinstance(given, Estimator) else repr(given)
         raise ValueError(f"reference: got {name}, which is no unbiased estimator; {known} would do")
+    if not promises.holds(type(given), "unbiased", "points", "estimate"):
+        raise ValueError(
+            f"reference: expected a class that states `unbiased = True` itself, got {type(given).__name__}, which"
+            f" overrides points or estimate of one that does; state it there, or take one of {known}"
+        )
     _check_drawn(given, "reference")
     if model.kind.name not in given.kinds:
         raise ValueError(

@@ -52,7 +52,7 @@ class CodeOnly:
         points = block.codes if block.codes.ndim == len(shape) else block.codes[:, None].expand(shape)
         f = None if block.f is None else block.f.T[None]
         v = None if block.v is None else block.v.transpose(0, 1)[None]
-        noise = self.logits.new_zeros(()).expand(1, *shape)  # of no effect
+        noise = self.logits.new_zeros(()).expand(self.estimator.noise_arrays, *shape)  # of no effect
         return self.estimator.estimate(self.kind, self.logits, noise, points[None], f, v)
 
     def add(self, block: Block, log_chosen: Tensor) -> None:

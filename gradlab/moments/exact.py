@@ -19,7 +19,7 @@ from torch import Tensor
 from .. import estimators as catalogue
 from .. import latents, progress
 from ..derivatives import Table, at_all_points
-from ..estimators import Estimator
+from ..estimators import Estimator, estimate_of, points_of
 from ..estimators.gumbel_rao import GumbelRao
 from ..estimators.score_function import RLOO
 from ..estimators.straight_through import STGS, DecoupledSTGS
@@ -203,12 +203,12 @@ class _Engine:
     def _noise_free(self, estimator: Estimator) -> Tensor:
         kind, logits = self.model.kind, self.logits
         noise = logits.new_zeros(estimator.noise_arrays, 1, *logits.shape)  # of no effect
-        points = estimator.points(kind, logits, noise)
+        points = points_of(estimator, kind, logits, noise)
         if estimator.all_configurations:
             loss = losses_of_all(self.model, self.x, self.memory).T[:, None]
-            return estimator.estimate(kind, logits, noise, points, loss.detach(), None)[0]
+            return estimate_of(estimator, kind, logits, noise, points, loss.detach(), None)[0]
         f, v = at_all_points(self.model, self.x, points, self.memory, estimator.uses_derivative)
-        return estimator.estimate(kind, logits, noise, points, f, v)[0]
+        return estimate_of(estimator, kind, logits, noise, points, f, v)[0]
 
     def _codes(self, indices: Tensor) -> Tensor:
         return latents.codes_at(indices, self.model.categories, self.model.binary, self.logits.dtype)

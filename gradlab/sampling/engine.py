@@ -22,8 +22,9 @@ from torch import Tensor
 
 from .. import errors, progress
 from ..derivatives import at_all_points
-from ..estimators import Estimator, RunningMean
+from ..estimators import Estimator, RunningMean, estimate_of, is_built_in, points_of
 from ..exact import MEMORY
+from ..latents import LatentKind
 from ..model import LatentModel
 from .batches import Accumulator, BatchMoments, batch_bounds, empty
 from .noise import Noise
@@ -67,27 +68,28 @@ def each_moments(
     """Positions of some estimators and their moments over all draws of `noise`, points first, until each has come once.
 
     `model`, `x` and `logits` share dtype and device, in which draws are computed; moments are float64. Estimators with
-    equal `forward` share the decoder passes, those with equal `backward` q; so a grid of temperatures is best given
-    whole. `advance` is called with the number of draws done, per group of equal `forward`. `route` is one of ROUTES;
+    equal points share the decoder passes, those with equal q that; so a grid of temperatures is best given whole.
+    `advance` is called with the number of draws done, per group of equal points. `route` is one of ROUTES;
     "table" and "pairs" raise ValueError where they are not possible, or do not fit.
     """
     drawn, ranks = _evaluated_pairs(model, x, logits, estimators, noise, memory, route)
-    fast = [i for i, e in enumerate(estimators) if e.forward in ranks and serves(e, model.kind, logits)]
-    if drawn is not None and fast:
-        chosen = [estimators[i] for i in fast]
-        for positions, found in pulled_back_moments(logits, chosen, noise, drawn, ranks, memory, advance):
-            yield [fast[position] for position in positions], found
-    forwards = {estimators[i].forward for i in fast}
+    fast = [i for i, e in enumerate(estimators) if e.points_key in ranks and serves(e, model.kind, logits)]
+    served = {estimators[i].points_key for i in fast}
     for group in groups(estimators):
         rest = [i for i in group if i not in fast]
         if not rest:
             continue
-        step = _silent if estimators[rest[0]].forward in forwards else advance
-        at = ranks.get(estimators[rest[0]].forward)
+        step = _silent if estimators[rest[0]].points_key in served else advance
+        at = ranks.get(estimators[rest[0]].points_key)
         into = {i: empty(logits, noise.draws) for i in rest}
         _sample_group(model, x, logits, [estimators[i] for i in rest], into.values(), noise, drawn, at, memory, step)
         for position, of in into.items():
             yield [position], BatchMoments(of.count, of.mean[None], of.squares[None])
+    if drawn is not None and fast:
+        drawn.centre(logits)  # in place, so last
+        chosen = [estimators[i] for i in fast]
+        for positions, found in pulled_back_moments(logits, chosen, noise, drawn, ranks, memory, advance):
+            yield [fast[position] for position in positions], found
 
 
 def each_accumulated(
@@ -110,7 +112,7 @@ def each_accumulated(
     for group in groups(estimators):
         chosen = [estimators[i] for i in group]
         into = {i: accumulator() for i in group}
-        at = ranks.get(chosen[0].forward)
+        at = ranks.get(chosen[0].points_key)
         _sample_group(model, x, logits, chosen, into.values(), noise, drawn, at, memory, advance)
         for position, of in into.items():
             yield [position], of
@@ -118,10 +120,10 @@ def each_accumulated(
 
 def groups(estimators: Sequence[Estimator]) -> list[list[int]]:
     """Positions of the estimators that share their points."""
-    by_forward: dict[Hashable, list[int]] = {}
+    by_points: dict[Hashable, list[int]] = {}
     for position, estimator in enumerate(estimators):
-        by_forward.setdefault(estimator.forward, []).append(position)
-    return list(by_forward.values())
+        by_points.setdefault(estimator.points_key, []).append(position)
+    return list(by_points.values())
 
 
 def _evaluated_pairs(
@@ -137,14 +139,14 @@ def _evaluated_pairs(
     firsts = [estimators[group[0]] for group in groups(estimators)]
     drawn, ranks = _drawn_pairs(model, x, logits, firsts, noise, memory, route)
     if drawn is not None:
-        drawn.evaluate(memory, any(e.uses_derivative for e in estimators if e.forward in ranks), route)
+        drawn.evaluate(memory, any(e.uses_derivative for e in estimators if e.points_key in ranks), route)
     return drawn, ranks
 
 
 def _drawn_pairs(
     model: LatentModel, x: Tensor, logits: Tensor, firsts: list[Estimator], noise: Noise, memory: int, route: str
 ) -> tuple[DrawnPairs | None, dict[Hashable, Tensor]]:
-    """The distinct pairs of all discrete points, and by forward the ranks of these; none where that is not the way."""
+    """The distinct pairs of all discrete points, and by points key their ranks; none where that is not the way."""
     kind = model.kind
     firsts = [e for e in firsts if e.discrete_points and not e.noise_free]
     if not firsts or route == "draws":
@@ -161,15 +163,25 @@ def _drawn_pairs(
     for start, stop in _chunks(0, noise.draws, numbers * logits.element_size(), memory):
         g = noise.of(arrays, start, stop)
         for e, of in zip(firsts, keys, strict=True):
-            if e.forward == ("sample", e.tf):  # the points are hard(l/tf + g)
+            if e.samples:  # the points are hard(l/tf + g)
                 of[0, start:stop] = drawn.keys(kind.indices(logits / e.tf + g[0]))
             else:
-                of[:, start:stop] = drawn.keys_of(e.points(kind, logits, g))
+                of[:, start:stop] = drawn.keys_of(_codes_of(e, kind, logits, g))
     ranks = drawn.rank(keys, memory)
     if drawn.bytes > memory:
         _check_not_asked_for(route, drawn.bytes, memory)
         return None, {}
-    return drawn, {e.forward: of for e, of in zip(firsts, ranks, strict=True)}
+    return drawn, {e.points_key: of for e, of in zip(firsts, ranks, strict=True)}
+
+
+def _codes_of(e: Estimator, kind: LatentKind, logits: Tensor, g: Tensor) -> Tensor:
+    """The points of an estimator whose points are codes; ValueError if they are not."""
+    points = points_of(e, kind, logits, g)
+    if not (is_built_in(e) or bool(((points == 0) | (points == 1)).all())):
+        raise ValueError(
+            f"estimator: {e.label}: expected codes, got relaxed points; state `discrete_points = False` in its class"
+        )
+    return points
 
 
 def _check_not_asked_for(route: str, needed: int, memory: int) -> None:
@@ -203,14 +215,14 @@ def _sample_group(
     def evaluated(start: int, stop: int, check: errors.Check = errors.at_once) -> list[Tensor]:
         """Each estimator's estimates of the draws start .. stop-1."""
         g = noise.of(arrays, start, stop)
-        points = first.points(kind, logits, g)
+        points = points_of(first, kind, logits, g)
         if drawn is not None and ranks is not None:
             at = ranks[:, start:stop]
             loss, derivative = drawn.losses(at), drawn.derivatives(at) if wanted else None
         else:
             loss, derivative = at_all_points(model, x, points, memory, wanted, check)
         losses = [loss if mean is None else mean.centre(loss) for mean in baselines]
-        return [e.estimate(kind, logits, g, points, f, derivative) for e, f in zip(estimators, losses, strict=True)]
+        return [estimate_of(e, kind, logits, g, points, f, derivative) for e, f in zip(estimators, losses, strict=True)]
 
     if all(e.noise_free for e in estimators):
         for into, estimates in zip(accumulators, evaluated(0, 1), strict=True):

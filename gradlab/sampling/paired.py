@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from .. import parallel, progress
-from ..estimators import Estimator
+from ..estimators import Estimator, estimate_of, points_of
 from ..exact import MEMORY, activations_per_code
 from ..model import LatentModel
 from .noise import Noise
 from .shared import all_built_in, decodes_in_threads
 
 _IN_CACHE = 2**18  # numbers of an array
+_SMALL = 2**21  # numbers of a decoder's layers, all together, that are not worth several threads
 
 Evaluated = tuple[Tensor, Tensor, Tensor | None]  # points, and loss and derivative at them
 
@@ -63,6 +64,7 @@ class PairedDraws:
         self.threads = on_cpu and decodes_in_threads(model) and all_built_in(estimators)
         rows = memory // (numbers * logits.element_size() * (torch.get_num_threads() if self.threads else 1))
         self.rows = max(1, min(rows, _IN_CACHE // logits[0].numel()) if on_cpu else rows)
+        self.numbers = of_decoder
 
     def add(self, draws: int, advance: progress.Advance = lambda *a, **k: None) -> None:
         """`draws` more for each batch; `advance` is called with draws done."""
@@ -76,7 +78,9 @@ class PairedDraws:
                 for examples in self._slices():
                     self._add(batch, before, g[:, :, examples], examples)
 
-        for _ in parallel.each(add_to, range(self.batches), self.logits.device, threads=self.threads):
+        small = self.numbers * min(self.rows, draws * len(self.x)) <= _SMALL
+        pieces = range(self.batches)
+        for _ in parallel.each(add_to, pieces, self.logits.device, threads=self.threads, small=small):
             advance(draws)
         self.draws += draws * self.batches
 
@@ -89,10 +93,9 @@ class PairedDraws:
         kind, logits = self.model.kind, self.logits[examples]
         evaluated: dict[Hashable, Evaluated] = {}
         for e, sums in zip(self.estimators, self.sums, strict=True):
-            if e.forward not in evaluated:
-                evaluated[e.forward] = self._evaluated(e, logits, self.x[examples], g, evaluated)
-            points, loss, derivative = evaluated[e.forward]
-            estimates = e.estimate(kind, logits, g, points, loss, derivative if e.uses_derivative else None)
+            if e.points_key not in evaluated:
+                evaluated[e.points_key] = self._evaluated(e, logits, self.x[examples], g, evaluated)
+            estimates = estimate_of(e, kind, logits, g, *evaluated[e.points_key])
             mean = estimates.mean(0)
             squares = (estimates - mean).square_().flatten(2).sum(-1, dtype=torch.float64).sum(0)
             into, of = sums.mean[batch, examples], sums.squares[batch, examples]
@@ -105,10 +108,9 @@ class PairedDraws:
         self, e: Estimator, logits: Tensor, x: Tensor, g: Tensor, done: dict[Hashable, Evaluated]
     ) -> Evaluated:
         """Points of an estimator, with what is known of the first of them taken from `done`."""
-        points = e.points(self.model.kind, logits, g)
-        points = points.expand(points.shape[0], g.shape[1], *logits.shape)
-        wanted = any(o.uses_derivative for o in self.estimators if o.forward == e.forward)
-        known = done.get(("sample", e.tf)) if e.samples_first else None
+        points = points_of(e, self.model.kind, logits, g)
+        wanted = any(o.uses_derivative for o in self.estimators if o.points_key == e.points_key)
+        known = done.get(Estimator.sample_key(e.tf)) if e.samples_first else None
         if known is None or wanted:
             return points, *self._loss_and_derivative(points, x, wanted)
         loss, _ = self._loss_and_derivative(points[1:], x, wanted)

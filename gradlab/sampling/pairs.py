@@ -111,6 +111,13 @@ class DrawnPairs:
                 if derivative is not None:
                     self.derivative[pairs] = derivative
 
+    def centre(self, logits: Tensor) -> None:
+        """Take from each derivative that at its image's most probable category, in place (see `LatentKind.centred`)."""
+        if not self.model.binary:
+            at = logits.argmax(-1)[self.pairs // self.model.configurations][..., None]
+            v = self.derivative.view(-1, *self.model.code_shape)
+            v -= v.gather(-1, at)
+
     def losses(self, ranks: Tensor) -> Tensor:
         return self.loss.index_select(0, ranks.flatten()).reshape(ranks.shape)
 

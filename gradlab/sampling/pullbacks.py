@@ -29,7 +29,7 @@ _POINTS = 16  # of one q that a GPU works on at once
 
 def serves(estimator: Estimator, kind: LatentKind, logits: Tensor) -> bool:
     return (
-        estimator.backward is not None
+        estimator.relaxation_key is not None
         and estimator.discrete_points
         and not estimator.noise_free
         and estimator.baseline_decay is None
@@ -48,17 +48,17 @@ def pulled_back_moments(
 ) -> Iterator[tuple[list[int], BatchMoments]]:
     """Positions of some estimators and their moments, points first, until each has come once.
 
-    `ranks[forward]` (evaluation, draw, example) are those of an estimator's points.
+    `ranks[points key]` (evaluation, draw, example) are those of an estimator's points; `drawn` is centred.
 
-    As many backward keys at a time, with all their tf, as have their moments fit what noise and ranks leave of
-    `memory`, at least one. Batches are independent, and go to threads of their own.
-    `advance` is called with draws * distinct forwards in all.
+    Works on some q at a time, each with all its tf, whose moments fit in what noise and ranks leave of `memory`, on one
+    at least. Batches are independent, and go to threads of their own.
+    `advance` is called with draws * distinct points in all.
     """
     kind, bounds = noise.kind, batch_bounds(noise.draws)
     held = noise.bytes + sum(of.numel() * of.element_size() for of in ranks.values())
     parts = list(_parts(estimators, 16 * (len(bounds) - 1) * logits.numel(), memory - held))
     arrays = max(e.noise_arrays for e in estimators)
-    share = len({e.forward for e in estimators}), len(parts)
+    share = len({e.points_key for e in estimators}), len(parts)
     threads = all_built_in(estimators)
     done = 0
     for part in parts:
@@ -83,11 +83,11 @@ def pulled_back_moments(
 
 def _parts(estimators: Sequence[Estimator], bytes_each: int, memory: int) -> Iterator[list[list[int]]]:
     """Positions of the estimators by equal q, in parts of bounded memory."""
-    by_backward: dict[Hashable, list[int]] = {}
+    by_q: dict[Hashable, list[int]] = {}
     for position, estimator in enumerate(estimators):
-        by_backward.setdefault(estimator.backward, []).append(position)
+        by_q.setdefault(estimator.relaxation_key, []).append(position)
     part: list[list[int]] = []
-    for same_q in by_backward.values():
+    for same_q in by_q.values():
         if part and bytes_each * sum(map(len, [*part, same_q])) > memory:
             yield part
             part = []
@@ -200,13 +200,14 @@ def _add_block(
     out = torch.empty(0)
     first = 0
     for same_q in part:
-        q = block.arrange(kind, estimators[same_q[0]].relaxation(kind, logits, g))
+        of_q = estimators[same_q[0]]
+        q = block.arrange(kind, of_q.jacobian(kind, logits, g[: of_q.noise_arrays]))
         for start in range(0, len(same_q), at_once):
-            forwards = tuple(estimators[position].forward for position in same_q[start : start + at_once])
-            if forwards not in v:
-                here = torch.stack([ranks[f][0, block.start : block.stop, block.examples] for f in forwards])
-                v[forwards] = block.arrange(kind, drawn.derivatives(here))
-            if out.shape != v[forwards].shape:
-                out = torch.empty_like(v[forwards])
-            sums.add(first, block, kind.pullback_into(out, q, v[forwards]))
-            first += len(forwards)
+            keys = tuple(estimators[position].points_key for position in same_q[start : start + at_once])
+            if keys not in v:
+                here = torch.stack([ranks[key][0, block.start : block.stop, block.examples] for key in keys])
+                v[keys] = block.arrange(kind, drawn.derivatives(here))
+            if out.shape != v[keys].shape:
+                out = torch.empty_like(v[keys])
+            sums.add(first, block, kind.pull_into(out, q, v[keys]))
+            first += len(keys)

@@ -1,0 +1,67 @@
+"""What estimators promise of their functions, and what becomes of a promise that a subclass does not repeat.
+
+Callers take short cuts on promises: they share points, leave out the noise, enumerate. A promise holds for the
+functions it was made with. A class that overrides one of these and does not state the promise again makes none, so
+that nothing is taken for granted: it costs time, and never a wrong figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable)
+
+
+def own_points(estimator: Any) -> Hashable:
+    """A key of points that no other estimator has."""
+    return type(estimator), estimator
+
+
+def jacobian_of_relaxation(self: Any, kind: Any, logits: Any, noise: Any) -> Any:
+    """J(q) as `kind.pull` takes it."""
+    return kind.jacobian_of(self.relaxation(kind, logits, noise))
+
+
+_Q = ("relaxation", "perturbed", "jacobian")
+
+# promise -> the functions it speaks of, and what stands in its place where one of them is overridden later
+PROMISES: dict[str, tuple[tuple[str, ...], Any]] = {
+    "forward": (("points",), property(own_points)),
+    "backward": (("estimate", "scale", *_Q), None),
+    "jacobian": (("relaxation",), jacobian_of_relaxation),
+    "noise_free": (("points", "estimate", *_Q), False),
+    "all_configurations": (("points",), False),
+    "samples_first": (("points",), False),
+    "code_only": (("points", "estimate", *_Q), False),
+}
+
+
+def follows(*functions: str) -> Callable[[F], F]:
+    """Decorator of a promise that keeps up with these functions, whoever overrides them."""
+
+    def mark(promise: F) -> F:
+        promise.follows = functions  # type: ignore[attr-defined]
+        return promise
+
+    return mark
+
+
+def withdraw(cls: type) -> None:
+    """Set every promise of a class whose functions were overridden since it was made."""
+    for promise, (functions, otherwise) in PROMISES.items():
+        stated = vars(cls.__mro__[_depth(cls, promise)])[promise]
+        kept_up_with = getattr(getattr(stated, "fget", None), "follows", ())
+        if not holds(cls, promise, *(function for function in functions if function not in kept_up_with)):
+            setattr(cls, promise, otherwise)
+
+
+def holds(cls: type, promise: str, *functions: str) -> bool:
+    """Whether no function was overridden since the promise was made."""
+    return all(_depth(cls, function) >= _depth(cls, promise) for function in functions)
+
+
+def _depth(cls: type, name: str) -> int:
+    """How far up the method resolution order the class lies that defines a name; its length if none does."""
+    order = cls.__mro__
+    return next((depth for depth, base in enumerate(order) if name in vars(base)), len(order))
