@@ -120,9 +120,8 @@ class Categorical(LatentKind):
         return (code - most).add_(torch.where(most > 0, others.sum(-1, keepdim=True), -others))
 
     def centred(self, v, a):
-        at = a.argmax(-1, keepdim=True)
-        shape = torch.broadcast_shapes(v.shape[:-1], at.shape[:-1])
-        return v - v.expand(*shape, -1).gather(-1, at.expand(*shape, 1))
+        _, at = torch.broadcast_tensors(v[..., :1], a.argmax(-1, keepdim=True))
+        return v - v.expand(*at.shape[:-1], -1).gather(-1, at)
 
     def jacobian(self, a):
         return self.soft(a)
