@@ -62,7 +62,7 @@ def here(name: str, device: str):
 
     from gradlab.machine import plain_arithmetic
 
-    from . import costs, measure, rows
+    from . import costs, measure, rows, trainings
 
     torch.manual_seed(0)
     measure.device = torch.device(device)
@@ -77,7 +77,7 @@ def here(name: str, device: str):
     if name == "costs":
         return costs.lines()
     with plain_arithmetic():  # the straightforward versions too: convolutions on a GPU are rounded by default
-        return [dataclasses.asdict(row) for row in getattr(rows, name)()]
+        return [dataclasses.asdict(row) for row in getattr(trainings if hasattr(trainings, name) else rows, name)()]
 
 
 def console_help() -> table.Row:

@@ -7,20 +7,15 @@ part of the work and is scaled.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
 import math
-import statistics
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 import gradlab
-from gradlab import LatentModel, datasets, networks, training
-from gradlab.latents import derived_seed
+from gradlab import LatentModel, datasets, networks
 from gradlab.model import encode
 from gradlab.sampling import Noise
 
@@ -305,75 +300,6 @@ def gap() -> list[Row]:
             remarks=f"{remarks}; straightforward: autograd at one point, scaled",
         )
     ]
-
-
-def step() -> list[Row]:
-    settings = training.Settings()
-    images = datasets.load("mnist-sample")
-    validation = images.first(100)
-    run = training.Run(settings, images, validation, str(measure.device))
-    batches = list(torch.arange(len(images)).split(settings.batch_size))
-
-    def bare(foreach: bool | None) -> tuple[LatentModel, torch.optim.Optimizer]:
-        model = networks.build(settings.architecture, settings.config, settings.seed)
-        model.to(measure.device)
-        return model, torch.optim.RAdam(model.parameters(), lr=settings.lr, foreach=foreach)
-
-    model, optimizer = bare(True)
-    generator = torch.Generator(measure.device).manual_seed(derived_seed(settings.seed, "noise", 0))
-    shape = (settings.batch_size, *model.code_shape)
-    g = model.kind.noise(shape, dtype=torch.float32, device=measure.device, generator=generator)
-    run.one_step(batches[0])
-    straightforward.training_step(model, optimizer, images.floats(batches[0]).to(measure.device), TF, TB, g)
-    # the encoder's alone: the decoder's are some 200 times larger and no estimator's
-    gradients = [torch.cat([p.grad.flatten() for p in m.encoder.parameters()]) for m in (run.model, model)]
-
-    bares = {"RAdam foreach=True": bare(True), "torch's default RAdam": bare(None)}
-    times: dict[str, list[float]] = {name: [] for name in ("gradlab", *bares)}
-    for index in range(210):
-        batch = batches[index % len(batches)]
-        times["gradlab"].append(measure.seconds(lambda b=batch: run.one_step(b)))
-        for name, (m, o) in bares.items():
-            call = functools.partial(straightforward.training_step, m, o, tf=TF, tb=TB)
-            times[name].append(measure.seconds(lambda b=batch, c=call: c(x=images.floats(b).to(measure.device))))
-    warm = {name: statistics.median(t[10:]) for name, t in times.items()}
-    return [
-        Row(
-            name=f"training step, against {name}",
-            gradlab=warm["gradlab"],
-            straightforward=warm[name],
-            difference=relative(*gradients) if index == 0 else None,
-            remarks="target 0.9; median of 200 steps in turn"
-            + ("; difference of the first step's encoder gradients" if index == 0 else ""),
-        )
-        for index, name in enumerate(bares)
-    ]
-
-
-def ensemble() -> list[Row]:
-    """Small trainings stacked into one, against one after another; 400 steps each."""
-    images = datasets.load("mnist-sample")
-    device = str(measure.device)
-    found = []
-    with tempfile.TemporaryDirectory() as folder:
-        for count in (8,) if measure.device.type == "cpu" else (8, 32):
-            cells = [training.Settings(seed=i, epochs=2, batch_size=5) for i in range(count)]
-            outs = [Path(folder, f"{i}.safetensors") for i in range(count)]
-            alone, stacked = (
-                functools.partial(training.train, cells[0], images, images, outs[0], device=device),
-                functools.partial(training.ensemble.train_together, cells, images, images, outs, device=device),
-            )
-            training.train(dataclasses.replace(cells[0], epochs=1), images, images, outs[0], device=device)
-            slow, fast = measure.seconds(alone), measure.seconds(stacked)
-            found.append(
-                Row(
-                    name=f"{count} trainings stacked into one",
-                    gradlab=fast,
-                    straightforward=slow * count,
-                    remarks="straightforward: one after another, one measured, scaled",
-                )
-            )
-    return found
 
 
 def some_draws(model: LatentModel, x: Tensor) -> tuple[Tensor, Tensor]:
