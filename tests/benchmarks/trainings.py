@@ -87,7 +87,7 @@ def step() -> list[Row]:
 
 def ensemble() -> list[Row]:
     """Many trainings at once, a step of all of them."""
-    counts = (8,) if measure.device.type == "cpu" else (32, 147)
+    counts = (8,) if measure.device.type == "cpu" else (147,)
     alone = bare_seconds(True)
     found = []
     for count in counts:
