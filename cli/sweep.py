@@ -150,7 +150,7 @@ def binary_ae(preset, width, depth, lr, **others) -> None:
 
     \b
     Example:
-      gradlab sweep binary-ae --tf 0.3,1,3 --tb 0.3,1,3,6 --seeds 5 --epochs 100 --device cuda --ensemble 5
+      gradlab sweep binary-ae --tf 0.3,1,3 --tb 0.3,1,3,6 --seeds 5 --epochs 100 --device cuda --tf32
 
     Each training is a file in --folder, written as it ends. Killed at any moment and started again, the sweep goes on
     where it was; several on one --folder share the work.

@@ -2,7 +2,9 @@
 
 import contextlib
 import copy
+import dataclasses
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -11,8 +13,10 @@ from torch import nn
 
 import gradlab
 from gradlab import datasets, estimators, exact, moments, parallel, progress, sampling, training
+from gradlab.machine import plain_arithmetic
 from gradlab.moments import exact as exact_module
 from gradlab.sampling import pullbacks
+from gradlab.training import engines
 
 from . import problems
 
@@ -305,6 +309,38 @@ def test_training():
         here.one_step(batch)
     moved = [torch.cat([p.detach().flatten() for p in run.model.encoder.parameters()]).cpu() for run in (here, there)]
     close(moved[1] - start, moved[0] - start, 0.02)
+
+
+STACKS = {
+    "schedules and learning rates": [
+        training.Settings(seed=1),
+        training.Settings(seed=2, tf="1:0.3", lr=1e-3),
+        training.Settings(seed=1, tb="2:0.3:cosine", estimator="reinmax"),
+    ],
+    "running means": [
+        training.Settings(seed=i, estimator=f"reinforce:baseline=running-mean,decay={0.9 - 0.4 * i}") for i in range(2)
+    ],
+    "several evaluations": [training.Settings(seed=i, estimator=name) for i, name in enumerate(("rebar", "rloo:n=3"))],
+    "convolutions": [dataclasses.replace(training.BINARY_AUTOENCODER, seed=i, tf=0.3 + i) for i in range(2)],
+}
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_a_captured_step_is_the_plain_one(name, recwarn):
+    """Over two epochs, whose last batch is smaller: counters, schedules and running means move in the graph."""
+    images = datasets.load("mnist-sample").first(250)
+    weights = []
+    for captured in (True, False):
+        with plain_arithmetic():
+            runs = [training.Run(own, images, images.first(20), DEVICE) for own in STACKS[name]]
+            engine = engines.Stacked(runs) if captured else engines.InTurn(runs)
+            for _ in range(2):
+                engine.epoch(threading.Event(), lambda *given, **named: None)
+                assert all(map(engine.finite, runs))
+            weights.append([torch.cat([p.detach().flatten() for p in run.model.parameters()]) for run in runs])
+    assert not [w for w in recwarn if "not captured" in str(w.message)]
+    for own, alone in zip(*weights, strict=True):
+        close(own, alone, 1e-4)
 
 
 def test_the_command_line(run):
