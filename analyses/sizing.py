@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gradlab.datasets import Images
-from gradlab.training import Settings, step_seconds
+from gradlab.training import Settings, most_together, step_seconds
 
 Cost = Callable[[int], float]  # seconds of a step of so many trainings, all of them
 MOST_SEEDS = 1000
-TIMED = 49  # trainings: a GPU that makes them as one stack is busy then
+MANY = 150  # trainings that are timed, where they fit a GPU's memory: the more of them, the less time each takes
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,24 @@ def plan(pairs: int, steps: int, cost: Cost, asked: int, limit: float | None) ->
 def measured(
     settings: Sequence[Settings], images: Images, validation: Images, device: str, workers: int, tf32: bool
 ) -> Cost:
-    """The cost of such trainings, taken for proportional to their number, from some steps of TIMED of them here."""
-    some = settings[:TIMED]
-    each = step_seconds(some, images, validation, device, tf32) / len(some)
-    return lambda trainings: trainings * each / workers
+    """The cost of such trainings, from some steps of them here.
+
+    On a CPU it is proportional to their number. On a GPU it is a + b times their number, from MANY and a third of MANY.
+    """
+
+    def seconds(count: int) -> float:
+        repeated = [settings[i % len(settings)] for i in range(count)]
+        return step_seconds(repeated, images, validation, device, tf32)
+
+    if not device.startswith("cuda"):
+        each = seconds(1)
+        return lambda trainings: trainings * each / workers
+    many = min(MANY, most_together(settings[0], images, validation, device))
+    few = -(-many // 3)
+    of_few, of_many = seconds(few), seconds(many)
+    slope = max(of_many - of_few, 0.0) / (many - few) if many > few else of_few
+    fixed = max(of_few - few * slope, 0.0)
+    return lambda trainings: fixed + trainings * slope / workers
 
 
 def duration(seconds: float) -> str:

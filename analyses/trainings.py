@@ -69,14 +69,13 @@ def measure(
     cells these are, if it is another one; `track` holds what is tracked along the trainings, as gradlab.sweeps.sweep
     takes it.
     """
-    from gradlab import networks, sweeps
+    from gradlab import sweeps
 
     images, validation = _images(given, trainings, data)
     settings = trainings.settings(base)
     settings = dataclasses.replace(settings, config=settings.config | {"image_shape": list(images.pixels.shape[1:])})
     chosen = [given.kl or str(settings.kl)] if kls is None else list(kls)
     seeds = _seeds(given, settings, trainings, images, validation, len(chosen), name)
-    likelihood = networks.build(settings.architecture, settings.config).likelihood
     found = [
         sweeps.sweep(
             dataclasses.replace(settings, kl=kl),
@@ -92,8 +91,7 @@ def measure(
         )
         for kl in chosen
     ]
-    ds = thinned(found[0] if kls is None else _joined(found, chosen))
-    return ds.assign_attrs(loss_without_code=sweeps.loss_without_code(likelihood, images, validation))
+    return thinned(found[0] if kls is None else _joined(found, chosen))
 
 
 def _images(given: Given, trainings: Trainings, data: str) -> tuple[Any, Any]:

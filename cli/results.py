@@ -40,6 +40,9 @@ def show(results, as_json):
     from . import report, sweep_report
 
     ds = open_results(results)
+    if "kl" in ds.dims:
+        sweep_report.report_each_kl(ds, as_json)
+        return
     if ds.attrs.get("analysis") == "sweep":
         sweep_report.report(ds, as_json, [])
         return

@@ -18,15 +18,12 @@ from .report import MOST_COLUMNS, MOST_LINES
 
 def report(ds: Any, as_json: bool, written: Sequence[str]) -> None:
     """Means over seeds of the final validation loss, with their 95 % intervals."""
-    from gradlab.sweeps import best
-
-    rows, found = _rows(ds), {"best": best(ds), "best_diagonal": best(ds, diagonal=True)}
     if as_json:
-        about = {name: value.item() if hasattr(value, "item") else value for name, value in ds.attrs.items()}
-        pairs = {name: _as_row(*one) if one else None for name, one in found.items()}
-        whole = {"attributes": about, "pairs": rows, **pairs, "failed": failures(ds), "files": list(written)}
-        click.echo(json.dumps(whole, allow_nan=False))
+        click.echo(json.dumps(_as_object(ds) | {"files": list(written)}, allow_nan=False))
         return
+    from gradlab.sweeps.summary import COLLAPSED
+
+    rows, found = _rows(ds), _best(ds)
     to = console()
     to.print(escape(_headline(ds)), highlight=False)
     if len(rows) > MOST_LINES and ds.sizes["tf"] <= MOST_COLUMNS:
@@ -37,6 +34,14 @@ def report(ds: Any, as_json: bool, written: Sequence[str]) -> None:
         if chosen := found[name]:
             where = f"tf {_short(chosen.tf)}, tb {_short(chosen.tb)}"
             to.print(f"{words}: {where}: {escape(_interval(_as_row(*chosen)))}", highlight=False)
+    if count := sum(int(row["collapsed"]) for row in rows):
+        level = f"{COLLAPSED:.0%} of {text(ds.attrs['loss_without_code'])}"
+        to.print(
+            f"collapsed: {count} of {sum(row['seeds'] for row in rows)}; they end at {level} or above, the loss"
+            " without a code",
+            highlight=False,
+            soft_wrap=True,
+        )
     failed = failures(ds)
     for one in failed[:MOST_LINES]:
         where = f"tf {one['tf']}, tb {one['tb']}, seed {one['seed']}"
@@ -45,6 +50,30 @@ def report(ds: Any, as_json: bool, written: Sequence[str]) -> None:
         to.print(f"failed: {len(failed) - MOST_LINES} more", highlight=False)
     for path in written:
         to.print(f"wrote {path}", highlight=False, soft_wrap=True)
+
+
+def report_each_kl(ds: Any, as_json: bool) -> None:
+    """The same for each KL term of the training loss."""
+    each = {str(kl): ds.sel(kl=kl) for kl in ds.kl.values}
+    if as_json:
+        click.echo(json.dumps({"kl": {kl: _as_object(one) for kl, one in each.items()}}, allow_nan=False))
+        return
+    for kl, one in each.items():
+        console().print(f"[bold]KL term of the training loss: {kl}[/bold]", highlight=False)
+        report(one, as_json, [])
+
+
+def _best(ds: Any) -> dict[str, Any]:
+    from gradlab.sweeps import best
+
+    return {"best": best(ds), "best_diagonal": best(ds, diagonal=True)}
+
+
+def _as_object(ds: Any) -> dict[str, Any]:
+    about = {name: value.item() if hasattr(value, "item") else value for name, value in ds.attrs.items()}
+    rows = {(row["tf"], row["tb"]): row for row in _rows(ds)}
+    chosen = {name: rows[one.tf, one.tb] if one else None for name, one in _best(ds).items()}
+    return {"attributes": about, "pairs": list(rows.values()), **chosen, "failed": failures(ds)}
 
 
 def failures(ds: Any) -> list[dict[str, Any]]:
@@ -61,12 +90,13 @@ def failures(ds: Any) -> list[dict[str, Any]]:
 
 def _rows(ds: Any) -> list[dict[str, Any]]:
     """A row per pair that has a cell."""
-    from gradlab.sweeps import over_seeds
+    from gradlab.sweeps import collapsed, over_seeds
 
-    means = over_seeds(ds)
+    means = over_seeds(ds).assign(median=ds.final_validation_loss.median("seed"), collapsed=collapsed(ds).sum("seed"))
     there = (ds.status != "missing").any("seed")
     return [
         _as_row(tf, tb, [float(means[part].sel(tf=tf, tb=tb)) for part in ("mean", "low", "high", "seeds")])
+        | {part: _known(float(means[part].sel(tf=tf, tb=tb))) for part in ("median", "collapsed")}
         for tf in ds.tf.values.tolist()
         for tb in ds.tb.values.tolist()
         if bool(there.sel(tf=tf, tb=tb))
@@ -74,8 +104,12 @@ def _rows(ds: Any) -> list[dict[str, Any]]:
 
 
 def _as_row(tf: Any, tb: Any, mean: Sequence[float]) -> dict[str, Any]:
-    value, low, high = (end if math.isfinite(end) else None for end in mean[:3])
+    value, low, high = map(_known, mean[:3])
     return {"tf": tf, "tb": tb, "seeds": int(mean[3]), "value": value, "low": low, "high": high}
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _headline(ds: Any) -> str:
@@ -92,10 +126,12 @@ def _headline(ds: Any) -> str:
 
 def _lines(rows: Sequence[dict[str, Any]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
-    for column in ("tf", "tb", "seeds", "validation loss"):
+    lost = any(row["collapsed"] for row in rows)
+    for column in ("tf", "tb", "seeds", "validation loss", *(("median", "collapsed") if lost else ())):
         table.add_column(column, justify="left" if column == "validation loss" else "right", no_wrap=True)
     for row in rows:
-        table.add_row(_short(row["tf"]), _short(row["tb"]), str(row["seeds"]), escape(_interval(row)))
+        more = (text(row["median"]), f"{row['collapsed']:.0f}") if lost else ()
+        table.add_row(_short(row["tf"]), _short(row["tb"]), str(row["seeds"]), escape(_interval(row)), *more)
     return table
 
 

@@ -130,6 +130,22 @@ def test_the_cost_of_trainings_is_measured(monkeypatch):
     assert cost(8) == pytest.approx(8 * (3 + 5 / 9) / 2)
 
 
+@pytest.mark.parametrize(("fit", "few", "many"), [(1000, 50, 150), (10, 4, 10), (1, 1, 1)])
+def test_on_a_gpu_a_stack_of_more_trainings_takes_less_for_each(monkeypatch, fit, few, many):
+    """Of a step that takes half a second and a hundredth for each training, where more than one fit the memory."""
+    counts = []
+
+    def of(settings, *given):
+        counts.append(len(settings))
+        return stacked(len(settings))
+
+    monkeypatch.setattr(sizing, "step_seconds", of)
+    monkeypatch.setattr(sizing, "most_together", lambda *given: fit)
+    cost = sizing.measured([Settings(tf=tf) for tf in (0.5, 1.0)], None, None, "cuda", workers=1, tf32=True)
+    assert counts == [few, many]
+    assert cost(490) == pytest.approx(stacked(490) if fit > 1 else 490 * stacked(1))
+
+
 # --- what is collected ---
 
 

@@ -12,6 +12,7 @@ import click
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from gradlab.cli.sweep import Seeds, SweepSpec
 
 import gradlab
@@ -159,6 +160,42 @@ def test_json_is_one_object_and_all_else_goes_to_standard_error(run, own):
     assert (found["failed"], found["files"]) == ([], ["other.h5"])
     assert found["attributes"]["analysis"] == "sweep"
     assert len(ran.err.splitlines()) == 8
+
+
+def test_collapsed_trainings_are_counted_beside_mean_and_median(run, undisturbed):
+    """Two seeds of one pair no better than a picture of the mean of the training images."""
+    ds = undisturbed[1].copy(deep=True)
+    images = IMAGES.floats()
+    rate = (images.double().sum(0) + 0.5) / (len(images) + 1)
+    x = VALIDATION.floats().double()
+    without = float(-(x * rate.log() + (1 - x) * (1 - rate).log()).flatten(1).sum(1).mean())
+    assert ds.attrs["loss_without_code"] == pytest.approx(without, rel=1e-6)
+    ds.final_validation_loss[:] = [0.5 * without, 0.7 * without]
+    ds.final_validation_loss[1, 2] = [without, 0.99 * without]
+    gradlab.save_results(ds, "some.h5")
+    rows = json.loads(run("show", "some.h5", "--json").out)["pairs"]
+    assert [row["collapsed"] for row in rows] == [0, 0, 0, 0, 0, 2]
+    assert rows[0]["median"] == pytest.approx(0.6 * without)
+    shown = run("show", "some.h5").out
+    assert "collapsed: 2 of 12; they end at 98% of" in shown
+    assert "median" in shown
+
+
+def test_sweeps_under_several_kl_terms_are_shown_and_reported_one_by_one(run, undisturbed, tmp_path):
+    other = undisturbed[1].assign(final_validation_loss=undisturbed[1].final_validation_loss + 1)
+    terms = xr.Variable("kl", ["none", "model"])
+    ds = xr.concat([undisturbed[1], other], terms, combine_attrs="override")
+    gradlab.save_results(ds, "both.h5")
+    found = json.loads(run("show", "both.h5", "--json").out)["kl"]
+    assert list(found) == ["none", "model"]
+    assert found["model"]["best"]["value"] == pytest.approx(found["none"]["best"]["value"] + 1)
+    shown = run("show", "both.h5").out
+    assert "KL term of the training loss: none" in shown
+    assert run("report", "both.h5", "--out", "both.html").code == 0
+    page = (tmp_path / "both.html").read_text()
+    assert "both.h5, KL term none" in page
+    assert "both.h5, KL term model" in page
+    assert run("plot", "both.h5").code == 0
 
 
 def test_one_seed_has_no_interval_and_a_grid_off_the_diagonal_no_best_there(run, own):

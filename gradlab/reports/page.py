@@ -52,14 +52,14 @@ def report(found: str | Path | xr.Dataset | Sequence[str | Path | xr.Dataset], p
     listed = [found] if isinstance(found, str | Path | xr.Dataset) else list(found)
     if not 1 <= len(listed) <= MOST_FILES:
         raise ValueError(f"found: got {len(listed)} results; 1 to {MOST_FILES} would do")
-    parts = [_read(one, number) for number, one in enumerate(listed, 1)]
+    parts = [part for number, one in enumerate(listed, 1) for part in _read(one, number)]
     content = _page([_section(*part, number) for number, part in enumerate(parts, 1)])
     with files.written_aside(path) as aside:
         aside.write_text(content, encoding="utf-8")
 
 
-def _read(one: Any, number: int) -> tuple[str, str, xr.Dataset]:
-    """Name, checksum and content of a result."""
+def _read(one: Any, number: int) -> list[tuple[str, str, xr.Dataset]]:
+    """Name, checksum and content of a result; of sweeps with several KL terms one for each."""
     if isinstance(one, xr.Dataset):
         name, digest, ds = f"result {number}", "", one
     elif isinstance(one, str | Path):
@@ -71,10 +71,14 @@ def _read(one: Any, number: int) -> tuple[str, str, xr.Dataset]:
             from ..sweeps import with_means
 
             ds = with_means(ds)
-        first_figures(ds)
+        parts = [(name, digest, ds)]
+        if "kl" in ds.dims:
+            parts = [(f"{name}, KL term {kl}", digest, ds.sel(kl=kl)) for kl in ds["kl"].values]
+        for _, _, part in parts:
+            first_figures(part)
     except (ValueError, KeyError, TypeError) as error:
         raise errors.BadFile(f"{name}: no result that can be shown ({str(error).splitlines()[0]})") from None
-    return name, digest, ds
+    return parts
 
 
 # --- a section per result ---

@@ -15,6 +15,7 @@ from .. import checkpoints, errors, likelihoods, networks, results, training
 from ..datasets import Images
 from .cells import Cell
 from .folder import Folder
+from .summary import WITHOUT_CODE, loss_without_code
 
 # of the machine, not of the cell: such a cell is not recorded, and runs again when the sweep is started again
 OF_THE_MACHINE = (OSError, MemoryError, torch.OutOfMemoryError)
@@ -48,6 +49,7 @@ def run(
     for cell in cells:
         folder.clear_parts(cell)
     train = _alone if len(cells) == 1 else _together
+    without_code = loss_without_code(_likelihood(cells[0]), images, validation)
     for cell, outcome in zip(cells, train(cells, folder, images, validation, device, tf32), strict=True):
         error = ""
         if isinstance(outcome, Exception):
@@ -57,6 +59,7 @@ def run(
         ds = _dataset(cell, outcome, _tracked(cell, folder))
         made: dict[str, Any] = {"status": "failed" if error else "done", "error": error, "device": device}
         made |= {"threads": torch.get_num_threads(), "ensemble": outcome.get("ensemble", 1), "tf32": int(tf32)}
+        made[WITHOUT_CODE] = without_code
         about = images.described() | {f"validation_{k}": v for k, v in validation.described().items()}
         folder.write(cell, ds.assign_attrs(results.stamp(**made, **about)))
         folder.clear(cell, keep_model)
@@ -178,9 +181,13 @@ def _dataset(cell: Cell, provenance: dict[str, Any], tracked: xr.Dataset) -> xr.
 
 def loss_of(cell: Cell) -> tuple[str, str]:
     """Name and unit of the loss. ValueError for a configuration that the architecture does not take."""
-    with torch.device("meta"):
-        likelihood = networks.build(cell.settings.architecture, cell.settings.config).likelihood
+    likelihood = _likelihood(cell)
     return likelihoods.name_of(likelihood), likelihoods.unit_of(likelihood)
+
+
+def _likelihood(cell: Cell) -> likelihoods.Likelihood:
+    with torch.device("meta"):
+        return networks.build(cell.settings.architecture, cell.settings.config).likelihood
 
 
 def _tracked(cell: Cell, folder: Folder) -> xr.Dataset:
