@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from ..datasets import Images
-from ..estimators import Estimator, centre_step
+from ..estimators import Estimator, centre_step, estimate_of, points_of
 from ..latents import derived_seed
 from ..model import LatentModel
 from ..networks.binary_autoencoder import ChannelsLast
@@ -91,17 +91,17 @@ class Stack:
         detached = logits.detach()
         t_f, t_b = (t.reshape(-1, *[1] * (logits.ndim - 1)) for t in (tf, tb))
         own = [(g.estimator.at(t_f[g.places], t_b[g.places]), g.places, detached[g.places]) for g in self.groups]
-        noises = [noise[: estimator.noise_arrays, places] for estimator, places, _ in own]
-        points = self._whole(e.points(self.kind, l, n) for (e, _, l), n in zip(own, noises, strict=True))
+        points = self._whole(points_of(e, self.kind, l, noise[:, places]) for e, places, l in own)
         weights = self._weights(points, own)
         loss, of_decoder, derivative = self._evaluated(points, x, weights)
         estimates = []
-        for group, (estimator, places, l), n in zip(self.groups, own, noises, strict=True):
+        for group, (estimator, places, l) in zip(self.groups, own, strict=True):
             losses = loss[:, places]
             if group.state is not None and estimator.baseline_decay is not None:
                 losses = centre_step(losses, group.state, estimator.baseline_decay)
             v = None if derivative is None else derivative[:, places]
-            estimates.append(estimator.estimate(self.kind, l, n, points[:, places], losses, v)[None])
+            given = noise[:, places], points[:, places], losses, v
+            estimates.append(estimate_of(estimator, self.kind, l, *given)[None])
         t = kl_temperature(self.runs[0].settings.kl, t_f)
         return of_decoder, encoder_backward(self.kind, logits, self._whole(estimates)[0], t)
 

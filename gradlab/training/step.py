@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..datasets import Images
-from ..estimators import Estimator, RunningMean
+from ..estimators import Estimator, RunningMean, estimate_of, points_of
 from ..exact import losses_of_all
 from ..latents import LatentKind, derived_seed
 from ..model import LatentModel
@@ -32,9 +32,8 @@ def backward(
     logits = model.logits(x)
     detached = logits.detach()
     points, loss, of_decoder, derivative = _evaluated(model, estimator, x, detached, noise)
-    estimate = estimator.estimate(
-        model.kind, detached, noise, points, baseline.centre(loss) if baseline else loss, derivative
-    )
+    loss = baseline.centre(loss) if baseline else loss
+    estimate = estimate_of(estimator, model.kind, detached, noise, points, loss, derivative)
     return of_decoder, encoder_backward(model.kind, logits, estimate, kl_temperature(kl, estimator.tf))
 
 
@@ -42,7 +41,7 @@ def _evaluated(
     model: LatentModel, estimator: Estimator, x: Tensor, logits: Tensor, noise: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Points, losses (evaluation, example), the batch mean of the decoder's loss, and df/dz; the decoder's backward."""
-    points = estimator.points(model.kind, logits, noise)
+    points = points_of(estimator, model.kind, logits, noise)
     weights = estimator.weights(model.kind, logits, points)
     if estimator.all_configurations:  # the decoder need not see them once per example
         codes = points
