@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import gradlab
-from gradlab import derivatives, estimators, latents, parallel, sampling
+from gradlab import derivatives, estimators, latents, parallel, sampling, stacks
 from gradlab.estimators.straight_through import DecoupledSTGS
 from gradlab.latents import BINARY, CATEGORICAL, category_indices
 from gradlab.sampling import engine, pairs, pullbacks
@@ -347,6 +347,7 @@ def test_what_a_piece_raises_is_raised_and_the_rest_is_left(two_threads):
 def test_numbers_do_not_depend_on_the_threads(two_threads, monkeypatch):
     problem = problems.make("3x5-bernoulli-mlp")
     monkeypatch.setattr(pullbacks, "_IN_CACHE", 100)
+    monkeypatch.setattr(stacks, "_BLOCK", 20_000)
     grid = grid_of(estimators.get("decoupled-st-gs"))
     with_two = moments_of(problem, grid, 300)
     torch.set_num_threads(1)

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from .. import errors
+from .. import errors, parallel
 from ..derivatives import ByConfiguration, at_points
 from ..latents import category_indices, strides
 from ..model import LatentModel, precision
@@ -99,17 +99,24 @@ class DrawnPairs:
         dtype = precision(self.model, self.x)
         self.loss = self.x.new_empty(len(of), dtype=dtype)
         self.derivative = self.x.new_empty(len(of) if wanted else 0, table.inputs, dtype=dtype)
+        threads = torch.get_num_threads() if table.stack and of.device.type == "cpu" else 1
+        memory //= threads
         order, step = of.argsort(), table.step(memory)
         starts = range(0, len(indices), step)
         edges = torch.tensor([*starts, len(indices)], device=of.device)
         ends = torch.searchsorted(of[order], edges).tolist()  # once: a GPU need not be waited for in the loop
+        pieces = zip(starts, (order[a:b] for a, b in itertools.pairwise(ends)), strict=True)
         with errors.checks(of.device) as check:
-            for start, pairs in zip(starts, (order[a:b] for a, b in itertools.pairwise(ends)), strict=True):
-                some = indices[start : start + step]
-                given = some, of[pairs] - start, image[pairs], wanted, jacobians
+
+            def fill(piece: tuple[int, Tensor]) -> None:
+                start, pairs = piece
+                given = indices[start : start + step], of[pairs] - start, image[pairs], wanted, jacobians
                 self.loss[pairs], derivative = table.at_pairs(*given, memory, check)
                 if derivative is not None:
                     self.derivative[pairs] = derivative
+
+            for _ in parallel.each(fill, pieces, of.device, threads=threads > 1):
+                pass
 
     def centre(self, logits: Tensor) -> None:
         """Take from each derivative that at its image's most probable category, in place (see `LatentKind.centred`)."""
