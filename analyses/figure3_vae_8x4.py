@@ -80,7 +80,8 @@ def _of_one(values: xr.DataArray, unit: str, best: tuple[float, float] | None) -
     tf, tb = values.tf.to_numpy(), values.tb.to_numpy()
     below, above, single, either = (seeds.best(values, some) for some in (tf > tb, tf < tb, tf == tb, tf != tb))
     one = seeds.named(values, 1.0, 1.0)
-    gains = [seeds.picked(values, pair).value for pair in ((single, one), (either, single))]
+    means, medians = (of.to_numpy() for of in (values.mean("seed"), values.median("seed")))
+    gains = [f"{of[single] - of[one]:+.3g}, decoupling by {of[either] - of[single]:+.3g}" for of in (means, medians)]
     name = str(values.name)
     found = [
         seeds.lower(
@@ -97,7 +98,7 @@ def _of_one(values: xr.DataArray, unit: str, best: tuple[float, float] | None) -
             {"against": "tuning from tf = tb = 1"},
             seeds.picked(values, (either, single), (one, single)),
             unit,
-            f"tuning changes the loss by {gains[0]:+.3g}, decoupling by {gains[1]:+.3g}",
+            f"tuning changes the mean loss by {gains[0]}; medians of these pairs by {gains[1]}",
             name,
         ),
     ]

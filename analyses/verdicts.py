@@ -51,7 +51,8 @@ class Verdict:
             verdict = f"{self.verdict} ({self.lacks})" if self.lacks else self.verdict
             if self.verdict == "undetermined" and math.isfinite(self.detectable):
                 unit = f" {self.unit}" if self.unit else ""
-                verdict += f" (a difference of {self.detectable:.2g}{unit} could have been found)"
+                size = f"{self.detectable:.0f}" if self.detectable >= 100 else f"{self.detectable:.2g}"
+                verdict += f" (a difference of {size}{unit} could have been found)"
             return f"{verdict}: {self.note}" if self.note else verdict
         joined = [list(self.against[0])]
         for start, end in self.against[1:]:

@@ -137,6 +137,8 @@ def listing(analyses: Mapping[str, Any], folder: Path, as_json: bool) -> None:
             click.echo(f"  {budget:9s} {cost}")
             if budget in row["results"]:
                 click.echo(f"            at hand: {row['results'][budget]}")
+        if "part" in row["results"]:
+            click.echo(f"  part      at hand: {row['results']['part']}")
     click.echo("\nRun one with `gradlab reproduce NAME --budget BUDGET`, all with `gradlab reproduce --all`.")
 
 
@@ -145,11 +147,14 @@ def described(name: str, analysis: Any, folder: Path) -> dict[str, Any]:
     from gradlab.analyses.given import BUDGETS
 
     at_hand = {}
-    for budget in BUDGETS:
-        for path in (results_path(folder, name, budget), results_path(COLLECTED, name, budget)):
-            if path.is_file():
-                at_hand[budget] = _at_hand(name, analysis, path)
-                break
+    names = (name, *getattr(analysis, "ALSO_FROM", ()))
+    for budget in (*BUDGETS, "part"):
+        path = results_path(folder, name, budget)
+        collected = [path for path in (results_path(COLLECTED, one, budget) for one in names) if path.is_file()]
+        if path.is_file():
+            at_hand[budget] = _at_hand(name, analysis, path)
+        elif collected:
+            at_hand[budget] = f"{collected[0]} (judge it with --from)"
     doc = (analysis.__doc__ or "").strip().splitlines()[0]
     costs = {budget: analysis.cost(budget) for budget in BUDGETS}
     return {"claim": doc.partition(": ")[2] or doc, "budgets": costs, "results": at_hand}

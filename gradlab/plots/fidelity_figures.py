@@ -46,8 +46,16 @@ def fidelity_and_loss(ds: xr.Dataset) -> Figure:
     left.set_xlabel(f"matched error of {SHOWN:g} estimates\nafter {_epochs(early)} (1)", fontsize=FONT)
     _correlations(middle, ds)
     _choices(right, ds.sel(averaged=SHOWN))
-    caption(figure, ds, ds[FINAL], *facts(ds, pairs(ds)), intervals=False)
+    caption(figure, ds, ds[FINAL], *facts(ds, pairs(ds)), _measured_on(ds), intervals=False)
     return figure
+
+
+def _measured_on(ds: xr.Dataset) -> str:
+    """How the error was measured, where the Dataset tells."""
+    about = ds.attrs
+    if not {"bias_examples", "bias_draws"} <= set(about):
+        return ""
+    return f"error on {int(about['bias_examples']):,} validation images, {int(about['bias_draws']):,} draws"
 
 
 def _scatter(ax: Axes, ds: xr.Dataset) -> None:

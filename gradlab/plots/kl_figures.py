@@ -47,7 +47,7 @@ def losses_by_kl(ds: xr.Dataset) -> Figure:
     for ax in axes[len(each) + 1 :]:
         ax.remove()
     first = f"mean over seeds of the {long_name(ds[FINAL])}"
-    lost = f"corner: seeds of {ds.sizes['seed']} that collapsed" if "collapsed" in ds else ""
+    lost = f"corner: seeds of {ds.sizes['seed']} that collapsed" if "collapsed" in ds and ds["collapsed"].any() else ""
     known = "published: cells of the paper's figure 4 (arXiv 2410.13331 v1) whose tf and tb are not known"
     more = (*cell_facts(each[0][MEAN], shown), lost, "thick outline: lowest mean", known if PUBLISHED in ds else "")
     trained_how = [fact for fact in facts(each[0], pairs(each[0])) if "interval" not in fact]

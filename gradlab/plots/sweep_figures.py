@@ -86,7 +86,7 @@ def losses(ds: xr.Dataset) -> Figure:
     if at:
         chosen.append(f"lowest of tb ≠ tf: from left to right at tb = {', '.join(at)}")
     fewer = "dot: fewer seeds done" if partly_done(of).any() else ""
-    lost = f"corner: seeds of {ds.sizes['seed']} that collapsed" if _collapsed(ds) else ""
+    lost = f"corner: seeds of {ds.sizes['seed']} that collapsed; intervals end at the frame" if _collapsed(ds) else ""
     _caption(figure, ds, of, *cell_facts(ds[MEAN], shown), fewer, lost, *chosen)
     return figure
 
@@ -140,7 +140,9 @@ def _lines(ax: Axes, ds: xr.Dataset, of: xr.Dataset) -> list[str]:
         where, losses = _seeds(one, tf[at])
         ax.plot(where, losses, **POINT, mfc=colour, transform=aside(ax, shift))
         values = with_interval(one.data, MEAN, least=-np.inf)
-        drawn += [trend(ax, one, tf[at], values, shift=shift, bars=True), np.stack([losses] * 3)]
+        shown = trend(ax, one, tf[at], values, shift=shift, bars=True)
+        # an interval from a collapsed seed and two others is wider than all losses together
+        drawn += [shown[[0, 0, 0]] if _collapsed(ds) else shown, np.stack([losses] * 3)]
         if _collapsed(ds):
             medians = one.data[MEDIAN].where(one.data["collapsed"] > 0).to_numpy()
             ax.plot(tf[at], medians, **one.marks(mfc="white", ms=6, mew=1, zorder=1), transform=aside(ax, shift))
