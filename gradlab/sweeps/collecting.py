@@ -42,7 +42,8 @@ TOTALS = {
     "final_validation_loss_with_kl": "validation_kl",
     "final_validation_loss_with_kl_sampled": "validation_kl_sampled",
 }
-OF_THE_MACHINE = {"torch": "trained_torch", "device": "device", "threads": "threads"}  # cells may differ in them
+# cells may differ in them
+OF_THE_MACHINE = {"torch": "trained_torch", "device": "device", "threads": "threads", "tf32": "tf32"}
 
 At = tuple[Temperature, Temperature, int]
 
@@ -157,7 +158,7 @@ def _attributes(cells: Iterable[xr.Dataset]) -> dict[str, Any]:
     settings = _without_axes(configuration["settings"])
     common = {name: value for name, value in cells[0].attrs.items() if name not in OF_ONE_CELL}
     of_machines = {
-        new: ", ".join(sorted({str(ds.attrs[name]) for ds in cells})) for name, new in OF_THE_MACHINE.items()
+        new: ", ".join(sorted({str(ds.attrs.get(name, "")) for ds in cells})) for name, new in OF_THE_MACHINE.items()
     }
     about = {
         "analysis": "sweep",
