@@ -10,6 +10,7 @@ One pass over the configurations serves all estimators at all temperatures.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -162,6 +163,13 @@ class _Engine:
             if isinstance(key, Relaxed):
                 assert self.decoder is not None
                 found = integrate(key, self.decoder.conditional(key.tf), self.pairs, tolerance, self.memory)
+                if found.error > tolerance:
+                    point = f"{estimator.label} at tf = {key.tf:g}, tb = {key.tb:g}"
+                    warnings.warn(
+                        f"moments: expected a relative numerical error of {tolerance:g} at most, got"
+                        f" {found.error:.2g} for {point}; moments='monte-carlo' has none",
+                        stacklevel=4,
+                    )
                 mean, variance = self._of_model(found.mean), self._of_model(found.variance)
                 done[key] = Moments(mean, variance, found.error, found.error)
                 self.advance(1)

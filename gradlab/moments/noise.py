@@ -15,14 +15,16 @@ Given t the X are independent, and (sum X)^-m = 1/Gamma(m) int_0^inf s^(m-1) exp
 
 That leaves integrals over s, t and one E_i, whatever the number of categories: by the trapezoidal rule in log s, log t
 and log E, all analytic, whose error falls like exp(-pi^2/h), by a factor of 69 from the first step to the second and by
-more from there on. Each step also goes further out. A tenth of the difference of the last two is taken for the error.
+more from there on. Each step also goes further out. The difference of the last two is taken for the error.
+
+Ranges begin at exp(-depth). What lies below has a probability of that size. Where the moments themselves are as small,
+since all latents are all but certain, the depth grows until it no longer matters, or passes the gaps of the logits.
 
 With two categories q depends on E/t = exp(n) only, n logistic: one integral.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
 
@@ -35,6 +37,7 @@ STEPS = (1.0, 0.7, 0.5, 0.35)  # of the trapezoidal rule, taken until the tolera
 DEPTH = 10.0  # of the first step: ranges begin at exp(-DEPTH), where the integrand is as small
 BLOCK = 2**17  # numbers of an array that fits a CPU's cache
 ON_GPU = 2**22  # enough to fill one
+_UNDERFLOW = 700.0  # exp(-700) is as good as 0
 _BYTES = 2**9  # that all arrays take for each number of a block
 
 
@@ -68,17 +71,47 @@ class Integral:
 
 def integrate(law: Relaxed, given: Conditional, logits: Tensor, tolerance: float, memory: int = MEMORY) -> Integral:
     """Moments at float64 logits (example, latent, category)."""
-    expectations = one_integral if logits.shape[-1] == 2 else functools.partial(three_integrals, memory=memory)
+    two, beyond = logits.shape[-1] == 2, reach(law, given, logits)
     before: tuple[Tensor, Tensor] | None = None
+    extra, error = 0.0, math.inf
     for h in STEPS:
-        mean, variance = combine(law, given, *expectations(law, given, logits, h))
+        while True:
+            if two:
+                found = one_integral(law, given, logits, h, beyond)
+            else:
+                found = three_integrals(law, given, logits, h, memory, extra)
+            mean, variance = combine(law, given, *found)
+            left_out = 0.0 if two else neglected(law, given, mean, variance, DEPTH / h + extra)
+            if left_out <= tolerance / 10 or extra >= beyond:
+                break
+            extra = min(beyond, extra + max(5.0, math.log(left_out / tolerance * 100)))
         if before is not None:
             # the larger of both for both, since one alone may be small by chance
-            error = 0.1 * max(relative(mean, before[0]), relative(variance.sqrt(), before[1].sqrt()))
+            error = max(relative(mean, before[0]), relative(variance.sqrt(), before[1].sqrt()))
+            error = max(error, left_out if extra < beyond else 0.0)
             if error <= tolerance:
                 break
         before = mean, variance
     return Integral(mean, variance, error)
+
+
+def reach(law: Relaxed, given: Conditional, logits: Tensor) -> float:
+    """How far log E may lie from 0 where the order of the X turns: by the gaps of the logits, impossible ones aside."""
+    gaps = (logits - logits.amax(-1, keepdim=True)).abs()
+    log_p = given.log_p.abs()
+    possible = log_p < _UNDERFLOW
+    gaps, log_p = (torch.where(possible, a, 0.0) for a in (gaps, log_p))
+    return min(_UNDERFLOW, float((gaps / law.tb / law.power + log_p).max()))
+
+
+def neglected(law: Relaxed, given: Conditional, mean: Tensor, variance: Tensor, depth: float) -> float:
+    """What noise below exp(-depth) adds to mean and standard deviation at most, relative to their norms."""
+    p, categories = given.log_p.exp()[..., None], given.log_p.shape[-1]
+    of_mean = (p * given.v.abs()).sum((-1, -2)).norm() / law.tb
+    of_square = (p[..., None] * given.vv.abs()).sum() / law.tb**2
+    share = 2 * categories * math.exp(-depth)  # of E or of t
+    parts = [(float(of_mean), float(mean.norm())), (float(of_square), float(variance.sum()))]
+    return max((share * most / size if size else math.inf if most else 0.0) for most, size in parts)
 
 
 def relative(fine: Tensor, coarse: Tensor) -> float:
@@ -103,10 +136,10 @@ def combine(law: Relaxed, given: Conditional, qq: Tensor, s: Tensor) -> tuple[Te
 
 
 def three_integrals(
-    law: Relaxed, given: Conditional, logits: Tensor, h: float, memory: int = MEMORY
+    law: Relaxed, given: Conditional, logits: Tensor, h: float, memory: int = MEMORY, extra: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """E[q q^T] off the diagonal and s, given k: (example, latent, k, j, a) and (example, latent, k, j)."""
-    depth = min(DEPTH / h, 300 / law.power)  # beyond, X^2 overflows
+    depth = min(DEPTH / h + extra, 300 / law.power)  # beyond, X^2 overflows
     sharp = max(1.0, law.power)  # E^-power varies that much faster than E, and X reaches that much further
     e = torch.arange(-depth, 3.8, h / sharp, dtype=logits.dtype, device=logits.device).exp()
     s = torch.arange(-depth * sharp, 2.8 * (1 + law.power), h, dtype=logits.dtype, device=logits.device).exp()
@@ -177,10 +210,12 @@ def moments_of_ratios(
     return qq.reshape(latent, k, k, k), second.reshape(latent, k, k)
 
 
-def one_integral(law: Relaxed, given: Conditional, logits: Tensor, h: float) -> tuple[Tensor, Tensor]:
+def one_integral(
+    law: Relaxed, given: Conditional, logits: Tensor, h: float, beyond: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """The same for two categories, q_k = 1 - sigmoid(log X_j/X_k): poles at Im n = pi/power, error exp(-2 pi^2/h)."""
     h = h / max(1.0, law.power)
-    n = torch.arange(-60.0, 40.0, h, dtype=logits.dtype, device=logits.device)
+    n = torch.arange(-60.0 - beyond, 40.0 + beyond, h, dtype=logits.dtype, device=logits.device)
     density = torch.sigmoid(n) * torch.sigmoid(-n) * h
     log_w = logits / law.tb
     # (example, latent, k): the other category is 1 - k

@@ -1,0 +1,135 @@
+"""A promise of an estimator ends where a subclass overrides what it speaks of: no route takes it for granted."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import gradlab
+from gradlab import estimators, moments, sampling
+from gradlab.estimators import Estimator
+from gradlab.estimators.exact import Exact
+from gradlab.estimators.score_function import RLOO, Reinforce
+from gradlab.estimators.straight_through import STE, DecoupledSTGS, STEArgmax
+from gradlab.latents import CATEGORICAL
+
+from . import problems
+
+SECOND = {"noise_arrays": 2, "points": lambda s, kind, l, g: kind.hard(l / s.tf + g[1])[None]}
+HALVED = {"estimate": lambda s, *given: STE.estimate(s, *given) / 2}
+NOISY = {"relaxation": lambda s, kind, l, g: kind.soft(l / s.tb + g[0])}
+
+
+def below(parent, **functions):
+    """A subclass, as a user writes it who thinks of the functions alone."""
+    return dataclasses.dataclass(frozen=True, kw_only=True)(type("Own", (parent,), {"name": "own", **functions}))
+
+
+def measured(problem, several, route="auto", draws=64):
+    with torch.no_grad():
+        logits = problem.model.logits(problem.x)
+    noise = sampling.Noise(CATEGORICAL, logits, max(e.noise_arrays for e in several), draws, 0)
+    return sampling.sample_moments(problem.model, problem.x, logits, several, noise, route=route)
+
+
+CASES = {
+    "points below the base": below(Reinforce, **SECOND),
+    "points two classes below": below(below(Reinforce, formula="the same"), **SECOND),
+    "points below an own forward": below(below(STEArgmax, formula="the same"), **SECOND),
+    "points of the second of two arrays": below(STE, **SECOND),
+    "an estimate of its own": below(STE, **HALVED),
+    "a scale of its own": below(STE, scale=property(lambda self: 3.0)),
+    "a q of its own": below(STE, **NOISY),
+    "a q of its own, two classes below": below(below(STE, formula="the same"), **NOISY),
+    "points from a mixin": dataclasses.dataclass(frozen=True, kw_only=True)(
+        type("Own", (type("Mixin", (), SECOND), STE), {"name": "own"})
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_override_costs_time_and_no_figure(case):
+    """The figures of an estimator beside others, on every route, are those of its own functions draw by draw."""
+    problem = problems.make("3x5-bernoulli-mlp")
+    e = CASES[case](tf=1.3)
+    others = [estimators.get(name, tf=1.3) for name in ("reinforce", "ste", "ste-argmax", "decoupled-st-gs", "rloo")]
+    (alone,) = measured(problem, [e], "draws")
+    for route in ("auto", "pairs", "table", "draws"):
+        for several in ([e, *others], [*others, e]):
+            found = measured(problem, several, route)[several.index(e)]
+            torch.testing.assert_close(found.mean, alone.mean, rtol=1e-10, atol=1e-12)
+            torch.testing.assert_close(found.squares, alone.squares, rtol=1e-9, atol=1e-12)
+    with torch.no_grad():
+        logits = problem.model.logits(problem.x)
+    paired = sampling.PairedDraws(problem.model, problem.x, logits, [*others, e], 2, 0)
+    paired.add(32)
+    mean = alone.mean.mean(0)  # of batches of equal size
+    torch.testing.assert_close(paired.sums[-1].mean.mean(0), mean, rtol=1e-10, atol=1e-12)
+
+
+def test_the_example_of_an_unbiased_one_that_reads_its_own_noise():
+    """It was given the points of the ordinary sample, and with them a bias of 1.17 [0.86, 1.42]."""
+    model, x = (lambda p: (p.model, p.x))(problems.make("3x5-bernoulli-mlp"))
+    own = below(Reinforce, **SECOND)()
+    found = gradlab.bias(model, x, estimator=[own, "reinforce"], draws=4096)
+    low = found.relative_bias_debiased_low.squeeze().values
+    assert (low <= 0).all()  # 95 % intervals, the seed fixed
+
+
+@pytest.mark.parametrize("case", sorted(set(CASES) - {"a scale of its own"}))  # a number
+def test_enumeration_takes_no_broken_promise(case):
+    own = CASES[case]
+    assert not own.code_only
+    assert not moments.supported(own())
+
+
+def test_what_is_stated_again_holds():
+    own = below(STE, code_only=True, **HALVED)
+    assert own.code_only
+    assert own().backward is None
+    assert below(RLOO, **SECOND).samples_first is False
+    assert below(Exact, **SECOND).all_configurations is False
+    assert below(STEArgmax, **SECOND).noise_free is False
+    assert below(DecoupledSTGS, **NOISY)().backward is not None  # q is what straight-through estimators are asked for
+    assert below(DecoupledSTGS, **NOISY)().relaxation_key != DecoupledSTGS().relaxation_key
+
+
+def test_a_reference_states_itself_that_it_is_unbiased():
+    problem = problems.make("3x5-bernoulli-mlp")
+    own = below(RLOO, estimate=lambda s, *given: RLOO.estimate(s, *given) * 0.9)
+    with pytest.raises(ValueError, match="reference: expected a class that states `unbiased = True` itself"):
+        gradlab.bias(problem.model, problem.x, reference=own(), draws=64)
+
+
+def test_relaxed_points_that_pass_for_codes_are_found():
+    problem = problems.make("3x5-bernoulli-mlp")
+    own = below(STE, points=lambda s, kind, l, g: kind.soft(l + g[0])[None])
+    with pytest.raises(ValueError, match="own: expected codes, got relaxed points; state `discrete_points = False`"):
+        measured(problem, [own()])
+
+
+def test_the_number_of_points_is_what_is_stated():
+    problem = problems.make("3x5-bernoulli-mlp")
+    for route in ("draws", "pairs"):
+        with pytest.raises(ValueError, match=r"own: expected points of shape \(1, "):
+            measured(
+                problem,
+                [below(Reinforce, points=lambda s, kind, l, g: kind.hard(l + g[:1]).repeat(2, 1, 1, 1, 1))()],
+                route,
+            )
+
+
+def test_noise_beyond_what_is_stated_is_not_at_hand():
+    """Else a figure would depend on what else is measured."""
+    last = below(Reinforce, points=lambda s, kind, l, g: kind.hard(l / s.tf + g[-1])[None])()
+    problem = problems.make("3x5-bernoulli-mlp")
+    alone, beside = measured(problem, [last])[0], measured(problem, [last, RLOO(n=4)])[0]
+    assert torch.equal(alone.mean, beside.mean)
+
+
+def test_every_estimator_of_the_catalogue_keeps_its_promises():
+    for name in estimators.names():
+        cls = estimators.find(name)
+        if cls.points is not Estimator.points:
+            assert cls().forward is not None
+            assert cls().points_key != Estimator.sample_key(1.0)
