@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from .options import data_dir_option, json_option
+from .output import say
 
 
 @click.group()
@@ -56,7 +57,7 @@ def fetch(name, data_dir, mirror):
     from gradlab import datasets
 
     for path in datasets.fetch(name, data_dir, mirror, shown=True):
-        click.echo(path)
+        say(str(path))
 
 
 @data.command()
@@ -76,7 +77,7 @@ def check(name, data_dir):
 
     faults = []
     for one in datasets.check(name, data_dir):
-        click.echo(f"{one.split}: {one.fault or f'{one.path} is whole'}")
+        say(f"{one.split}: {one.fault or f'{one.path} is whole'}")
         faults += [one.split] * bool(one.fault)
     if faults:
         raise click.ClickException(f"{name}: {' and '.join(faults)} split not as it should be")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from typing import Any, NoReturn
 
@@ -13,6 +15,7 @@ from .bias import bias
 from .data import data
 from .estimators import check_estimator, estimators
 from .gap import gap
+from .output import say
 from .report_page import report
 from .reproduce import reproduce
 from .results import plot, show
@@ -64,6 +67,7 @@ speak_of_options(cli)
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    _prepare()
     try:
         cli.main(arguments, prog_name="gradlab", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
@@ -81,8 +85,23 @@ def main(arguments: list[str] | None = None) -> None:
         _end(f"{unforeseen}{error}" if str(error) else type(error).__name__, 1)
 
 
+def _prepare() -> None:
+    """Make the process fit for output, whatever the caller's terminal, locale and settings of matplotlib."""
+    for number in range(3):  # where one is closed, the next file that is opened would take its place
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  (as long as the process)
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal of ASCII, a name that is no text
+    os.environ["MPLBACKEND"] = "agg"  # figures go into files; another one may not be installed
+
+
 def _end(message: str, code: int) -> NoReturn:
     """Exits with one line on standard error."""
     one_line = "; ".join(line.strip() for line in message.splitlines() if line.strip())
-    click.echo(f"gradlab: {one_line}", err=True)
+    say(f"gradlab: {one_line}", err=True)
     sys.exit(code)

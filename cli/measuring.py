@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,19 +13,26 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from .options import OwnModel, check_writable, figure_path, warnings_as_lines
+from .options import OwnModel, check_no_input, check_writable, figure_path, warnings_as_lines
+from .output import say, wrote
 
 
 def check_usage(checkpoints: Sequence[str], own: OwnModel, out: str, plot: bool) -> None:
     """UsageError for checkpoints given twice, or beside a model of one's own, or a figure that would overwrite them."""
     if plot and Path(out).suffix == ".png":
         raise click.UsageError(f"--out: {out!r} is the results file, and the figure would overwrite it; end it in .h5")
+    check_no_input(_planned(out, plot), [own.weights] if own.weights else [])
     if len(set(checkpoints)) < len(checkpoints):
         raise click.UsageError(f"checkpoints: got {' '.join(checkpoints)}; give each once")
     if own.weights is not None and own.model is None:
         raise click.UsageError("--weights: the model they belong to is given by --model")
     if checkpoints and own.model is not None:
         raise click.UsageError(f"--model: got the checkpoint {checkpoints[0]} too; weights are given by --weights")
+
+
+def _planned(out: str, plot: bool) -> list[str]:
+    """The files to be written."""
+    return [out, figure_path(out)] if plot else [out]
 
 
 def observed(own: OwnModel, data: str, data_dir: str | None, images: int) -> Any:
@@ -65,7 +74,10 @@ def measure(
         paths: list[str | None] = [*checkpoints] or [None]
         loaded = [files.load_described(path, bundled) for path in paths]
     _check_alike(loaded)
-    for path in [out, figure_path(out)] if plot else [out]:
+    planned = _planned(out, plot)
+    # now that their kinds are known: who gives bias.h5 as a checkpoint wants another command, not another --out
+    check_no_input(planned, [*checkpoints, *([own.observations] if own.observations else [])])
+    for path in planned:
         check_writable(path)
     found: list[Any] = []
     try:
@@ -77,17 +89,19 @@ def measure(
     except BaseException:
         if found:
             results.save_results(results.join_checkpoints(found), out)
-            click.echo(f"{len(found)} of {len(loaded)} checkpoints were measured; they are in {out}", err=True)
+            say(f"{len(found)} of {len(loaded)} checkpoints were measured; they are in {out}", err=True)
         raise
-    ds = found[0] if len(found) == 1 else results.join_checkpoints(found)
+    ds = results.with_encodable_text(found[0] if len(found) == 1 else results.join_checkpoints(found))
+    replaced = [path for path in planned if os.path.exists(path)]
     results.save_results(ds, out)
-    written = [out]
-    if plot:
+    report.report(ds, as_json, planned if as_json else [])
+    show = (lambda path: None) if as_json else functools.partial(wrote, replaced=replaced)
+    show(out)
+    if plot:  # last: whatever drawing meets, table and results are there
         from gradlab import plots
 
-        written.append(figure_path(out))
-        plots.save(plots.auto(ds), written[1])
-    report.report(ds, as_json, written)
+        plots.save(plots.auto(ds), planned[1])
+        show(planned[1])
 
 
 def _check_alike(loaded: Sequence[tuple[Any, dict[str, Any]]]) -> None:

@@ -7,11 +7,13 @@ import functools
 import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import click
+
+from .output import say
 
 MOST_TEMPERATURES = 1000
 MOST_SEED = 2**63 - 1  # what a results file can hold
@@ -191,6 +193,15 @@ def check_writable(out: str) -> None:
         raise OSError(f"--out: {out!r} cannot be written (no permission to write in {Path(folder).resolve()})")
 
 
+def check_no_input(outputs: Sequence[str], inputs: Sequence[str]) -> None:
+    """UsageError where a command would write over a file that it reads, whatever path leads there."""
+    for out in outputs:
+        for path in inputs:
+            same = os.path.realpath(out) == os.path.realpath(path)
+            if same or (os.path.exists(out) and os.path.exists(path) and os.path.samefile(out, path)):
+                raise click.UsageError(f"--out: {out!r} would overwrite {path!r}, which is read; give another name")
+
+
 def figure_path(results: str) -> str:
     """Where the figure of a results file goes: beside it, ending in .png."""
     path = Path(results)
@@ -202,5 +213,5 @@ def figure_path(results: str) -> str:
 def warnings_as_lines() -> Iterator[None]:
     """What the library warns of, a line each on standard error."""
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: click.echo(f"gradlab: {message}", err=True)
+        warnings.showwarning = lambda message, *_: say(f"gradlab: {message}", err=True)
         yield

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -12,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-WIDTH = 110  # where standard output is no terminal
+WIDTH, LEAST_WIDTH = 110, 40  # where standard output is no terminal
 
 
 def catalogue(rows: list[dict[str, Any]], as_json: bool, formulas: bool = False) -> None:
@@ -63,7 +65,7 @@ def datasets(rows: list[dict[str, Any]], as_json: bool) -> None:
     console().print(table)
 
 
-def training(model: Any, out: str, as_json: bool) -> None:
+def training(model: Any, out: str, as_json: bool, replaced: Sequence[str] = ()) -> None:
     from gradlab.likelihoods import unit_of
 
     about = model.provenance
@@ -77,15 +79,50 @@ def training(model: Any, out: str, as_json: bool) -> None:
     def of(split: str) -> str:
         return f"{text(last[f'{split}_loss'])}" + (f" + KL {text(last[f'{split}_kl'])}" if kl else "")
 
-    click.echo(
+    say(
         f"{epochs} epoch{'s' * (epochs > 1)} in {about['seconds']:.0f} s: validation loss {of('validation')}"
         f" (training {of('train')}), in {unit_of(model.likelihood)}"
     )
-    click.echo(f"wrote {out}")
+    wrote(out, replaced)
+
+
+class _Plain(Console):
+    """A console to which text from files and names cannot send control characters."""
+
+    def render_str(self, text, **options):
+        return super().render_str(_visible(text), **options)
+
+    def print(self, *objects, **options):
+        """Without the blanks that pad lines, where nobody sees colours."""
+        if self.is_terminal:
+            super().print(*objects, **options)
+            return
+        with self.capture() as captured:
+            super().print(*objects, **options)
+        self.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
 def console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else WIDTH)
+    """Standard output: as wide as its terminal, else as COLUMNS says, else WIDTH."""
+    if sys.stdout.isatty():
+        return _Plain()
+    columns = os.environ.get("COLUMNS", "")
+    return _Plain(width=max(LEAST_WIDTH, int(columns)) if columns.isdecimal() and int(columns) else WIDTH)
+
+
+def say(text: str, err: bool = False) -> None:
+    """A line on standard output or standard error."""
+    click.echo(_visible(text), err=err)
+
+
+def _visible(text: str) -> str:
+    from gradlab.terminal import visible
+
+    return visible(text)
+
+
+def wrote(path: str, replaced: Sequence[str] = ()) -> None:
+    say(f"{'replaced' if path in replaced else 'wrote'} {path}")
 
 
 def text(value: float | None) -> str:

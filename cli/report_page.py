@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
-from .options import check_writable
+from .options import check_no_input, check_writable
+from .output import wrote
 
 
 @click.command()
@@ -20,8 +23,8 @@ def report(results, out):
     """
     import gradlab
 
-    if out in results:
-        raise click.UsageError(f"--out: {out!r} is one of the results files, and the page would overwrite it")
+    check_no_input([out], results)
     check_writable(out)
+    replaced = [out] if os.path.exists(out) else []
     gradlab.report(results, out)
-    click.echo(f"wrote {out}")
+    wrote(out, replaced)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 from click.core import ParameterSource
 
-from .options import check_writable, data_dir_option, data_option, figure_path, json_option
+from .options import check_no_input, check_writable, data_dir_option, data_option, figure_path, json_option
+from .output import wrote
 
 # what --kind takes besides auto and heatmap, and the function of gradlab.plots that draws it
 KINDS = {
@@ -87,13 +89,15 @@ def plot(file, kind, variable, target, checkpoint, reconstructions, images, data
 
     _check_usage(kind, variable, target, checkpoint, reconstructions)
     out = out or figure_path(file)
+    check_no_input([out], [file])
     if reconstructions:
         figure = _reconstructions(file, images, data, data_dir)
     else:
         figure = _figure(file, kind, variable, target, checkpoint)
     check_writable(out)
+    replaced = [out] if os.path.exists(out) else []
     plots.save(figure, out)
-    click.echo(f"wrote {out}")
+    wrote(out, replaced)
 
 
 def _check_usage(kind, variable, target, checkpoint, reconstructions) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from . import train
@@ -15,6 +17,7 @@ from .options import (
     warnings_as_lines,
     workers_option,
 )
+from .output import wrote
 
 MOST_SEEDS = 10_000
 OF_TRAINING = ("data", "data_dir", "estimator", "kl", "epochs", "batch_size", "lr", "device", "tf32", "as_json")
@@ -178,8 +181,11 @@ def _sweep(defaults, config, *, data, data_dir, out, as_json, **options) -> None
     check_writable(out)
     with warnings_as_lines():
         ds = sweeps.sweep(base, images, datasets.load(data, "test", data_dir), shown=True, **options)
+    replaced = [out] if os.path.exists(out) else []
     results.save_results(ds, out)
-    sweep_report.report(ds, as_json, [out])
+    sweep_report.report(ds, as_json, [out] if as_json else [])
+    if not as_json:
+        wrote(out, replaced)
     failed = sweep_report.failures(ds)
     if failed:
         raise click.ClickException(

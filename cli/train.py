@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from .options import (
@@ -68,6 +70,7 @@ def training_options(tf: float, tb: float, kl: str, epochs: int, batch_size: int
         click.option("--lr", type=float, help=f"Learning rate.  [default: {lr}]"),
         seed_option,
         click.option("--out", type=click.Path(dir_okay=False), default=out, show_default=True, help="Checkpoint file."),
+        click.option("--overwrite", is_flag=True, help="Replace the trained model of --out."),
         click.option("--resume", is_flag=True, help="Go on with the interrupted training of --out."),
         click.option("--keep-every", type=click.IntRange(min=1), help="Also keep the model of every N-th epoch."),
         click.option(
@@ -171,7 +174,7 @@ def binary_ae(preset, width, depth, lr, **others) -> None:
 
 
 def _train(
-    defaults, config, *, data, data_dir, out, resume, keep_every, device, as_json, track, tf32, **others
+    defaults, config, *, data, data_dir, out, overwrite, resume, keep_every, device, as_json, track, tf32, **others
 ) -> None:
     import dataclasses
 
@@ -186,6 +189,10 @@ def _train(
     images = datasets.load(data, "train", data_dir)
     config = config | {"image_shape": list(images.pixels.shape[1:])}
     check_writable(out)
+    outputs = [out, *(str(training.track_path(out, kind)) for kind in track)]
+    there = [path for path in outputs if os.path.exists(path)]
+    if there and not (resume or overwrite or training.resume_path(out).exists()):
+        raise FileExistsError(f"{there[0]}: is there; --overwrite replaces it")
     model = training.train(
         dataclasses.replace(defaults, config=config, **others),
         images,
@@ -199,9 +206,9 @@ def _train(
         track=track,
         **tracking,
     )
-    output.training(model, out, as_json)
+    output.training(model, out, as_json, there)
     for kind in () if as_json else dict.fromkeys(track):
-        click.echo(f"wrote {training.track_path(out, kind)}")
+        output.wrote(str(training.track_path(out, kind)), there)
 
 
 def _option(name: str) -> str:

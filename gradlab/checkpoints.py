@@ -8,9 +8,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from . import errors, files, networks, schedules
@@ -106,11 +106,9 @@ def write(path: str | Path, model: LatentModel, training: dict[str, Tensor], pro
         }
     except (TypeError, ValueError) as error:
         raise ValueError(f"model: its config or provenance is no plain JSON ({error})") from None
-    try:
-        with files.written_aside(path) as aside:
-            save_file(tensors, aside, metadata=about)
-    except SafetensorError as error:  # a full disk
-        raise OSError(f"{path}: cannot be written ({error})") from None
+    content = safetensors.torch.save(tensors, metadata=about)  # save_file leaves a file of its own where it is killed
+    with files.written_aside(path) as aside:
+        aside.write_bytes(content)
 
 
 def read(path: str | Path) -> tuple[LatentModel, dict[str, Tensor], dict[str, Any]]:
@@ -118,7 +116,7 @@ def read(path: str | Path) -> tuple[LatentModel, dict[str, Tensor], dict[str, An
     path = errors.present(path, "checkpoint file")
     check_header_size(path)
     try:
-        with safe_open(path, framework="pt") as file:
+        with files.named_in_utf8(path) as name, safe_open(name, framework="pt") as file:
             about = file.metadata() or {}
             model = _empty_model(path, about)
             provenance = _json_object(path, {"provenance": "{}"} | about, "provenance")

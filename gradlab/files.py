@@ -84,6 +84,16 @@ def _check_replaceable(path: Path) -> None:
         raise OSError(f"{path}: a {_SPECIAL.get(stat.S_IFMT(mode), 'special file')}; give the name of a file")
 
 
+@contextlib.contextmanager
+def named_in_utf8(path: str | Path) -> Iterator[str]:
+    """The path or, where its name is no UTF-8, another one to the same file, for libraries that take no other."""
+    try:
+        yield os.fsencode(path).decode("utf-8")
+    except UnicodeDecodeError:
+        with open(path, "rb") as file:
+            yield f"/dev/fd/{file.fileno()}"
+
+
 def sha256(path: str | Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

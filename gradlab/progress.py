@@ -8,6 +8,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
+from .terminal import visible
+
 Advance = Callable[..., None]  # advance(steps, **figures to show)
 EVERY = 60.0  # seconds between lines
 PAUSE = 5.0  # seconds between two bars of one measurement, at most
@@ -54,10 +56,10 @@ def bar(description: str, total: int, shown: bool, done: int = 0, time_left: boo
         TextColumn("{task.fields[figures]}"),
     ]
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(description, total=total, completed=done, figures="")
+        task = progress.add_task(visible(description), total=total, completed=done, figures="")
 
         def advance(steps: int = 1, **figures: object) -> None:
-            shown_figures = {"figures": "  ".join(f"{k} {v}" for k, v in figures.items())} if figures else {}
+            shown_figures = {"figures": visible("  ".join(f"{k} {v}" for k, v in figures.items()))} if figures else {}
             progress.update(task, advance=steps, **shown_figures)  # type: ignore[arg-type]
 
         yield advance
@@ -85,7 +87,7 @@ def _lines(description: str, total: int, done: int) -> Iterator[Advance]:
         share = f"{(done + made) / max(total, 1):.0%} after {_minutes(now - began)}"
         with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error is closed
             line = f"gradlab: {description}: {share}, some {_minutes(left)} left{shown}{_busy()}"
-            print(line, file=sys.stderr, flush=True)
+            print(visible(line), file=sys.stderr, flush=True)
 
     try:
         yield advance

@@ -20,6 +20,7 @@ from torch import Tensor
 from xarray.backends import H5NetCDFStore
 
 from . import __version__, apart, errors, files, hdf5
+from .terminal import encodable
 
 # attributes of a variable by which xarray decodes what it reads
 DECODED = ("_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned", "dtype")
@@ -83,7 +84,7 @@ def save_results(ds: xr.Dataset, path: str | Path) -> None:
     """
     if not isinstance(ds, xr.Dataset):
         raise ValueError(f"ds: got {type(ds).__name__}; gradlab.bias returns the xarray.Dataset needed")
-    ds = ds.compute().drop_encoding()
+    ds = with_encodable_text(ds.compute().drop_encoding())
     _check_storable(ds)
     content = _hdf5(ds)
     with files.written_aside(path) as aside:
@@ -104,6 +105,25 @@ def open_results(path: str | Path) -> xr.Dataset:
         return hdf5.load(str(path))
     except hdf5.Refused as refused:
         raise errors.BadFile(f"{path}: {refused}") from None
+
+
+def with_encodable_text(ds: xr.Dataset) -> xr.Dataset:
+    """Names of files that are no UTF-8 written out, which must not cost a finished measurement."""
+
+    def encoded(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [encoded(one) for one in value]
+        return encodable(value) if isinstance(value, str) else value
+
+    ds = ds.copy()
+    owners: list[Any] = [ds, *ds.variables.values()]
+    for owner in owners:
+        owner.attrs = {name: encoded(value) for name, value in owner.attrs.items()}
+    for name, variable in ds.variables.items():
+        if variable.dtype.kind in "OU" and any(encoded(value) != value for value in variable.values.flat):
+            texts = np.vectorize(encoded, otypes=[object])(variable.values)
+            ds[name] = variable.copy(data=texts.astype(str) if variable.dtype.kind == "U" else texts)
+    return ds
 
 
 def _check_storable(ds: xr.Dataset) -> None:

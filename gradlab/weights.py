@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from . import checkpoints, errors
+from . import checkpoints, errors, files
 from .model import LatentModel, check_is_model
 
 MOST_PICKLE = 2**21  # bytes that name the tensors of a state dict, some 10,000 of them
@@ -64,7 +64,7 @@ def load_weights(model: LatentModel, path: str | Path) -> LatentModel:
 def _safetensors(path: Path) -> Iterator[tuple[dict[str, tuple[int, ...]], Callable[[str], Tensor]]]:
     try:
         checkpoints.check_header_size(path)
-        with safe_open(path, framework="pt") as file:
+        with files.named_in_utf8(path) as name, safe_open(name, framework="pt") as file:
             yield {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}, file.get_tensor  # noqa: SIM118
     except SafetensorError as error:
         raise errors.BadFile(f"{path}: not a whole safetensors file ({error})") from None

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 from .. import errors, progress
+from ..terminal import visible
 from .cells import Cell, Temperature
 from .folder import Folder, has_failed
 
@@ -74,6 +75,6 @@ def display(watch: Watch, shown: bool) -> Iterator[Callable[[], None]]:
                 line = watch.take(cell)
                 advance(1, **watch.figures())
                 if lines:
-                    print(f"{watch.finished}/{watch.total} {line}", file=sys.stderr)
+                    print(visible(f"{watch.finished}/{watch.total} {line}"), file=sys.stderr)
 
         yield after

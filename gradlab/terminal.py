@@ -1,0 +1,30 @@
+"""Text from files, names and attributes, as it may go to a terminal."""
+
+from __future__ import annotations
+
+import unicodedata
+
+# they reorder what stands around them, so that a name can pass for another
+_DIRECTION = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C)}
+
+
+def visible(text: str) -> str:
+    """The text with control characters, and bytes of a name that are no text, written out as \\x1b; lines are kept."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c == "\n" or not _acts(c) else _written_out(c) for c in text)
+
+
+def encodable(text: str) -> str:
+    """The text with bytes that are none (of a file's name, that Python keeps as surrogates) written out as \\xff."""
+    return "".join(_written_out(c) if "\ud800" <= c <= "\udfff" else c for c in text)
+
+
+def _acts(c: str) -> bool:
+    return unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or c in _DIRECTION
+
+
+def _written_out(c: str) -> str:
+    if "\udc80" <= c <= "\udcff":
+        return f"\\x{ord(c) - 0xDC00:02x}"
+    return c.encode("unicode_escape", "surrogatepass").decode()

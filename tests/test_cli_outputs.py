@@ -1,0 +1,232 @@
+"""What commands print and write: nothing is lost to a terminal, a locale or a figure, nor replaced without a word."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import xarray as xr
+from gradlab.cli.output import console
+
+import gradlab
+from gradlab import terminal
+
+from .command_line import POINT, images, refused, tiny
+
+DRAWN = [part for part in POINT if part != "--no-plot"]
+COMMAND = [sys.executable, "-c", "from gradlab.cli import main; import sys; main(sys.argv[1:])"]
+HOSTILE = "a\x1b[31m\x07\x9b\r\u202e\tb"
+CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def ran(folder, *arguments, close="", **environment):
+    """A command in a process of its own; `close`: descriptors that its shell closes, "2>&-"."""
+    line = f'exec "$@" {close}'
+    clean = {name: value for name, value in os.environ.items() if name not in environment}
+    return subprocess.run(
+        ["bash", "-c", line, "bash", *COMMAND, *map(str, arguments)],
+        cwd=folder,
+        env=clean | {"OMP_NUM_THREADS": "1"} | {k: v for k, v in environment.items() if v is not None},
+        capture_output=True,
+        timeout=300,
+    )
+
+
+# --- outputs and inputs ---
+
+
+@pytest.mark.parametrize("path", ["in.safetensors", "./x/../in.safetensors", "link.safetensors", "hard.safetensors"])
+@pytest.mark.parametrize("command", ["bias", "gap"])
+def test_a_checkpoint_is_not_written_over(run, tmp_path, command, path):
+    tiny("in.safetensors")
+    (tmp_path / "x").mkdir()
+    (tmp_path / "link.safetensors").symlink_to("in.safetensors")
+    os.link(tmp_path / "in.safetensors", tmp_path / "hard.safetensors")
+    before = (tmp_path / "in.safetensors").read_bytes()
+    refused(run(command, "in.safetensors", "--no-plot", "--out", path), 2, f"--out: {path!r} would overwrite")
+    assert (tmp_path / "in.safetensors").read_bytes() == before
+
+
+def test_no_other_input_is_written_over(run, tmp_path):
+    tiny("m.safetensors")
+    tiny("m.png")
+    np.save("x.npy", np.zeros((2, 1, 28, 28), "f4"))
+    assert run("bias", "m.safetensors", *POINT).code == 0
+    for arguments in (
+        ["report", "bias.h5", "--out", "./bias.h5"],
+        ["plot", "bias.h5", "--out", f"{tmp_path}/./bias.h5"],
+        ["bias", "--model", "a:b", "--weights", "w.pt", "--no-plot", "--out", "./w.pt"],
+        ["gap", "m.safetensors", "--observations", "x.npy", "--no-plot", "--out", "./x.npy"],
+        ["bias", "m.png", "--out", "m.h5"],  # the figure's name
+    ):
+        refused(run(*arguments), 2, "would overwrite")
+
+
+def test_files_that_are_replaced_are_called_that(run):
+    tiny("m.safetensors")
+    commands = [["bias", "m.safetensors", *DRAWN], ["plot", "bias.h5", "--out", "a.pdf"], ["report", "bias.h5"]]
+    for command in commands:
+        first, second = run(*command), run(*command)
+        assert first.code == second.code == 0
+        assert "wrote" in first.out
+        assert "replaced" not in first.out
+        assert second.out == first.out.replace("wrote", "replaced")
+
+
+def test_a_trained_model_is_replaced_if_asked_for(run, tmp_path):
+    images(tmp_path, 20)
+    command = ["train", "vae", "--data", "own", "--data-dir", ".", "--epochs", "1", "--out", "vae.safetensors"]
+    assert run(*command).out.endswith("wrote vae.safetensors\n")
+    before = (tmp_path / "vae.safetensors").read_bytes()
+    refused(run(*command, "--seed", "1"), 1, "vae.safetensors: is there; --overwrite replaces it")
+    assert (tmp_path / "vae.safetensors").read_bytes() == before
+    assert run(*command, "--seed", "1", "--overwrite").out.endswith("replaced vae.safetensors\n")
+    assert (tmp_path / "vae.safetensors").read_bytes() != before
+    (tmp_path / "vae.safetensors").unlink()
+    tracked = [*command, "--track", "gap", "--track-images", "2"]
+    assert run(*tracked).code == 0
+    (tmp_path / "vae.safetensors").unlink()
+    refused(run(*tracked), 1, "vae.gap.h5: is there; --overwrite")
+
+
+# --- figures ---
+
+
+def test_a_figure_that_fails_costs_no_table_and_no_results(run, monkeypatch):
+    tiny("m.safetensors")
+
+    def fail(*arguments):
+        raise RuntimeError("latex could not be found")
+
+    monkeypatch.setattr("gradlab.plots.auto", fail)
+    done = run("bias", "m.safetensors", *DRAWN)
+    assert done.code == 1
+    assert "relative_bias" in done.out
+    assert done.out.endswith("wrote bias.h5\n")
+    assert "latex could not be found" in done.err
+    done = run("bias", "m.safetensors", *DRAWN, "--json", "--out", "other.h5")
+    assert json.loads(done.out)["points"]
+    assert gradlab.open_results("other.h5").sizes["tf"] == 1
+
+
+@pytest.mark.parametrize("backend", ["nonsense", "tkagg", "module://not_there"])
+def test_an_inherited_backend_does_not_matter(tmp_path, checkpoint, backend):
+    done = ran(tmp_path, "bias", checkpoint, *DRAWN, MPLBACKEND=backend)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "bias.png").read_bytes().startswith(b"\x89PNG")
+
+
+# --- terminals, locales, names ---
+
+
+@pytest.mark.parametrize("arguments", [["estimators", "--formulas"], ["check-estimator", "rloo", "--draws", "50"]])
+def test_a_terminal_of_ascii_is_no_error(tmp_path, arguments):
+    done = ran(tmp_path, *arguments, PYTHONIOENCODING="ascii")
+    assert b"UnicodeEncodeError" not in done.stderr
+    assert b"rloo" in done.stdout
+    done.stdout.decode("ascii")
+
+
+def test_a_closed_standard_error_is_no_error(tmp_path, checkpoint):
+    done = ran(tmp_path, "bias", checkpoint, *DRAWN, close="2>&-")
+    assert done.returncode == 0
+    assert b"wrote bias.h5" in done.stdout
+    assert gradlab.open_results(tmp_path / "bias.h5").sizes["tf"] == 1
+    assert ran(tmp_path, "check-estimator", "ste", "--draws", "50", close="2>&-").stdout
+
+
+def test_closed_standard_output_loses_no_results(tmp_path, checkpoint):
+    done = ran(tmp_path, "bias", checkpoint, *POINT, close=">&-")
+    assert done.stderr == b""
+    assert gradlab.open_results(tmp_path / "bias.h5").sizes["tf"] == 1
+
+
+@pytest.mark.parametrize("locale", [{}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}], ids=["", "C"])
+def test_a_path_that_is_no_text_loses_no_measurement(tmp_path, locale):
+    name = os.fsdecode(b"caf\xe9\xff.safetensors")
+    tiny(tmp_path / name)
+    done = ran(tmp_path, "bias", name, name.replace("caf", "./caf"), *DRAWN, **locale)
+    assert done.returncode == 0, done.stderr
+    ds = gradlab.open_results(tmp_path / "bias.h5")
+    assert ds.checkpoint.values.tolist() == [r"caf\xe9\xff.safetensors", r"./caf\xe9\xff.safetensors"]
+    assert rb"caf\xe9\xff" in done.stdout
+    shown = ran(tmp_path, "show", "bias.h5", "--json", **locale)
+    assert len(json.loads(shown.stdout)["points"]) > 1
+
+
+@pytest.fixture
+def hostile(run):
+    """A results file whose every text has control characters in it."""
+    tiny("m.safetensors")
+    assert run("bias", "m.safetensors", *POINT).code == 0
+    ds = gradlab.open_results("bias.h5")
+    for attributes in (ds.attrs, *(variable.attrs for variable in ds.variables.values())):
+        for name, value in attributes.items():
+            if isinstance(value, str) and name not in ("analysis", "moments", "estimator", "reference", "wrt"):
+                attributes[name] = value + HOSTILE
+    ds.attrs[HOSTILE] = HOSTILE
+    gradlab.save_results(ds, "hostile.h5")
+
+
+@pytest.mark.usefixtures("hostile")
+@pytest.mark.parametrize("arguments", [[], ["--json"]])
+def test_no_control_character_of_a_file_is_printed(run, arguments):
+    done = run("show", "hostile.h5", *arguments)
+    assert done.code == 0, done.err
+    assert CONTROL.findall(done.out) == []
+    assert "x1b[31m" in done.out or "u001b[31m" in done.out
+
+
+def test_no_control_character_of_a_name_is_printed(run, tmp_path):
+    for arguments in (["show", f"{HOSTILE}.h5"], ["bias", "--data", HOSTILE], ["bias", "--model", f"{HOSTILE}:a"]):
+        done = run(*arguments)
+        assert done.code in (1, 2)
+        assert CONTROL.findall(done.err) == []
+        assert "x1b[31m" in done.err
+    tiny(f"{HOSTILE}.safetensors")
+    done = run("bias", f"{HOSTILE}.safetensors", *POINT, "--out", f"{HOSTILE}.h5")
+    assert done.code == 0
+    assert CONTROL.findall(done.out) == []
+    assert (tmp_path / f"{HOSTILE}.h5").exists()
+
+
+def test_what_is_made_visible():
+    assert terminal.visible("plain é ± 中\n") == "plain é ± 中\n"
+    assert terminal.visible(HOSTILE) == r"a\x1b[31m\x07\x9b\r\u202e\tb"
+    assert terminal.visible(os.fsdecode(b"\xff\xe9")) == r"\xff\xe9"
+    assert terminal.encodable(os.fsdecode(b"\xffa\xe9\x1b")) == "\\xffa\\xe9\x1b"
+
+
+# --- tables ---
+
+
+def test_tables_have_no_trailing_blanks_and_keep_to_the_columns_asked_for(run, monkeypatch):
+    tiny("m.safetensors")
+    run("bias", "m.safetensors", *POINT)
+    for command in (["show", "bias.h5"], ["estimators"], ["data", "list"]):
+        wide, narrow = run(*command).out, None
+        assert [line for line in wide.splitlines() if line != line.rstrip()] == []
+        monkeypatch.setenv("COLUMNS", "70")
+        narrow = run(*command).out
+        monkeypatch.delenv("COLUMNS")
+        assert max(map(len, narrow.splitlines())) <= 70 < max(map(len, wide.splitlines())) <= 110
+
+
+@pytest.mark.parametrize(("columns", "width"), [("", 110), ("0", 110), ("wide", 110), ("3", 40), ("200", 200)])
+def test_absurd_columns_do_not_matter(monkeypatch, columns, width):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert console().width == width
+
+
+def test_texts_with_bytes_that_are_none_are_stored_written_out(tmp_path):
+    name = os.fsdecode(b"\xff")
+    ds = xr.Dataset({"a": ("x", np.array([name, "b"], object))}, {"x": [name, "y"]}, {"from": name, "all": [name, "c"]})
+    gradlab.save_results(ds, tmp_path / "a.h5")
+    back = gradlab.open_results(tmp_path / "a.h5")
+    assert back.a.values.tolist() == [r"\xff", "b"]
+    assert back.x.values.tolist() == [r"\xff", "y"]
+    assert back.attrs["from"] == r"\xff"
+    assert list(back.attrs["all"]) == [r"\xff", "c"]
