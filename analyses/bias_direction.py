@@ -38,7 +38,7 @@ BUDGETS = {  # training images, epochs measured, images measured, draws
 FIGURES = {  # aggregation: (variable, what to select of it)
     "relative_bias_debiased": ("relative_bias_debiased", {}),
     "bias_norm_debiased": ("bias_norm_debiased", {}),
-    "matched_bias": ("matched_bias", {}),
+    "matched_bias_debiased": ("matched_bias_debiased", {}),
     "median over examples": ("relative_bias_per_example_quantiles", {"quantile": 0.5}),
     "median over coordinates": ("relative_bias_elementwise_quantiles", {"quantile": 0.5}),
 }

@@ -95,7 +95,7 @@ def measure(given: Given, budget: str) -> xr.Dataset:
 
 def _joined(bias: xr.Dataset, gap: xr.Dataset) -> xr.Dataset:
     """The figures with their ends, and replicates of each: where bias has none, it is known without noise."""
-    names = [name + end for name in (BIAS, "matched_bias") for end in ("", "_low", "_high")]
+    names = [name + end for name in (BIAS, "matched_bias_debiased") for end in ("", "_low", "_high")]
     kept = bias[names]
     gaps = gap[[name + end for name in GAPS for end in ("", "_low", "_high")]]
     for name in GAPS:

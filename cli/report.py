@@ -23,6 +23,7 @@ ANALYSES = ("bias", "gap", "bias-along-training", "gap-along-training")
 
 def report(ds: Any, as_json: bool, written: Sequence[str]) -> None:
     """A result: one point as a table of all its figures, many as a line each."""
+    from gradlab.cautions import cautions
     from gradlab.reports.points import first_figures
     from gradlab.reports.words import headline, subject, sureness
 
@@ -35,11 +36,12 @@ def report(ds: Any, as_json: bool, written: Sequence[str]) -> None:
     points = list(_points(ds))
     if as_json:
         about = {name: value.item() if hasattr(value, "item") else value for name, value in ds.attrs.items()}
-        click.echo(json.dumps({"attributes": about, "points": points, "files": list(written)}, allow_nan=False))
+        found = {"attributes": about, "cautions": cautions(ds), "points": points, "files": list(written)}
+        click.echo(json.dumps(found, allow_nan=False))
         return
     to = console()
     to.print(f"[bold]{escape(headline(ds))}[/bold]", highlight=False)
-    for words in (*subject(ds), sureness(ds)):
+    for words in (*subject(ds), sureness(ds), *cautions(ds)):
         to.print(escape(words), highlight=False)
     if "parameter" in ds.dims:
         tensors = _at_fixed(ds, points)
@@ -49,7 +51,8 @@ def report(ds: Any, as_json: bool, written: Sequence[str]) -> None:
         points = list(_points(ds))
     centre = _centre(ds, points)
     if centre:
-        to.print(_all_figures(ds, centre))
+        for table in _all_figures(ds, centre):
+            to.print(table)
     if _is_grid(ds, points):
         for title, table in _grids(ds, points, line):
             to.print(title, highlight=False)
@@ -109,18 +112,26 @@ def _sorted_lines(ds: Any, points: list[dict[str, Any]]) -> list[list[dict[str, 
     return [along_tf, [p for p in points if p["tf"] == ds.attrs["tf_fixed"]]]
 
 
-def _all_figures(ds: Any, points: list[dict[str, Any]]) -> Table:
+def _all_figures(ds: Any, points: list[dict[str, Any]]) -> Iterator[Table]:
+    """Every figure of one or two points; those that include sampling noise apart."""
+    from gradlab.reports.words import includes_noise
+
     first = points[0]
-    table = Table(box=box.SIMPLE_HEAD, title=f"at tf = {first['tf']:g}, tb = {first['tb']:g}", title_justify="left")
-    table.add_column("figure", no_wrap=True)
-    for point in points:
-        which = escape(" ".join(str(point[d]) for d in POINT_DIMS[:-2] if d in point))
-        table.add_column(f"{which or 'value'} {_ends(ds)}", no_wrap=True)
-    table.add_column("unit", no_wrap=True)
-    for name in first["figures"]:
-        cells = [_value_and_interval(point["figures"][name]) for point in points]
-        table.add_row(escape(name), *cells, str(ds[name].attrs.get("units", "")))
-    return table
+    noisy = [name for name in first["figures"] if includes_noise(ds, name)]
+    noise = "sampling noise included: figure and interval are those of this number of draws"
+    free = [name for name in first["figures"] if name not in noisy]
+    for title, names in ((f"at tf = {first['tf']:g}, tb = {first['tb']:g}", free), (noise, noisy)):
+        table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
+        table.add_column("figure", no_wrap=True)
+        for point in points:
+            which = escape(" ".join(str(point[d]) for d in POINT_DIMS[:-2] if d in point))
+            table.add_column(f"{which or 'value'} {_ends(ds)}", no_wrap=True)
+        table.add_column("unit", no_wrap=True)
+        for name in names:
+            cells = [_value_and_interval(point["figures"][name]) for point in points]
+            table.add_row(escape(name), *cells, str(ds[name].attrs.get("units", "")))
+        if names:
+            yield table
 
 
 def _lines(ds: Any, points: list[dict[str, Any]], names: Sequence[str]) -> Table:

@@ -27,7 +27,7 @@ def test_dims_of_a_grid(grid):
     assert grid.exact_gradient.dims == ("tf", "example", "latent", "category")
     for name in PER_COORDINATE:
         assert grid[name].dims == ("tf", "tb", "example", "latent", "category")
-    for name in ("exact_norm", *metrics.FIGURES):
+    for name in ("exact_norm", *metrics.METRICS):
         assert grid[name].dims == ("tf", "tb")
         if name != "exact_norm":
             assert (grid[f"{name}_low"] <= grid[name]).all()
@@ -182,10 +182,17 @@ def test_replicates_give_the_stored_intervals(grid):
     for tf in grid.tf.values:
         for tb in grid.tb.values:
             at = grid.sel(tf=tf, tb=tb)
-            for name in metrics.FIGURES:
-                values = np.concatenate([[float(at[name])], at.replicates.sel(figure=name).values])
-                ends = metrics.interval(name, values, draws, float(at.exact_norm))
-                np.testing.assert_allclose(ends, [at[f"{name}_low"], at[f"{name}_high"]], rtol=1e-9, err_msg=name)
+            squares = {
+                name: np.square(np.concatenate([[float(at[name])], at.replicates.sel(figure=name).values]))
+                for name in ("mean_norm", "bias_norm", "matched_bias", "std_norm")
+            }
+            exact = np.square(float(at.exact_norm))
+            mean, bias = squares["mean_norm"], squares["bias_norm"]
+            across = mean * squares["matched_bias"]
+            norms = metrics.Norms(exact, mean, (exact + mean - bias) / 2, bias, across)
+            for name, values, *ends in metrics.measured(norms, squares["std_norm"], draws):
+                np.testing.assert_allclose(at.replicates.sel(figure=name), values[1:], rtol=1e-7, err_msg=name)
+                np.testing.assert_allclose(ends, [at[f"{name}_low"], at[f"{name}_high"]], rtol=1e-5, err_msg=name)
 
 
 def test_float32_draws_agree_with_float64_ones():

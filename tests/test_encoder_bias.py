@@ -10,7 +10,7 @@ from torch import nn
 
 import gradlab
 from gradlab import errors, estimators, sampling
-from gradlab.fidelity import metrics, pull_back
+from gradlab.fidelity import coordinates, jackknife, metrics, pull_back
 from gradlab.fidelity.changes import change
 from gradlab.sampling.batches import empty
 
@@ -74,14 +74,14 @@ def batched(draws):
 
 def assert_figures(at, exact, draws, share=1.0):
     """The figures of one point and tensor, their ends and replicates, from the gradients of all draws."""
-    n, means, variances = metrics.leave_one_out(*batched(draws))
+    n, means, variances = jackknife.leave_one_out(*batched(draws))
     norm = np.linalg.norm(exact)
     assert float(at.exact_norm) == pytest.approx(norm, rel=1e-9)
-    for name, values in metrics.figures(exact, means, share * variances, share * n).items():
+    of = metrics.Norms(*coordinates.norms(exact, means))
+    for name, values, *wanted in metrics.measured(of, share * variances.sum(-1), share * n):
         np.testing.assert_allclose(at[name], values[0], rtol=1e-9, atol=1e-9 * norm, err_msg=name)
         ends = [at[f"{name}_low"], at[f"{name}_high"]]
-        wanted = metrics.interval(name, values, share * n, norm)
-        np.testing.assert_allclose(ends, wanted, rtol=1e-8, atol=1e-8 * norm, err_msg=name)
+        np.testing.assert_allclose(ends, wanted, rtol=1e-6, atol=1e-6 * norm, err_msg=name)
         if "replicates" in at:
             np.testing.assert_allclose(at.replicates.sel(figure=name), values[1:], rtol=1e-9, atol=1e-9 * norm)
 

@@ -453,11 +453,11 @@ def tracked(tmp_path_factory):
 def test_bias_along_a_training_is_drawn_by_epoch(tracked):
     ds = tracked["bias"]
     figure = plots.tracked(ds)
-    names = ("relative_bias_debiased", "relative_std", "cosine")
+    names = ("relative_bias_debiased", "relative_std", "cosine_debiased")
     for ax, name in zip(figure.axes, names, strict=True):
         (line,) = curves(ax)
         assert line.get_xdata().tolist() == [0, 1, 2, 3]
-        least = -1 if name == "cosine" else 0
+        least = -1 if name == "cosine_debiased" else 0
         np.testing.assert_array_equal(line.get_ydata(), np.maximum(ds[name], least))
         corners = band(ax).get_paths()[0].vertices
         for k, epoch in enumerate(ds.epoch.values):
@@ -492,13 +492,21 @@ def test_gap_along_a_training_has_a_colour_for_each_definition(tracked):
 
 def test_bias_is_clipped_at_0_and_a_cosine_is_not(tracked):
     ds = tracked["bias"].copy(deep=True)
-    for name in ("relative_bias_debiased", "cosine"):
+    for name in ("relative_bias_debiased", "cosine_debiased"):
         ds[name][1], ds[f"{name}_low"][1] = -0.4, -0.6
     bias, _, cosine = plots.tracked(ds).axes
     assert curves(bias)[0].get_ydata()[1] == 0
     assert curves(cosine)[0].get_ydata()[1] == -0.4
     assert cosine.get_ylim()[0] < -0.6
     assert bias.get_ylim()[0] > -0.1
+
+
+def test_a_file_from_before_the_debiased_cosine_is_drawn(tracked):
+    ds = tracked["bias"].drop_vars([f"cosine_debiased{end}" for end in ("", "_low", "_high")])
+    assert [ax.get_ylabel().split("(")[0] for ax in plots.tracked(ds).axes] == [
+        "relative bias ",
+        "relative standard\ndeviation ",
+    ]
 
 
 def test_a_training_just_begun_is_a_point(tracked):

@@ -8,11 +8,11 @@ import torch
 
 import gradlab
 from gradlab import estimators, networks
-from gradlab.fidelity import reference, reference_figures
+from gradlab.fidelity import inversion, reference, reference_figures
 from gradlab.fidelity.changes import change
 from gradlab.fidelity.reference import Goal, candidates, rounded
 from gradlab.fidelity.reference_figures import FIGURES
-from gradlab.fidelity.u_statistics import combined, ratio, smooth, u_statistics
+from gradlab.fidelity.u_statistics import u_statistics
 from gradlab.model import encode
 from gradlab.sampling import Noise, PairedDraws
 
@@ -55,62 +55,43 @@ def test_variances_are_unbiased_where_the_jackknife_is_not(means):
         assert jackknife[0] > 1.7 * values.var(0)[0]
 
 
-def test_covariances_are_those_of_the_statistics():
-    rng = np.random.default_rng(2)
-    found = [u_statistics(kernels(rng, batches=8, groups=4)[2]) for _ in range(4000)]
-    values = np.array([of.value for of in found])
-    one, other = np.array([1.0, 0, 0]), np.array([0.0, 1, 1])
-    estimated = np.mean([of.covariance(one, other) for of in found])
-    assert estimated == pytest.approx(np.cov(values @ one, values @ other)[0, 1], rel=0.15)
+def statistics_of(means, noise, seed=5):
+    """U-statistics of 12 batches of estimate and reference about these means, (2, group, coordinate)."""
+    e, r = np.random.default_rng(seed).normal(size=(2, 12, 3, 40))
+    e, r = means[0] + noise * e, means[1] + noise * r
+    ee, er, rr = (np.einsum("bgi,cgi->gbc", *pair) for pair in ((e, e), (e, r), (r, r)))
+    s = np.ones((3, 12))
+    kernels = np.stack([ee, (er + er.transpose(0, 2, 1)) / 2, rr, (s[:, :, None] + s[:, None, :]) / 2])
+    return u_statistics(kernels)
 
 
-def test_fiellers_interval_is_where_the_difference_is_not_resolved():
-    of = u_statistics(kernels(np.random.default_rng(3), batches=12, means=1.0)[2])
-    above, below = np.array([0.0, 1, 0]), np.array([1.0, 0, 0])
-    value, low, high = ratio(of, above, below)
-    assert low < value < high
-    for end in (low, high):
-        weights = above - end * below
-        half = of.quantile(above - value * below) * np.sqrt(of.variance(weights))
-        assert abs(weights @ of.value) == pytest.approx(half, rel=1e-9)
+def test_ends_are_where_the_test_rejects():
+    """Of the ratio <e, r> / <e, e>, with the variance at the value that is tested, by the formula."""
+    one, other = np.random.default_rng(0).normal(size=(2, 3, 40))
+    of = statistics_of([one, one + 0.5 * other], noise=1.0)
+    found = reference_figures._estimated(of)
+    low, high = inversion.ratio(found, inversion.ALONG, inversion.MEAN)
+    along, mean = found.value[inversion.ALONG], found.value[inversion.MEAN]
+    assert low < along / mean < high
+    k = [inversion.ALONG, inversion.MEAN]
+    linear, quadratic = (part[np.ix_(k, k)] for part in (found.linear, found.quadratic))
+    t = found.quantile(np.array([0, -along / mean, 1.0, 0, 0, 0]))
+    for rho in (low, high):
+        weights = np.array([1, -rho * np.sqrt(along / rho / found.raw[inversion.MEAN])])
+        plain = np.array([1, -rho])
+        variance = weights @ linear @ weights + max(plain @ quadratic @ plain, 0)
+        assert abs(along - rho * mean) == pytest.approx(t * np.sqrt(variance), rel=1e-4)
 
 
 def test_a_ratio_over_what_may_be_0_has_no_ends():
-    of = u_statistics(kernels(np.random.default_rng(4), means=0.0)[2])
-    below = np.array([0.0, 1, 0])
-    low, high = combined(of, below)[1:]
-    assert low < 0 < high
-    assert ratio(of, np.array([0.0, 0, 1]), below)[1:] == (-np.inf, np.inf)
-    assert np.isnan(ratio(of, np.array([0.0, 0, 1]), -np.array([0.0, 0, 1]))[0])
-
-
-def test_functions_of_statistics_have_the_gradients_used():
-    """Cosine and squared sine, against finite differences."""
-    of = u_statistics(kernels(np.random.default_rng(5), batches=12, means=1.0)[2])
-    four = np.array([3.0, 1.2, 2.0, 9.0])
-    found = {}
-
-    def seen(of, value, gradient):
-        found[len(found)] = gradient
-        return value, value, value
-
-    class Fake:
-        value = four
-
-    original, reference_figures.smooth = reference_figures.smooth, seen
-    try:
-        reference_figures._cosine(Fake)
-        reference_figures._squared_sine(Fake)
-    finally:
-        reference_figures.smooth = original
-
-    def both(t):
-        figures = reference_figures.values(t)
-        return np.array([figures["cosine"], figures["matched_bias"] ** 2])
-
-    steps = [(both(four + h) - both(four - h)) / 2e-6 for h in 1e-6 * np.eye(4)]
-    assert np.stack([found[0], found[1]], 1) == pytest.approx(np.array(steps), abs=1e-7)
-    assert smooth(of, 1.0, np.array([1.0, 0, 0]))[0] == 1.0
+    """<r, r> is noise alone: neither |g| nor anything over it is known."""
+    means = np.stack([np.ones((3, 40)), np.zeros((3, 40))])
+    for seed in range(5):
+        of = statistics_of(means, 3.0, seed)
+        found = reference_figures.intervals(of)
+        assert found["exact_norm"][1] < 0 < found["exact_norm"][2]
+        assert found["relative_bias_debiased"][2] == np.inf
+        assert found["cosine"][1:] == (-1, 1) or found["cosine"][1] < 0 < found["cosine"][2]
 
 
 def test_every_figure_is_the_definition_at_moments_without_noise():
@@ -274,8 +255,14 @@ def test_intervals_of_squares_and_ratios_cover_at_their_rate(scale):
         shared = rng.normal(size=(16, 20, 5))
         e, r = mean_e + shared, mean_r + 0.5 * shared + rng.normal(size=(16, 20, 5))
         ee, er, rr = (np.einsum("bgi,cgi->gbc", *pair) for pair in ((e, e), (e, r), (r, r)))
-        of = u_statistics(np.stack([ee, (er + er.transpose(0, 2, 1)) / 2, rr]))
-        low, high = zip(combined(of, np.eye(3)[0])[1:], ratio(of, np.eye(3)[0], np.eye(3)[2])[1:], strict=True)
+        nothing = np.zeros_like(ee)
+        of = u_statistics(np.stack([ee, (er + er.transpose(0, 2, 1)) / 2, rr, nothing]))
+        found = reference_figures._estimated(of)
+        norm, ratio = (
+            inversion.squared_norm(found, inversion.MEAN),
+            inversion.ratio(found, inversion.MEAN, inversion.EXACT),
+        )
+        low, high = zip(norm, ratio, strict=True)
         truth = np.array([(mean_e**2).sum(), (mean_e**2).sum() / (mean_r**2).sum()])
         held.append((low <= truth) & (truth <= high))
     rates = np.mean(held, 0)

@@ -10,7 +10,8 @@ import xarray as xr
 
 from .. import errors
 from ..sampling import batch_bounds
-from . import metrics
+from .jackknife import LEVEL, standard_error, students_t
+from .metrics import METRICS
 
 
 class Change(NamedTuple):
@@ -27,7 +28,7 @@ class Change(NamedTuple):
 
 
 def change(
-    ds: xr.Dataset, figure: str, start: Mapping[str, object], end: Mapping[str, object], level: float = metrics.LEVEL
+    ds: xr.Dataset, figure: str, start: Mapping[str, object], end: Mapping[str, object], level: float = LEVEL
 ) -> Change:
     """Change of `figure` of a `gradlab.bias` Dataset between the points `start` and `end`, as for `ds.sel`.
 
@@ -48,15 +49,15 @@ def change(
         )
     bounds = np.asarray(batch_bounds(int(ds.attrs["draws"])))
     draws = np.concatenate([bounds[-1:], bounds[-1] - np.diff(bounds)]).astype(float)
-    error = float(metrics.jackknife_error(np.concatenate(differences), draws))
-    width = error * metrics.students_t(level, len(bounds) - 2)
+    error = float(standard_error(np.concatenate(differences), draws))
+    width = error * students_t(level, len(bounds) - 2)
     value = float(differences[0][0])
     return Change(value, value - width, value + width)
 
 
 def _of_exact(ds: xr.Dataset, figure: str, start: Mapping[str, object], end: Mapping[str, object]) -> Change:
     """Of moments without draws: the numerical errors of both ends, added."""
-    errors.choice("figure", figure, [name for name in metrics.FIGURES if name in ds])
+    errors.choice("figure", figure, [name for name in METRICS if name in ds])
     ends = [ds[[figure, f"{figure}_low", f"{figure}_high"]].sel(point).squeeze(drop=True) for point in (start, end)]
     if any(one[figure].size != 1 for one in ends):
         raise ValueError(f"start, end: {dict(start)} to {dict(end)} leaves points open; fix each dim")

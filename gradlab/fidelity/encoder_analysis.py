@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import errors
 from ..model import LatentModel, measured_copy, precision
 from ..sampling import batch_bounds
-from . import metrics
+from . import jackknife, metrics
 from .labels import coordinate, dataset, figure_variables, temperatures
 from .pull_back import PullBack, PulledBackMoments, encoder_parameters
 
@@ -65,8 +65,8 @@ class EncoderPoints:
         self.of_draws = PullBack(model, x, memory) if precision(model, x) == torch.float32 else self.wide
         grid = (chosen, len(targets), len(tfs), len(tbs), len(self.wide.names))
         self.exact_norm = np.full(grid, np.nan)  # NaN where nothing was measured
-        self.figures = {name: np.full((*grid, 3), np.nan) for name in metrics.FIGURES}  # value, low, high
-        self.replicates = np.full((len(metrics.FIGURES), len(batch_bounds(draws)) - 1, *grid), np.nan)
+        self.figures = {name: np.full((*grid, 3), np.nan) for name in metrics.METRICS}  # value, low, high
+        self.replicates = np.full((len(metrics.METRICS), len(batch_bounds(draws)) - 1, *grid), np.nan)
 
     def accumulator(self, draws: int) -> Callable[[], PulledBackMoments]:
         """Makes what the estimates of each estimator at each point are added to."""
@@ -93,16 +93,15 @@ class EncoderPoints:
         products = self.wide.products(torch.cat([mean[None], g, mean - g]), off)
         fixed, mixed, squared_off = (of.cpu().numpy() for of in products)
         count = found.count.numpy().astype(np.float64)
-        draws, variances = metrics.variances_without_each(count, found.squares.cpu().numpy(), squared_off)
-        draws, variances = (share * draws)[:, None], share * variances
+        draws, variances = jackknife.variances_without_each(count, found.squares.cpu().numpy(), squared_off)
+        draws, variances = share * draws, share * variances
         for t in range(len(self.targets)):
             g_m_d = [1 + t, 0, 1 + len(self.targets) + t]
             of_target = fixed[np.ix_(g_m_d, g_m_d)]
-            without_each = metrics.products_without_each(count, of_target, mixed[:, g_m_d], squared_off)
+            norms = metrics.norms_without_each(count, of_target, mixed[:, g_m_d], squared_off)
             at = (e, t, i, j)
             self.exact_norm[at] = np.sqrt(of_target[0, 0])
-            for position, (name, values) in enumerate(metrics.figures_of(without_each, variances, draws).items()):
-                low, high = metrics.interval(name, values, draws[:, 0], self.exact_norm[at])
+            for position, (name, values, low, high) in enumerate(metrics.measured(norms, variances, draws)):
                 self.figures[name][at] = np.stack([values[0], low, high], -1)
                 self.replicates[(position, slice(None), *at)] = values[1:]
 
@@ -133,7 +132,7 @@ class EncoderPoints:
                 **temperatures(self.tfs, self.tbs),
                 "parameter": coordinate("parameter", self.wide.names, "parameter tensor of the encoder"),
                 "entries": ("parameter", self.wide.entries, {"long_name": "entries of the tensor", "units": "1"}),
-                "figure": coordinate("figure", list(metrics.FIGURES)),
+                "figure": coordinate("figure", list(metrics.METRICS)),
                 "batch": coordinate("batch", np.arange(self.replicates.shape[1])),
             },
             about,

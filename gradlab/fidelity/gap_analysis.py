@@ -26,8 +26,8 @@ from ..derivatives import at_all_points
 from ..machine import plain_arithmetic, working_memory
 from ..model import LatentModel, check_is_model, encode, measured_copy, observations
 from ..sampling import Noise, batch_bounds
-from . import metrics
-from .labels import attributes, coordinate, temperatures, with_interval
+from .jackknife import with_ends
+from .labels import JACKKNIFE, attributes, coordinate, temperatures, with_interval
 
 DEFINITIONS = ("autodiff", "shared-backward")
 
@@ -226,10 +226,10 @@ class _Sums:
             units = "1" if name.startswith(("relative", "cosine")) else of_gradient
             units = f"({of_gradient})^2" if name == "squared_gap" else units
             named = {"long_name": words, "units": units, "aggregation": _MEAN}
-            variables |= with_interval(name, grid, metrics.with_ends(means[name], draws, least, most), named)
+            variables |= with_interval(name, grid, with_ends(means[name], draws, least, most), named)
         words = "norm of relaxed minus discrete gradient, of each example"
         named = {"long_name": words, "units": of_gradient, "aggregation": "mean over draws"}
-        ends = metrics.with_ends(per_example, draws, 0, np.inf)
+        ends = with_ends(per_example, draws, 0, np.inf)
         variables |= with_interval("gap_per_example", (*grid, "example"), ends, named)
         words = "share of examples and draws left out of relative_gap or cosine, a gradient being exactly 0"
         left_out = 1 - count[0, SUMMED.index("cosine")] / pairs
@@ -239,6 +239,7 @@ class _Sums:
             np.stack([means[name][1:] for name in FIGURES]),
             {"long_name": "each figure without each batch of draws in turn", "units": "as the figure"},
         )
+        about["intervals"] = JACKKNIFE
         return xr.Dataset(
             variables,
             coords={

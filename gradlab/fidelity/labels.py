@@ -14,8 +14,13 @@ from .. import likelihoods, results
 from ..model import LatentModel
 from ..sampling import batch_bounds
 from . import metrics
+from .metrics import METRICS, Metric
 
-INTERVALS = "95 %, delete-one-batch jackknife over batches of draws, Student's t"
+JACKKNIFE = "95 %, delete-one-batch jackknife over batches of draws, Student's t"
+INTERVALS = (
+    f"{JACKKNIFE}, inverting tests where the sampling noise is subtracted; where it is included, of the figure at this"
+    " number of draws"
+)
 NUMERICAL = "twice the estimated numerical error of the moments"
 COORDINATES = ("example", "latent", "category")
 
@@ -79,19 +84,20 @@ def with_interval(name: str, dims: Sequence[str], values: np.ndarray, attributes
 
 
 def figure_variables(
-    figures: Mapping[str, np.ndarray], dims: Sequence[str], of_gradient: str, aggregation: str
+    figures: Mapping[str, np.ndarray],
+    dims: Sequence[str],
+    of_gradient: str,
+    aggregation: str,
+    records: Mapping[str, Metric] = METRICS,
 ) -> dict[str, Any]:
-    """Variables of metrics.FIGURES with their intervals, `of_gradient` being the unit of a gradient."""
+    """Variables with their intervals of the metrics in `records`, `of_gradient` being the unit of a gradient."""
+    units = {metrics.NONE: "1", metrics.GRADIENT: of_gradient, metrics.SQUARED: f"({of_gradient})^2"}
     variables: dict[str, Any] = {}
     for name, values in figures.items():
-        units = "1" if is_relative(name) else f"({of_gradient})^2" if name == "squared_bias_debiased" else of_gradient
-        named = {"long_name": metrics.FIGURES[name][0], "units": units, "aggregation": aggregation}
+        metric = records[name]
+        named = {"long_name": metric.long_name, "units": units[metric.unit], "aggregation": aggregation}
         variables |= with_interval(name, dims, values, named)
     return variables
-
-
-def is_relative(name: str) -> bool:
-    return name.startswith(("relative", "cosine", "matched"))
 
 
 def coordinate(name: str, values: Any, long_name: str = "") -> tuple[str, Any, dict[str, str]]:

@@ -11,7 +11,8 @@ import xarray as xr
 
 from ..moments import Moments
 from ..sampling import BatchMoments, batch_bounds
-from . import metrics
+from . import jackknife, metrics
+from .coordinates import QUANTILES, elementwise_ratios, norms, per_example_ratios, quantiles
 from .labels import COORDINATES, coordinate, dataset, figure_variables, temperatures, with_interval
 
 NORM = "Euclidean norm over example, latent and category"
@@ -63,17 +64,17 @@ def _in_one_transfer(given: list[torch.Tensor]) -> list[np.ndarray]:
 def _reduced(
     count: np.ndarray, batch_mean: Any, squares: Any, exact: np.ndarray, shift: np.ndarray, examples: int
 ) -> list[Any]:
-    batch_mean = batch_mean + metrics.like(batch_mean, shift)
-    means = metrics.means_without_each(count, batch_mean)
+    batch_mean = batch_mean + jackknife.like(batch_mean, shift)
+    means = jackknife.means_without_each(count, batch_mean)
     squared_off = (batch_mean - means[:, :1]) ** 2
-    sum_of_squares = squares.sum(1) + metrics.like(squares, count) @ squared_off
-    g, m = metrics.like(means, exact)[:, :, None], means[:, None]
-    per_example = metrics.per_example_ratios(g, m, examples)
-    elementwise = metrics.quantiles(metrics.elementwise_ratios(g, m))
+    sum_of_squares = squares.sum(1) + jackknife.like(squares, count) @ squared_off
+    g, m = jackknife.like(means, exact)[:, :, None], means[:, None]
+    per_example = per_example_ratios(g, m, examples)
+    elementwise = quantiles(elementwise_ratios(g, m))
     # the figures need no variance of single coordinates, and summing first takes a tenth of the time
     summed = squares.sum(-1), squared_off.sum(-1)
-    ratios = per_example, metrics.quantiles(per_example), elementwise
-    return [means[:, 0], sum_of_squares, *summed, *metrics.norms(g, m), *ratios]
+    ratios = per_example, quantiles(per_example), elementwise
+    return [means[:, 0], sum_of_squares, *summed, *norms(g, m), *ratios]
 
 
 class Points:
@@ -95,11 +96,11 @@ class Points:
         self.mean = np.full((chosen, len(tfs), len(tbs), *shape), np.nan)  # NaN where nothing was measured
         self.std = self.mean.copy()
         self.numerical_error = np.full((chosen, len(tfs), len(tbs), 2), np.nan)  # of mean and standard deviation
-        self.figures = {name: np.full((*grid, 3), np.nan) for name in metrics.FIGURES}  # value, low, high
-        self.replicates = np.full((len(metrics.FIGURES), self.batches, *grid), np.nan)
+        self.figures = {name: np.full((*grid, 3), np.nan) for name in metrics.METRICS}  # value, low, high
+        self.replicates = np.full((len(metrics.METRICS), self.batches, *grid), np.nan)
         self.per_example = np.full((*grid, shape[0], 3), np.nan)
         ratios = ("relative_bias_per_example_quantiles", "relative_bias_elementwise_quantiles")
-        self.quantiles = {name: np.full((*grid, len(metrics.QUANTILES), 3), np.nan) for name in ratios}
+        self.quantiles = {name: np.full((*grid, len(QUANTILES), 3), np.nan) for name in ratios}
 
     def fill(
         self,
@@ -122,22 +123,21 @@ class Points:
         if len(bad):
             point = f"tf = {self.tfs[i[bad[0]]]:g}, tb = {self.tbs[j[bad[0]]]:g}"
             raise ValueError(f"tf, tb: estimates at {point} are not finite; larger temperatures would do")
-        draws, variances = metrics.variances_without_each(count, of.squares.T, of.squared_off.T)
+        draws, variances = jackknife.variances_without_each(count, of.squares.T, of.squared_off.T)
         draws, variances = share * draws, share * variances[..., None]
         shape = self.mean.shape[3:]
         self.mean[e, i, j] = of.mean.reshape(-1, *shape)
         self.std[e, i, j] = np.sqrt(share / (count.sum() - 1) * of.sum_of_squares).reshape(-1, *shape)
         # (1 + batch, point, target[, ...])
-        norms = [of.norms[0][..., 0], *(np.moveaxis(each, -1, 0) for each in of.norms[1:])]
-        figures = metrics.figures_of_norms(metrics.Norms(*norms), variances, draws[:, None, None])
+        of_norms = metrics.Norms(of.norms[0][..., 0], *(np.moveaxis(each, -1, 0) for each in of.norms[1:]))
         at = e, slice(None), i, j
-        for position, (name, values) in enumerate(figures.items()):
-            low, high = metrics.interval(name, values, draws, np.sqrt(norms[0]))
+        measured = metrics.measured(of_norms, variances, draws)
+        for position, (name, values, low, high) in enumerate(measured):
             self.figures[name][at] = np.stack([values[0], low, high], -1)
             self.replicates[position][:, *at] = np.moveaxis(values[1:], 0, 1)
         into = (self.per_example, *self.quantiles.values())
         for of_each, ratios in zip(into, of.ratios, strict=True):
-            of_each[at] = metrics.with_ends(np.moveaxis(ratios, 2, 0), draws, 0, np.inf)
+            of_each[at] = jackknife.with_ends(np.moveaxis(ratios, 2, 0), draws, 0, np.inf)
 
     def fill_exact(self, e: int, i: int, j: int, exact: np.ndarray, shift: np.ndarray, found: Moments) -> None:
         """One point of moments found without draws; `exact` and `shift` as for `fill`."""
@@ -152,12 +152,13 @@ class Points:
             g = exact[t].reshape(-1)
             at = (e, t, i, j)
             for name, (value, half) in metrics.without_draws(g, mean, variance, *error).items():
-                _, least, most = metrics.FIGURES[name]
-                self.figures[name][at] = value, max(value - half, least), min(value + half, most)
-            self.per_example[at][:, 0] = metrics.per_example_ratios(g, mean, shape[0])
-            ratios = (self.per_example[at][:, 0], metrics.elementwise_ratios(g, mean))
+                metric = metrics.METRICS[name]
+                low, high = metrics.bounded(metric, *map(np.asarray, (value, value - half, value + half)))
+                self.figures[name][at] = value, low, high
+            self.per_example[at][:, 0] = per_example_ratios(g, mean, shape[0])
+            ratios = (self.per_example[at][:, 0], elementwise_ratios(g, mean))
             for name, values in zip(self.quantiles, ratios, strict=True):
-                self.quantiles[name][at][:, 0] = metrics.quantiles(values[None])[0]
+                self.quantiles[name][at][:, 0] = quantiles(values[None])[0]
 
     def dataset(
         self,
@@ -234,7 +235,7 @@ class Points:
                 "estimator": coordinate("estimator", labels),
                 "target": coordinate("target", list(self.targets), "target law"),
                 **temperatures(self.tfs, self.tbs),
-                "quantile": coordinate("quantile", list(metrics.QUANTILES)),
+                "quantile": coordinate("quantile", list(QUANTILES)),
                 **{
                     name: coordinate(name, np.arange(size))
                     for name, size in zip(coordinates, exact.shape[2:], strict=True)
@@ -249,4 +250,4 @@ class Points:
         if not self.batches:
             return {}
         batch = coordinate("batch", np.arange(self.batches))
-        return {"figure": coordinate("figure", list(metrics.FIGURES)), "batch": batch}
+        return {"figure": coordinate("figure", list(metrics.METRICS)), "batch": batch}

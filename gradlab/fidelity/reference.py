@@ -20,7 +20,7 @@ from ..estimators import Estimator
 from ..latents import LatentKind, derived_seed
 from ..model import LatentModel
 from ..sampling import BATCHES, PairedDraws, Sums
-from .reference_figures import intervals
+from .reference_figures import interval
 from .u_statistics import UStatistics, u_statistics
 
 CANDIDATES = ("rloo", "disarm", "arms:n=4")  # for reference "auto": those of the model's kind
@@ -56,7 +56,7 @@ class Goal:
             return 0.0
         worst = 0.0
         for one in found:
-            value, low, high = intervals(one)["relative_bias_debiased"]
+            value, low, high = interval("relative_bias_debiased", one)
             half = (high - low) / 2 / max(1.0, abs(value)) if math.isfinite(high - low) else math.inf
             worst = max(worst, half / self.precision)
         return worst

@@ -17,15 +17,15 @@ from ..errors import unknown_name
 from ..estimators import Estimator, promises
 from ..model import LatentModel
 from ..sampling import BATCHES
-from .labels import coordinate, is_relative, temperatures, with_interval
+from .labels import coordinate, figure_variables, temperatures
 from .points import NORM
 from .reference import Goal, Point, candidates, choose, measured, rounded
 from .reference_figures import FIGURES, intervals, values
 
 AUTO, EXACT = "auto", "exact"
 INTERVALS = (
-    "95 %, from the variance of U-statistics over batches of draws, Student's t; of ratios after Fieller; those of"
-    " cosine and matched_bias to first order"
+    "95 %, by inverting tests, from the variance of U-statistics over batches of draws, Student's t; the sampling noise"
+    " is subtracted from all"
 )
 
 
@@ -144,14 +144,10 @@ def _dataset(
     unit: str,
 ) -> xr.Dataset:
     grid = ("estimator", "target", "tf", "tb")
-    variables: dict[str, Any] = {}
-    for name, ends in figures.items():
-        units = "1" if is_relative(name) else f"({unit})^2" if name.startswith("squared") else unit
-        named = {"long_name": FIGURES[name][0], "units": units, "aggregation": NORM}
-        variables |= with_interval(name, grid, ends, named)
-    _, low, _ = np.moveaxis(figures["squared_bias_debiased"], -1, 0)
+    variables = figure_variables(figures, grid, unit, NORM, FIGURES)
     words = "1 where the interval of the squared bias excludes 0; 0: not resolved at this number of draws"
-    resolved = np.where(np.isnan(low), np.nan, (low > 0).astype(float))
+    known = ~np.isnan(figures["relative_bias_debiased"][..., 0])  # else the reference does not tell |g| from 0
+    resolved = np.where(np.isnan(draws), np.nan, known & (figures["squared_bias_debiased"][..., 1] > 0))
     variables["resolved"] = (grid, resolved, {"long_name": words, "units": "1"})
     variables["draws"] = (grid, draws, {"long_name": "draws of estimates and reference", "units": "1"})
     words = "each figure without each batch of draws in turn"

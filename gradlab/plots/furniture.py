@@ -14,6 +14,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
+from ..cautions import cautions
 from .selection import known_name
 
 LAWS = {"sampled": "softmax(l/tf)", "model": "softmax(l)"}
@@ -132,6 +133,7 @@ def caption(
         *more,
         f"aggregation: {values.attrs['aggregation']}" if "aggregation" in values.attrs else "",
         f"interval: {method}" if method else "",
+        *(caution.rstrip(".") for caution in cautions(ds)),
     ]
     text = (
         "; ".join(fact for fact in facts if fact)

@@ -17,7 +17,7 @@ CURVE = "validation_loss"
 OF_BIAS = {
     "relative_bias_debiased": "relative bias",
     "relative_std": "relative standard\ndeviation",
-    "cosine": "cosine",
+    "cosine_debiased": "cosine",
 }
 OF_GAP = {"relative_gap_pooled": "relative gap", "cosine": "cosine"}
 ZOOM = 8  # epochs from which the second half of a training has a panel of its own
@@ -83,8 +83,8 @@ def _curve(pair: xr.Dataset, words: list[str], colour: str, marker: str) -> Seri
 def tracked(ds: xr.Dataset) -> Figure:
     """Bias or gap along a training, by epoch, with the intervals of `ds`.
 
-    Of bias the relative bias (sampling noise subtracted, clipped at 0), the relative standard deviation and the
-    cosine; of the gap the relative gap and the cosine, one colour per definition.
+    Of bias the relative bias (clipped at 0), the relative standard deviation and the cosine, the sampling noise
+    subtracted; of the gap the relative gap and the cosine, one colour per definition.
 
     Parameters
     ----------
@@ -96,13 +96,14 @@ def tracked(ds: xr.Dataset) -> Figure:
         Another Dataset.
     """
     check_dataset(ds)
-    panels = next((names for names in (OF_BIAS, OF_GAP) if _along_epochs(ds, names)), None)
+    there = ({name: words for name, words in names.items() if name in ds} for names in (OF_BIAS, OF_GAP))
+    panels = next((names for names in there if len(names) > 1 and _along_epochs(ds, names)), None)
     if panels is None:
         raise ValueError("ds: got a Dataset without bias or gap by epoch; one of gradlab train --track would do")
     lines = series(ds, ["definition"], "", [Style("-")])
     figure = Figure(figsize=(0.35 + 2.3 * len(panels), 3.1), layout="constrained")
     for ax, (name, words) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-        least = -np.inf if name == "cosine" else 0
+        least = -np.inf if words == "cosine" else 0
         drawn = [
             trend(ax, one, ds["epoch"].to_numpy(), with_interval(one.data, name, least), shift=shift)
             for one, shift in zip(lines, shifts(len(lines)), strict=True)
@@ -118,7 +119,7 @@ def tracked(ds: xr.Dataset) -> Figure:
 
 def _along_epochs(ds: xr.Dataset, names: Iterable[str]) -> bool:
     wanted = ({"epoch"}, {"epoch", "definition"})
-    return {"tf", "tb"} <= set(ds.coords) and all(name in ds and set(ds[name].dims) in wanted for name in names)
+    return {"tf", "tb"} <= set(ds.coords) and all(set(ds[name].dims) in wanted for name in names)
 
 
 def _described(values: xr.DataArray) -> str:

@@ -66,7 +66,8 @@ def panels(ds: xr.Dataset) -> tuple[dict[str, Any] | None, list[str]]:
 
 def _described(ds: xr.Dataset, name: str) -> dict[str, str]:
     a = ds[name].attrs
-    return {"name": name, "words": words_of(name), "long": str(a.get("long_name", "")), "unit": str(a.get("units", ""))}
+    long, unit = str(a.get("long_name", "")), str(a.get("units", ""))
+    return {"name": name, "words": words_of(ds, name), "long": long, "unit": unit}
 
 
 def _values(ds: xr.Dataset, name: str) -> dict[str, Any]:

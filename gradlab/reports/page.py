@@ -13,6 +13,7 @@ from typing import Any
 import xarray as xr
 
 from .. import __version__, errors, files, results
+from ..cautions import cautions
 from . import drawing, grids, words
 from .points import (
     analysis_of,
@@ -97,6 +98,7 @@ def _section(name: str, digest: str, ds: xr.Dataset, number: int) -> tuple[str, 
         f'<p class="headline">{escape(headline)}</p>',
         f"<p>{escape(words.sureness(ds))}</p>",
         f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in words.subject(ds))}</ul>",
+        _cautions(ds),
         *(_figure(caption, uri, headline) for caption, uri in drawn),
         _heatmap(data, number) if data else "",
         table,
@@ -125,7 +127,7 @@ def _table(ds: xr.Dataset, number: int) -> tuple[str, list[str]]:
     kept = at[evenly(len(at), MOST_ROWS)]
     points = coordinates_at(ds, kept)
     columns = [figures_at(ds, name, kept) for name in names]
-    heads = [(dim, "") for dim in points[0]] + [(words.words_of(n), _in(ds, n)) for n in names]
+    heads = [(dim, "") for dim in points[0]] + [(words.words_of(ds, n), _in(ds, n)) for n in names]
     rows = [
         [_cell(value) for value in point.values()] + [_cell(of[k].value, words.written(of[k])) for of in columns]
         for k, point in enumerate(points)
@@ -153,6 +155,11 @@ def _all_figures(ds: xr.Dataset) -> str:
         for name in names
     ]
     return _sortable("All figures at the point asked for", heads, rows, "")
+
+
+def _cautions(ds: xr.Dataset) -> str:
+    found = "".join(f"<li>{escape(line)}</li>" for line in cautions(ds))
+    return f'<ul class="cautions">{found}</ul>' if found else ""
 
 
 def _failures(ds: xr.Dataset) -> str:

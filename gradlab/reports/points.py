@@ -10,11 +10,17 @@ import xarray as xr
 
 POINT_DIMS = ("checkpoint", "epoch", "estimator", "target", "definition", "parameter", "tf", "tb")
 # what is read first, by analysis; the first that a result has leads
-OF_BIAS = ("relative_bias_debiased", "relative_std", "cosine", "matched_bias", "bias_norm_debiased", "std_norm")
+OF_BIAS = (
+    "relative_bias_debiased",
+    "relative_std",
+    "cosine_debiased",
+    "matched_bias_debiased",
+    "bias_norm_debiased",
+    "std_norm",
+)
 OF_GAP = ("relative_gap_pooled", "gap", "cosine")
 LOSS = "final_validation_loss"
 OF_SWEEP = (f"{LOSS}_mean",)
-FIRST = {"bias": OF_BIAS[:3], "gap": OF_GAP, "sweep": OF_SWEEP}
 KNOWN = {"bias": OF_BIAS, "gap": OF_GAP, "sweep": OF_SWEEP}
 NO_FIGURES = ("exact_norm", "resolved")  # do not say that a point was measured
 

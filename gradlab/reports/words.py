@@ -16,17 +16,26 @@ from .points import Figure, analysis_of, centre, coordinates_at, figures_at, fir
 WORDS = {
     "relative_bias_debiased": "relative bias",
     "bias_norm_debiased": "bias",
+    "mean_norm_debiased": "norm of the mean estimate",
+    "cosine_debiased": "cosine",
+    "matched_bias_debiased": "matched bias",
+    "matched_scale_debiased": "matched scale",
     "relative_std": "relative standard deviation",
     "std_norm": "standard deviation",
-    "matched_bias": "matched bias",
     "relative_gap_pooled": "relative gap",
     "final_validation_loss_mean": "validation loss",
 }
 LAWS = {"sampled": "softmax(l/tf)", "model": "softmax(l)", "both": "both softmax(l/tf) and softmax(l)"}
 
 
-def words_of(name: str) -> str:
-    return WORDS.get(name, name.replace("_", " "))
+def words_of(ds: xr.Dataset, name: str) -> str:
+    """What a figure is called, and whether it includes sampling noise."""
+    noise = ", noise included" if includes_noise(ds, name) else ""
+    return WORDS.get(name, name.replace("_", " ")) + noise
+
+
+def includes_noise(ds: xr.Dataset, name: str) -> bool:
+    return "sampling noise included" in str(ds[name].attrs.get("long_name", ""))
 
 
 def headline(ds: xr.Dataset) -> str:
@@ -52,14 +61,14 @@ def _point(ds: xr.Dataset, first: list[str], at: np.ndarray, analysis: str, poin
     parts = []
     for name, figure in found.items():
         if name == "relative_bias_debiased":
-            unresolved = " (the interval holds 0: no bias resolved)" if holds_zero(figure) else ""
-            what = f"the mean estimate is off {reference} by {written(figure)} of its norm{unresolved}"
+            what = f"the mean estimate is off {reference} by {written(figure)} of its norm{_unresolved(figure)}"
         elif name == "relative_std":
             what = f"a single estimate scatters by {written(figure)} of that norm"
-        elif name == "cosine" and analysis == "bias":
-            what = f"cosine of the two {written(figure)}"
+        elif name == "cosine_debiased":
+            beyond = " (beyond 1 by sampling noise)" if abs(figure.value) > 1 else ""
+            what = f"cosine of the two {written(figure)}{beyond}"
         else:
-            what = f"{words_of(name)} {written(figure)}{_unit(ds, name)}"
+            what = f"{words_of(ds, name)} {written(figure)}{_unit(ds, name)}"
         parts.append(what)
     whose = f"{alone} at" if (alone := _estimator(ds)) else "At"
     return f"{whose} {where}: {'; '.join(parts)}."
@@ -74,15 +83,21 @@ def _range(ds: xr.Dataset) -> str:
     ends = [f"{written(figures[k])} ({_where(ds, points[k])})" for k in (int(values.argmin()), int(values.argmax()))]
     unit = _unit(ds, name)
     noun = "pairs of temperatures" if analysis == "sweep" else "points"
-    what = words_of(name).capitalize() + (f" of {alone}" if (alone := _estimator(ds)) else "")
+    what = words_of(ds, name).capitalize() + (f" of {alone}" if (alone := _estimator(ds)) else "")
     text = f"{what} over {len(at):,} {noun}: least {ends[0]}, greatest {ends[1]}{unit}."
     if "epoch" in ds.dims and analysis != "sweep" and len(at) > 1:
         last = figures[-1]
         text = f"{what} from {written(figures[0])} ({_where(ds, points[0])}) to {written(last)}"
         text += f" ({_where(ds, points[-1])}){unit}; least {ends[0]}, greatest {ends[1]}."
-    if name == "relative_bias_debiased" and (open_ones := sum(holds_zero(figure) for figure in figures)):
-        text += f" No bias is resolved at {open_ones:,} of them: the interval holds 0."
+    if name == "relative_bias_debiased" and (open_ones := sum(not is_resolved(figure) for figure in figures)):
+        text += f" No bias is resolved at {open_ones:,} of them: the interval holds 0, or lies below it by chance."
     return text
+
+
+def _unresolved(figure: Figure) -> str:
+    if figure.high < 0:
+        return " (its square is estimated below 0, which sampling noise alone does: no bias resolved)"
+    return "" if is_resolved(figure) else " (the interval holds 0: no bias resolved)"
 
 
 def sureness(ds: xr.Dataset) -> str:
@@ -142,8 +157,9 @@ def subject(ds: xr.Dataset) -> list[str]:
     return lines
 
 
-def holds_zero(figure: Figure) -> bool:
-    return figure.low <= 0 <= figure.high
+def is_resolved(figure: Figure) -> bool:
+    """Whether a bias is told from 0, as far as there is an interval."""
+    return not figure.low <= 0
 
 
 def written(figure: Figure) -> str:

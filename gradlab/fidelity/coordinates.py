@@ -1,0 +1,61 @@
+"""What runs over coordinates: norms and ratios of exact gradients and mean estimates, and quantiles of ratios.
+
+Takes numpy's arrays `(..., coordinate)`, and tensors, which may be on a GPU; results are where the arrays are.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .jackknife import Array, Numbers, like
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+def norms(exact: Numbers, mean: Numbers) -> list[Numbers]:
+    """What `Norms` holds, where the arrays are, for `mean` (..., coordinate) and an `exact` that broadcasts to it."""
+    squared_exact, along = _inner(exact, exact), _inner(mean, exact)
+    # |m - a g| itself where it is small: |m|^2 - <m, g>^2 / |g|^2 would cancel
+    a = along * (squared_exact > 0) / (squared_exact + (squared_exact == 0))
+    across, off = mean - a[..., None] * exact, mean - exact
+    return [squared_exact, _inner(mean, mean), along, _inner(off, off), _inner(across, across)]
+
+
+def _inner(a: Numbers, b: Numbers) -> Numbers:
+    """Inner product over the last axis."""
+    return np.einsum("...i,...i->...", a, b) if isinstance(a, np.ndarray) else (a * b).sum(-1)
+
+
+def on_host(given: Numbers) -> Array:
+    return given.cpu().numpy() if hasattr(given, "cpu") else np.asarray(given)
+
+
+def per_example_ratios(exact: Numbers, mean: Numbers, examples: int) -> Numbers:
+    """|mean - exact| / |exact| of each example: (..., example); NaN where an example's exact gradient is 0."""
+    off = (mean - exact).reshape(*mean.shape[:-1], examples, -1)
+    of_example = exact.reshape(*exact.shape[:-1], examples, -1)
+    scale = _inner(of_example, of_example)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return (_inner(off, off) / scale) ** 0.5 * (scale / scale)
+
+
+def elementwise_ratios(exact: Numbers, mean: Numbers) -> Numbers:
+    """|mean - exact| / |exact| of each coordinate; NaN where the exact gradient is 0."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return abs((mean - exact) / exact) * (exact / exact)
+
+
+def quantiles(ratios: Numbers) -> Numbers:
+    """QUANTILES of ratios (..., row, ratio) over the last axis, (..., row, quantile). No mean: ratios explode.
+
+    What is NaN in one row is left out of all rows; NaN where nothing is left.
+    """
+    keep = (ratios == ratios).all(-2)  # NaN is not itself
+    place = keep.sum(-1)[..., None] * like(ratios, np.array(QUANTILES)) - 1  # numpy's "inverted_cdf"
+    # sorting whole rows, NaN last, takes numpy a fifth of the time that picking from them does
+    if isinstance(ratios, np.ndarray):
+        ratios = ratios if keep.all() else np.where(keep[..., None, :], ratios, np.nan)
+        at = np.maximum(np.ceil(place), 0).astype(int)[..., None, :]
+        return np.take_along_axis(np.sort(ratios, axis=-1), at, -1)
+    at = place.ceil().clamp(min=0).long()[..., None, :].expand(*ratios.shape[:-1], len(QUANTILES))
+    return ratios.masked_fill(~keep[..., None, :], np.nan).sort(-1)[0].gather(-1, at)

@@ -1,0 +1,93 @@
+"""Moments of draws without each batch in turn, and what their scatter says: delete-one-batch jackknife.
+
+Arrays have the value of all draws first, then those without each batch: (1 + batch, ...).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Array = NDArray[np.float64]
+Numbers = Any  # Array, or a float64 tensor
+LEVEL = 0.95
+
+
+def like(given: Numbers, array: Array) -> Numbers:
+    """An array's numbers, where the given ones are."""
+    return array if isinstance(given, np.ndarray) else given.new_tensor(array)
+
+
+def leave_one_out(count: Array, mean: Array, squares: Array) -> tuple[Array, Array, Array]:
+    """Number of draws, mean and variance without each batch in turn, and with all of them in row 0."""
+    means = means_without_each(count, mean)
+    draws, variances = variances_without_each(count, squares, np.square(mean - means[0]))
+    return draws, means, variances
+
+
+def means_without_each(count: Array, mean: Numbers) -> Numbers:
+    """Mean of all draws, and without each batch in turn: (..., 1 + batch, coordinate), of each batch's."""
+    n = count.sum()
+    total = (like(mean, count / n) @ mean)[..., None, :]
+    shape = (*mean.shape[:-2], 1 + len(count), mean.shape[-1])
+    found = np.empty(shape) if isinstance(mean, np.ndarray) else mean.new_empty(shape)
+    found[..., :1, :] = total
+    found[..., 1:, :] = total - like(mean, count / (n - count))[:, None] * (mean - total)
+    return found
+
+
+def variances_without_each(count: Array, squares: Array, squared_off: Array) -> tuple[Array, Array]:
+    """Number of draws, and variance, of all draws and without each batch in turn: (1 + batch,), (1 + batch, ...).
+
+    Arrays (batch, ...): `squares` the sum of squared deviations from the batch's mean, `squared_off` the square of that
+    mean less the mean of all; of a coordinate, or summed over any.
+    """
+    n, by_batch = count.sum(), count[:, None]
+    total = squares.sum(0) + count @ squared_off
+    sums = np.concatenate([total[None], total - squares - n * by_batch / (n - by_batch) * squared_off])
+    draws = np.concatenate([[n], n - count])
+    # one draw (of two, one left out) has no variance, so at two draws what depends on it has no interval
+    with np.errstate(divide="ignore", invalid="ignore"):
+        variances = np.where(draws[:, None] > 1, np.maximum(sums, 0) / (draws[:, None] - 1), np.nan)
+    return draws, variances
+
+
+def covariances(values: Array, draws: Array) -> Array:
+    """Covariances (row, row, ...) of several statistics (row, 1 + batch, ...), from their leave-one-out values.
+
+    `draws` (1 + batch,) likewise. Batches may differ in size (Busing, Meijer, van der Leeden 1999).
+    """
+    h = (draws[0] / (draws[0] - draws[1:])).reshape(-1, *[1] * (values.ndim - 2))
+    whole, without = values[:, :1], values[:, 1:]
+    with np.errstate(invalid="ignore", over="ignore"):  # infinite ratios have no error
+        pseudo = h * whole - (h - 1) * without
+        centre = len(h) * whole - ((1 - 1 / h) * without).sum(1, keepdims=True)
+        off = pseudo - centre
+        return np.einsum("ib...,jb...->ij...", off / (h - 1), off) / len(h)
+
+
+def standard_error(values: Array, draws: Array) -> Array:
+    """Of a statistic (1 + batch, ...)."""
+    with np.errstate(invalid="ignore"):
+        return np.sqrt(covariances(values[None], draws)[0, 0])
+
+
+def half_width(values: Array, draws: Array) -> Array:
+    """Half of the 95 % interval: the standard error times the quantile of Student's t."""
+    return students_t(LEVEL, len(values) - 2) * standard_error(values, draws)
+
+
+@functools.cache
+def students_t(level: float, degrees: int) -> float:
+    """Quantile of Student's t that holds `level` between it and its negative. Finding it anew takes a millisecond."""
+    return float(stats.t.ppf(0.5 + level / 2, degrees))
+
+
+def with_ends(values: Array, draws: Array, least: float, most: float) -> Array:
+    """Value, lower and upper end (..., 3) of a statistic between `least` and `most`."""
+    value, width = values[0], half_width(values, draws)
+    return np.stack([value, np.maximum(value - width, least), np.minimum(value + width, most)], -1)
