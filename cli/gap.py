@@ -19,6 +19,7 @@ from .options import (
     resolve_device,
     seed_option,
     tf32_option,
+    warnings_as_lines,
 )
 
 
@@ -89,4 +90,5 @@ def gap(checkpoints, own, tf, tb, draws, images, data, data_dir, memory, tf32, d
             shown=True,
         )
 
-    measure(checkpoints, own, BUNDLED_LARGE, measured_on, analysis, out, plot, as_json)
+    with warnings_as_lines():
+        measure(checkpoints, own, BUNDLED_LARGE, measured_on, analysis, out, plot, as_json)

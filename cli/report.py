@@ -74,10 +74,14 @@ def provenance(ds: Any) -> None:
 def _points(ds: Any) -> Iterator[dict[str, Any]]:
     """One dict per point: its coordinates and {figure: {value, low, high}}; pairs not measured are left out."""
     dims = [dim for dim in POINT_DIMS if dim in ds.dims]
+    from gradlab.cautions import ABOUT_SAMPLING
+
     names = [n for n in ds.data_vars if set(ds[n].dims) == set(dims) and not n.endswith(("_low", "_high"))]
     columns = {n: ds[n].transpose(*dims).values for n in ds.data_vars if set(ds[n].dims) == set(dims)}
     for at in itertools.product(*(range(ds.sizes[dim]) for dim in dims)):
-        if all(math.isnan(float(columns[n][at])) for n in names if n not in ("exact_norm", "resolved")):
+        if all(
+            math.isnan(float(columns[n][at])) for n in names if n not in ("exact_norm", "resolved", *ABOUT_SAMPLING)
+        ):
             continue
         figures = {}
         for n in names:
@@ -114,12 +118,13 @@ def _sorted_lines(ds: Any, points: list[dict[str, Any]]) -> list[list[dict[str, 
 
 def _all_figures(ds: Any, points: list[dict[str, Any]]) -> Iterator[Table]:
     """Every figure of one or two points; those that include sampling noise apart."""
+    from gradlab.cautions import ABOUT_SAMPLING
     from gradlab.reports.words import includes_noise
 
     first = points[0]
     noisy = [name for name in first["figures"] if includes_noise(ds, name)]
-    noise = "sampling noise included: figure and interval are those of this number of draws"
-    free = [name for name in first["figures"] if name not in noisy]
+    noise = "sampling noise included: of this number of draws"
+    free = [name for name in first["figures"] if name not in (*noisy, *ABOUT_SAMPLING)]
     for title, names in ((f"at tf = {first['tf']:g}, tb = {first['tb']:g}", free), (noise, noisy)):
         table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
         table.add_column("figure", no_wrap=True)

@@ -5,6 +5,7 @@ Read from the variables of a Dataset alone, so that a file says it wherever it i
 
 from __future__ import annotations
 
+import numpy as np
 import xarray as xr
 
 # roots of squares that are estimated without sampling noise, and may come out negative
@@ -13,11 +14,79 @@ SIGNED = {
     "matched_bias_debiased": "matched bias",
     "mean_norm_debiased": "norm of the mean estimate",
 }
+# variables that say where a figure can be trusted, and are no figures themselves
+ABOUT_SAMPLING = ("expected_count", "unseen", "rare_examples", "certain_examples", "enumerated")
+SEEN = 10  # draws that have to show what carries the exact gradient
+MOST_NAMED = 4
+
+
+class SamplingWarning(UserWarning):
+    """Of figures from draws that do not show what they are about."""
 
 
 def cautions(ds: xr.Dataset) -> list[str]:
     """Sentences; none where there is nothing to be careful about."""
-    return _below_zero(ds)
+    return [*of_sampling(ds), *_enumerated(ds), *_below_zero(ds)]
+
+
+def of_sampling(ds: xr.Dataset) -> list[str]:
+    """Of points where sampling cannot see: codes that are certain, or categories that are hardly ever drawn."""
+    return [*_certain(ds), *_unseen(ds)]
+
+
+def nothing_left(ds: xr.Dataset) -> xr.DataArray | None:
+    """Where the codes of all examples are certain; None where that is not known."""
+    if "certain_examples" not in ds or "examples" not in ds.attrs:
+        return None
+    return ds["certain_examples"] == int(ds.attrs["examples"])
+
+
+def _certain(ds: xr.Dataset) -> list[str]:
+    there = nothing_left(ds)
+    if there is None or not bool(there.any()):
+        return []
+    what = "relative figures mean nothing, as the exact gradient all but vanishes"
+    if _is_gap(ds):
+        what = "the gap is that of noise that is hardly ever drawn"
+    examples = int(ds.attrs["examples"])
+    return [_sentence(_at_tf(there), f"{examples} of {examples} examples have every code certain: {what}.")]
+
+
+def _unseen(ds: xr.Dataset) -> list[str]:
+    if "unseen" not in ds:
+        return []
+    unseen = ds["unseen"] == 1
+    if (vanishes := nothing_left(ds)) is not None:
+        unseen = unseen & ~vanishes
+    if not bool(unseen.any()):
+        return []
+    count = ds["expected_count"].where(unseen)
+    rare, examples = int(ds["rare_examples"].where(unseen).max()), ds.attrs.get("examples", "?")
+    draws = float(ds["draws"].max()) if "draws" in ds else float(ds.attrs.get("draws", np.nan))
+    needed = draws * SEEN / float(count.min()) if float(count.min()) > 0 else np.inf
+    cures = [f"{_rounded_up(needed)} draws"] * bool(needed < 1e7) + ["a larger tf"]
+    if not _is_gap(ds) and str(ds.attrs.get("reference", "exact")) == "exact" and ds.attrs.get("wrt") != "encoder":
+        cures.insert(0, "moments='exact' where the estimator has them")
+    carried = "gap" if _is_gap(ds) else "exact gradient"
+    return [
+        _sentence(
+            _at_tf(unseen),
+            f"{rare} of {examples} examples are near-deterministic: what carries the {carried} is expected"
+            f" {_few(float(count.max()))} times in {draws:,.0f} draws. Figures from draws miss it, and their intervals"
+            f" do not say so; take {', or '.join(cures)}.",
+        )
+    ]
+
+
+def _enumerated(ds: xr.Dataset) -> list[str]:
+    if "enumerated" not in ds or not bool((there := ds["enumerated"] == 1).any()):
+        return []
+    names = ""
+    if "estimator" in there.dims:
+        others = [d for d in there.dims if d != "estimator"]
+        names = " of " + ", ".join(str(n) for n in ds["estimator"].values[there.any(others).to_numpy()])
+    text = f"moments{names} are enumerated and not drawn: draws would not see what carries the exact gradient."
+    return [_sentence(_at_tf(there), text)]
 
 
 def _below_zero(ds: xr.Dataset) -> list[str]:
@@ -34,3 +103,36 @@ def _below_zero(ds: xr.Dataset) -> list[str]:
                 " which only sampling noise makes it: read it as not resolved from 0."
             )
     return found
+
+
+def _is_gap(ds: xr.Dataset) -> bool:
+    return str(ds.attrs.get("analysis", "")).startswith("gap")
+
+
+def _at_tf(where: xr.DataArray) -> str:
+    """Forward temperatures at which `where` holds; all of them are not named."""
+    if "tf" not in where.coords:
+        return ""
+    if where["tf"].ndim == 0:
+        return f"at tf = {where['tf'].item():g}"
+    others = [d for d in where.dims if d not in where["tf"].dims]
+    values = [f"{t:g}" for t in where["tf"].values[where.any(others).to_numpy()]]
+    values = list(dict.fromkeys(values))
+    if len(values) > MOST_NAMED:
+        values = [*values[: MOST_NAMED - 1], "...", values[-1]]
+    return f"at tf = {', '.join(values)}"
+
+
+def _sentence(where: str, text: str) -> str:
+    joined = f"{where}, {text}" if where else text
+    return joined[0].upper() + joined[1:]
+
+
+def _few(count: float) -> str:
+    return f"{count:.1f}" if count >= 0.1 else f"{count:.1g}"
+
+
+def _rounded_up(draws: float) -> str:
+    """Two digits."""
+    unit = 10 ** max(int(np.floor(np.log10(draws))) - 1, 0)
+    return f"{int(np.ceil(draws / unit)) * unit:,}"

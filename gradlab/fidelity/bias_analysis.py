@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 import xarray as xr
 
-from .. import errors, estimators, progress
+from .. import errors, estimators
+from ..cautions import SamplingWarning, of_sampling
 from ..estimators import Estimator
-from ..exact import (
-    LIMIT,
-    TARGETS,
-    check_enumerable,
-    check_precision,
-    exact_gradients,
-    kl_gradient,
-    rounding_errors,
-)
+from ..exact import LIMIT, TARGETS, check_enumerable, check_precision, kl_gradient
 from ..machine import plain_arithmetic, working_memory
 from ..model import LatentModel, check_is_model, encode, measured_copy, observations
-from ..moments import check_supported, exact_moments, steps
-from ..sampling import BATCHES, ROUTES, Noise, each_accumulated, each_moments, groups
+from ..moments import check_supported
+from ..sampling import ROUTES
 from . import encoder_analysis
-from .encoder_analysis import EncoderPoints
+from .enumerated_analysis import bias_by_enumeration
 from .labels import attributes, with_groups
-from .points import Points
+from .rarity import rarity
 from .reference import MOST_DRAWS, Goal, rounded
 from .reference_analysis import AUTO, EXACT, bias_by_reference, resolve
-
-MOST_DRAWS_FOR_ONE = 1000  # of another estimator, at equal cost
 
 
 def bias(
@@ -107,11 +98,14 @@ def bias(
     -------
     Dataset with dims tf, tb, example, latent, category (no category: binary; estimator first if a list was given).
     `exact_gradient`, `mean_gradient`, `std_gradient` per coordinate in the loss's unit per logit; per point
-    `exact_norm` and the figures of `gradlab.fidelity.metrics.FIGURES`, norms over example, latent and category;
-    each sampled figure NAME with NAME_low and NAME_high, a 95 % interval by jackknife over batches of draws.
-    `replicates` holds each figure without each batch in turn: differences between temperatures, which share their
-    noise, are sharper than their ends. With moments="exact" there are no replicates, the ends are twice the estimated
-    numerical error off, and `mean_numerical_error` and `std_numerical_error` hold that error.
+    `exact_norm` and the figures of `gradlab.fidelity.metrics.METRICS`, norms over example, latent and category;
+    each sampled figure NAME with NAME_low and NAME_high, a 95 % interval from batches of draws. Those of figures whose
+    long_name says that sampling noise is included are intervals of the figure at this number of draws.
+    `expected_count`, `unseen`, `rare_examples` and `certain_examples` say where sampling cannot see, `enumerated` where
+    moments of code-only estimators are therefore exact (spaces of up to 2^14 configurations). `replicates` holds each
+    figure without each batch in turn: differences between temperatures, which share their noise, are sharper than their
+    ends. With moments="exact" there are no replicates, the ends are twice the estimated numerical error off, and
+    `mean_numerical_error` and `std_numerical_error` hold that error.
 
     With wrt="encoder" there is a dim `parameter`: "all", then by name each of the encoder's tensors that require
     gradients; `entries` are their sizes. Figures, `exact_norm` and `replicates` are those of G = (1/B) sum over the B
@@ -129,7 +123,8 @@ def bias(
     Warns
     -----
     UserWarning
-        Where `max_draws` did not give the precision asked for.
+        Where `max_draws` did not give the precision asked for. `gradlab.cautions.SamplingWarning`, a UserWarning, where
+        sampling cannot see: all codes certain, or the categories that carry the exact gradient hardly ever drawn.
 
     Source: section 5.2.2, figure 6 and appendix C of the Decoupled ST-GS paper.
     """
@@ -138,9 +133,7 @@ def bias(
     tbs = errors.temperatures("tb", tfs if tb is None else tb)
     if isinstance(cross, tuple | list):
         cross = tuple(errors.temperature("cross", t) for t in cross)  # type: ignore[assignment]
-    if cross is not None and not (
-        isinstance(cross, tuple) and len(cross) == 2 and cross[0] in tfs and cross[1] in tbs
-    ):
+    if cross is not None and not (isinstance(cross, tuple) and len(cross) == 2 and cross[0] in tfs and cross[1] in tbs):
         raise ValueError(f"cross: got {cross}; give a pair of one of tf {tfs} and one of tb {tbs}")
     draws = errors.whole_number("draws", draws, 2, "a variance needs two")
     seed = errors.whole_number("seed", seed, 0)
@@ -211,49 +204,37 @@ def bias(
         if cross is not None:
             about |= {"tf_fixed": float(cross[0]), "tb_fixed": float(cross[1])}
         if goal is not None:
+            rare = rarity(model.kind, wide, tfs)
             sampled = (measured, x, logits, chosen, against, tfs, tbs, pairs, targets)
-            ds, of_reference = bias_by_reference(*sampled, goal, shift, seed, memory, shown)
+            ds, of_reference = bias_by_reference(*sampled, goal, shift, rare, seed, memory, shown)
             ds = ds.isel(dict.fromkeys(without, 0), drop=True).assign_attrs(about | of_reference)
         else:
-            about |= {"exact_dtype": str(exact_dtype).removeprefix("torch.")}
-            laws = [(t, name) for name in targets for t in tfs]
-            found = exact_gradients(model, x, wide, laws, memory=memory, dtype=exact_dtype, shown=shown)
-            exact = (found + shift).cpu().numpy().reshape(len(targets), len(tfs), *logits.shape)
-            rounding = None
-            if exact_dtype != torch.float64:
-                of_example = rounding_errors(model, x, wide, laws, exact_dtype)
-                rounding = of_example.norm(dim=1).cpu().numpy().reshape(len(targets), len(tfs))
-            points: Points | EncoderPoints
-            if wrt == "encoder":
-                points = EncoderPoints(measured, x, len(chosen), targets, tfs, tbs, draws, memory)
-            else:
-                of_each = None if moments == "exact" else draws
-                points = Points(len(chosen), targets, tfs, tbs, logits.shape, of_each, memory)
-            constant = shift.cpu().numpy()
-            if moments == "exact":
-                assert isinstance(points, Points)
-                cells = [(e, i, j) for e in range(len(chosen)) for i, j in pairs]
-                grid = [chosen[e].at(tfs[i], tbs[j]) for e, i, j in cells]
-                with progress.bar("integrating", steps(grid), shown) as advance:
-                    of_grid = exact_moments(measured, x, logits, grid, memory=memory, advance=advance)
-                for (e, i, j), of_point in zip(cells, of_grid, strict=True):
-                    points.fill_exact(e, i, j, exact[:, i], constant, of_point)
-            else:
-                alike = _draws_alike(costs, draws) if equal_cost else {draws: list(range(len(chosen)))}
-                for of_each, members in alike.items():
-                    cells = [(e, i, j) for e in members for i, j in pairs]
-                    grid = [chosen[e].at(tfs[i], tbs[j]) for e, i, j in cells]
-                    arrays = max(e.noise_arrays for e in grid)
-                    noise = Noise(model.kind, logits, arrays, of_each, seed, memory)
-                    each: Callable[..., Iterator[tuple[list[int], Any]]] = each_moments
-                    if isinstance(points, EncoderPoints):
-                        each = functools.partial(each_accumulated, accumulator=points.accumulator(of_each))
-                    given = measured, x, logits, grid, noise
-                    with progress.bar("drawing", of_each * len(groups(grid)), shown) as advance:
-                        for positions, drawn in each(*given, memory=memory, route=route, advance=advance):
-                            at = [cells[position] for position in positions]
-                            points.fill(at, exact, constant, drawn, draws / of_each)
-            ds = points.dataset(exact, rounding, labels, about, without)
+            ds = bias_by_enumeration(
+                model,
+                measured,
+                x,
+                logits,
+                chosen,
+                tfs,
+                tbs,
+                pairs,
+                targets,
+                shift,
+                draws=draws,
+                seed=seed,
+                moments=moments,
+                wrt=wrt,
+                equal_cost=equal_cost,
+                exact_dtype=exact_dtype,
+                memory=memory,
+                route=route,
+                shown=shown,
+                labels=labels,
+                about=about,
+                without=without,
+            )
+    for sentence in of_sampling(ds):
+        warnings.warn(sentence, SamplingWarning, stacklevel=2)
     return with_groups(ds, model)
 
 
@@ -267,21 +248,6 @@ def _goal(draws: int, precision: float | None, max_draws: int, *, moments: str, 
     if precision is not None:
         precision = errors.positive("precision", precision)
     return Goal(rounded(draws), precision, errors.whole_number("max_draws", max_draws, 2))
-
-
-def _draws_alike(costs: list[int], draws: int) -> dict[int, list[int]]:
-    """Positions of the estimators by number of draws: `draws` of the dearest, of the others what these pay for."""
-    if draws < BATCHES:
-        raise ValueError(f"draws: got {draws}; equal cost needs at least {BATCHES}, a draw for each batch")
-    if max(costs) > MOST_DRAWS_FOR_ONE * min(costs):
-        raise ValueError(
-            f"equal_cost: the estimators take {costs} loss evaluations per draw, so that one draw of the dearest stands"
-            f" against {max(costs) // min(costs):,} of the cheapest; leave it out"
-        )
-    found: dict[int, list[int]] = {}
-    for position, cost in enumerate(costs):
-        found.setdefault(draws * max(costs) // cost, []).append(position)
-    return found
 
 
 def _resolve(given: str | Estimator, model: LatentModel) -> Estimator:

@@ -56,10 +56,15 @@ class EncoderPoints:
         tfs: list[float],
         tbs: list[float],
         draws: int,
+        nothing_left: np.ndarray,
         memory: int,
     ):
-        """`model` and `x` in the precision of the draws, in which deviations of draws are pulled back too."""
+        """`model` and `x` in the precision of the draws, in which deviations of draws are pulled back too.
+
+        `nothing_left` as for `points.Points`.
+        """
         self.targets, self.tfs, self.tbs = targets, tfs, tbs
+        self.nothing_left = nothing_left
         self.wide = PullBack(measured_copy(model, torch.float64, x.device), x, memory)
         # single precision does for deviations; half would not
         self.of_draws = PullBack(model, x, memory) if precision(model, x) == torch.float32 else self.wide
@@ -102,6 +107,8 @@ class EncoderPoints:
             at = (e, t, i, j)
             self.exact_norm[at] = np.sqrt(of_target[0, 0])
             for position, (name, values, low, high) in enumerate(metrics.measured(norms, variances, draws)):
+                if self.nothing_left[i] and metrics.METRICS[name].unit == metrics.NONE:
+                    values, low, high = (np.full_like(each, np.nan) for each in (values, low, high))
                 self.figures[name][at] = np.stack([values[0], low, high], -1)
                 self.replicates[(position, slice(None), *at)] = values[1:]
 
@@ -112,6 +119,7 @@ class EncoderPoints:
         labels: list[str],
         about: dict[str, Any],
         without: Sequence[str],
+        more: dict[str, Any],
     ) -> xr.Dataset:
         """As `points.Points.dataset`; the arrays at the logits are left out."""
         unit = f"{about['unit']} per parameter"
@@ -125,6 +133,7 @@ class EncoderPoints:
                     self.replicates,
                     {"long_name": "each figure without each batch of draws in turn", "units": "as the figure"},
                 ),
+                **more,
             },
             {
                 "estimator": coordinate("estimator", labels),

@@ -13,6 +13,7 @@ does not depend on tb: two decoder passes per noise array and tf serve all tb.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,12 +23,14 @@ import xarray as xr
 from torch import Tensor
 
 from .. import errors, progress
+from ..cautions import SamplingWarning, of_sampling
 from ..derivatives import at_all_points
 from ..machine import plain_arithmetic, working_memory
 from ..model import LatentModel, check_is_model, encode, measured_copy, observations
 from ..sampling import Noise, batch_bounds
 from .jackknife import with_ends
 from .labels import JACKKNIFE, attributes, coordinate, temperatures, with_interval
+from .rarity import rarity, variables
 
 DEFINITIONS = ("autodiff", "shared-backward")
 
@@ -95,6 +98,11 @@ def gap(
     ValueError
         Temperatures, draws, shapes, or values that will not do.
 
+    Warns
+    -----
+    SamplingWarning
+        Of `gradlab.cautions`, a UserWarning: latents so certain that draws hardly ever show what carries the gap.
+
     Source: section 5.2.1, appendix D and figure 5 of the Decoupled ST-GS paper; Huh et al. 2023.
     """
     check_is_model(model)
@@ -121,7 +129,12 @@ def gap(
                     sums.add(i, examples, chunk, *found)
                     advance(len(g) * len(some))
     about = attributes("gap", model, x, logits, draws, seed, estimator=json.dumps("decoupled-st-gs"), tf32=int(tf32))
-    return sums.dataset(about)
+    rare = rarity(model.kind, logits, tfs).of_middle_example()
+    taken = np.full((len(DEFINITIONS), len(tfs), len(tbs)), float(draws))
+    ds = sums.dataset(about).assign(variables(rare, taken, grid=("definition", "tf", "tb")))
+    for sentence in of_sampling(ds):
+        warnings.warn(sentence, SamplingWarning, stacklevel=2)
+    return ds
 
 
 def _chunks(logits: Tensor, draws: int, memory: int) -> list[tuple[slice, slice]]:

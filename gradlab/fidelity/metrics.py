@@ -96,7 +96,7 @@ def rooted(interval: Callable[[Estimated], Ends]) -> Callable[[Estimated], Ends]
     return found
 
 
-_SAMPLED = "sampling noise included: of this number of draws"
+SAMPLED = "sampling noise included: of this number of draws"
 _FREE = "sampling noise subtracted"
 _BIAS = "norm of mean estimate minus exact gradient"
 _COSINE = "cosine between mean estimate and exact gradient"
@@ -120,32 +120,32 @@ _SCALE = partial(inversion.ratio, above=ALONG, below=MEAN)
 
 METRICS: dict[str, Metric] = {}
 for _metric in (
-    Metric("mean_norm", f"norm of the mean estimate, {_SAMPLED}", GRADIENT, _POSITIVE,
+    Metric("mean_norm", f"norm of the mean estimate, {SAMPLED}", GRADIENT, _POSITIVE,
            lambda p: np.sqrt(p.norms.mean), noisy=True),
     Metric("mean_norm_debiased", f"norm of the mean estimate, {_FREE}", GRADIENT, _ANY,
            lambda p: signed_root(p.norms.mean - p.noise), rooted(_SQUARED_MEAN)),
     Metric("std_norm", "root of the summed variances of the estimate", GRADIENT, _POSITIVE,
            lambda p: np.sqrt(p.variance)),
-    Metric("bias_norm", f"{_BIAS}, {_SAMPLED}", GRADIENT, _POSITIVE,
+    Metric("bias_norm", f"{_BIAS}, {SAMPLED}", GRADIENT, _POSITIVE,
            lambda p: np.sqrt(p.norms.bias), noisy=True),
     Metric("squared_bias_debiased", f"squared norm of the bias, {_FREE}", SQUARED, _ANY,
            lambda p: p.norms.bias - p.noise, _SQUARED_BIAS),
     Metric("bias_norm_debiased", f"norm of the bias, {_FREE}", GRADIENT, _ANY,
            lambda p: signed_root(p.norms.bias - p.noise), rooted(_SQUARED_BIAS)),
-    Metric("relative_bias", f"bias over exact gradient (norms), {_SAMPLED}", NONE, _POSITIVE,
+    Metric("relative_bias", f"bias over exact gradient (norms), {SAMPLED}", NONE, _POSITIVE,
            lambda p: np.sqrt(p.norms.bias) / p.exact_norm, noisy=True),
     Metric("relative_bias_debiased", f"bias over exact gradient (norms), {_FREE}", NONE, _ANY,
            lambda p: signed_root(p.norms.bias - p.noise) / p.exact_norm, rooted(_BIAS_RATIO)),
     Metric("relative_std", "root of the summed variances over norm of the exact gradient", NONE, _POSITIVE,
            lambda p: np.sqrt(p.variance) / p.exact_norm),
-    Metric("cosine", f"{_COSINE}, {_SAMPLED}", NONE, (-1, 1),
+    Metric("cosine", f"{_COSINE}, {SAMPLED}", NONE, (-1, 1),
            lambda p: np.clip(p.norms.along / (np.sqrt(_positive(p.norms.mean)) * p.exact_norm), -1, 1), noisy=True),
     Metric("cosine_debiased", f"{_COSINE}, {_FREE}, by chance beyond 1", NONE, (-1, 1),
            lambda p: p.norms.along / (np.sqrt(p.squared_mean) * p.exact_norm), inversion.cosine),
-    Metric("matched_bias", f"{_MATCHED}, {_SAMPLED}", NONE, (0, 1), _matched_bias, noisy=True),
+    Metric("matched_bias", f"{_MATCHED}, {SAMPLED}", NONE, (0, 1), _matched_bias, noisy=True),
     Metric("matched_bias_debiased", f"{_MATCHED}, {_FREE}", NONE, (-np.inf, 1),
            _matched_bias_debiased, rooted(inversion.squared_sine)),
-    Metric("matched_scale", f"the scale a at which matched_bias is reached, {_SAMPLED}", NONE, _ANY,
+    Metric("matched_scale", f"the scale a at which matched_bias is reached, {SAMPLED}", NONE, _ANY,
            lambda p: inversion.over(p.norms.along, p.norms.mean), noisy=True),
     Metric("matched_scale_debiased", f"the scale a at which matched_bias_debiased is reached, {_FREE}", NONE, _ANY,
            lambda p: p.norms.along / p.squared_mean, _SCALE),

@@ -16,6 +16,7 @@ from .coordinates import QUANTILES, elementwise_ratios, norms, per_example_ratio
 from .labels import COORDINATES, coordinate, dataset, figure_variables, temperatures, with_interval
 
 NORM = "Euclidean norm over example, latent and category"
+OF_EACH = f"{metrics.SAMPLED}, and not where these miss what carries an example's gradient (rare_examples)"
 
 
 class _Reduced(NamedTuple):
@@ -88,9 +89,12 @@ class Points:
         tbs: list[float],
         shape: Sequence[int],
         draws: int | None,
+        nothing_left: np.ndarray,
         memory: int,
     ):
+        """`nothing_left` (tf,): whether the exact gradient all but vanishes: draws say nothing relative to it."""
         self.targets, self.tfs, self.tbs, self.memory = targets, tfs, tbs, memory
+        self.nothing_left = nothing_left
         self.batches = len(batch_bounds(draws)) - 1 if draws else 0  # 0: moments without draws
         grid = (chosen, len(targets), len(tfs), len(tbs))
         self.mean = np.full((chosen, len(tfs), len(tbs), *shape), np.nan)  # NaN where nothing was measured
@@ -131,34 +135,44 @@ class Points:
         # (1 + batch, point, target[, ...])
         of_norms = metrics.Norms(of.norms[0][..., 0], *(np.moveaxis(each, -1, 0) for each in of.norms[1:]))
         at = e, slice(None), i, j
-        measured = metrics.measured(of_norms, variances, draws)
-        for position, (name, values, low, high) in enumerate(measured):
+        known = np.where(self.nothing_left[i], np.nan, 1.0)
+        for position, (name, values, low, high) in enumerate(metrics.measured(of_norms, variances, draws)):
+            if metrics.METRICS[name].unit == metrics.NONE:
+                values, low, high = (each * known[:, None] for each in (values, low, high))
             self.figures[name][at] = np.stack([values[0], low, high], -1)
             self.replicates[position][:, *at] = np.moveaxis(values[1:], 0, 1)
         into = (self.per_example, *self.quantiles.values())
         for of_each, ratios in zip(into, of.ratios, strict=True):
-            of_each[at] = jackknife.with_ends(np.moveaxis(ratios, 2, 0), draws, 0, np.inf)
+            found_here = jackknife.with_ends(np.moveaxis(ratios, 2, 0), draws, 0, np.inf)
+            of_each[at] = found_here * known.reshape(-1, *[1] * (found_here.ndim - 1))
 
-    def fill_exact(self, e: int, i: int, j: int, exact: np.ndarray, shift: np.ndarray, found: Moments) -> None:
-        """One point of moments found without draws; `exact` and `shift` as for `fill`."""
+    def fill_exact(
+        self, e: int, i: int, j: int, exact: np.ndarray, shift: np.ndarray, found: Moments, share: float = 1.0
+    ) -> None:
+        """One point of moments found without draws, which then stand for its replicates; arguments as for `fill`."""
         shape = self.mean.shape[3:]
         mean, variance = (moment.cpu().numpy().reshape(-1) for moment in (found.mean, found.variance))
-        error = found.mean_error * float(np.linalg.norm(mean)), found.std_error * float(np.sqrt(variance.sum()))
-        mean = mean + shift.reshape(-1)
+        error = found.mean_error * float(np.linalg.norm(mean)), found.std_error * float(np.sqrt(share * variance.sum()))
+        mean, variance = mean + shift.reshape(-1), share * variance
         self.mean[e, i, j] = mean.reshape(shape)
         self.std[e, i, j] = np.sqrt(variance).reshape(shape)
         self.numerical_error[e, i, j] = found.mean_error, found.std_error
         for t in range(len(self.targets)):
             g = exact[t].reshape(-1)
             at = (e, t, i, j)
-            for name, (value, half) in metrics.without_draws(g, mean, variance, *error).items():
+            without_draws = metrics.without_draws(g, mean, variance, *error)
+            for position, (name, (value, half)) in enumerate(without_draws.items()):
                 metric = metrics.METRICS[name]
                 low, high = metrics.bounded(metric, *map(np.asarray, (value, value - half, value + half)))
                 self.figures[name][at] = value, low, high
+                self.replicates[(position, slice(None), *at)] = value
             self.per_example[at][:, 0] = per_example_ratios(g, mean, shape[0])
             ratios = (self.per_example[at][:, 0], elementwise_ratios(g, mean))
             for name, values in zip(self.quantiles, ratios, strict=True):
                 self.quantiles[name][at][:, 0] = quantiles(values[None])[0]
+            if self.batches:
+                for of_each in (self.per_example, *self.quantiles.values()):
+                    of_each[at][:, 1:] = of_each[at][:, :1]
 
     def dataset(
         self,
@@ -167,6 +181,7 @@ class Points:
         labels: list[str],
         about: dict[str, Any],
         without: Sequence[str],
+        more: dict[str, Any],
     ) -> xr.Dataset:
         """`rounding` (target, tf): bounds on the norm of the exact gradient's error, if they matter."""
         coordinates = COORDINATES[: exact.ndim - 2]
@@ -204,12 +219,12 @@ class Points:
             words = "bound on the rounding error of the exact gradient"
             named = {"long_name": words, "units": of_gradient, "aggregation": NORM}
             variables["exact_gradient_error"] = (("target", "tf"), rounding, named)
-        variables |= figure_variables(self.figures, grid, of_gradient, NORM)
+        variables |= figure_variables(self.figures, grid, of_gradient, NORM) | more
         for name, values in self.quantiles.items():
             over = "examples" if "per_example" in name else "coordinates whose exact gradient is not 0"
-            words = f"quantiles over {over} of |mean estimate - exact gradient| / |exact gradient|"
+            words = f"quantiles over {over} of |mean estimate - exact gradient| / |exact gradient|, {OF_EACH}"
             variables |= with_interval(name, (*grid, "quantile"), values, {"long_name": words, "units": "1"})
-        words = "|mean estimate - exact gradient| / |exact gradient| of each example"
+        words = f"|mean estimate - exact gradient| / |exact gradient| of each example, {OF_EACH}"
         named = {"long_name": words, "units": "1"}
         variables |= with_interval("relative_bias_per_example", (*grid, "example"), self.per_example, named)
         if self.batches:

@@ -8,7 +8,7 @@ the mean estimates by batch of one tf, or, where these are large, of some of its
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,14 +110,18 @@ def measured(
     reference: Estimator,
     targets: Sequence[str],
     shift: Tensor,
-    goal: Goal,
+    goals: Mapping[float, Goal],
     seed: int,
     memory: int,
     shown: bool,
 ) -> Iterator[tuple[Point, UStatistics, int]]:
-    """Statistics of each point, and the draws they took; `shift` is a constant added to every gradient."""
+    """Statistics of each point, and the draws they took; `shift` is a constant added to every gradient.
+
+    `goals` by forward temperature.
+    """
     for here in _together(points, 8 * BATCHES * logits.numel(), _SUMS * memory):
         tf = here[0].tf
+        goal = goals[tf]
         own = list(dict.fromkeys(point.estimator for point in here))
         laws = [reference.at(t, t) for t in (tf if name == "sampled" else 1.0 for name in targets)]
         # the code of ("sample", tf) first: references then need not decode it again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import warnings
@@ -18,7 +19,9 @@ from ..estimators import Estimator, promises
 from ..model import LatentModel
 from ..sampling import BATCHES
 from .labels import coordinate, figure_variables, temperatures
+from .metrics import NONE
 from .points import NORM
+from .rarity import Rarity, variables
 from .reference import Goal, Point, candidates, choose, measured, rounded
 from .reference_figures import FIGURES, intervals, values
 
@@ -77,6 +80,7 @@ def bias_by_reference(
     targets: Sequence[str],
     goal: Goal,
     shift: Tensor,
+    rare: Rarity,
     seed: int,
     memory: int,
     shown: bool,
@@ -99,7 +103,9 @@ def bias_by_reference(
     replicates = np.full((len(FIGURES), BATCHES, *grid), np.nan)
     draws = np.full(grid, np.nan)
     wide = []
-    given = (model, x, logits, points, reference, targets, shift, goal, seed, memory, shown)
+    nothing_left = dict(zip(tfs, rare.nothing_left.tolist(), strict=True))
+    goals = {tf: dataclasses.replace(goal, precision=None) if nothing_left[tf] else goal for tf in tfs}
+    given = (model, x, logits, points, reference, targets, shift, goals, seed, memory, shown)
     for point, found, taken in measured(*given):
         if not (np.isfinite(found.value).all() and np.isfinite(found.without).all()):
             raise ValueError(
@@ -110,8 +116,12 @@ def bias_by_reference(
         replicates[:, :, k, t, i, j] = np.stack(list(values(found.without).values()))
         for name, ends in intervals(found).items():
             figures[name][k, t, i, j] = ends
+        if nothing_left[point.tf]:
+            for position, (name, metric) in enumerate(FIGURES.items()):
+                if metric.unit == NONE:
+                    figures[name][k, t, i, j] = replicates[position, :, k, t, i, j] = np.nan
         draws[k, t, i, j] = taken
-        if (missed := goal.missed_by([found])) > 1:
+        if (missed := goals[point.tf].missed_by([found])) > 1:
             wide.append(missed)
     if wide:
         widest = f"±{max(wide) * goal.precision:.2g}" if goal.precision and math.isfinite(max(wide)) else "without ends"
@@ -130,13 +140,14 @@ def bias_by_reference(
     }
     unit = f"{likelihoods.unit_of(model.likelihood)} per logit"
     labels = [e.label for e in chosen]
-    return _dataset(figures, replicates, draws, labels, targets, tfs, tbs, unit), about
+    return _dataset(figures, replicates, draws, variables(rare, draws), labels, targets, tfs, tbs, unit), about
 
 
 def _dataset(
     figures: dict[str, np.ndarray],
     replicates: np.ndarray,
     draws: np.ndarray,
+    of_rarity: dict[str, Any],
     labels: Sequence[str],
     targets: Sequence[str],
     tfs: list[float],
@@ -144,14 +155,14 @@ def _dataset(
     unit: str,
 ) -> xr.Dataset:
     grid = ("estimator", "target", "tf", "tb")
-    variables = figure_variables(figures, grid, unit, NORM, FIGURES)
+    found = figure_variables(figures, grid, unit, NORM, FIGURES) | of_rarity
     words = "1 where the interval of the squared bias excludes 0; 0: not resolved at this number of draws"
     known = ~np.isnan(figures["relative_bias_debiased"][..., 0])  # else the reference does not tell |g| from 0
     resolved = np.where(np.isnan(draws), np.nan, known & (figures["squared_bias_debiased"][..., 1] > 0))
-    variables["resolved"] = (grid, resolved, {"long_name": words, "units": "1"})
-    variables["draws"] = (grid, draws, {"long_name": "draws of estimates and reference", "units": "1"})
+    found["resolved"] = (grid, resolved, {"long_name": words, "units": "1"})
+    found["draws"] = (grid, draws, {"long_name": "draws of estimates and reference", "units": "1"})
     words = "each figure without each batch of draws in turn"
-    variables["replicates"] = (("figure", "batch", *grid), replicates, {"long_name": words, "units": "as the figure"})
+    found["replicates"] = (("figure", "batch", *grid), replicates, {"long_name": words, "units": "as the figure"})
     coordinates = {
         "estimator": coordinate("estimator", list(labels)),
         "target": coordinate("target", list(targets), "target law"),
@@ -159,4 +170,4 @@ def _dataset(
         "figure": coordinate("figure", list(FIGURES)),
         "batch": coordinate("batch", np.arange(BATCHES)),
     }
-    return xr.Dataset(variables, coordinates)
+    return xr.Dataset(found, coordinates)

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from ..cautions import ABOUT_SAMPLING
+
 POINT_DIMS = ("checkpoint", "epoch", "estimator", "target", "definition", "parameter", "tf", "tb")
 # what is read first, by analysis; the first that a result has leads
 OF_BIAS = (
@@ -22,7 +24,7 @@ OF_GAP = ("relative_gap_pooled", "gap", "cosine")
 LOSS = "final_validation_loss"
 OF_SWEEP = (f"{LOSS}_mean",)
 KNOWN = {"bias": OF_BIAS, "gap": OF_GAP, "sweep": OF_SWEEP}
-NO_FIGURES = ("exact_norm", "resolved")  # do not say that a point was measured
+NO_FIGURES = ("exact_norm", "resolved", *ABOUT_SAMPLING)  # do not say that a point was measured
 
 
 class Figure(NamedTuple):
@@ -68,7 +70,10 @@ def figure_names(ds: xr.Dataset) -> list[str]:
     return [
         str(n)
         for n in ds.data_vars
-        if set(ds[n].dims) == dims and not str(n).endswith(ends) and ds[n].dtype.kind in "fiub"
+        if set(ds[n].dims) == dims
+        and not str(n).endswith(ends)
+        and n not in ABOUT_SAMPLING
+        and ds[n].dtype.kind in "fiub"
     ]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..cautions import nothing_left, of_sampling
 from .points import Figure, analysis_of, centre, coordinates_at, figures_at, first_figures, places
 
 WORDS = {
@@ -43,6 +44,9 @@ def headline(ds: xr.Dataset) -> str:
     analysis, first = analysis_of(ds), first_figures(ds)
     around = centre(ds)
     at = places(around, first)
+    vanishes = nothing_left(around)
+    if analysis == "bias" and vanishes is not None and bool(vanishes.all()):
+        return of_sampling(around)[0]
     if not len(at):
         return "Nothing in it is a finite number." if analysis != "sweep" else "No training is done."
     if len(at) == 1:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import xarray as xr
 from torch import nn
 
 from .. import errors, estimators, files, results
+from ..cautions import SamplingWarning
 from ..exact import LIMIT
 from . import state
 from .run import Run
@@ -130,7 +132,8 @@ class Tracks:
 
         x = self.images.floats().to(self.run.device)
         given: dict[str, Any] = {"draws": self.draws[kind], "seed": self.run.settings.seed}
-        with _measurable(self.run.model) as model:
+        with _measurable(self.run.model) as model, warnings.catch_warnings():
+            warnings.simplefilter("ignore", SamplingWarning)  # of every epoch: the file says it
             if kind == "bias":
                 given |= {"estimator": self.run.estimator, "reference": self.reference}
                 return bias(model, x, *self.run.in_force, **given)
