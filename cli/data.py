@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .options import data_dir_option, json_option
+from .options import DATA_SETS, completes, data_dir_option, json_option
 from .output import say
 
 
@@ -44,7 +44,7 @@ def list_(data_dir, as_json):
 
 
 @data.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completes(DATA_SETS))
 @data_dir_option
 @click.option("--mirror", help="Address of a folder that holds the files, in place of the usual one.")
 def fetch(name, data_dir, mirror):
@@ -61,7 +61,7 @@ def fetch(name, data_dir, mirror):
 
 
 @data.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completes(DATA_SETS))
 @data_dir_option
 def check(name, data_dir):
     """Compare a data set's files with their checksums.

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from . import importing
-from .options import json_option, seed_option
+from .options import ESTIMATORS, completes, json_option, seed_option
 
 OTHER = (1.6, 0.7)  # tf and tb of the second check: what forgets a temperature is right at 1 alone
 
@@ -40,7 +40,7 @@ def estimators(formulas, as_json):
 
 
 @click.command("check-estimator")
-@click.argument("estimator")
+@click.argument("estimator", shell_complete=completes(ESTIMATORS))
 @click.option("--draws", type=click.IntRange(min=2), default=200_000, show_default=True, help="Estimates per problem.")
 @seed_option
 @json_option

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 from .output import say
 
@@ -41,6 +42,19 @@ class TemperatureSpec(click.ParamType):
         return sorted(found)
 
 
+# what a shell completes, listed here since the registries import torch
+ESTIMATORS = (
+    *("arms", "decoupled-st-gs", "disarm", "exact", "gst", "gumbel-rao", "gumbel-softmax", "rebar", "reinforce"),
+    *("reinmax", "rloo", "st-gs", "ste", "ste-argmax", "zgr"),
+)
+DATA_SETS = ("cifar10", "fashion-mnist", "mnist", "mnist-sample", "svhn")
+
+
+def completes(names: Sequence[str]):
+    """A callback that completes what begins like one of the names."""
+    return lambda context, parameter, begun: [CompletionItem(name) for name in names if name.startswith(begun)]
+
+
 class EstimatorSpec(click.ParamType):
     """The label of an estimator, `rloo` or `rloo:n=4`, checked."""
 
@@ -54,6 +68,9 @@ class EstimatorSpec(click.ParamType):
         except ValueError as error:
             self.fail(str(error).removeprefix("estimator: "), param, ctx)
         return value
+
+    def shell_complete(self, ctx, param, incomplete):
+        return completes(ESTIMATORS)(ctx, param, incomplete)
 
 
 def _range(text: str) -> list[float]:
@@ -74,7 +91,11 @@ draws_option = click.option(
     "--draws", type=click.IntRange(min=2), default=1024, show_default=True, help="Estimates per point."
 )
 data_option = click.option(
-    "--data", default="mnist-sample", show_default=True, help="See `gradlab data list`, or a folder of such files."
+    "--data",
+    default="mnist-sample",
+    show_default=True,
+    shell_complete=completes(DATA_SETS),
+    help="See `gradlab data list`, or a folder of such files.",
 )
 memory_option = click.option(
     "--memory",

@@ -113,12 +113,14 @@ def _known(value: float) -> float | None:
 
 
 def _headline(ds: Any) -> str:
+    from gradlab.terminal import counted
+
     a, settings = ds.attrs, json.loads(ds.attrs["settings"])
     count = {status: int((ds.status == status).sum()) for status in ("done", "failed")}
     failed = f", {count['failed']} failed" if count["failed"] else ""
     return (
-        f"{settings['architecture']}, {settings['estimator']}, {settings['epochs']} epochs; {a['data']};"
-        f" {count['done']} cells done{failed}\n"
+        f"{settings['architecture']}, {settings['estimator']}, {counted(settings['epochs'], 'epoch')}; {a['data']};"
+        f" {counted(count['done'], 'cell')} done{failed}\n"
         f"validation loss ({a['loss']}, without KL) after the last epoch in {a['unit']}:"
         " mean over seeds [95 %, Student's t]"
     )

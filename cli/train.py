@@ -7,7 +7,10 @@ import os
 import click
 
 from .options import (
+    DATA_SETS,
+    EstimatorSpec,
     check_writable,
+    completes,
     data_dir_option,
     device_option,
     json_option,
@@ -39,10 +42,20 @@ def training_options(tf: float, tb: float, kl: str, epochs: int, batch_size: int
     """The options of every training, with a model's defaults."""
     options = [
         click.option(
-            "--data", default="mnist", show_default=True, help="See `gradlab data list`, or a folder of such files."
+            "--data",
+            default="mnist",
+            show_default=True,
+            shell_complete=completes(DATA_SETS),
+            help="See `gradlab data list`, or a folder of such files.",
         ),
         data_dir_option,
-        click.option("--estimator", default="decoupled-st-gs", show_default=True, help="See `gradlab estimators`."),
+        click.option(
+            "--estimator",
+            type=EstimatorSpec(),
+            default="decoupled-st-gs",
+            show_default=True,
+            help="See `gradlab estimators`.",
+        ),
         click.option(
             "--tf",
             type=ScheduleSpec(),

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import numbers
 import unicodedata
 
 # they reorder what stands around them, so that a name can pass for another
 _DIRECTION = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C)}
+
+
+def counted(number: object, noun: str) -> str:
+    """1 latent, 2,048 latents; what is no whole number as it is."""
+    told = f"{int(number):,}" if isinstance(number, numbers.Integral) else str(number)
+    return f"{told} {noun}{'' if told == '1' else 's'}"
 
 
 def visible(text: str) -> str:

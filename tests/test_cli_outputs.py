@@ -230,3 +230,17 @@ def test_texts_with_bytes_that_are_none_are_stored_written_out(tmp_path):
     assert back.x.values.tolist() == [r"\xff", "y"]
     assert back.attrs["from"] == r"\xff"
     assert list(back.attrs["all"]) == [r"\xff", "c"]
+
+
+def test_one_of_a_thing_is_no_plural(run):
+    assert [terminal.counted(n, "latent") for n in (1, np.int64(1), 2, 2048, "?")] == [
+        "1 latent",
+        "1 latent",
+        "2 latents",
+        "2,048 latents",
+        "? latents",
+    ]
+    tiny("m.safetensors", latents=1)
+    done = run("bias", "m.safetensors", *POINT, "--images", "1", "--reference", "exact")
+    assert "1 latent x 3 categories" in done.out
+    assert "(1 example)" in done.out

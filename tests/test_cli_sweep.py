@@ -135,7 +135,7 @@ def test_a_sweep_writes_its_dataset_and_prints_a_table(run, own):
     assert len(lines) == 8
     assert lines[0].startswith("1/8 tf 0.5, tb 1.0, seed 0: validation loss ")
     assert lines[-1].startswith("8/8 tf 1.0, tb 1.5, seed 1: validation loss ")
-    assert "categorical-vae, decoupled-st-gs, 1 epochs; own, train split, first 30; 8 cells done" in ran.out
+    assert "categorical-vae, decoupled-st-gs, 1 epoch; own, train split, first 30; 8 cells done" in ran.out
     best, diagonal = sweeps.best(ds), sweeps.best(ds, diagonal=True)
     assert f"lowest mean: tf {best.tf:g}, tb {best.tb:g}: {best.mean.value:#.4g} [" in ran.out
     assert f"lowest with tf = tb: tf 1, tb 1: {diagonal.mean.value:#.4g} [" in ran.out

@@ -96,3 +96,12 @@ def test_a_variable_asks_for_a_heatmap(run, tmp_path):
     assert run("plot", "bias.h5", "--variable", "relative_std", "--out", "a.png").code == 0
     assert run("plot", "bias.h5", "--kind", "heatmap", "--variable", "relative_std", "--out", "b.png").code == 0
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_draws_that_are_raised_to_whole_batches_are_told(run):
+    tiny("m.safetensors")
+    arguments = ["--tf", "1", "--tb", "1", "--sweep", "none", "--images", "2", "--no-plot", "--reference", "rloo"]
+    ran = run("bias", "m.safetensors", *arguments, "--draws", "8")
+    assert ran.code == 0
+    assert ran.err == "gradlab: draws: got 8; a sampled reference takes whole batches, 64 draws\n"
+    assert run("bias", "m.safetensors", *arguments, "--draws", "64").err == ""

@@ -123,7 +123,8 @@ def bias(
     Warns
     -----
     UserWarning
-        Where `max_draws` did not give the precision asked for. `gradlab.cautions.SamplingWarning`, a UserWarning, where
+        Where `max_draws` did not give the precision asked for, or `draws` is rounded up to whole batches.
+        `gradlab.cautions.SamplingWarning`, a UserWarning, where
         sampling cannot see: all codes certain, or the categories that carry the exact gradient hardly ever drawn.
 
     Source: section 5.2.2, figure 6 and appendix C of the Decoupled ST-GS paper.
@@ -247,7 +248,9 @@ def _goal(draws: int, precision: float | None, max_draws: int, *, moments: str, 
         raise ValueError(f"route: got {route!r}; a reference that is sampled takes 'draws' only, or 'auto'")
     if precision is not None:
         precision = errors.positive("precision", precision)
-    return Goal(rounded(draws), precision, errors.whole_number("max_draws", max_draws, 2))
+    if (taken := rounded(draws)) != draws:
+        warnings.warn(f"draws: got {draws}; a sampled reference takes whole batches, {taken} draws", stacklevel=3)
+    return Goal(taken, precision, errors.whole_number("max_draws", max_draws, 2))
 
 
 def _resolve(given: str | Estimator, model: LatentModel) -> Estimator:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from ..cautions import cautions
+from ..terminal import counted
 from .selection import known_name
 
 LAWS = {"sampled": "softmax(l/tf)", "model": "softmax(l)"}
@@ -126,7 +127,7 @@ def caption(
         f"reference {about['reference']}" if about.get("reference", "exact") != "exact" else "",
         "moments without sampling" if about.get("moments") == "exact" else "",
         "at equal loss evaluations" if about.get("equal_cost") else "",
-        f"{int(about['examples']):,} examples" if "examples" in about else "",
+        counted(int(about["examples"]), "example") if "examples" in about else "",
         *(PurePath(known).name for known in files if known and known[:5] != "given"),
         _code(ds),
         f"loss {about['loss']} ({about.get('unit', '')})" if "loss" in about else "",
@@ -156,7 +157,7 @@ def _code(ds: xr.Dataset) -> str:
     if not {"categories", "latents"} <= set(about):
         return ""
     if about.get("latent_kind") == "binary":
-        return f"{int(about['latents']):,} binary units"
+        return counted(int(about["latents"]), "binary unit")
     if "groups" in about:
         return "code " + " + ".join(f"{k}x{n}" for n, k in json.loads(about["groups"]).values())
     return f"code {about['categories']}x{about['latents']}"

@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from ..cautions import nothing_left, of_sampling
+from ..terminal import counted
 from .points import Figure, analysis_of, centre, coordinates_at, figures_at, first_figures, places
 
 WORDS = {
@@ -130,22 +131,23 @@ def subject(ds: xr.Dataset) -> list[str]:
         settings = _json(a.get("settings"), {})
         settings = settings if isinstance(settings, dict) else {}
         of = [str(settings[k]) for k in ("architecture", "estimator") if k in settings]
-        epochs = [f"{settings['epochs']} epochs"] if "epochs" in settings else []
+        epochs = [counted(settings["epochs"], "epoch")] if "epochs" in settings else []
         trained = f"{', '.join(of + epochs)}; {a.get('data', 'data not named')}"
         return [trained, f"validation loss: {a.get('loss', '?')}, without KL, after the last epoch, mean over seeds"]
-    size = f"{a.get('latents', '?')} latents x {a.get('categories', '?')} categories"
+    size = f"{counted(a.get('latents', '?'), 'latent')} x {a.get('categories', '?')} categories"
     if a.get("latent_kind") == "binary":
-        size = f"{_count(a.get('latents', '?'))} binary units"
+        size = counted(a.get("latents", "?"), "binary unit")
     sizes = _json(a.get("groups"), {})
     if isinstance(sizes, dict) and sizes and all(isinstance(s, list) and len(s) == 2 for s in sizes.values()):
-        size = " + ".join(f"{name} ({count} latents x {most} categories)" for name, (count, most) in sizes.items())
+        parts = [f"{name} ({counted(count, 'latent')} x {most} categories)" for name, (count, most) in sizes.items()]
+        size = " + ".join(parts)
     named = _json(a.get("estimator"), str(a.get("estimator", "?")))
     names = named if isinstance(named, str) else ", ".join(str(n) for n in named)
     equal = ", at equal loss evaluations" if a.get("equal_cost") else ""
     how = "moments without sampling of" if a.get("moments") == "exact" else f"{_draws(ds)}draws of"
     lines = [
         f"{a.get('checkpoint', 'model not named')}: {size}, {a.get('loss', '?')} loss in {a.get('unit', '?')}",
-        f"{a.get('data', 'data not named')} ({a.get('examples', '?')} examples); {how} {names}{equal}",
+        f"{a.get('data', 'data not named')} ({counted(a.get('examples', '?'), 'example')}); {how} {names}{equal}",
     ]
     lead = ds[first_figures(ds)[0]]
     aggregation = str(lead.attrs.get("aggregation", ""))

@@ -1,0 +1,45 @@
+"""What a shell is offered to complete a command."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from gradlab.cli import options
+
+from gradlab import datasets, estimators
+
+
+def completions(*words):
+    """What bash would be offered for the last of `words`."""
+    script = "import sys; from gradlab.cli import main; main([]); print('torch' in sys.modules, file=sys.stderr)"
+    asked = {
+        "_GRADLAB_COMPLETE": "bash_complete",
+        "COMP_WORDS": " ".join(["gradlab", *words]),
+        "COMP_CWORD": len(words),
+    }
+    environment = os.environ | {name: str(value) for name, value in asked.items()}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=300)
+    assert "torch" not in done.stderr
+    return [line.partition(",")[2] or line for line in done.stdout.splitlines()]
+
+
+def test_the_names_are_those_of_the_registries():
+    assert sorted(options.ESTIMATORS) == sorted(estimators.names())
+    assert sorted(options.DATA_SETS) == sorted(datasets.names())
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["bias", "--estimator", "st"], ["st-gs", "ste", "ste-argmax"]),
+        (["train", "vae", "--estimator", "rei"], ["reinforce", "reinmax"]),
+        (["check-estimator", "rl"], ["rloo"]),
+        (["gap", "--data", "mn"], ["mnist", "mnist-sample"]),
+        (["sweep", "vae", "--data", "s"], ["svhn"]),
+        (["data", "fetch", "c"], ["cifar10"]),
+        (["check-"], ["check-estimator"]),
+    ],
+)
+def test_names_are_completed(words, offered):
+    assert completions(*words) == offered
