@@ -273,9 +273,15 @@ def measured_copy(model: LatentModel, dtype: torch.dtype | None, device: torch.d
     if own is None or ((dtype, device) == (own.dtype, own.device) and not made_for_inference):
         return model
     try:
-        return copy.deepcopy(model).to(device=device, dtype=dtype)
+        return copy.deepcopy(model, _detached_state(model)).to(device=device, dtype=dtype)
     except (RuntimeError, AssertionError, TypeError) as error:
         raise ValueError(f"model: cannot be copied to {dtype} on {device} ({_first_line(error)})") from error
+
+
+def _detached_state(model: nn.Module) -> dict[int, Any]:
+    """A memo for deepcopy, which refuses tensors with a history, as a module may keep of its last call."""
+    kept = (value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor))
+    return {id(value): value.detach().clone() for value in kept if value.grad_fn is not None}
 
 
 def _own_tensor(model: nn.Module) -> Tensor | None:

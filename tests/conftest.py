@@ -1,6 +1,7 @@
 """Shared by tests: few threads, since the tensors are small and tests run side by side; the command line; a sweep."""
 
 import math
+import os
 import shutil
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+os.environ.pop("COLUMNS", None)  # which a parallel run of the tests sets, to its own width
 
 
 @pytest.fixture(autouse=True)

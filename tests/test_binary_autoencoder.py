@@ -11,6 +11,7 @@ from gradlab import networks, training
 from gradlab.datasets import Images
 from gradlab.model import encode, reconstruct
 from gradlab.networks.binary_autoencoder import PRESETS, binary_autoencoder
+from gradlab.training import engines
 
 TINY = {"width": 4, "depth": 1}
 
@@ -123,10 +124,9 @@ def test_resumes_to_the_same_weights(tmp_path):
     out = tmp_path / "broken.safetensors"
     # stop after the first epoch: its state, as `train` writes it, under the name --resume looks for
     run = training.Run(settings(), data, data, "cpu")
-    order = torch.randperm(len(data), generator=run.random("order", 0))
-    for batch in order.split(8):
+    for batch in run.batches_left():
         run.one_step(batch)
-    run.end_epoch(training.resume_path(out))
+    run.end_epoch(engines.InTurn([run]).figures(run), training.resume_path(out))
     run.save(training.resume_path(out))
     resumed = training.train(settings(), data, data, out, resume=True)
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
@@ -145,13 +145,13 @@ def test_checkpoint_round_trip_keeps_the_figures(tmp_path):
 
 def test_loss_has_no_kl(tmp_path):
     data = images(8)
-    assert settings().kl is False
+    assert settings().kl == "none"
     model = training.train(settings(), data, data, tmp_path / "ae.safetensors")
     assert model.provenance["settings"]["optimizer"] == "adam"
     x = data.floats()
     logits = model.logits(x)
     noise = torch.zeros(1, *logits.shape)
-    loss, kl = training.backward(model, gradlab.estimators.get("decoupled-st-gs", tf=0.3, tb=3.0), x, noise, kl=False)
+    loss, kl = training.backward(model, gradlab.estimators.get("decoupled-st-gs", tf=0.3, tb=3.0), x, noise, kl="none")
     assert float(kl) == 0
     assert 0 < float(loss) < 1
 

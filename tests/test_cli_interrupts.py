@@ -12,12 +12,12 @@ from .command_line import POINT, RUN, START, images, interrupted, refused, start
 
 def test_ctrl_c_while_drawing_leaves_nothing(tmp_path, checkpoint):
     script = START + (
-        "from gradlab.fidelity import bias_analysis\n"
-        "sample = bias_analysis.each_moments\n"
+        "from gradlab.fidelity import enumerated_analysis\n"
+        "sample = enumerated_analysis.each_moments\n"
         "def announced(*a, **k):\n"
         "    print('drawing', file=sys.__stdout__, flush=True)\n"
         "    return sample(*a, **k)\n"
-        "bias_analysis.each_moments = announced\n"
+        "enumerated_analysis.each_moments = announced\n"
         "from gradlab.cli import main; main(sys.argv[1:])"
     )
     process = start(tmp_path, script, "bias", checkpoint, *POINT, "--draws", str(10**8))

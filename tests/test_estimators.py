@@ -121,6 +121,18 @@ MUTANTS = {
         points=lambda s, k, l, g: k.hard(l - g[:1]), code_only=True
     ),
     "no noise: noise_free": sound(noise_free=True),
+    "first sample: samples_first": sound(points=lambda s, k, l, g: k.hard(l - g[:1]), samples_first=True),
+    "pull-back: backward, but the estimate": sound(
+        backward=property(lambda s: ("with noise", s.tb)),
+        relaxation=lambda s, k, l, g: k.soft(l / s.tb + g[0]),
+        scale=property(lambda s: 1 / s.tb),
+    ),
+    "pull-back: backward is equal at another tf": sound(
+        backward=property(lambda s: ("of tf", s.tb)),
+        relaxation=lambda s, k, l, g: k.soft(l / s.tf),
+        scale=property(lambda s: 1.0),
+        estimate=lambda s, k, l, g, p, f, v: k.pullback(k.soft(l / s.tf), v[0]),
+    ),
     "no noise: all_configurations": sound(all_configurations=True),
     "shared points: forward": sound(points=lambda s, kind, l, g: kind.hard(l / s.tb + g[:1])),
 }

@@ -114,6 +114,13 @@ def test_all_ways_give_the_same_figures(name, change):
             torch.testing.assert_close(values, wanted[n], rtol=1e-9, atol=1e-9)
 
 
+def test_what_a_module_keeps_of_its_last_call_does_not_keep_it_from_being_copied():
+    """Single precision: the exact gradient needs a copy in float64, after the decoder was called with gradients."""
+    problem = problems.make("3x5-bernoulli-mlp", torch.float32)
+    stateful(problem.model, problem.x)
+    gradlab.bias(problem.model, problem.x, draws=32)
+
+
 @pytest.mark.deep
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("change", MODELS)

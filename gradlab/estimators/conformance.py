@@ -450,6 +450,36 @@ def _forward(estimator: Estimator, problem: Problem) -> str:
     return ""
 
 
+def _samples_first(estimator: Estimator, problem: Problem) -> str:
+    """With `samples_first`, the first point is hard(l/tf + g), the code that all estimators share."""
+    points = estimator.points(problem.kind, problem.logits, noise := _noise(estimator, problem))
+    first = problem.kind.hard(problem.logits / estimator.tf + noise[0])
+    if estimator.samples_first and not torch.equal(points[0], first):
+        return "samples_first, but the first point is not hard(l/tf + g)"
+    return ""
+
+
+def _pull_back(estimator: Estimator, problem: Problem) -> str:
+    """With `backward`, the estimate is scale J(relaxation) v at the one code sampled, and tf does not enter q."""
+    if estimator.backward is None:
+        return ""
+    noise = _noise(estimator, problem)
+    points, estimate = _estimate(estimator, problem, problem.logits, noise)
+    if len(points) != 1:
+        return f"backward, but there are {len(points)} points"
+    _, derivative = problem.loss_and_derivative(points)
+    q = estimator.relaxation(problem.kind, problem.logits, noise)
+    pulled = estimator.scale * problem.kind.pullback(q, derivative[0])
+    if not torch.allclose(estimate, pulled.expand_as(estimate), rtol=1e-9, atol=1e-11):
+        return "backward, but the estimate is not scale J(relaxation) v"
+    other = dataclasses.replace(estimator, tf=2 * estimator.tf)
+    if other.backward == estimator.backward and not torch.equal(
+        q, other.relaxation(problem.kind, problem.logits, noise)
+    ):
+        return "backward is equal at another tf, the relaxation is not"
+    return ""
+
+
 _PROTOCOL: dict[str, Callable[[Estimator, Problem], str]] = {
     "shapes and dtype": _shapes,
     "pure functions": _purity,
@@ -461,4 +491,6 @@ _PROTOCOL: dict[str, Callable[[Estimator, Problem], str]] = {
     "function of the code": _code_only,
     "no noise": _without_noise,
     "shared points": _forward,
+    "first sample": _samples_first,
+    "pull-back": _pull_back,
 }

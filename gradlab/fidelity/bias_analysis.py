@@ -124,8 +124,8 @@ def bias(
     -----
     UserWarning
         Where `max_draws` did not give the precision asked for, or `draws` is rounded up to whole batches.
-        `gradlab.cautions.SamplingWarning`, a UserWarning, where
-        sampling cannot see: all codes certain, or the categories that carry the exact gradient hardly ever drawn.
+        `gradlab.cautions.SamplingWarning`, a UserWarning, where sampling cannot see: all codes certain, or the
+        categories that carry the exact gradient hardly ever drawn.
 
     Source: section 5.2.2, figure 6 and appendix C of the Decoupled ST-GS paper.
     """
