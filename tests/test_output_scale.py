@@ -53,7 +53,7 @@ ROUTES = {
     "exact_gradient": gradlab.exact_gradient,
     "bias": lambda model, x: gradlab.bias(model, x, 1.0, 1.0, draws=4),
     "bias, exact moments": lambda model, x: gradlab.bias(model, x, 1.0, 1.0, moments="exact", estimator="ste"),
-    "bias, sampled reference": lambda model, x: gradlab.bias(model, x, 1.0, 1.0, draws=4, reference="rloo"),
+    "bias, sampled reference": lambda model, x: gradlab.bias(model, x, 1.0, 1.0, draws=64, reference="rloo"),
     "bias, encoder": lambda model, x: gradlab.bias(model, x, 1.0, 1.0, draws=4, wrt="encoder"),
     "gap": lambda model, x: gradlab.gap(model, x, 1.0, 1.0, draws=4),
     "reconstruct": reconstruct,

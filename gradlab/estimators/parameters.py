@@ -37,7 +37,7 @@ def temperature(default: float | None) -> Any:
         if not (isinstance(value, Tensor) and value.ndim > 0 and value.is_floating_point()):
             return errors.temperature(name, value)
         if value.requires_grad:
-            raise ValueError(f"{name}: expected temperatures without gradient, got requires_grad=True; detach them")
+            raise ValueError(f"{name}: expected numbers that take no gradient, got requires_grad=True; detach")
         return value
 
     return _field(default, "finite, above 0", check)
