@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from gradlab.fidelity.changes import Change
+from gradlab.fidelity.differences import Change
 from gradlab.training import Settings
 
 from .figure6_bias_variance import TB, TEMPERATURES, TF, cross
-from .given import Given
+from .run_options import Given
 from .verdicts import Verdict
 
 NAME, DATA = "bias-direction", "mnist"

@@ -24,12 +24,12 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from gradlab.fidelity.changes import Change
+from gradlab.fidelity.differences import Change
 from gradlab.sweeps import collapsed
 
 from . import figure3_vae_8x4 as figure3
 from . import seeds, trainings
-from .given import Given
+from .run_options import Given
 from .trainings import Trainings
 from .verdicts import Verdict, at_budget
 

@@ -21,7 +21,7 @@ from gradlab.training import BINARY_AUTOENCODER
 
 from . import figure3_vae_8x4 as figure3
 from . import seeds, trainings
-from .given import Given
+from .run_options import Given
 from .trainings import Trainings
 from .verdicts import Verdict, at_budget
 

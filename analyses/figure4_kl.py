@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from gradlab.fidelity.changes import Change
+from gradlab.fidelity.differences import Change
 
 from . import figure3_vae_8x4 as figure3
 from . import figure4_vae_16x12 as figure4
 from . import seeds, trainings
-from .given import Given
 from .published import FIGURE4, WHOLE_ROWS
+from .run_options import Given
 from .verdicts import Verdict, at_budget
 
 NAME, DATA = "figure4-kl", figure4.DATA

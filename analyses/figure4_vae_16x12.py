@@ -12,7 +12,7 @@ import xarray as xr
 
 from . import figure3_vae_8x4 as figure3
 from . import trainings
-from .given import Given
+from .run_options import Given
 from .verdicts import Verdict
 
 DATA, NAME = "mnist", "figure4"

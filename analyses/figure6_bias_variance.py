@@ -23,7 +23,7 @@ import xarray as xr
 import gradlab
 from gradlab import LatentModel
 
-from .given import Given, measure_checkpoint
+from .run_options import Given, measure_checkpoint
 from .verdicts import Verdict, trend
 
 NAME, BUNDLED = "figure6", "vae-8x4-mnist"

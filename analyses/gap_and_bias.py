@@ -23,9 +23,9 @@ from scipy import stats
 
 import gradlab
 from gradlab.exact import LIMIT
-from gradlab.fidelity.changes import Change
+from gradlab.fidelity.differences import Change
 
-from .given import Given
+from .run_options import Given
 from .verdicts import Verdict
 
 NAME = "gap-and-bias"

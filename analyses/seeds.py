@@ -21,7 +21,7 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from gradlab.fidelity.changes import Change
+from gradlab.fidelity.differences import Change
 from gradlab.fidelity.jackknife import LEVEL, students_t
 from gradlab.sweeps import collapsed
 

@@ -19,7 +19,7 @@ import xarray as xr
 from gradlab.training import BINARY_AUTOENCODER
 
 from . import seeds, trainings
-from .given import Given
+from .run_options import Given
 from .trainings import Trainings
 from .verdicts import Verdict, at_budget
 

@@ -15,7 +15,7 @@ import xarray as xr
 from gradlab.training import Settings
 
 from . import sizing
-from .given import Given
+from .run_options import Given
 
 LEAST_SEEDS = 3  # from which on a claim is tested; the paper's 5 and 10 make intervals narrower
 KEPT_EPOCHS = 32  # about so many, closer at the start, so that collected results are small files

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 import xarray as xr
 
-from gradlab.fidelity.changes import Change, change
+from gradlab.fidelity.differences import Change, change
 
 PAPER = "arXiv 2410.13331 v1"  # v2 has another title and other tasks
 UNTESTED = "not tested at this budget"

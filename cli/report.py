@@ -25,7 +25,7 @@ def report(ds: Any, as_json: bool, written: Sequence[str]) -> None:
     """A result: one point as a table of all its figures, many as a line each."""
     from gradlab.cautions import cautions
     from gradlab.reports.points import first_figures
-    from gradlab.reports.words import headline, subject, sureness
+    from gradlab.reports.prose import headline, subject, sureness
 
     if ds.attrs.get("analysis") not in ANALYSES:
         raise ValueError(
@@ -119,7 +119,7 @@ def _sorted_lines(ds: Any, points: list[dict[str, Any]]) -> list[list[dict[str, 
 def _all_figures(ds: Any, points: list[dict[str, Any]]) -> Iterator[Table]:
     """Every figure of one or two points; those that include sampling noise apart."""
     from gradlab.cautions import ABOUT_SAMPLING
-    from gradlab.reports.words import includes_noise
+    from gradlab.reports.prose import includes_noise
 
     first = points[0]
     noisy = [name for name in first["figures"] if includes_noise(ds, name)]

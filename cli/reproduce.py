@@ -123,7 +123,7 @@ def reproduce(name, everything, budget, out, as_json, device, collected, **given
     if collected is not None:
         studies.again(name, _module(name), Path(collected), Path(out), as_json)
         return
-    from gradlab.analyses.given import Given
+    from gradlab.analyses.run_options import Given
 
     from .options import check_writable, resolve_device
 

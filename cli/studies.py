@@ -144,7 +144,7 @@ def listing(analyses: Mapping[str, Any], folder: Path, as_json: bool) -> None:
 
 def described(name: str, analysis: Any, folder: Path) -> dict[str, Any]:
     """An analysis for the list: its claim, its cost by budget, and the verdicts of results at hand."""
-    from gradlab.analyses.given import BUDGETS
+    from gradlab.analyses.run_options import BUDGETS
 
     at_hand = {}
     names = (name, *getattr(analysis, "ALSO_FROM", ()))

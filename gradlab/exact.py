@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import errors, latents, likelihoods, progress, rules
-from .machine import MEMORY, plain_arithmetic, working_memory
+from . import errors, latents, likelihoods, model_checks, progress
 from .model import LatentModel, check_is_model, check_pixels, encode, measured_copy, observations, precision
+from .numerics import MEMORY, plain_arithmetic, working_memory
 
 LIMIT = 2**24  # configurations
 PROBED = 256  # configurations at which float32 is compared with float64
@@ -330,4 +330,4 @@ def activations_per_code(model: LatentModel, x: Tensor) -> int:
     zero = torch.zeros(1, model.latents, dtype=torch.long, device=x.device)
     code = latents.codes_at(zero, model.categories, model.binary, precision(model, x))
     with torch.no_grad():
-        return rules.activations(model.decoder, lambda: model.decode(code))
+        return model_checks.activations(model.decoder, lambda: model.decode(code))

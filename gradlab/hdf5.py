@@ -1,6 +1,6 @@
 """HDF5 results files from anywhere: sizes are checked before memory is taken.
 
-`apart` runs this in a process of its own, which is why it imports no torch.
+`hdf5_sandbox` runs this in a process of its own, which is why it imports no torch.
 """
 
 from __future__ import annotations

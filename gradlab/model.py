@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import errors, latents, likelihoods, output_scale, rules
-from .groups import Groups
-from .machine import plain_arithmetic
+from . import errors, latents, likelihoods, model_checks, output_scale
+from .latent_groups import Groups
+from .numerics import plain_arithmetic
 
 
 class LatentModel(nn.Module):
@@ -264,7 +264,7 @@ def measured_copy(model: LatentModel, dtype: torch.dtype | None, device: torch.d
 
     Raises ValueError for layers that make the decoder or encoder random or mix examples while in training mode.
     """
-    rules.check_modes(model)
+    model_checks.check_modes(model)
     own = _own_tensor(model)
     dtype = dtype or (own.dtype if own is not None else None)
     device = torch.device(device) if device is not None else (own.device if own is not None else None)
@@ -354,9 +354,9 @@ def encode(model: LatentModel, x: Tensor) -> Tensor:
 
     In full precision, also where the decoder's is less: the logits are the point at which gradients are taken.
 
-    Raises ValueError for a model that breaks a rule (see `rules`), whose every figure would be wrong.
+    Raises ValueError for a model that breaks a rule (see `model_checks`), whose every figure would be wrong.
     """
-    with plain_arithmetic(), rules.unchanged(model):
+    with plain_arithmetic(), model_checks.unchanged(model):
         seen = for_encoder(model, x)
         with torch.no_grad():
             # copies, since layers may work in place, and logits may be a view of parameters
@@ -365,7 +365,7 @@ def encode(model: LatentModel, x: Tensor) -> Tensor:
         cure = "expected finite logits, -inf for an impossible category beside a possible one (has training diverged?)"
         errors.finite("logits", logits, cure)
         if not _computes_by_row(model):
-            rules.check(model, x, seen, logits)
+            model_checks.check(model, x, seen, logits)
         output_scale.check(model, x, seen, logits)
     return logits
 
@@ -373,7 +373,8 @@ def encode(model: LatentModel, x: Tensor) -> Tensor:
 def _computes_by_row(model: LatentModel) -> bool:
     """Whether no probe is needed to know that a row of the model is computed from that row alone."""
     canonical = isinstance(model.likelihood, likelihoods.Canonical)
-    return type(model) is LatentModel and canonical and rules.by_row(model.encoder) and rules.by_row(model.decoder)
+    by_row = model_checks.by_row
+    return type(model) is LatentModel and canonical and by_row(model.encoder) and by_row(model.decoder)
 
 
 def reconstruct(model: LatentModel, x: Any, tf: float = 1.0, seed: int = 0) -> Tensor:

@@ -19,7 +19,7 @@ import xarray as xr
 from torch import Tensor
 from xarray.backends import H5NetCDFStore
 
-from . import __version__, apart, errors, files, hdf5
+from . import __version__, errors, files, hdf5, hdf5_sandbox
 from .terminal import encodable
 
 # attributes of a variable by which xarray decodes what it reads
@@ -99,7 +99,7 @@ def open_results(path: str | Path) -> xr.Dataset:
     """
     path = errors.present(path, "results file")
     open(path, "rb").close()  # PermissionError here, and not for the helper
-    if reason := apart.fault(path):
+    if reason := hdf5_sandbox.fault(path):
         raise errors.BadFile(f"{path}: {reason}")
     try:
         return hdf5.load(str(path))

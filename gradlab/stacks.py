@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from . import likelihoods, rules
+from . import likelihoods, model_checks
 from .model import LatentModel, check_pixels
 
 _BLOCK = 2**23  # bytes of the Jacobians of a block, on a CPU
@@ -61,7 +61,8 @@ class Stack:
     def of(model: LatentModel, x: Tensor) -> Stack | None:
         """None where the decoder is no such stack, or the likelihood is not canonical."""
         canonical = isinstance(model.likelihood, likelihoods.Canonical)
-        if not (type(model) is LatentModel and model.groups is None and canonical and rules.by_row(model.decoder)):
+        plain = type(model) is LatentModel and model.groups is None and canonical
+        if not (plain and model_checks.by_row(model.decoder)):
             return None
         layers = list(_in_order(model.decoder))
         affine = [isinstance(layer, nn.Linear) for layer in layers if not _only_shapes(layer)]

@@ -110,7 +110,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _asked_for(path: Path, content: bytes) -> Iterator[str]:
-    """"MODULE NAME" of all that a pickle asks Python for."""
+    """ "MODULE NAME" of all that a pickle asks Python for."""
     try:
         for code, argument, _ in pickletools.genops(content):
             if code.name == "GLOBAL":

@@ -8,7 +8,7 @@ import xarray as xr
 from gradlab.analyses import figure5_gradient_gap, figure6_bias_variance, verdicts
 
 import gradlab
-from gradlab.fidelity import changes, metrics
+from gradlab.fidelity import differences, metrics
 from gradlab.sampling import batch_bounds
 
 from . import problems
@@ -40,7 +40,7 @@ def test_change_uses_the_common_noise():
     0.95 +- 0.015, 0.89 is 4 of these off."""
     inside, widths = [], []
     for seed in range(200):
-        found = changes.change(planted(np.array([1.0, 3.0]), 1.0, seed), "mean_norm", {"tb": 0.5}, {"tb": 1.0})
+        found = differences.change(planted(np.array([1.0, 3.0]), 1.0, seed), "mean_norm", {"tb": 0.5}, {"tb": 1.0})
         inside.append(found.low <= 2.0 <= found.high)
         widths.append(found.high - found.low)
     assert 0.89 <= np.mean(inside) <= 0.99
@@ -50,9 +50,9 @@ def test_change_uses_the_common_noise():
 def test_change_wants_every_dim_fixed_and_a_known_figure():
     ds = planted(np.array([1.0, 3.0]), 1.0)
     with pytest.raises(ValueError, match="mean_norm"):
-        changes.change(ds, "mean_nrm", {"tb": 0.5}, {"tb": 1.0})
+        differences.change(ds, "mean_nrm", {"tb": 0.5}, {"tb": 1.0})
     with pytest.raises(ValueError, match="open"):
-        changes.change(ds, "mean_norm", {"tf": 1.6}, {"tf": 1.6})
+        differences.change(ds, "mean_norm", {"tf": 1.6}, {"tf": 1.6})
 
 
 def test_verdicts():

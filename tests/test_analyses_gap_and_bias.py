@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from gradlab.analyses import gap_and_bias
-from gradlab.analyses.given import Given
+from gradlab.analyses.run_options import Given
 
 from gradlab import checkpoints, networks, plots, results
 

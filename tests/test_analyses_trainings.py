@@ -15,7 +15,7 @@ from gradlab.analyses import (
     sizing,
     table1_schedules,
 )
-from gradlab.analyses.given import BUDGETS
+from gradlab.analyses.run_options import BUDGETS
 from gradlab.analyses.trainings import Trainings
 from gradlab.cli import reproduce
 

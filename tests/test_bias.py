@@ -6,7 +6,7 @@ import torch
 
 import gradlab
 from gradlab import estimators, networks, sampling
-from gradlab.fidelity import metrics, points
+from gradlab.fidelity import grid_accumulator, metrics
 
 from . import oracles, problems
 
@@ -90,7 +90,7 @@ def test_figures_of_many_points_at_once_are_those_of_each(problem, memory, kl, m
     given = {"tf": [0.002, 1.0, 1.6], "tb": [0.5, 1.3], "draws": 70, "target": "both", "kl": kl, "memory": memory}
     wanted = gradlab.bias(problem.model, problem.x, **given)
     assert (wanted.exact_gradient == 0).any() == (not kl)
-    monkeypatch.setattr(points, "_on_cpu", lambda found: False)
+    monkeypatch.setattr(grid_accumulator, "_on_cpu", lambda found: False)
     found = gradlab.bias(problem.model, problem.x, **given)
     for name, values in wanted.data_vars.items():
         np.testing.assert_allclose(found[name], values, rtol=1e-8, atol=1e-11, err_msg=name)
@@ -382,7 +382,7 @@ def test_numerical_errors_are_reported_and_small(without_draws):
 
 
 def test_exact_moments_round_trip_draw_and_change(without_draws, tmp_path):
-    from gradlab.fidelity.changes import change
+    from gradlab.fidelity.differences import change
 
     gradlab.save_results(without_draws, tmp_path / "exact.h5")
     again = gradlab.open_results(tmp_path / "exact.h5")

@@ -19,7 +19,7 @@ import gradlab
 from gradlab import datasets, sweeps, training
 from gradlab.sweeps.cells import grid
 from gradlab.sweeps.folder import Folder
-from gradlab.sweeps.watching import Watch
+from gradlab.sweeps.progress import Watch
 
 from .tiny_sweep import BASE, IMAGES, VALIDATION, sweep
 

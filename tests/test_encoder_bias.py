@@ -10,8 +10,8 @@ from torch import nn
 
 import gradlab
 from gradlab import errors, estimators, sampling
-from gradlab.fidelity import coordinates, jackknife, metrics, pull_back
-from gradlab.fidelity.changes import change
+from gradlab.fidelity import coordinates, encoder_gradients, jackknife, metrics
+from gradlab.fidelity.differences import change
 from gradlab.sampling.batches import empty
 
 from . import oracles, problems
@@ -287,11 +287,11 @@ def test_any_encoder_is_pulled_back_through(encoder, together):
         else:
             assert_figures(ds.sel(parameter=parameter), exact[parameter], draws[parameter])
     if together is not None:
-        assert pull_back.PullBack(problem.model, problem.x, 2**28).together == together
+        assert encoder_gradients.PullBack(problem.model, problem.x, 2**28).together == together
 
 
 def test_the_usual_layers_go_together(problem):
-    assert pull_back.PullBack(problem.model, problem.x, 2**28).together
+    assert encoder_gradients.PullBack(problem.model, problem.x, 2**28).together
 
 
 def test_gradients_of_the_user_s_are_left_alone(problem):

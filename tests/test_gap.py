@@ -8,7 +8,7 @@ from torch import nn
 import gradlab
 from gradlab import LatentModel, errors, networks
 from gradlab.fidelity import gap_analysis
-from gradlab.fidelity.changes import change
+from gradlab.fidelity.differences import change
 from gradlab.model import encode
 from gradlab.sampling import Noise
 

@@ -13,9 +13,9 @@ from torch import nn
 
 import gradlab
 from gradlab import datasets, estimators, exact, moments, parallel, progress, sampling, training
-from gradlab.machine import plain_arithmetic
 from gradlab.moments import exact as exact_module
-from gradlab.sampling import pullbacks
+from gradlab.numerics import plain_arithmetic
+from gradlab.sampling import straight_through_moments
 from gradlab.training import engines
 
 from . import problems
@@ -187,7 +187,7 @@ def test_grids_do_not_wait(monkeypatch):
             yield from own(*given, **options)
         grids.append(given)
 
-    monkeypatch.setattr(pullbacks.parallel, "each", each)
+    monkeypatch.setattr(straight_through_moments.parallel, "each", each)
     gradlab.bias(model, x, [0.5, 1.0], [0.5, 1.0], draws=64)
     assert grids
 

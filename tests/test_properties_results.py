@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import gradlab
-from gradlab import apart, hdf5
+from gradlab import hdf5, hdf5_sandbox
 from gradlab.errors import BadFile
 
 from .damage import damaged, examples, one_line, overwrite
@@ -191,13 +191,13 @@ def abort(path, announced):
 )
 def test_how_the_reading_child_ends_is_told(monkeypatch, load, words, tmp_path):
     monkeypatch.setattr(hdf5, "load", load)
-    assert words in apart._tried(str(tmp_path / "a.h5"))
+    assert words in hdf5_sandbox._tried(str(tmp_path / "a.h5"))
 
 
 def test_a_helper_that_was_killed_is_replaced(path):
     assert assert_refused_or_read(path)
-    apart._helper.kill()
-    apart._helper.wait()
+    hdf5_sandbox._helper.kill()
+    hdf5_sandbox._helper.wait()
     assert assert_refused_or_read(path)
 
 
@@ -205,7 +205,7 @@ def test_a_forked_process_has_a_helper_of_its_own(path):
     assert assert_refused_or_read(path)
     child = os.fork()
     if not child:
-        os._exit(apart._helper is not None)
+        os._exit(hdf5_sandbox._helper is not None)
     assert os.waitpid(child, 0)[1] == 0
 
 

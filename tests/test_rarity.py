@@ -13,7 +13,7 @@ from gradlab import plots
 from gradlab.cautions import SamplingWarning, cautions
 from gradlab.fidelity.rarity import rarity
 from gradlab.latents import BINARY, CATEGORICAL
-from gradlab.reports.words import headline
+from gradlab.reports.prose import headline
 
 from . import problems
 

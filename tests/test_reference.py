@@ -9,7 +9,7 @@ import torch
 import gradlab
 from gradlab import estimators, networks
 from gradlab.fidelity import inversion, reference, reference_figures
-from gradlab.fidelity.changes import change
+from gradlab.fidelity.differences import change
 from gradlab.fidelity.reference import Goal, candidates, rounded
 from gradlab.fidelity.reference_figures import FIGURES
 from gradlab.fidelity.u_statistics import u_statistics

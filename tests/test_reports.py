@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 import gradlab
-from gradlab.reports import points, words
+from gradlab.reports import points, prose
 
 from .chromium import needs_browser, opened
 from .problems import make
@@ -212,9 +212,9 @@ def test_a_page_reads_without_script_and_asks_for_nothing(results, page_of):
         ds = gradlab.open_results(results / f"{name}.h5")
         assert [value for value in map(str, ds.attrs.values()) if value not in read] == []
         if name != "sweep":
-            assert words.text(float(ds[points.first_figures(ds)[0]].max())) in read
-            assert words.sureness(ds) in read
-            assert "unbiased reference" not in " ".join([words.headline(ds), *words.subject(ds)])
+            assert prose.text(float(ds[points.first_figures(ds)[0]].max())) in read
+            assert prose.sureness(ds) in read
+            assert "unbiased reference" not in " ".join([prose.headline(ds), *prose.subject(ds)])
 
 
 def test_a_large_result_gives_a_page_of_bounded_size_that_says_what_it_leaves_out(tmp_path):
@@ -329,20 +329,20 @@ def test_a_full_disk_leaves_the_old_page(results, run, tmp_path, monkeypatch):
 def test_the_headline_says_where_least_and_greatest_lie():
     ds = without_exact_gradient()
     values = ds.relative_bias_debiased
-    text = words.headline(ds)
+    text = prose.headline(ds)
     for end in (values.min(), values.max()):
         place = values.where(values == end, drop=True)
         where = f"({place.estimator.item()}, tf {place.tf.item():g}, tb {place.tb.item():g})"
         figure = points.Figure(end.item(), end.item() - 0.1, end.item() + 0.1)
-        assert f"{words.written(figure)} {where}" in text
+        assert f"{prose.written(figure)} {where}" in text
     assert "No bias is resolved" not in text
 
 
 def test_a_bias_whose_interval_holds_0_is_not_called_one():
     ds = without_exact_gradient()
     ds["relative_bias_debiased_low"] = -ds.relative_bias_debiased
-    assert "No bias is resolved at 32 of them" in words.headline(ds)
-    assert "no bias resolved" in words.headline(ds.isel(estimator=[0], tf=[0], tb=[0]))
+    assert "No bias is resolved at 32 of them" in prose.headline(ds)
+    assert "no bias resolved" in prose.headline(ds.isel(estimator=[0], tf=[0], tb=[0]))
 
 
 @pytest.mark.parametrize(("count", "most"), [(5, 9), (9, 9), (1000, 24), (3, 2), (7, 1)])

@@ -16,7 +16,7 @@ import gradlab
 from gradlab import derivatives, estimators, latents, parallel, sampling, stacks
 from gradlab.estimators.straight_through import DecoupledSTGS
 from gradlab.latents import BINARY, CATEGORICAL, category_indices
-from gradlab.sampling import engine, pairs, pullbacks
+from gradlab.sampling import engine, straight_through_moments, unique_evaluations
 
 from . import oracles, problems
 
@@ -38,8 +38,8 @@ def moments_of(problem, several, draws, seed=0, memory=sampling.MEMORY, **option
 
 
 def all_blocks(logits, bounds):
-    for batches in pullbacks._batches_at_once(logits, bounds, sampling.MEMORY):
-        for start, stop, blocks in pullbacks._blocks(logits, bounds, batches, sampling.MEMORY):
+    for batches in straight_through_moments._batches_at_once(logits, bounds, sampling.MEMORY):
+        for start, stop, blocks in straight_through_moments._blocks(logits, bounds, batches, sampling.MEMORY):
             for block in blocks:
                 assert (block.start, block.stop) == (start, stop)
                 yield block
@@ -142,7 +142,7 @@ def test_blocks_do_not_change_the_moments(numbers, draws, name, monkeypatch):
     problem = problems.make(name)
     grid = grid_of(*PULLED_BACK, tfs=(0.4, 2.0), tbs=(1.3,))
     whole = moments_of(problem, grid, draws)
-    monkeypatch.setattr(pullbacks, "_IN_CACHE", numbers)
+    monkeypatch.setattr(straight_through_moments, "_IN_CACHE", numbers)
     assert_same(moments_of(problem, grid, draws), whole)
 
 
@@ -150,7 +150,7 @@ def test_blocks_do_not_change_the_moments(numbers, draws, name, monkeypatch):
 @pytest.mark.parametrize("numbers", [1, 30, 400, 10_000, 2**18])
 @pytest.mark.parametrize("examples", [1, 7, 100])
 def test_blocks_cover_every_draw_and_example_once(draws, numbers, examples, monkeypatch):
-    monkeypatch.setattr(pullbacks, "_IN_CACHE", numbers)
+    monkeypatch.setattr(straight_through_moments, "_IN_CACHE", numbers)
     bounds = sampling.batch_bounds(draws)
     seen = torch.zeros(draws, examples)
     for block in all_blocks(torch.empty(examples, 3, 4), bounds):
@@ -192,9 +192,9 @@ def test_many_points_at_once_are_each_point(name, at_once, monkeypatch):
     grid = [e.at(tf, tb) for e in PULLED_BACK if problem.model.kind.name in e.kinds
             for tf in TEMPERATURES for tb in (0.3, 1.3) if tb > 1 or tf > 1.5]  # fmt: skip
     wanted = moments_of(problem, grid, 70)
-    monkeypatch.setattr(pullbacks, "_points_at_once", lambda device: at_once)
+    monkeypatch.setattr(straight_through_moments, "_points_at_once", lambda device: at_once)
     for in_cache in (2**18, 50):
-        monkeypatch.setattr(pullbacks, "_IN_CACHE", in_cache)
+        monkeypatch.setattr(straight_through_moments, "_IN_CACHE", in_cache)
         assert_same(moments_of(problem, grid, 70), wanted)
 
 
@@ -202,11 +202,11 @@ def test_few_points_are_held_at_a_time_if_memory_is_short():
     problem = problems.make("3x5-bernoulli-mlp")
     grid = grid_of(estimators.get("decoupled-st-gs"), tfs=(0.4, 2.0))
     one_q = 2 * 16 * 32 * 5 * 5 * 3  # moments of the points of one tb
-    assert len(list(pullbacks._parts(grid, one_q // 2, 10 * one_q))) == 1
-    parts = list(pullbacks._parts(grid, one_q // 2, 2 * one_q))
+    assert len(list(straight_through_moments._parts(grid, one_q // 2, 10 * one_q))) == 1
+    parts = list(straight_through_moments._parts(grid, one_q // 2, 2 * one_q))
     assert [len(part) for part in parts] == [2, 1]
     assert sorted(itertools.chain.from_iterable(q for part in parts for q in part)) == list(range(6))
-    assert [len(part) for part in pullbacks._parts(grid, one_q // 2, 1)] == [1, 1, 1]
+    assert [len(part) for part in straight_through_moments._parts(grid, one_q // 2, 1)] == [1, 1, 1]
     assert_same(moments_of(problem, grid, 64, memory=3 * one_q), moments_of(problem, grid, 64))
 
 
@@ -346,7 +346,7 @@ def test_what_a_piece_raises_is_raised_and_the_rest_is_left(two_threads):
 
 def test_numbers_do_not_depend_on_the_threads(two_threads, monkeypatch):
     problem = problems.make("3x5-bernoulli-mlp")
-    monkeypatch.setattr(pullbacks, "_IN_CACHE", 100)
+    monkeypatch.setattr(straight_through_moments, "_IN_CACHE", 100)
     monkeypatch.setattr(stacks, "_BLOCK", 20_000)
     grid = grid_of(estimators.get("decoupled-st-gs"))
     with_two = moments_of(problem, grid, 300)
@@ -413,7 +413,7 @@ def test_noise_that_is_not_kept_is_made_once_per_part(monkeypatch):
     monkeypatch.setattr(
         sampling.Noise, "_make", lambda self, arrays, draws: made.append(len(draws)) or make(self, arrays, draws)
     )
-    monkeypatch.setattr(pullbacks, "_IN_CACHE", 50)  # several blocks of examples for each batch
+    monkeypatch.setattr(straight_through_moments, "_IN_CACHE", 50)  # several blocks of examples for each batch
     noise = sampling.Noise(problem.model.kind, logits, 1, 320, 0, memory=1)
     grid = grid_of(estimators.get("decoupled-st-gs"), tfs=(0.7,))
     sampling.sample_moments(problem.model, problem.x, logits, grid, noise)
@@ -481,7 +481,11 @@ def test_the_cheaper_route_is_taken(images, route, no_stacks, monkeypatch):
     problem = problems.Problem(problem.name, problem.model, x)
     taken = []
     for name in ("pairs", "table"):
-        owner, method = {"pairs": (pairs, "at_points"), "table": (pairs.ByConfiguration, "derivatives")}[name]
+        methods = {
+            "pairs": (unique_evaluations, "at_points"),
+            "table": (unique_evaluations.ByConfiguration, "derivatives"),
+        }
+        owner, method = methods[name]
         plain = getattr(owner, method)
         monkeypatch.setattr(owner, method, lambda *a, n=name, f=plain: taken.append(n) or f(*a))
     moments(problem, estimators.get("decoupled-st-gs", tf=5.0), 400)
@@ -517,7 +521,7 @@ def test_distinct_pairs_give_what_every_draw_decoded_gives():
 @pytest.mark.parametrize("name", ["3x5-bernoulli-mlp", "binary6-bernoulli-mlp"])
 def test_pairs_are_ranked_with_and_without_sorting(name):
     problem = problems.make(name)
-    drawn = pairs.DrawnPairs(problem.model, problem.x)
+    drawn = unique_evaluations.DrawnPairs(problem.model, problem.x)
     indices = torch.randint(problem.model.categories, (2, 9, 5, problem.model.latents))
     keys = drawn.keys(indices)
     for memory in (sampling.MEMORY, 1):
@@ -553,7 +557,7 @@ def test_centred_accumulation_of_a_block_keeps_small_variances():
     values = (100 + 0.01 * torch.randn(1024, 1, generator=torch.Generator().manual_seed(0))).float()
     bounds = sampling.batch_bounds(1024)
     like = torch.empty(1, 1, 1)
-    sums = pullbacks._Sums(CATEGORICAL, like, bounds, 1)
+    sums = straight_through_moments._Sums(CATEGORICAL, like, bounds, 1)
     for block in all_blocks(like, bounds):
         sums.add(0, block, block.arrange(CATEGORICAL, values[None, block.start : block.stop, None, None].clone()))
     of = sums.scaled([1.0])

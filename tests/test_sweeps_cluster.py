@@ -127,7 +127,7 @@ def test_a_cell_that_no_worker_can_run_is_named_and_does_not_stop_the_rest(clust
         found = grid(*given)
         return dataclasses.replace(found, cells=[dataclasses.replace(found.cells[0], version="99"), *found.cells[1:]])
 
-    monkeypatch.setattr("gradlab.sweeps.sweeping.grid", newer)
+    monkeypatch.setattr("gradlab.sweeps.run.grid", newer)
     with pytest.raises(OSError, match=r"1 of 2 cells could not be run; tf 0.5, tb 0.7, seed 3: the worker has gradlab"):
         sweep(tmp_path, **ONE | {"tb": [0.7, 1.3]}, scheduler=address)
     assert len(files(tmp_path, ".h5")) == len(leftovers(tmp_path)) + 1 == 1

@@ -7,7 +7,7 @@ import signal
 import pytest
 import torch
 
-from gradlab.sweeps import workers
+from gradlab.sweeps import processes
 
 from .kill_sweep import Sweep, claimed, files, wait_for, when
 from .tiny_sweep import assert_same, cells, leftovers, sweep
@@ -33,7 +33,7 @@ def test_workers_give_what_one_process_gives_also_when_one_is_killed(tmp_path, m
     folder.mkdir()
     (folder / f"{cells()[0].name}.resume.safetensors").write_bytes(b"foreign")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
-    monkeypatch.setattr(workers, "place", once_both_are_ready(workers.place))
+    monkeypatch.setattr(processes, "place", once_both_are_ready(processes.place))
     with pytest.warns(UserWarning) as warned:  # noqa: PT030, PT031
 
         def both_work():
@@ -87,11 +87,11 @@ def test_an_error_of_all_workers_is_raised(tmp_path):
 def test_workers_take_a_gpu_each_where_there_are_several(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    assert [workers.place("cuda", index) for index in range(4)] == ["cuda:0", "cuda:1", "cuda:2", "cuda:0"]
-    assert workers.place("auto", 1) == "cuda:1"
-    assert workers.place("cuda:1", 0) == "cuda:1"
-    assert workers.place("cpu", 1) == "cpu"
+    assert [processes.place("cuda", index) for index in range(4)] == ["cuda:0", "cuda:1", "cuda:2", "cuda:0"]
+    assert processes.place("auto", 1) == "cuda:1"
+    assert processes.place("cuda:1", 0) == "cuda:1"
+    assert processes.place("cpu", 1) == "cpu"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert workers.place("cuda", 1) == "cuda"
+    assert processes.place("cuda", 1) == "cuda"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert workers.place("auto", 1) == "cpu"
+    assert processes.place("auto", 1) == "cpu"

@@ -14,9 +14,9 @@ from .. import errors, estimators
 from ..cautions import SamplingWarning, of_sampling
 from ..estimators import Estimator
 from ..exact import LIMIT, TARGETS, check_enumerable, check_precision, kl_gradient
-from ..machine import plain_arithmetic, working_memory
 from ..model import LatentModel, check_is_model, encode, measured_copy, observations
 from ..moments import check_supported
+from ..numerics import plain_arithmetic, working_memory
 from ..sampling import ROUTES
 from . import encoder_analysis
 from .enumerated_analysis import bias_by_enumeration

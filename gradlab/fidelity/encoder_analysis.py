@@ -15,8 +15,8 @@ from .. import errors
 from ..model import LatentModel, measured_copy, precision
 from ..sampling import batch_bounds
 from . import jackknife, metrics
+from .encoder_gradients import PullBack, PulledBackMoments, encoder_parameters
 from .labels import coordinate, dataset, figure_variables, temperatures
-from .pull_back import PullBack, PulledBackMoments, encoder_parameters
 
 NORM = "Euclidean norm over the entries of a parameter tensor, or of all of them, of the gradient of the examples' mean"
 GRID = ("estimator", "target", "tf", "tb", "parameter")
@@ -61,7 +61,7 @@ class EncoderPoints:
     ):
         """`model` and `x` in the precision of the draws, in which deviations of draws are pulled back too.
 
-        `nothing_left` as for `points.Points`.
+        `nothing_left` as for `grid_accumulator.Points`.
         """
         self.targets, self.tfs, self.tbs = targets, tfs, tbs
         self.nothing_left = nothing_left
@@ -85,7 +85,7 @@ class EncoderPoints:
         found: PulledBackMoments,
         share: float,
     ) -> None:
-        """One point; arguments as those of `points.Points.fill`."""
+        """One point; arguments as those of `grid_accumulator.Points.fill`."""
         ((e, i, j),) = cells
         n = found.count.double().to(found.mean.device)
         mean = torch.tensordot(n / n.sum(), found.mean, 1)
@@ -121,7 +121,7 @@ class EncoderPoints:
         without: Sequence[str],
         more: dict[str, Any],
     ) -> xr.Dataset:
-        """As `points.Points.dataset`; the arrays at the logits are left out."""
+        """As `grid_accumulator.Points.dataset`; the arrays at the logits are left out."""
         unit = f"{about['unit']} per parameter"
         named = {"long_name": "norm of the exact gradient", "units": unit, "aggregation": NORM}
         return dataset(

@@ -20,7 +20,7 @@ from ..moments import exact_moments, steps, supported
 from ..sampling import BATCHES, Noise, each_accumulated, each_moments, groups
 from . import rarity
 from .encoder_analysis import EncoderPoints
-from .points import Points
+from .grid_accumulator import Points
 from .rarity import Rarity
 
 MOST_DRAWS_FOR_ONE = 1000  # of another estimator, at equal cost

@@ -25,8 +25,8 @@ from torch import Tensor
 from .. import errors, progress
 from ..cautions import SamplingWarning, of_sampling
 from ..derivatives import at_all_points
-from ..machine import plain_arithmetic, working_memory
 from ..model import LatentModel, check_is_model, encode, measured_copy, observations
+from ..numerics import plain_arithmetic, working_memory
 from ..sampling import Noise, batch_bounds
 from .jackknife import with_ends
 from .labels import JACKKNIFE, attributes, coordinate, temperatures, with_interval
@@ -91,7 +91,7 @@ def gap(
     examples fixed; `gap_per_example`, likewise a mean over draws. Norms are in the loss's unit per logit.
     `undefined`: the share of (example, draw) left out of relative_gap and cosine since a gradient is exactly 0, as
     saturated codes have it. `replicates` holds each figure without each batch in turn: differences between
-    temperatures, which share their noise, are sharper than their ends (`gradlab.fidelity.changes`).
+    temperatures, which share their noise, are sharper than their ends (`gradlab.fidelity.differences`).
 
     Raises
     ------

@@ -18,9 +18,9 @@ from ..errors import unknown_name
 from ..estimators import Estimator, promises
 from ..model import LatentModel
 from ..sampling import BATCHES
+from .grid_accumulator import NORM
 from .labels import coordinate, figure_variables, temperatures
 from .metrics import NONE
-from .points import NORM
 from .rarity import Rarity, variables
 from .reference import Goal, Point, candidates, choose, measured, rounded
 from .reference_figures import FIGURES, intervals, values

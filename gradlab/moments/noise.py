@@ -31,7 +31,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..machine import MEMORY
+from ..numerics import MEMORY
 
 STEPS = (1.0, 0.7, 0.5, 0.35)  # of the trapezoidal rule, taken until the tolerance is met
 DEPTH = 10.0  # of the first step: ranges begin at exp(-DEPTH), where the integrand is as small

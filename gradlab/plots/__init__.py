@@ -13,12 +13,12 @@ from .fidelity_figures import fidelity_and_loss
 from .gap_figures import gap
 from .heatmaps import heatmap
 from .kl_figures import losses_by_kl
-from .pairs import FINAL, has_schedules
 from .parameter_figures import parameters
 from .pictures import reconstructions
 from .relation_figures import gap_and_bias
 from .selection import check_bias, check_dataset, chosen
 from .sweep_figures import losses, schedules
+from .sweep_points import FINAL, has_schedules
 from .tracked_figures import tracked, training_curves
 
 FORMATS = ("png", "pdf", "svg")

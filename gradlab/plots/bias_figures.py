@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from .. import errors
-from .furniture import FONT, WIDTH, caption, long_name, temperature_axis, temperature_label, units, value_axis
+from .axes_style import FONT, WIDTH, caption, long_name, temperature_axis, temperature_label, units, value_axis
 from .lines import Series, Style, keys, legend, series, shifts, trend
 from .selection import check_bias, chosen, known_name, with_interval
 

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from .furniture import FONT, SMALL, caption, temperature_label, value_axis
+from .axes_style import FONT, SMALL, caption, temperature_label, value_axis
 from .lines import COLOURS, MARKERS
-from .pairs import FINAL, facts, loss_label, pairs
 from .selection import check_dataset, with_interval
+from .sweep_points import FINAL, facts, loss_label, pairs
 
 SHOWN = 100.0  # estimates averaged, in the panels that show one
 ENOUGH = 0.5  # rank correlation

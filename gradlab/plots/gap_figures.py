@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .furniture import (
+from .axes_style import (
     FONT,
     WIDTH,
     caption,

@@ -18,7 +18,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from .. import errors
-from .furniture import FONT, LOG_FROM, SMALL, caption, log_ticks, long_name, serves_log, temperature_label, units
+from .axes_style import FONT, LOG_FROM, SMALL, caption, log_ticks, long_name, serves_log, temperature_label, units
 from .selection import chosen, picks
 
 CELLS_WRITTEN = 12  # cells a side up to which values are written

@@ -9,11 +9,11 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .furniture import FONT, SMALL, caption, long_name, value_axis
+from .axes_style import FONT, SMALL, caption, long_name, value_axis
 from .heatmaps import cell_facts, cells
 from .lines import COLOURS, MARKERS
-from .pairs import FINAL, MEAN, comparable, facts, loss_label, lowest, pairs, trained
 from .sweep_figures import draw_losses
+from .sweep_points import FINAL, MEAN, comparable, facts, loss_label, lowest, pairs, trained
 
 TERMS = {"none": "without KL", "model": "KL(softmax(l))", "sampled": "KL(softmax(l/tf))"}
 PUBLISHED = "published"

@@ -6,8 +6,8 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from .axes_style import FONT, SMALL, WIDTH, caption, long_name, units, value_axis
 from .bias_figures import by_estimator, fixed
-from .furniture import FONT, SMALL, WIDTH, caption, long_name, units, value_axis
 from .lines import keys, legend
 from .selection import check_bias, chosen, with_interval
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from .furniture import SMALL, WIDTH, write_under
+from .axes_style import SMALL, WIDTH, write_under
 
 ACROSS = 10  # pairs a row, at most
 LARGEST, LABELS, MARGIN = 0.9, 0.9, 0.05  # inches: width of a picture, at most; of the words beside them; around

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from .furniture import FONT, SMALL, caption, log_ticks, value_axis
+from .axes_style import FONT, SMALL, caption, log_ticks, value_axis
 from .lines import legend
 from .selection import check_dataset, with_interval
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from .furniture import (
+from .axes_style import (
     FONT,
     SMALL,
     WIDTH,
@@ -27,7 +27,8 @@ from .furniture import (
 )
 from .heatmaps import cell_axis, cell_facts, cells, colour_bar, draw_cells, grid_size, scale
 from .lines import COLOURS, Series, Style, aside, legend, shifts, trend
-from .pairs import (
+from .selection import with_interval
+from .sweep_points import (
     FINAL,
     MEAN,
     MEDIAN,
@@ -44,7 +45,6 @@ from .pairs import (
     temperature,
     trained,
 )
-from .selection import with_interval
 
 BESIDE = 3.1  # inches: width of the lines beside the heatmap
 OTHER, SAME = COLOURS[:2]  # tf and tb apart, tf = tb

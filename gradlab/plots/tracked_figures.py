@@ -8,10 +8,10 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from .furniture import FONT, WIDTH, caption, epoch_axis, long_name, units, value_axis
+from .axes_style import FONT, WIDTH, caption, epoch_axis, long_name, units, value_axis
 from .lines import COLOURS, MARKERS, Series, Style, keys, legend, series, shifts, trend
-from .pairs import MEAN, comparable, facts, label, loss_label, lowest, pairs, single, temperature, trained
 from .selection import check_dataset, with_interval
+from .sweep_points import MEAN, comparable, facts, label, loss_label, lowest, pairs, single, temperature, trained
 
 CURVE = "validation_loss"
 OF_BIAS = {

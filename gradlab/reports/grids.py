@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from .points import evenly, figure_names, first_figures, point_dims
-from .words import short, words_of
+from .prose import short, words_of
 
 MOST_SIDE = 100  # temperatures a side
 MOST_CELLS = 40_000  # of all panels of a file together; each is some 25 bytes of the page

@@ -14,7 +14,7 @@ import xarray as xr
 
 from .. import __version__, errors, files, results
 from ..cautions import cautions
-from . import drawing, grids, words
+from . import drawing, grids, prose
 from .points import (
     analysis_of,
     centre,
@@ -88,7 +88,7 @@ def _read(one: Any, number: int) -> list[tuple[str, str, xr.Dataset]]:
 def _section(name: str, digest: str, ds: xr.Dataset, number: int) -> tuple[str, str, str]:
     """Title, headline and HTML of a result."""
     title = f"{TITLES[analysis_of(ds)]}: {name}"
-    headline = words.headline(ds)
+    headline = prose.headline(ds)
     drawn, left_out = drawing.figures(ds)
     table, more = _table(ds, number)
     data, of_grid = grids.panels(ds)
@@ -96,8 +96,8 @@ def _section(name: str, digest: str, ds: xr.Dataset, number: int) -> tuple[str, 
     pieces = [
         f'<section id="result-{number}"><h2>{escape(title)}</h2>',
         f'<p class="headline">{escape(headline)}</p>',
-        f"<p>{escape(words.sureness(ds))}</p>",
-        f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in words.subject(ds))}</ul>",
+        f"<p>{escape(prose.sureness(ds))}</p>",
+        f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in prose.subject(ds))}</ul>",
         _cautions(ds),
         *(_figure(caption, uri, headline) for caption, uri in drawn),
         _heatmap(data, number) if data else "",
@@ -127,9 +127,9 @@ def _table(ds: xr.Dataset, number: int) -> tuple[str, list[str]]:
     kept = at[evenly(len(at), MOST_ROWS)]
     points = coordinates_at(ds, kept)
     columns = [figures_at(ds, name, kept) for name in names]
-    heads = [(dim, "") for dim in points[0]] + [(words.words_of(ds, n), _in(ds, n)) for n in names]
+    heads = [(dim, "") for dim in points[0]] + [(prose.words_of(ds, n), _in(ds, n)) for n in names]
     rows = [
-        [_cell(value) for value in point.values()] + [_cell(of[k].value, words.written(of[k])) for of in columns]
+        [_cell(value) for value in point.values()] + [_cell(of[k].value, prose.written(of[k])) for of in columns]
         for k, point in enumerate(points)
     ]
     short = [f"the table has {len(kept)} of {len(at):,} points, evenly spaced"] if len(kept) < len(at) else []
@@ -143,13 +143,13 @@ def _all_figures(ds: xr.Dataset) -> str:
     if len(names) < 4 or not 1 <= len(at := places(around, names)) <= 2:
         return ""
     points = coordinates_at(around, at)
-    columns = [", ".join(f"{k} = {words.short(v)}" for k, v in p.items()) for p in points]
+    columns = [", ".join(f"{k} = {prose.short(v)}" for k, v in p.items()) for p in points]
     heads = [("figure", ""), *((c, "") for c in columns), ("unit", ""), ("what it is", "")]
     rows = [
         [
             _cell(name),
-            *(_cell(figure.value, words.written(figure)) for figure in figures_at(around, name, at)),
-            _cell(words.unit_of(ds, name)),
+            *(_cell(figure.value, prose.written(figure)) for figure in figures_at(around, name, at)),
+            _cell(prose.unit_of(ds, name)),
             _cell(str(ds[name].attrs.get("long_name", ""))),
         ]
         for name in names
@@ -233,7 +233,7 @@ def _cell(value: Any, shown: str | None = None) -> str:
 
 
 def _in(ds: xr.Dataset, name: str) -> str:
-    unit = words.unit_of(ds, name)
+    unit = prose.unit_of(ds, name)
     return f"({unit})" if unit else ""
 
 

@@ -1,9 +1,9 @@
 """Monte Carlo moments of estimators: draws in chunks, one decoder pass for every distinct image and code."""
 
 from .batches import BATCHES, Accumulator, BatchMoments, batch_bounds
+from .common_draws import PairedDraws, Sums
 from .engine import ROUTES, each_accumulated, each_moments, groups, sample_moments
 from .noise import MEMORY, Noise
-from .paired import PairedDraws, Sums
 
 __all__ = [
     "BATCHES",

@@ -28,8 +28,8 @@ from ..latents import LatentKind
 from ..model import LatentModel
 from .batches import Accumulator, BatchMoments, batch_bounds, empty
 from .noise import Noise
-from .pairs import DrawnPairs
-from .pullbacks import pulled_back_moments, serves
+from .straight_through_moments import pulled_back_moments, serves
+from .unique_evaluations import DrawnPairs
 
 ROUTES = ("auto", "table", "pairs", "draws")
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from .. import estimators, likelihoods, rules
+from .. import estimators, likelihoods, model_checks
 from ..estimators import Estimator
 from ..model import LatentModel
 
@@ -30,4 +30,4 @@ def decodes_in_threads(model: LatentModel) -> bool:
 
 
 def _writes_nothing(module: nn.Module) -> bool:
-    return f"{type(module).__module__}.".startswith(_WRITE_NOTHING) and rules.unhooked(module)
+    return f"{type(module).__module__}.".startswith(_WRITE_NOTHING) and model_checks.unhooked(module)

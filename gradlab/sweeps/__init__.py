@@ -1,7 +1,7 @@
 """Sweeps: trainings over a grid of temperatures and seeds, each a file of its own, collected into one Dataset."""
 
 from .collecting import collect
+from .run import sweep
 from .summary import best, collapsed, loss_without_code, over_seeds, with_means
-from .sweeping import sweep
 
 __all__ = ["best", "collapsed", "collect", "loss_without_code", "over_seeds", "sweep", "with_means"]

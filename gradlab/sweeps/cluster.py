@@ -19,12 +19,12 @@ from distributed.diagnostics.plugin import WorkerPlugin
 
 from .. import __version__, errors, files
 from ..datasets import Images
+from .cell_runner import run
 from .cells import Cell
 from .claims import Claim, uninterrupted
 from .folder import Folder
-from .running import run
-from .work import POLL, Job
-from .workers import place
+from .processes import place
+from .queue import POLL, Job
 
 AHEAD = 2  # tasks under way per thread of the cluster: no thread waits for its next one
 

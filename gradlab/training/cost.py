@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..datasets import Images
-from ..machine import plain_arithmetic
+from ..numerics import plain_arithmetic
 from .engines import Several, Stacked, engine_for, synchronize
 from .run import Run
 from .settings import Settings

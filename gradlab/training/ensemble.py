@@ -16,8 +16,8 @@ from typing import Any
 
 from .. import checkpoints, errors, files, progress
 from ..datasets import Images
-from ..machine import plain_arithmetic
 from ..model import LatentModel
+from ..numerics import plain_arithmetic
 from . import state
 from .engines import Engine, InTurn, engine_for
 from .loop import Pace, Training, interruptible, resume_path

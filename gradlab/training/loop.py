@@ -11,8 +11,8 @@ from pathlib import Path
 
 from .. import errors, files, progress
 from ..datasets import Images
-from ..machine import plain_arithmetic
 from ..model import LatentModel
+from ..numerics import plain_arithmetic
 from .engines import Engine, engine_for
 from .run import Run
 from .settings import Settings

@@ -16,8 +16,8 @@ from torch import Tensor
 from .. import __version__, checkpoints, errors, estimators, networks, schedules
 from ..datasets import Images
 from ..estimators import Estimator, RunningMean
-from ..machine import keep_freed_pages
 from ..model import LatentModel
+from ..numerics import keep_freed_pages
 from . import state, streams
 from .settings import OPTIMIZERS, Settings
 from .step import backward, evaluate

@@ -60,7 +60,7 @@ def here(name: str, device: str):
 
     import torch
 
-    from gradlab.machine import plain_arithmetic
+    from gradlab.numerics import plain_arithmetic
 
     from . import costs, measure, rows, trainings
 

@@ -9,7 +9,7 @@ import statistics
 import torch
 
 from gradlab import LatentModel, datasets, networks, training
-from gradlab.machine import plain_arithmetic
+from gradlab.numerics import plain_arithmetic
 from gradlab.training import engines
 
 from . import measure, straightforward

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 import gradlab
-from gradlab import rules
+from gradlab import model_checks
 
 from . import problems
 
@@ -280,14 +280,14 @@ def test_the_named_problems_pass_in_low_precision(name, dtype):
 
 def test_a_probe_is_small_where_layers_are_large():
     wide = nn.Linear(4, 2**20)
-    assert rules.rows_of(wide, lambda: wide(torch.zeros(2, 4)), 2) == 32
-    assert rules.rows_of(nn.Linear(4, 4), lambda: None, 2) == rules.MOST_ROWS
+    assert model_checks.rows_of(wide, lambda: wide(torch.zeros(2, 4)), 2) == 32
+    assert model_checks.rows_of(nn.Linear(4, 4), lambda: None, 2) == model_checks.MOST_ROWS
 
 
 # --- stacks of layers that need no probe ---
 
 
-PLAIN = sorted(rules._BY_ROW - {nn.Sequential, nn.Linear, nn.Flatten}, key=lambda kind: kind.__name__)
+PLAIN = sorted(model_checks._BY_ROW - {nn.Sequential, nn.Linear, nn.Flatten}, key=lambda kind: kind.__name__)
 
 
 @pytest.mark.parametrize("kind", PLAIN)
@@ -298,13 +298,13 @@ def test_layers_that_are_not_probed_pass_the_probe(kind):
     )
     model = gradlab.LatentModel(encoder, decoder, latents=2, categories=3)
     x = torch.rand(7, 6 - 1)
-    assert rules.by_row(encoder)
-    rules.check(model, x, x, model.logits(x).detach())
+    assert model_checks.by_row(encoder)
+    model_checks.check(model, x, x, model.logits(x).detach())
 
 
 def test_the_bundled_vae_is_not_probed_what_differs_in_anything_is(monkeypatch):
     probed = []
-    monkeypatch.setattr(rules, "check", lambda model, *given: probed.append(model))
+    monkeypatch.setattr(model_checks, "check", lambda model, *given: probed.append(model))
 
     class Own(nn.Linear):
         pass

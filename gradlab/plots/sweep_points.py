@@ -8,7 +8,7 @@ import math
 import numpy as np
 import xarray as xr
 
-from .furniture import units
+from .axes_style import units
 from .selection import check_dataset, chosen
 
 FINAL = "final_validation_loss"

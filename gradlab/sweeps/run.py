@@ -17,9 +17,9 @@ from ..training import Run, Settings
 from .cells import Cell, Grid, grid, tracked
 from .collecting import assembled
 from .folder import Folder
-from .watching import Watch, display
-from .work import Job, work
-from .workers import place, work_in_processes
+from .processes import place, work_in_processes
+from .progress import Watch, display
+from .queue import Job, work
 
 ANNOUNCED_FROM = 2000  # steps that take long enough to be said beforehand how long
 

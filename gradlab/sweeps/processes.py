@@ -19,7 +19,7 @@ from multiprocessing.context import SpawnProcess
 import torch
 
 from .folder import Folder
-from .work import POLL, Job, work
+from .queue import POLL, Job, work
 
 SPAWN = multiprocessing.get_context("spawn")
 

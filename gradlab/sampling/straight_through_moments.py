@@ -19,8 +19,8 @@ from ..estimators import Estimator
 from ..latents import LatentKind
 from .batches import BatchMoments, batch_bounds, merge
 from .noise import Noise
-from .pairs import DrawnPairs
 from .shared import all_built_in
+from .unique_evaluations import DrawnPairs
 
 _IN_CACHE = 2**18  # numbers of an array
 _ARRAYS = 16  # of a block and one point, at once, where no cache bounds it

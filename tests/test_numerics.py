@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import gradlab
-from gradlab import errors, machine
+from gradlab import errors, numerics
 
 from . import problems
 
-PLACES = (*machine._ON_GPU, *machine._ON_CPU)
+PLACES = (*numerics._ON_GPU, *numerics._ON_CPU)
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def test_tensor_float_32_is_off_unless_asked_for(asked):
     torch.backends.cuda.matmul.fp32_precision = "tf32"
     torch.backends.mkldnn.matmul.fp32_precision = "bf16"
     before = precisions()
-    with machine.plain_arithmetic(tf32=asked):
+    with numerics.plain_arithmetic(tf32=asked):
         assert precisions() == ["tf32" if asked else "ieee"] * 3 + ["ieee"] * 3
     assert precisions() == before
 
@@ -47,13 +47,13 @@ def test_threads_that_come_and_go_keep_it(restored):
     entered, left = threading.Event(), threading.Event()
 
     def second():
-        with machine.plain_arithmetic():
+        with numerics.plain_arithmetic():
             entered.set()
             assert left.wait(10)
             seen.append(precisions())
 
     thread = threading.Thread(target=second)
-    with machine.plain_arithmetic():
+    with numerics.plain_arithmetic():
         thread.start()
         assert entered.wait(10)
     left.set()
@@ -64,8 +64,8 @@ def test_threads_that_come_and_go_keep_it(restored):
 
 def test_blocks_within_blocks(restored):
     before = precisions()
-    with machine.plain_arithmetic(tf32=True):
-        with machine.plain_arithmetic():
+    with numerics.plain_arithmetic(tf32=True):
+        with numerics.plain_arithmetic():
             assert precisions() == ["ieee"] * 6
         assert precisions() == ["tf32"] * 3 + ["ieee"] * 3
     assert precisions() == before
@@ -74,7 +74,7 @@ def test_blocks_within_blocks(restored):
 def test_the_callers_settings_come_back_after_an_error():
     torch.backends.cuda.matmul.fp32_precision = "tf32"
     before = precisions()
-    with pytest.raises(KeyError), machine.plain_arithmetic():
+    with pytest.raises(KeyError), numerics.plain_arithmetic():
         raise KeyError
     assert precisions() == before
 
@@ -98,11 +98,11 @@ def test_analyses_run_with_it_and_say_so(name, tf32):
 
 def test_memory_is_what_was_asked_for_or_a_share_of_what_is_free(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 4000))
-    assert machine.working_memory(None, torch.device("cpu")) == machine.MEMORY
-    assert machine.working_memory(None, torch.device("cuda")) == 250
-    assert machine.working_memory(77, torch.device("cuda")) == 77
+    assert numerics.working_memory(None, torch.device("cpu")) == numerics.MEMORY
+    assert numerics.working_memory(None, torch.device("cuda")) == 250
+    assert numerics.working_memory(77, torch.device("cuda")) == 77
     with pytest.raises(ValueError, match=r"memory: got 0; give a whole number of at least 1"):
-        machine.working_memory(0, torch.device("cpu"))
+        numerics.working_memory(0, torch.device("cpu"))
 
 
 # --- checks that are read late ---

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..datasets import Images
+from .cell_runner import run
 from .cells import Cell
 from .folder import Folder
-from .running import run
 
 POLL = 0.5  # seconds between two looks at what others do
 
