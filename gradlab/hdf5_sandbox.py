@@ -25,7 +25,7 @@ RATE = 2**25  # bytes of announced data for which another second is given
 MEMORY = 2**29  # bytes of address space for a file without data, beyond what the process has
 COPIES = 4  # of the announced data, that decoding may take at once
 
-_START = "import json, sys; sys.path = json.loads(sys.argv[1]); from gradlab import apart; apart.serve()"
+_START = "import json, sys; sys.path = json.loads(sys.argv[1]); from gradlab import hdf5_sandbox; hdf5_sandbox.serve()"
 _lock = threading.Lock()
 _helper: subprocess.Popen[str] | None = None
 
