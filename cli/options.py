@@ -194,7 +194,7 @@ def resolve_device(name: str) -> str:
     """The device to use; ValueError where it is not there."""
     import torch
 
-    from gradlab.errors import precision_and_place
+    from gradlab.numerics import precision_and_place
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from . import errors, latents, likelihoods
+from . import checks, latents, likelihoods
 from .exact import activations_per_code, losses_at
 from .model import LatentModel, precision
 from .stacks import Stack
@@ -42,7 +42,7 @@ def at_points(
     image: Tensor,
     memory: int,
     wanted: bool = True,
-    check: errors.Check = errors.at_once,
+    check: checks.Check = checks.at_once,
 ) -> tuple[Tensor, Tensor | None]:
     """f(z, x[image]) and, if wanted, df/dz of codes (n, latent[, category]), pair by pair, in blocks."""
     per_row = 2 * activations_per_code(model, x) * codes.element_size()
@@ -61,11 +61,11 @@ def at_points(
     if not wanted:
         return loss, None
     derivative = torch.cat(derivatives)
-    errors.finite("derivative", derivative, "df/dz must be finite at every code that is drawn", check)
+    checks.finite("derivative", derivative, "df/dz must be finite at every code that is drawn", check)
     return loss, derivative
 
 
-def check_losses(loss: Tensor, image: Tensor, check: errors.Check) -> None:
+def check_losses(loss: Tensor, image: Tensor, check: checks.Check) -> None:
     """ValueError that names the image, where a loss of pairs is not finite."""
 
     def complain() -> None:
@@ -83,7 +83,7 @@ def at_all_points(
     points: Tensor,
     memory: int,
     wanted: bool = True,
-    check: errors.Check = errors.at_once,
+    check: checks.Check = checks.at_once,
 ) -> tuple[Tensor, Tensor | None]:
     """Loss (..., example) and, if wanted, derivative of points' shape (..., example, latent[, category])."""
     leading = points.shape[: points.ndim - len(model.code_shape) - 1]
@@ -134,18 +134,18 @@ class ByConfiguration:
         return max(1, step)
 
     @torch.no_grad()
-    def losses(self, indices: Tensor, memory: int, check: errors.Check = errors.at_once) -> Tensor:
+    def losses(self, indices: Tensor, memory: int, check: checks.Check = checks.at_once) -> Tensor:
         """f (example, configuration) at category indices (configuration, latent)."""
         return losses_at(self.model, self.x, indices, memory, check).detach()
 
-    def derivatives(self, indices: Tensor, memory: int, check: errors.Check = errors.at_once) -> Tensor:
+    def derivatives(self, indices: Tensor, memory: int, check: checks.Check = checks.at_once) -> Tensor:
         """v (example, configuration, latent[, category]) at category indices (configuration, latent)."""
         codes = self.codes(indices)
         if self.stack:
             v = self.stack.at_all_images(self.stack.passed(codes), memory).unflatten(-1, codes.shape[1:])
         else:
             v = by_forward_mode(self.model, codes, self.x)
-        errors.finite("derivative", v, "df/dz must be finite at every configuration", check)
+        checks.finite("derivative", v, "df/dz must be finite at every configuration", check)
         return v
 
     def at_pairs(
@@ -156,7 +156,7 @@ class ByConfiguration:
         wanted: bool,
         jacobians: bool,
         memory: int,
-        check: errors.Check,
+        check: checks.Check,
     ) -> tuple[Tensor, Tensor | None]:
         """f (pair,) and, if wanted, v (pair, input) of configurations `of` among `indices`, and images.
 
@@ -171,7 +171,7 @@ class ByConfiguration:
         if not wanted:
             return f, None
         v = self.stack.by_jacobians(passed)[image, of] if jacobians else self.stack.at_pairs(passed, of, image, memory)
-        errors.finite("derivative", v, "df/dz must be finite at every code that is drawn", check)
+        checks.finite("derivative", v, "df/dz must be finite at every code that is drawn", check)
         return f, v
 
     def codes(self, indices: Tensor) -> Tensor:
@@ -215,7 +215,7 @@ class Table:
         (example, configuration, latent[, category]).
         """
         of, counts, device = self.configurations, self.model.category_counts, self.x.device
-        with errors.checks(device) as check:
+        with checks.deferred(device) as check:
             for start in range(0, self.model.configurations, self.step):
                 numbers = range(start, min(self.model.configurations, start + self.step))
                 indices = latents.configurations(len(counts), counts, numbers.start, numbers.stop, device)
@@ -227,7 +227,7 @@ class Table:
                     v = self._pair_by_pair(of.codes(indices), check)
                 yield numbers, indices, f, v
 
-    def _pair_by_pair(self, codes: Tensor, check: errors.Check) -> Tensor:
+    def _pair_by_pair(self, codes: Tensor, check: checks.Check) -> Tensor:
         pairs = codes[:, None].expand(len(codes), len(self.x), *codes.shape[1:])
         v = at_all_points(self.model, self.x, pairs, self.memory, check=check)[1]
         assert v is not None

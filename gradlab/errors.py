@@ -1,17 +1,13 @@
-"""Validation, in one place: every message names the argument, what came, and what would do."""
+"""Validation, in one place: every message names the argument, what was expected and what came. Imports no torch."""
 
 from __future__ import annotations
 
-import collections
-import contextlib
 import difflib
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import struct
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 
 class UnknownName(ValueError):
@@ -38,7 +34,7 @@ def temperature(argument: str, value: object) -> float:
 
     Rounding is undone (see `_meant`).
     """
-    if isinstance(value, Tensor) and value.requires_grad:
+    if getattr(value, "requires_grad", False):
         cure = "give its .item(); gradlab.decoupled_st_gumbel_softmax and estimators.gumbel_softmax learn temperatures"
         raise ValueError(f"{argument}: expected a number that takes no gradient, got requires_grad=True; {cure}")
     try:
@@ -56,7 +52,9 @@ def _meant(number: float) -> float:
     A coordinate is selected by its value, so it must be the one that people write.
     """
     decimals = [(float(f"{number:.12g}"), 1e-14)]
-    if torch.tensor(number, dtype=torch.float32).item() == number:  # of few numbers that are no float32 by origin
+    if (
+        abs(number) < 3e38 and struct.unpack("f", struct.pack("f", number))[0] == number
+    ):  # of few numbers that are no float32 by origin
         decimals.append((float(f"{number:.6g}"), 3e-7))
     near = (decimal for decimal, within in decimals if abs(decimal - number) <= within * number)
     return next(near, number)
@@ -108,65 +106,6 @@ def count(*categories: int) -> str:
         return powers
 
 
-Check = Callable[[Tensor, Callable[[], None]], None]
-
-
-def at_once(good: Tensor, complain: Callable[[], None]) -> None:
-    """Call `complain`, which raises where it finds a fault, unless `good`, one truth value."""
-    if not bool(good):
-        complain()
-
-
-def finite(argument: str, values: Tensor, cure: str, check: Check = at_once) -> None:
-    """ValueError with the first index at which `values` is not finite."""
-    good = torch.isfinite(values)
-
-    def complain() -> None:
-        at = tuple(torch.nonzero(~good)[0].tolist())
-        raise ValueError(f"{argument}: {values[at].item()} at index {at} of shape {tuple(values.shape)}; {cure}")
-
-    check(good.all(), complain)
-
-
-@contextlib.contextmanager
-def checks(device: torch.device) -> Iterator[Check]:
-    """Yields what checks the blocks of a loop: `at_once`; on a GPU each check is read when two more have been made.
-
-    Read at once, the GPU would stand idle until the host had queued the next block. The host is never further ahead
-    than that, so that progress shown is work done, and Ctrl-C ends it.
-    """
-    if device.type != "cuda":
-        yield at_once
-        return
-    waiting: collections.deque[tuple[torch.cuda.Event, Tensor, Callable[[], None]]] = collections.deque()
-
-    def read() -> None:
-        copied, good, complain = waiting.popleft()
-        copied.synchronize()
-        try:
-            at_once(good, complain)
-        except Exception:
-            waiting.clear()  # what is found first is said
-            raise
-
-    def late(good: Tensor, complain: Callable[[], None]) -> None:
-        here = torch.empty(good.shape, dtype=good.dtype, pin_memory=True).copy_(good, non_blocking=True)
-        copied = torch.cuda.Event()
-        copied.record(torch.cuda.current_stream(good.device))
-        waiting.append((copied, here, complain))
-        if len(waiting) > 2:
-            read()
-
-    try:
-        yield late
-    except Exception:
-        while waiting:  # what went wrong first is the cause
-            read()
-        raise
-    while waiting:
-        read()
-
-
 # how files begin: what they are, as which kinds they are wanted, and what takes them
 _BEGINNINGS = {
     b"\x89HDF\r\n\x1a\n": ("an HDF5 file, as of results", ("results file",), "gradlab show, plot and report take it"),
@@ -212,15 +151,3 @@ def choice(argument: str, value: object, allowed: Sequence[str]) -> str:
     if value not in allowed:
         raise unknown_name(argument, value, allowed)
     return str(value)
-
-
-def precision_and_place(dtype: object, device: object) -> None:
-    """ValueError unless None or a floating-point dtype, and None or a device that can be used here."""
-    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise ValueError(f"dtype: got {dtype!r}; a floating-point one would do, torch.float32 or torch.float64")
-    if device is not None:
-        try:
-            torch.zeros(1, device=device).item()  # type: ignore[call-overload]
-        except (RuntimeError, AssertionError, TypeError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ValueError(f"device: {device!r} cannot be used here ({reason}); 'cpu' would do") from None

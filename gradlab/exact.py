@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import errors, latents, likelihoods, model_checks, progress
+from . import checks, errors, latents, likelihoods, model_checks, progress
 from .model import LatentModel, check_is_model, check_pixels, encode, measured_copy, observations, precision
 from .numerics import MEMORY, plain_arithmetic, working_memory
 
@@ -116,7 +116,7 @@ def exact_gradients(
         gradient = gradient[..., 0]  # the pair of logits is (l, 0)
     if kl:
         gradient = gradient + kl_gradient(model, logits)
-    errors.finite("exact gradient", gradient, "temperatures this small overflow, or losses are too large")
+    checks.finite("exact gradient", gradient, "temperatures this small overflow, or losses are too large")
     return gradient
 
 
@@ -207,7 +207,7 @@ def conditional_losses(
     tables = [torch.zeros_like(w) for w in weights]
     centre: Tensor | None = None
     step = max(1, rows // (sizes[1] * sizes[2]))
-    with progress.bar("enumerating", sizes[0], shown) as advance, errors.checks(p.device) as check:
+    with progress.bar("enumerating", sizes[0], shown) as advance, checks.deferred(p.device) as check:
         for start in range(0, sizes[0], step):
             stop = min(sizes[0], start + step)
             first, last = (i * sizes[1] * sizes[2] for i in (start, stop))
@@ -265,7 +265,7 @@ def losses_of_configurations(
     start: int,
     stop: int,
     memory: int = MEMORY,
-    check: errors.Check = errors.at_once,
+    check: checks.Check = checks.at_once,
 ) -> Tensor:
     """f(z, x) of the configurations start .. stop-1 and all images: (example, configuration)."""
     indices = latents.configurations(model.latents, model.category_counts, start, stop, x.device)
@@ -282,7 +282,7 @@ def losses_of_all(model: LatentModel, x: Tensor, memory: int = MEMORY) -> Tensor
 
 
 def losses_at(
-    model: LatentModel, x: Tensor, indices: Tensor, memory: int = MEMORY, check: errors.Check = errors.at_once
+    model: LatentModel, x: Tensor, indices: Tensor, memory: int = MEMORY, check: checks.Check = checks.at_once
 ) -> Tensor:
     """f(z, x) at category indices (configuration, latent) and all images: (example, configuration)."""
     parameters = model.decode(latents.codes_at(indices, model.categories, model.binary, precision(model, x)))

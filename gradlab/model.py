@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import errors, latents, likelihoods, model_checks, output_scale
+from . import checks, errors, latents, likelihoods, model_checks, output_scale
 from .latent_groups import Groups
 from .numerics import plain_arithmetic
 
@@ -312,7 +312,7 @@ def observations(model: LatentModel, x: Any) -> Tensor:
     canonical = isinstance(model.likelihood, likelihoods.Canonical)
     if x.is_complex() or (canonical and not x.is_floating_point()):
         raise ValueError(f"x: got {x.dtype}; floating-point images are needed (grey values in [0, 1]: x.float() / 255)")
-    errors.finite("x", x, "observations must be finite")
+    checks.finite("x", x, "observations must be finite")
     if isinstance(model.likelihood, likelihoods.Canonical):
         model.likelihood.check(x)
     own = _own_tensor(model)
@@ -363,7 +363,7 @@ def encode(model: LatentModel, x: Tensor) -> Tensor:
             logits = model.logits(seen.clone()).detach().to(precision(model, x), copy=True)
         logits = latents.bounded(model.kind, logits)
         cure = "expected finite logits, -inf for an impossible category beside a possible one (has training diverged?)"
-        errors.finite("logits", logits, cure)
+        checks.finite("logits", logits, cure)
         if not _computes_by_row(model):
             model_checks.check(model, x, seen, logits)
         output_scale.check(model, x, seen, logits)

@@ -227,6 +227,7 @@ PUBLIC = [name for name in gradlab.__all__ if not inspect.ismodule(getattr(gradl
 
 FRESH = f"""
 import importlib, sys, gradlab
+import gradlab.errors
 assert "torch" not in sys.modules
 import gradlab.plots
 assert "matplotlib.figure" in sys.modules

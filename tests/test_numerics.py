@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import gradlab
-from gradlab import errors, numerics
+from gradlab import checks, numerics
 
 from . import problems
 
@@ -125,7 +125,7 @@ def late(monkeypatch):
     monkeypatch.setattr(torch.cuda, "Event", NoEvent)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
     monkeypatch.setattr(torch, "empty", lambda *shape, pin_memory, **given: empty(*shape, **given))
-    return lambda: errors.checks(torch.device("cuda"))
+    return lambda: checks.deferred(torch.device("cuda"))
 
 
 def complaint(number):

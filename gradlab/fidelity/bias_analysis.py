@@ -16,7 +16,7 @@ from ..estimators import Estimator
 from ..exact import LIMIT, TARGETS, check_enumerable, check_precision, kl_gradient
 from ..model import LatentModel, check_is_model, encode, measured_copy, observations
 from ..moments import check_supported
-from ..numerics import plain_arithmetic, working_memory
+from ..numerics import plain_arithmetic, precision_and_place, working_memory
 from ..sampling import ROUTES
 from . import encoder_analysis
 from .enumerated_analysis import bias_by_enumeration
@@ -171,7 +171,7 @@ def bias(
         goal = _goal(draws, precision, max_draws, moments=moments, equal_cost=equal_cost, route=route)
     if moments == "exact":
         check_supported(chosen)
-    errors.precision_and_place(dtype, device)
+    precision_and_place(dtype, device)
     check_precision(exact_dtype, "exact_dtype")
     with plain_arithmetic(tf32):
         measured = measured_copy(model, dtype, device)

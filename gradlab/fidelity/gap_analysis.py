@@ -22,11 +22,11 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from .. import errors, progress
+from .. import checks, errors, progress
 from ..cautions import SamplingWarning, of_sampling
 from ..derivatives import at_all_points
 from ..model import LatentModel, check_is_model, encode, measured_copy, observations
-from ..numerics import plain_arithmetic, working_memory
+from ..numerics import plain_arithmetic, precision_and_place, working_memory
 from ..sampling import Noise, batch_bounds
 from .jackknife import with_ends
 from .labels import JACKKNIFE, attributes, coordinate, temperatures, with_interval
@@ -110,7 +110,7 @@ def gap(
     tbs = errors.temperatures("tb", tfs if tb is None else tb)
     draws = errors.whole_number("draws", draws, 2, "an interval needs two")
     seed = errors.whole_number("seed", seed, 0)
-    errors.precision_and_place(dtype, device)
+    precision_and_place(dtype, device)
     with plain_arithmetic(tf32):
         measured = measured_copy(model, dtype, device)
         x = observations(measured, x)
@@ -120,7 +120,7 @@ def gap(
         noise = Noise(model.kind, logits, 1, draws, seed, memory)
         sums = _Sums(tfs, tbs, len(x), draws, logits.device)
         bar = progress.bar("measuring the gap", draws * len(x) * len(tfs), shown)
-        with bar as advance, errors.checks(x.device) as check:
+        with bar as advance, checks.deferred(x.device) as check:
             for i, t in enumerate(tfs):
                 for examples, chunk in _chunks(logits, draws, memory):
                     some = logits[examples]
@@ -160,7 +160,7 @@ def _measure(
     tf: float,
     tbs: list[float],
     memory: int,
-    check: errors.Check,
+    check: checks.Check,
 ) -> Tensor:
     """|r - d|, |d|, |r| and <r, d>, (4, definition, tb, draw, example), for noise g (draw, example, latent[, ...])."""
     kind = model.kind

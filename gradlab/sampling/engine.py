@@ -20,7 +20,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from .. import errors, progress
+from .. import checks, progress
 from ..derivatives import at_all_points
 from ..estimators import Estimator, RunningMean, estimate_of, is_built_in, points_of
 from ..exact import MEMORY
@@ -212,7 +212,7 @@ def _sample_group(
     bounds = batch_bounds(draws)
     numbers = logits.numel() * (2 * arrays + 8 * first.evaluations_at(kind, logits))
 
-    def evaluated(start: int, stop: int, check: errors.Check = errors.at_once) -> list[Tensor]:
+    def evaluated(start: int, stop: int, check: checks.Check = checks.at_once) -> list[Tensor]:
         """Each estimator's estimates of the draws start .. stop-1."""
         g = noise.of(arrays, start, stop)
         points = points_of(first, kind, logits, g)
@@ -229,7 +229,7 @@ def _sample_group(
             into.fill(bounds, estimates[0])
         advance(draws)
         return
-    with errors.checks(logits.device) as check:
+    with checks.deferred(logits.device) as check:
         for batch, (begin, end) in enumerate(itertools.pairwise(bounds)):
             for start, stop in _chunks(begin, end, numbers * logits.element_size(), memory):
                 for into, estimates in zip(accumulators, evaluated(start, stop, check), strict=True):

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from .. import errors, parallel
+from .. import checks, parallel
 from ..derivatives import ByConfiguration, at_points
 from ..latents import category_indices, strides
 from ..model import LatentModel, precision
@@ -76,7 +76,7 @@ class DrawnPairs:
             self._by_configuration(table, indices, of, image, memory, wanted, jacobians)
             return
         rows = max(1, memory // (8 * math.prod(model.code_shape) * self.x.element_size()))  # codes are not kept
-        with errors.checks(of.device) as check:
+        with checks.deferred(of.device) as check:
             found = [
                 at_points(model, self.x, table.codes(indices[of[some]]), image[some], memory, wanted, check)
                 for some in torch.arange(len(of), device=of.device).split(rows)
@@ -106,7 +106,7 @@ class DrawnPairs:
         edges = torch.tensor([*starts, len(indices)], device=of.device)
         ends = torch.searchsorted(of[order], edges).tolist()  # once: a GPU need not be waited for in the loop
         pieces = zip(starts, (order[a:b] for a, b in itertools.pairwise(ends)), strict=True)
-        with errors.checks(of.device) as check:
+        with checks.deferred(of.device) as check:
 
             def fill(piece: tuple[int, Tensor]) -> None:
                 start, pairs = piece

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 import xarray as xr
 
-from .. import errors, progress, training
+from .. import errors, numerics, progress, training
 from ..datasets import Images
 from ..training import Run, Settings
 from .cells import Cell, Grid, grid, tracked
@@ -100,7 +100,7 @@ def sweep(
     if scheduler is not None and together > 1:
         raise ValueError(f"ensemble: got {together} with a scheduler, whose tasks are single cells; give one of both")
     if scheduler is None and device != "auto":
-        errors.precision_and_place(None, device)
+        numerics.precision_and_place(None, device)
     # what would keep every cell from training, said at once
     Run(cells.cells[0].settings, images, validation, "cpu")
     place_of_cells = Folder(folder)
