@@ -2,6 +2,7 @@
 
 The HDF5 library hangs at some damaged files and takes the process down at others, which no check beforehand can rule
 out. So one helper process waits for paths, and forks for each a child that reads the file in limited time and memory.
+A system without `fork` (Windows) has no such helper: there the checks of `hdf5` alone guard the reader.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import atexit
 import contextlib
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -25,13 +25,16 @@ RATE = 2**25  # bytes of announced data for which another second is given
 MEMORY = 2**29  # bytes of address space for a file without data, beyond what the process has
 COPIES = 4  # of the announced data, that decoding may take at once
 
-_START = "import json, sys; sys.path = json.loads(sys.argv[1]); from gradlab import hdf5_sandbox; hdf5_sandbox.serve()"
+_START = f"import json, sys; sys.path = json.loads(sys.argv[1]); import {__name__} as here; here.serve()"
+_CAN_FORK = hasattr(os, "fork")
 _lock = threading.Lock()
 _helper: subprocess.Popen[str] | None = None
 
 
 def fault(path: str | Path) -> str:
     """Why a results file cannot be read, in one line; "" if it can. OSError where no helper can be started."""
+    if not _CAN_FORK:
+        return ""
     with _lock:
         for _ in range(2):  # a helper that somebody killed is replaced
             answer = _ask(os.path.abspath(path))
@@ -84,7 +87,8 @@ def _forget() -> None:
     _helper, _lock = None, threading.Lock()
 
 
-os.register_at_fork(after_in_child=_forget)
+if _CAN_FORK:
+    os.register_at_fork(after_in_child=_forget)
 
 
 # --- in the helper process ---
@@ -129,6 +133,8 @@ def _answer(text: str) -> None:
 
 def _child(path: str) -> NoReturn:
     """Answers, unless the library hangs or crashes."""
+    import resource
+
     from . import hdf5
 
     try:
@@ -151,6 +157,8 @@ def _child(path: str) -> NoReturn:
 
 def _address_space() -> int:
     """Bytes that the process holds; libraries may reserve many times what they use (Arrow does, which pandas loads)."""
+    import resource
+
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
     except OSError:  # no Linux
@@ -160,6 +168,8 @@ def _address_space() -> int:
 
 def _allow(size: int, variables: int) -> None:
     """The time and memory that so much data may take; computing is counted, so that a busy machine does not matter."""
+    import resource
+
     signal.setitimer(signal.ITIMER_PROF, SECONDS + PER_VARIABLE * variables + size / RATE)
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     most = _address_space() + MEMORY + COPIES * size

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import gradlab
-from gradlab import hdf5, hdf5_sandbox
+from gradlab import hdf5, hdf5_sandbox, sweeps
 from gradlab.errors import BadFile
 
+from . import tiny_sweep
 from .damage import damaged, examples, one_line, overwrite
 
 # HDF5 takes "." and "/" for places and no surrogates; numpy drops a string's trailing NUL
@@ -207,6 +208,37 @@ def test_a_forked_process_has_a_helper_of_its_own(path):
     if not child:
         os._exit(hdf5_sandbox._helper is not None)
     assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.fixture
+def no_helper(monkeypatch):
+    """Asking the helper fails."""
+    monkeypatch.setattr(hdf5_sandbox, "fault", lambda path: pytest.fail(f"{path}: read by the helper"))
+
+
+def test_a_trusted_file_is_read_without_the_helper(path, no_helper):
+    """Damage that the HDF5 library reports is refused all the same, and so are sizes."""
+    assert gradlab.open_results(path, trusted=True).a.values.shape == (3,)
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(BadFile, match="no whole HDF5 results file"):
+        gradlab.open_results(path, trusted=True)
+    with h5py.File(path, "w") as file:
+        many_variables(file)
+    with pytest.raises(BadFile, match="1,001 variables"):
+        gradlab.open_results(path, trusted=True)
+
+
+def test_a_sweep_reads_its_own_files_without_the_helper(tmp_path, no_helper):
+    options = tiny_sweep.ONE | {"track": ["gap"], "track_images": 2, "track_draws": 2, "epochs": 1}
+    for _ in range(2):
+        assert (tiny_sweep.sweep(tmp_path, **options).status == "done").all()
+    assert (sweeps.collect(tmp_path).status == "done").all()
+
+
+def test_a_system_that_cannot_fork_reads_files_itself(path, monkeypatch):
+    monkeypatch.setattr(hdf5_sandbox, "_CAN_FORK", False)
+    monkeypatch.setattr(hdf5_sandbox, "_ask", lambda path: pytest.fail("no helper there"))
+    assert assert_refused_or_read(path)
 
 
 # --- small files that announce or unfold to much ---

@@ -70,7 +70,7 @@ def collect(folder: str | Path, base: Settings | None = None) -> xr.Dataset:
     rest: set[str] = set()
     for path in sorted(folder.glob("?" * NAME + ".h5")):
         try:
-            ds = results.open_results(path)
+            ds = results.open_results(path, trusted=True)
             at, others = _taken_apart(ds, path)
         except errors.BadFile as fault:
             warnings.warn(f"{fault}; left out", stacklevel=2)
