@@ -52,9 +52,8 @@ def _meant(number: float) -> float:
     A coordinate is selected by its value, so it must be the one that people write.
     """
     decimals = [(float(f"{number:.12g}"), 1e-14)]
-    if (
-        abs(number) < 3e38 and struct.unpack("f", struct.pack("f", number))[0] == number
-    ):  # of few numbers that are no float32 by origin
+    # few numbers are float32 by chance
+    if number < 3e38 and struct.unpack("f", struct.pack("f", number))[0] == number:
         decimals.append((float(f"{number:.6g}"), 3e-7))
     near = (decimal for decimal, within in decimals if abs(decimal - number) <= within * number)
     return next(near, number)

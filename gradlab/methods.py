@@ -1,0 +1,250 @@
+"""How a measurement is made: each way carries its own options, as a small frozen object. Imports no torch.
+
+A plain string stands for the object with its defaults: moments="monte-carlo" is MonteCarlo(), "exact" is Integrated();
+reference="exact" is Enumerated(), "rloo" is Sampled("rloo"). `option` gives a field its help text and its choices, from
+which the command line makes an option.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import errors
+
+MAX_CONFIGURATIONS = 2**24
+MAX_DRAWS = 2**17
+TOLERANCE = 1e-3  # relative numerical error
+DECODERS = ("auto", "table", "pairs", "draws")
+PRECISIONS = ("float64", "float32")
+AUTO = "auto"
+
+
+def option(default: Any, words: str, choices: Sequence[str] = ()) -> Any:
+    """A field, its help text, and what it may be where that is one of some names."""
+    return dataclasses.field(default=default, metadata={"help": words, "choices": tuple(choices)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class MonteCarlo:
+    """Mean and variance of an estimator from draws of its noise.
+
+    Parameters
+    ----------
+    draws : estimates per point, at least 2
+    decoder : how the loss at the sampled codes is computed; the numbers agree up to rounding. "table": once for each
+        configuration that is drawn; "pairs": once for each distinct pair of image and code; "draws": for each draw
+        anew; "auto": the one with the fewest operations that fits the memory (see `sampling.engine`)
+    equal_cost : compare estimators at equal loss evaluations. One estimate is then the mean of several draws, such that
+        every estimate costs what one draw of the most expensive estimator costs; variances are divided by that number
+
+    Raises
+    ------
+    ValueError
+        Fewer than two draws, or an unknown name.
+
+    Examples
+    --------
+    >>> MonteCarlo(draws=256).draws
+    256
+    """
+
+    draws: int = option(1024, "Estimates per point.")
+    decoder: str = option(
+        AUTO,
+        "How the loss at the sampled codes is computed: by configuration, by distinct image and code, or draw by draw;"
+        " the figures agree.",
+        DECODERS,
+    )
+    equal_cost: bool = option(
+        False,
+        "Compare estimators at equal loss evaluations: cheaper estimators average several draws per estimate.",
+    )
+
+    def __post_init__(self) -> None:
+        _set(self, draws=errors.whole_number("draws", self.draws, 2, "a variance needs two"))
+        errors.choice("decoder", self.decoder, DECODERS)
+        _set(self, equal_cost=_flag("equal_cost", self.equal_cost))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Integrated:
+    """Mean and variance of an estimator without sampling: by enumeration, and integrals over the noise of one latent.
+
+    Parameters
+    ----------
+    tolerance : relative numerical error wanted of mean and standard deviation; a warning says where it is missed
+
+    Raises
+    ------
+    ValueError
+        A tolerance that is not a finite number above 0.
+
+    Examples
+    --------
+    >>> Integrated(tolerance=1e-4).tolerance
+    0.0001
+    """
+
+    tolerance: float = option(TOLERANCE, "Relative numerical error wanted of exact moments.")
+
+    def __post_init__(self) -> None:
+        _set(self, tolerance=errors.positive("tolerance", self.tolerance))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enumerated:
+    """The exact gradient as the reference, by enumerating the code space.
+
+    Parameters
+    ----------
+    dtype : precision of the losses, torch.float64 or torch.float32, or its name; sums are float64. float32 takes half
+        the time, and the variable `exact_gradient_error` then bounds what it costs. Stored as a name
+    max_configurations : larger code spaces are refused
+
+    Raises
+    ------
+    ValueError
+        Another dtype, or fewer than one configuration.
+
+    Examples
+    --------
+    >>> Enumerated(dtype="float32").dtype
+    'float32'
+    """
+
+    dtype: Any = option(
+        "float64",
+        "Precision of the losses in the exact gradient; float32 halves its time, and its error is stated.",
+        PRECISIONS,
+    )
+    max_configurations: int = option(MAX_CONFIGURATIONS, "Largest code space to enumerate.")
+
+    def __post_init__(self) -> None:
+        name = str(self.dtype).removeprefix("torch.")
+        if name not in PRECISIONS:
+            raise ValueError(f"dtype: expected torch.float64 or torch.float32, got {self.dtype!r}")
+        _set(self, dtype=name)
+        most = errors.whole_number("max_configurations", self.max_configurations, 1)
+        _set(self, max_configurations=most)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """An unbiased estimator as the reference, for code spaces too large to enumerate.
+
+    Parameters
+    ----------
+    estimator : a name such as "rloo" or "arms:n=4", an Estimator, or "auto": the one whose variance at equal loss
+        evaluations is measured to be the smallest
+    precision : draws are added until the 95 % interval of `relative_bias_debiased`, or of its value if that is above 1,
+        is at most +- this at every point, beginning with `draws`; None: no draws are added
+    max_draws : largest number of draws per point
+
+    Raises
+    ------
+    ValueError
+        A precision that is not a finite number above 0, fewer than two draws, or `max_draws` without a precision.
+
+    Examples
+    --------
+    >>> Sampled("rloo", precision=0.05).max_draws
+    131072
+    """
+
+    estimator: Any = AUTO
+    precision: float | None = option(
+        None,
+        "With a sampled reference: add draws until the interval of the relative bias is at most +- this (of its value,"
+        " where that is above 1).",
+    )
+    max_draws: int = option(MAX_DRAWS, "Largest number of draws per point, for --precision.")
+
+    def __post_init__(self) -> None:
+        if self.precision is not None:
+            _set(self, precision=errors.positive("precision", self.precision))
+        _set(self, max_draws=errors.whole_number("max_draws", self.max_draws, 2))
+        if self.precision is None and self.max_draws != MAX_DRAWS:
+            raise ValueError(
+                f"max_draws: expected it beside a precision, got {self.max_draws} without; draws sets the number"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """Where and how numbers are computed; none of it moves what is measured, but for dtype and tf32.
+
+    Parameters
+    ----------
+    device, dtype : where and in which precision draws are computed; None: the model's own. Sums are float64
+    tf32 : let a GPU compute float32 with TensorFloat-32, which moves the bias
+    memory : bytes of working memory, about; None: 256 MiB, on a GPU a quarter of what is free. The decoder's parameters
+        and the result come on top
+    progress : draw a progress bar on standard error
+
+    Raises
+    ------
+    ValueError
+        Less than one byte. Device and dtype are checked where they are used.
+
+    Examples
+    --------
+    >>> Compute(memory=2**28).memory
+    268435456
+    """
+
+    device: Any = option(None, "auto (a GPU where there is one), cpu, cuda, cuda:1, ...")
+    dtype: Any = option(None, "Precision of the draws.  [default: the model's]")
+    tf32: bool = option(False, "Let a GPU compute float32 with TensorFloat-32: faster, but it moves the figures.")
+    memory: int | None = option(
+        None, "Working memory, about, such as 512MiB.  [default: 256MiB; on a GPU a quarter of what is free]"
+    )
+    progress: bool = option(False, "Draw a progress bar.")
+
+    def __post_init__(self) -> None:
+        _set(self, tf32=_flag("tf32", self.tf32), progress=_flag("progress", self.progress))
+        if self.memory is not None:
+            _set(self, memory=errors.whole_number("memory", self.memory, 1))
+
+
+Moments = MonteCarlo | Integrated
+Reference = Enumerated | Sampled
+
+
+def moments_of(given: object, draws: int | None = None) -> Moments:
+    """The method of `moments`: "monte-carlo", "exact", or an object; `draws` is that of the first.
+
+    Raises ValueError for anything else, and for `draws` beside a method that has its own or takes none.
+    """
+    if isinstance(given, MonteCarlo | Integrated):
+        if draws is not None:
+            cure = f"MonteCarlo(draws={draws})" if isinstance(given, MonteCarlo) else "no draws: Integrated takes none"
+            raise ValueError(f"draws: expected it inside moments, got {draws!r} beside {given!r}; give {cure}")
+        return given
+    if errors.choice("moments", given, ("monte-carlo", "exact")) == "exact":
+        if draws is not None:
+            raise ValueError(f"draws: expected none with moments='exact', which draws nothing, got {draws!r}")
+        return Integrated()
+    return MonteCarlo() if draws is None else MonteCarlo(draws=draws)
+
+
+def reference_of(given: object) -> Reference | str:
+    """The method of `reference`, or "auto": Enumerated where the code space is small enough, else Sampled."""
+    if isinstance(given, Enumerated | Sampled):
+        return given
+    if isinstance(given, str):
+        return AUTO if given == AUTO else Enumerated() if given == "exact" else Sampled(given)
+    return Sampled(given)
+
+
+def _set(method: Any, **values: Any) -> None:
+    for name, value in values.items():
+        object.__setattr__(method, name, value)
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}: expected True or False, got {value!r}")
+    return value
