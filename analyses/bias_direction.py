@@ -76,7 +76,7 @@ def measure(given: Given, budget: str) -> xr.Dataset:
             name = "{trained_epochs} epochs at ({trained_tf:g}, {trained_tb:g}).safetensors".format(**about)
             models.append((model, about | {"checkpoint": name}))
     found = []
-    with progress.bar("measuring", len(models), given.shown) as advance:
+    with progress.bar("measuring", len(models), given.progress) as advance:
         for model, about in models:
             ds = cross(model.to(given.device), x.floats(), given.draws or draws)
             ds = ds.drop_vars([name for name, variable in ds.items() if "example" in variable.dims])

@@ -43,11 +43,11 @@ def cost(budget: str) -> str:
 
 def measure(given: Given, budget: str) -> xr.Dataset:
     """The grid of figure 5, both definitions, of the bundled model or a checkpoint."""
-    return measure_checkpoint(given, BUNDLED, *BUDGETS[budget], partial(grid, shown=given.shown))
+    return measure_checkpoint(given, BUNDLED, *BUDGETS[budget], partial(grid, progress=given.progress))
 
 
-def grid(model: LatentModel, x: Any, draws: int, shown: bool = False) -> xr.Dataset:
-    return gradlab.gap(model, x, TF, TB, draws=draws, shown=shown)
+def grid(model: LatentModel, x: Any, draws: int, progress: bool = False) -> xr.Dataset:
+    return gradlab.gap(model, x, TF, TB, draws=draws, compute=gradlab.Compute(progress=progress))
 
 
 def judge(ds: xr.Dataset) -> list[Verdict]:

@@ -55,10 +55,10 @@ def cost(budget: str) -> str:
 
 def measure(given: Given, budget: str) -> xr.Dataset:
     """The cross through (1.6, 1.3), both target laws, of the bundled model or a checkpoint."""
-    return measure_checkpoint(given, BUNDLED, *BUDGETS[budget], partial(cross, shown=given.shown))
+    return measure_checkpoint(given, BUNDLED, *BUDGETS[budget], partial(cross, progress=given.progress))
 
 
-def cross(model: LatentModel, x: Any, draws: int, shown: bool = False) -> xr.Dataset:
+def cross(model: LatentModel, x: Any, draws: int, progress: bool = False) -> xr.Dataset:
     return gradlab.bias(
         model,
         x,
@@ -67,7 +67,7 @@ def cross(model: LatentModel, x: Any, draws: int, shown: bool = False) -> xr.Dat
         cross=(TF, TB),
         draws=draws,
         target="both",
-        shown=shown,
+        compute=gradlab.Compute(progress=progress),
     )
 
 

@@ -22,8 +22,8 @@ import xarray as xr
 from scipy import stats
 
 import gradlab
-from gradlab.exact import LIMIT
 from gradlab.fidelity.differences import Change
+from gradlab.methods import MAX_CONFIGURATIONS
 
 from .run_options import Given
 from .verdicts import Verdict
@@ -74,10 +74,11 @@ def measure(given: Given, budget: str) -> xr.Dataset:
     for name, bundled in MODELS.items():
         model, described = checkpoints.load_described(None, bundled)
         model, x = model.to(given.device), observed.floats()
-        exact = model.configurations <= LIMIT
+        exact = model.configurations <= MAX_CONFIGURATIONS
         how: dict[str, Any] = {"moments": "exact"} if exact else {"draws": given.draws or b.draws}
-        bias = gradlab.bias(model, x, b.tf, b.tb, **how, shown=given.shown)
-        gap = gradlab.gap(model, x, b.tf, b.tb, draws=b.gap_draws, seed=1, shown=given.shown)
+        compute = gradlab.Compute(progress=given.progress)
+        bias = gradlab.bias(model, x, b.tf, b.tb, **how, compute=compute)
+        gap = gradlab.gap(model, x, b.tf, b.tb, draws=b.gap_draws, seed=1, compute=compute)
         found.append(_joined(bias, gap))
         reference = "exact moments" if exact else f"{bias.attrs['reference']}, {bias.attrs['draws']} draws"
         about |= {f"reference of the {name}": reference, f"checkpoint of the {name}": described["checkpoint"]}

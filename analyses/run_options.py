@@ -28,12 +28,12 @@ class Given:
     ensemble: int | str = "auto"
     tf32: bool = False
     scheduler: str | None = None
-    shown: bool = False
+    progress: bool = False
 
     @property
     def where(self) -> dict[str, Any]:
         """Where and how trainings run, as gradlab.sweeps.sweep takes it."""
-        names = ("device", "workers", "ensemble", "tf32", "scheduler", "shown")
+        names = ("device", "workers", "ensemble", "tf32", "scheduler", "progress")
         return {name: getattr(self, name) for name in names}
 
 

@@ -110,7 +110,7 @@ def _seeds(
     asked, pairs = given.seeds or trainings.seeds, times * len(trainings.chosen)
     steps = settings.epochs * -(-len(images) // settings.batch_size)
     if given.time is None:
-        if given.shown:  # how long it takes, the sweep says
+        if given.progress:  # how long it takes, the sweep says
             print(f"{name}: {sizing.counted(pairs, asked)} of {steps:,} steps", file=sys.stderr)
         return asked
     cells = [dataclasses.replace(settings, tf=tf, tb=tb) for tf, tb in trainings.chosen]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from .measuring import check_usage, measure, observed
@@ -174,7 +176,6 @@ def bias(
     A code space too large to enumerate is measured against an unbiased reference: figures, all without sampling noise,
     are then of the same names, and `resolved` says whether the bias is told from 0.
     """
-    import torch
     from gradlab.analyses.figure6_bias_variance import TEMPERATURES
 
     import gradlab
@@ -195,6 +196,15 @@ def bias(
     measured_on = observed(own, data, data_dir, images)
     place = resolve_device(device)
 
+    how: Any = gradlab.MonteCarlo(draws=draws, decoder=route, equal_cost=equal_cost)
+    if moments == "exact":
+        how = gradlab.Integrated()
+    against = reference
+    if reference not in ("auto", "exact") or precision is not None:
+        against = gradlab.Sampled(reference, precision=precision, max_draws=max_draws)
+    elif exact_dtype != "float64":
+        against = gradlab.Enumerated(dtype=exact_dtype)
+
     def analysis(model, x):
         return gradlab.bias(
             model,
@@ -203,22 +213,13 @@ def bias(
             tb=tb,
             cross=cross,
             estimator=chosen if len(chosen) > 1 else chosen[0],
-            draws=draws,
             target=target,
             seed=seed,
-            moments=moments,
-            reference=reference,
-            precision=precision,
-            max_draws=max_draws,
+            moments=how,
+            reference=against,
             wrt=wrt,
-            equal_cost=equal_cost,
             kl=kl,
-            route=route,
-            exact_dtype=getattr(torch, exact_dtype),
-            device=place,
-            memory=memory and memory * 2**20,
-            tf32=tf32,
-            shown=True,
+            compute=gradlab.Compute(device=place, memory=memory and memory * 2**20, tf32=tf32, progress=True),
         )
 
     measure(checkpoints, own, BUNDLED, measured_on, analysis, out, plot, as_json)

@@ -56,7 +56,7 @@ def fetch(name, data_dir, mirror):
     """
     from gradlab import datasets
 
-    for path in datasets.fetch(name, data_dir, mirror, shown=True):
+    for path in datasets.fetch(name, data_dir, mirror, progress=True):
         say(str(path))
 
 

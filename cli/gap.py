@@ -84,10 +84,7 @@ def gap(checkpoints, own, tf, tb, draws, images, data, data_dir, memory, tf32, d
             tb,
             draws=draws,
             seed=seed,
-            device=place,
-            memory=memory and memory * 2**20,
-            tf32=tf32,
-            shown=True,
+            compute=gradlab.Compute(device=place, memory=memory and memory * 2**20, tf32=tf32, progress=True),
         )
 
     with warnings_as_lines():

@@ -128,7 +128,7 @@ def reproduce(name, everything, budget, out, as_json, device, collected, **given
     from .options import check_writable, resolve_device
 
     check_writable(str(Path(out) / "summary.md"))
-    options = Given(folder=Path(out), device=resolve_device(device), shown=True, **given)
+    options = Given(folder=Path(out), device=resolve_device(device), progress=True, **given)
     with warnings_as_lines():
         if name is not None:
             studies.one(name, _module(name), options, budget, as_json)

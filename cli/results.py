@@ -140,7 +140,7 @@ def _figure(path, kind, variable, target, checkpoint):
 
 def _reconstructions(path, images, data, data_dir):
     from gradlab import checkpoints, datasets, plots
-    from gradlab.model import reconstruct
+    from gradlab.setup import reconstruct
 
     model, about = checkpoints.load_described(path)
     observed = datasets.load(data, "test", data_dir).first(images)

@@ -180,7 +180,7 @@ def _sweep(defaults, config, *, data, data_dir, out, as_json, **options) -> None
     base = dataclasses.replace(defaults, config=config, **of_training)
     check_writable(out)
     with warnings_as_lines():
-        ds = sweeps.sweep(base, images, datasets.load(data, "test", data_dir), shown=True, **options)
+        ds = sweeps.sweep(base, images, datasets.load(data, "test", data_dir), progress=True, **options)
     replaced = [out] if os.path.exists(out) else []
     results.save_results(ds, out)
     sweep_report.report(ds, as_json, [out] if as_json else [])

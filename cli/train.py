@@ -214,7 +214,7 @@ def _train(
         resume=resume,
         keep_every=keep_every or 0,
         device=resolve_device(device),
-        shown=True,
+        progress=True,
         tf32=tf32,
         track=track,
         **tracking,

@@ -19,6 +19,7 @@ _HOME = {
     "exact_gradient": "exact",
     "bias": "fidelity.bias_analysis",
     "gap": "fidelity.gap_analysis",
+    **dict.fromkeys(("MonteCarlo", "Integrated", "Enumerated", "Sampled", "Compute"), "methods"),
     "decoupled_st_gumbel_softmax": "estimators",
     "save_results": "results",
     "open_results": "results",
@@ -27,7 +28,12 @@ _HOME = {
 _MODULES = ("datasets", "estimators", "latents", "likelihoods", "plots", "schedules", "sweeps", "training")
 
 __all__ = [
+    "Compute",
+    "Enumerated",
+    "Integrated",
     "LatentModel",
+    "MonteCarlo",
+    "Sampled",
     "bias",
     "bundled",
     "datasets",
@@ -56,6 +62,7 @@ if TYPE_CHECKING:
     from .exact import exact_gradient
     from .fidelity.bias_analysis import bias
     from .fidelity.gap_analysis import gap
+    from .methods import Compute, Enumerated, Integrated, MonteCarlo, Sampled
     from .model import LatentModel
     from .reports.page import report
     from .results import open_results, save_results

@@ -14,6 +14,10 @@ class UnknownName(ValueError):
     """A name that is in no list; the message gives the near matches."""
 
 
+class Moved(ValueError, TypeError):
+    """A keyword argument that is now an option of a method object; the message gives the line to write."""
+
+
 class SpaceTooLarge(ValueError):
     """A code space with more configurations than may be enumerated."""
 

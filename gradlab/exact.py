@@ -18,17 +18,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import checks, errors, latents, likelihoods, model_checks, progress
-from .model import LatentModel, check_is_model, check_pixels, encode, measured_copy, observations, precision
-from .numerics import MEMORY, plain_arithmetic, working_memory
+from . import checks, errors, latents, likelihoods, model_checks
+from .methods import MAX_CONFIGURATIONS, Compute, Enumerated
+from .model import LatentModel, check_is_model, check_pixels, precision
+from .moved import moved
+from .numerics import MEMORY, plain_arithmetic
+from .progress import bar
+from .setup import Setup, measured_copy, prepare
 
-LIMIT = 2**24  # configurations
 PROBED = 256  # configurations at which float32 is compared with float64
 _SUMS = 8  # roundings of float64 that one difference of conditional losses may add up
 _DECODED = 2**26  # bytes of what is decoded at once on a CPU: its arrays are then such as `keep_freed_pages` keeps
 TARGETS = ("sampled", "model")
 
 
+@moved({"limit": "max_configurations={}", "shown": "progress={}"})
 def exact_gradient(
     model: LatentModel,
     x: Any,
@@ -36,11 +40,11 @@ def exact_gradient(
     target: str = "sampled",
     *,
     kl: bool = False,
-    limit: int = LIMIT,
+    dtype: torch.dtype | str = torch.float64,
+    max_configurations: int = MAX_CONFIGURATIONS,
     memory: int | None = None,
-    dtype: torch.dtype = torch.float64,
     return_error: bool = False,
-    shown: bool = False,
+    progress: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Gradient of each example's expected loss with respect to its logits, by enumeration.
 
@@ -51,12 +55,12 @@ def exact_gradient(
     tf : forward temperature, codes being sampled from softmax(l/tf)
     target : the law whose expected loss is differentiated: "sampled", softmax(l/tf), or "model", softmax(l)
     kl : add the gradient of KL(softmax(l) || uniform)
-    limit : refuse spaces of more configurations than this
-    memory : bytes of working memory, about, by default 256 MiB, on a GPU a quarter of what is free; the decoder's
-        parameters and the result come on top
     dtype : of the decoder and the losses; torch.float32 takes half the time of torch.float64. Sums are float64
+    max_configurations : larger code spaces are refused
+    memory : bytes of working memory, about; by default 256 MiB, on a GPU a quarter of what is free. The decoder's
+        parameters and the result come on top
     return_error : also return a bound on the rounding error
-    shown : draw a progress bar on standard error
+    progress : draw a progress bar on standard error
 
     Returns
     -------
@@ -67,63 +71,50 @@ def exact_gradient(
     Raises
     ------
     ValueError
-        Bad temperatures, unknown target, shapes that do not fit, logits or losses that are not finite;
-        SpaceTooLarge, a ValueError, beyond `limit`.
+        Invalid temperatures, an unknown target, shapes that do not fit, logits or losses that are not finite;
+        SpaceTooLarge, a ValueError, beyond `max_configurations`.
 
     Source: section 5.2.2 and appendix C of the Decoupled ST-GS paper.
+
+    Examples
+    --------
+    >>> import gradlab
+    >>> model, x = gradlab.bundled("vae-8x4-mnist"), gradlab.datasets.load("mnist-sample", "test").first(2).floats()
+    >>> gradlab.exact_gradient(model, x, tf=1.6).shape
+    torch.Size([2, 8, 4])
     """
-    tf = errors.temperature("tf", tf)
-    errors.choice("target", target, TARGETS)
-    check_enumerable(model, limit)
-    check_precision(dtype)
+    law = [(errors.temperature("tf", tf), errors.choice("target", target, TARGETS))]
+    method = Enumerated(dtype=dtype, max_configurations=max_configurations)
+    check_enumerable(model, method.max_configurations)
+    precision_of_losses = getattr(torch, method.dtype)
     with plain_arithmetic():
-        x = observations(model, x)
-        memory = working_memory(memory, x.device)
-        logits = encode(measured_copy(model, None, None), x).double()
-        law = [(tf, target)]
-        found = exact_gradients(model, x, logits, law, kl=kl, memory=memory, dtype=dtype, shown=shown)[0]
-        return (found, rounding_errors(model, x, logits, law, dtype)[0]) if return_error else found
+        setup = prepare(model, x, Compute(memory=memory, progress=progress))
+        gradient = exact_gradients(setup, law, dtype=precision_of_losses)[0]
+        if kl:
+            gradient = gradient + kl_gradient(setup)
+        return (gradient, rounding_errors(setup, law, precision_of_losses)[0]) if return_error else gradient
 
 
-def check_precision(dtype: object, argument: str = "dtype") -> None:
-    if dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"{argument}: got {dtype!r}; torch.float64 or torch.float32 would do")
-
-
-def exact_gradients(
-    model: LatentModel,
-    x: Tensor,
-    logits: Tensor,
-    laws: list[tuple[float, str]],
-    *,
-    kl: bool = False,
-    memory: int = MEMORY,
-    dtype: torch.dtype = torch.float64,
-    shown: bool = False,
-) -> Tensor:
-    """Exact gradients at float64 logits for several (tf, target), one pass: `(law, example, latent[, category])`."""
-    pairs = model.kind.two_category(logits)
+def exact_gradients(setup: Setup, laws: list[tuple[float, str]], *, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Exact gradients for several (tf, target) in one pass, float64: `(law, example, latent[, category])`."""
+    pairs = setup.kind.two_category(setup.wide_logits)
     law_temperatures = [tf if target == "sampled" else 1.0 for tf, target in laws]
     # (law, example, latent, category), of the exact differences to the largest logit: l/t has rounding of its own size
     p = torch.stack([torch.softmax(below(pairs) / t, -1) for t in law_temperatures])
     distinct = sorted(set(law_temperatures))
     of = [distinct.index(t) for t in law_temperatures]
     laws_once = p[[law_temperatures.index(t) for t in distinct]]
-    c = conditional_losses(model, x, laws_once, memory=memory, dtype=dtype, shown=shown)[of]
+    c = conditional_losses(setup, laws_once, dtype)[of]
     t = torch.tensor(law_temperatures, dtype=p.dtype, device=p.device).reshape(-1, 1, 1, 1)
     gradient = latents.CATEGORICAL.pullback(p, c) / t
-    if model.binary:
+    if setup.model.binary:
         gradient = gradient[..., 0]  # the pair of logits is (l, 0)
-    if kl:
-        gradient = gradient + kl_gradient(model, logits)
     checks.finite("exact gradient", gradient, "temperatures this small overflow, or losses are too large")
     return gradient
 
 
 @torch.no_grad()
-def rounding_errors(
-    model: LatentModel, x: Tensor, logits: Tensor, laws: list[tuple[float, str]], dtype: torch.dtype
-) -> Tensor:
+def rounding_errors(setup: Setup, laws: list[tuple[float, str]], dtype: torch.dtype) -> Tensor:
     """Bounds (law, example) on the norm of what rounding the losses to `dtype` adds to `exact_gradients`.
 
     With d the error of f, centred per example, that of the gradient is (1/tf) p_k (1 - p_k) times the difference of two
@@ -133,7 +124,8 @@ def rounding_errors(
     Sums are float64, and f, centred, enters them with its rounding; p_k = exp(-(gap of k)/t) is off by eps (gap of k)/t
     times itself. Both are small unless float64 itself is asked for, or d happens to be 0.
     """
-    pairs = model.kind.two_category(logits)
+    model, x = setup.original, setup.x
+    pairs = model.kind.two_category(setup.wide_logits)
     spread = torch.linspace(0, model.configurations - 1, PROBED, dtype=torch.float64).long().unique().tolist()
     rows = [latents.configurations(model.latents, model.category_counts, i, i + 1) for i in spread]
     indices = torch.cat([*rows, pairs.argmax(-1).cpu()]).unique(dim=0).to(x.device)
@@ -163,35 +155,28 @@ def below(pairs: Tensor) -> Tensor:
     return pairs - pairs.amax(-1, keepdim=True)
 
 
-def kl_gradient(model: LatentModel, logits: Tensor) -> Tensor:
-    """Gradient of KL(softmax(l) || uniform) with respect to the logits, untempered."""
+def kl_gradient(setup: Setup) -> Tensor:
+    """Gradient of KL(softmax(l) || uniform) with respect to the logits, untempered; float64."""
     with torch.enable_grad():
-        leaf = logits.detach().requires_grad_()
-        return torch.autograd.grad(model.kind.kl_to_uniform(leaf).sum(), leaf)[0]
+        leaf = setup.wide_logits.detach().requires_grad_()
+        return torch.autograd.grad(setup.kind.kl_to_uniform(leaf).sum(), leaf)[0]
 
 
-def check_enumerable(model: LatentModel, limit: int) -> None:
+def check_enumerable(model: LatentModel, max_configurations: int) -> None:
     check_is_model(model)
-    if model.configurations > errors.whole_number("limit", limit, 1):
+    if model.configurations > max_configurations:
         raise errors.SpaceTooLarge(
-            f"model: {errors.count(*model.category_counts)} configurations are too many to enumerate, the"
-            f" limit is {limit:,}; measure bias against an unbiased reference (gradlab.bias, reference='auto') or the"
-            " gradient gap instead (gradlab.gap, `gradlab gap`), or a model with fewer latents or categories, or raise"
-            " limit=..."
+            f"model: expected at most {max_configurations:,} configurations to enumerate, got"
+            f" {errors.count(*model.category_counts)}; measure bias against an unbiased reference (gradlab.bias,"
+            " reference='auto') or the gradient gap (gradlab.gap, `gradlab gap`), or a model with fewer latents or"
+            " categories, or raise max_configurations"
         )
 
 
 @torch.no_grad()
-def conditional_losses(
-    model: LatentModel,
-    x: Tensor,
-    p: Tensor,
-    *,
-    memory: int = MEMORY,
-    dtype: torch.dtype = torch.float64,
-    shown: bool = False,
-) -> Tensor:
+def conditional_losses(setup: Setup, p: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
     """c = E[f | z_l = k] under laws p (law, example, latent, category), of its shape, up to a constant per example."""
+    model, x, memory = setup.original, setup.x, setup.memory
     measured = measured_copy(model, dtype, p.device)
     x = x.to(p.device, torch.promote_types(x.dtype, dtype) if x.is_floating_point() else x.dtype)
     laws, examples, count = p.shape[:3]
@@ -207,7 +192,7 @@ def conditional_losses(
     tables = [torch.zeros_like(w) for w in weights]
     centre: Tensor | None = None
     step = max(1, rows // (sizes[1] * sizes[2]))
-    with progress.bar("enumerating", sizes[0], shown) as advance, checks.deferred(p.device) as check:
+    with bar("enumerating", sizes[0], setup.progress) as advance, checks.deferred(p.device) as check:
         for start in range(0, sizes[0], step):
             stop = min(sizes[0], start + step)
             first, last = (i * sizes[1] * sizes[2] for i in (start, stop))

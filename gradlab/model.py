@@ -5,16 +5,14 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from . import checks, errors, latents, likelihoods, model_checks, output_scale
+from . import errors, latents, likelihoods
 from .latent_groups import Groups
-from .numerics import plain_arithmetic
 
 
 class LatentModel(nn.Module):
@@ -84,7 +82,7 @@ class LatentModel(nn.Module):
         if binary and self.categories != 2:
             raise ValueError(f"categories: got {categories} with binary=True; binary latents have 2 categories")
         self.binary = binary
-        # what the decoder is given; of a mere number of units the encoder's output tells
+        # of the units as the decoder takes them; None: as the encoder gives them (see with_units)
         self.unit_shape = self.latent_shape if binary and isinstance(latents, tuple | list) else None
         self._likelihood = likelihoods.resolve(likelihood)
         self.architecture: str | None = None  # set, with config, by networks.build
@@ -119,29 +117,39 @@ class LatentModel(nn.Module):
 
         Raises ValueError where the encoder's output does not fit the code space.
         """
+        return self.encoded(x)[0]
+
+    def encoded(self, x: Tensor) -> tuple[Tensor, tuple[int, ...] | None]:
+        """Logits, and of binary latents the shape of the units as the encoder gives them."""
         out = _apply(self.encoder, "encoder", x)
         if self.groups is not None:
-            return self.groups.joined(out, len(x))
+            return self.groups.joined(out, len(x)), None
         shaped = () if self.binary else (*self.latent_shape, self.categories)
         possible = dict.fromkeys([(math.prod(self.code_shape),), self.code_shape, *([shaped] if shaped else [])])
         expected = " or ".join(str((len(x), *s)) for s in possible)
         if not isinstance(out, Tensor) or out.ndim < 2 or out.shape[0] != len(x):
-            raise ValueError(f"encoder: got {_shape(out)} for {len(x)} examples; logits of shape {expected} would do")
+            raise ValueError(f"encoder: expected logits of shape {expected} for {len(x)} examples, got {_shape(out)}")
         if math.prod(out.shape[1:]) != math.prod(self.code_shape) or (
             not self.binary and tuple(out.shape[1:]) not in possible
         ):
             second = shaped and tuple(out.shape[1:]) == (self.categories, *self.latent_shape)
+            of_units = "binary, one logit per unit" if self.binary else f"{self.categories} categories"
             raise ValueError(
-                f"encoder: got logits of shape {tuple(out.shape)};"
-                f" {self.latents} latents of {self.categories} categories"
-                f"{' (binary, one logit per unit)' if self.binary else ''} need {expected}"
-                f"{' (categories last: .movedim(1, -1))' if second else ''}"
+                f"encoder: expected logits of shape {expected} for {self.latents} latents ({of_units}), got"
+                f" {tuple(out.shape)}{'; put categories last: .movedim(1, -1)' if second else ''}"
             )
-        if self.binary and self.unit_shape is None:
-            self.unit_shape = tuple(out.shape[1:])
-        if self.binary and out.ndim > 2 and tuple(out.shape[1:]) != self.unit_shape:
-            raise ValueError(f"encoder: got units of shape {tuple(out.shape[1:])}; the model's are {self.unit_shape}")
-        return out.reshape(len(x), *self.code_shape)
+        units = tuple(out.shape[1:]) if self.binary else None
+        if out.ndim > 2 and self.binary and units != (self.unit_shape or units):
+            raise ValueError(f"encoder: expected units of shape {self.unit_shape}, got {units}")
+        return out.reshape(len(x), *self.code_shape), units
+
+    def with_units(self, shape: tuple[int, ...] | None) -> LatentModel:
+        """This model, or one that shares all its modules and knows the shape of the units its decoder takes."""
+        if shape is None or self.unit_shape is not None:
+            return self
+        knowing = copy.copy(self)
+        knowing.unit_shape = shape
+        return knowing
 
     def decode(self, codes: Tensor) -> Tensor:
         """Likelihood parameters `(n, *x shape)` of codes `(n, latent, category)`; binary: `(n, latent)`."""
@@ -175,7 +183,7 @@ class LatentModel(nn.Module):
         except (RuntimeError, IndexError) as error:
             raise ValueError(
                 f"likelihood: cannot take parameters of shape {tuple(parameters.shape)} with x of shape"
-                f" {tuple(x.shape)}, {wide.dtype} and {observed.dtype} ({_first_line(error)}); the decoder's output"
+                f" {tuple(x.shape)}, {wide.dtype} and {observed.dtype} ({first_line(error)}); the decoder's output"
                 " must fit the images"
             ) from error
         if not isinstance(loss, Tensor) or tuple(loss.shape) != (len(parameters),):
@@ -196,7 +204,7 @@ class LatentModel(nn.Module):
         if not x.is_floating_point():
             return parameters, x
         wide = torch.promote_types(parameters.dtype, x.dtype)
-        weighted = isinstance(self.likelihood, nn.Module) and _own_tensor(self.likelihood) is not None
+        weighted = isinstance(self.likelihood, nn.Module) and own_tensor(self.likelihood) is not None
         return parameters if weighted else parameters.to(wide), x.to(wide)
 
     def losses_and_derivatives(self, codes: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -234,7 +242,7 @@ def _apply(module: nn.Module, name: str, given: Any) -> Any:
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, IndexError) as error:
-        reason = _first_line(error)
+        reason = first_line(error)
         parts = given.items() if isinstance(given, dict) else [("", given)]
         came = ", ".join(f"{key and key + ': '}{part.dtype} of shape {tuple(part.shape)}" for key, part in parts)
         raise ValueError(
@@ -251,7 +259,7 @@ def _check_precision(name: str, given: Tensor, out: Tensor) -> None:
         )
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
@@ -259,32 +267,7 @@ def _shape(value: object) -> str:
     return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
-def measured_copy(model: LatentModel, dtype: torch.dtype | None, device: torch.device | str | None) -> LatentModel:
-    """The model as it is measured: in the wanted precision and place, its own left as they are.
-
-    Raises ValueError for layers that make the decoder or encoder random or mix examples while in training mode.
-    """
-    model_checks.check_modes(model)
-    own = _own_tensor(model)
-    dtype = dtype or (own.dtype if own is not None else None)
-    device = torch.device(device) if device is not None else (own.device if own is not None else None)
-    # tensors made in inference mode cannot be differentiated through; copies made outside of it can
-    made_for_inference = any(t.is_inference() for t in itertools.chain(model.parameters(), model.buffers()))
-    if own is None or ((dtype, device) == (own.dtype, own.device) and not made_for_inference):
-        return model
-    try:
-        return copy.deepcopy(model, _detached_state(model)).to(device=device, dtype=dtype)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise ValueError(f"model: cannot be copied to {dtype} on {device} ({_first_line(error)})") from error
-
-
-def _detached_state(model: nn.Module) -> dict[int, Any]:
-    """A memo for deepcopy, which refuses tensors with a history, as a module may keep of its last call."""
-    kept = (value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor))
-    return {id(value): value.detach().clone() for value in kept if value.grad_fn is not None}
-
-
-def _own_tensor(model: nn.Module) -> Tensor | None:
+def own_tensor(model: nn.Module) -> Tensor | None:
     """The first floating-point parameter or buffer: its dtype and device are the model's."""
     tensors = itertools.chain(model.parameters(), model.buffers())
     return next((tensor for tensor in tensors if tensor.is_floating_point()), None)
@@ -292,107 +275,5 @@ def _own_tensor(model: nn.Module) -> Tensor | None:
 
 def precision(model: LatentModel, x: Tensor) -> torch.dtype:
     """That of the codes the decoder takes: its parameters', or where it has none that of x, float64 beside integers."""
-    own = _own_tensor(model)
+    own = own_tensor(model)
     return own.dtype if own is not None else x.dtype if x.is_floating_point() else torch.float64
-
-
-def observations(model: LatentModel, x: Any) -> Tensor:
-    """x as a checked tensor in the model's place, in the precision it is given: it belongs to the loss.
-
-    Raises ValueError for values that are not finite, no examples, or targets outside the likelihood's range.
-    """
-    try:
-        x = torch.as_tensor(x)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"x: got a {type(x).__name__}; a tensor of images is needed ({error})") from None
-    if x.layout != torch.strided:
-        raise ValueError(f"x: got a tensor of layout {x.layout}; a dense one is needed (x.to_dense())")
-    if x.ndim < 2 or len(x) == 0:
-        raise ValueError(f"x: got shape {tuple(x.shape)}; a batch of at least one example, (example, ...), is needed")
-    canonical = isinstance(model.likelihood, likelihoods.Canonical)
-    if x.is_complex() or (canonical and not x.is_floating_point()):
-        raise ValueError(f"x: got {x.dtype}; floating-point images are needed (grey values in [0, 1]: x.float() / 255)")
-    checks.finite("x", x, "observations must be finite")
-    if isinstance(model.likelihood, likelihoods.Canonical):
-        model.likelihood.check(x)
-    own = _own_tensor(model)
-    # a tensor of our own: no history, no inference mode
-    return x.detach().clone() if own is None else x.detach().to(device=own.device, copy=True)
-
-
-@torch.no_grad()
-def for_encoder(model: LatentModel, x: Tensor) -> Tensor:
-    """x as the encoder takes it: as it is, or where the encoder refuses that, in the precision of its weights.
-
-    Warns of whole numbers that this precision cannot hold, token ids say, where the encoder reads them.
-    """
-    own = precision(model, x)
-    if not x.is_floating_point() or x.dtype == own:
-        return x
-    try:
-        model.logits(x[:1].clone())
-    except ValueError:
-        narrow = x.to(own)
-    else:
-        return x
-    rounded = (narrow.to(x.dtype) != x) & (x == x.round())
-    if bool(rounded.any()):
-        at = tuple(torch.nonzero(rounded)[0].tolist())
-        some = slice(at[0], at[0] + 1)
-        other = narrow[some].masked_fill(rounded[some], 0.0)
-        if not torch.equal(model.logits(narrow[some].clone()), model.logits(other)):
-            warnings.warn(
-                f"x: the encoder reads {x[at].item():.17g} at index {at} as {narrow[at].item():.17g}, since its weights"
-                f" are {own}; where that is a token id or a label, take wider weights (model.double())",
-                stacklevel=3,
-            )
-    return narrow
-
-
-def encode(model: LatentModel, x: Tensor) -> Tensor:
-    """The model's logits at x, checked to be finite, without gradient.
-
-    In full precision, also where the decoder's is less: the logits are the point at which gradients are taken.
-
-    Raises ValueError for a model that breaks a rule (see `model_checks`), whose every figure would be wrong.
-    """
-    with plain_arithmetic(), model_checks.unchanged(model):
-        seen = for_encoder(model, x)
-        with torch.no_grad():
-            # copies, since layers may work in place, and logits may be a view of parameters
-            logits = model.logits(seen.clone()).detach().to(precision(model, x), copy=True)
-        logits = latents.bounded(model.kind, logits)
-        cure = "expected finite logits, -inf for an impossible category beside a possible one (has training diverged?)"
-        checks.finite("logits", logits, cure)
-        if not _computes_by_row(model):
-            model_checks.check(model, x, seen, logits)
-        output_scale.check(model, x, seen, logits)
-    return logits
-
-
-def _computes_by_row(model: LatentModel) -> bool:
-    """Whether no probe is needed to know that a row of the model is computed from that row alone."""
-    canonical = isinstance(model.likelihood, likelihoods.Canonical)
-    by_row = model_checks.by_row
-    return type(model) is LatentModel and canonical and by_row(model.encoder) and by_row(model.decoder)
-
-
-def reconstruct(model: LatentModel, x: Any, tf: float = 1.0, seed: int = 0) -> Tensor:
-    """Expected pixels, of x's shape, at one code per example from softmax(l/tf).
-
-    Raises ValueError as `observations` and `encode` do, and for a likelihood of one's own, whose pixels are not known.
-    """
-    likelihood = model.likelihood
-    if not isinstance(likelihood, likelihoods.Canonical):
-        raise ValueError("likelihood: reconstructions need bernoulli or gaussian, whose expected pixels are known")
-    tf = errors.temperature("tf", tf)
-    seed = errors.whole_number("seed", seed, 0)
-    with plain_arithmetic(), torch.no_grad():
-        model = measured_copy(model, None, None)
-        x = observations(model, x)
-        logits = encode(model, x)
-        generator = torch.Generator(x.device).manual_seed(latents.derived_seed(seed, "reconstruct"))
-        noise = model.kind.noise(tuple(logits.shape), dtype=logits.dtype, device=x.device, generator=generator)
-        parameters = model.decode(model.kind.hard(logits / tf + noise))
-        check_pixels(parameters, x)
-        return likelihood.mean(parameters).reshape(x.shape)

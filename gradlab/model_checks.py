@@ -10,16 +10,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from . import latents, likelihoods
 from .latents import derived_seed
-
-if TYPE_CHECKING:
-    from .model import LatentModel
+from .model import LatentModel
 
 MOST_ROWS = 256  # of a probe
 NUMBERS = 2**25  # activations of a probe, about

@@ -7,16 +7,13 @@ nothing in them shows it. Nothing is refused: a model may be meant like that.
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from . import latents, likelihoods
 from .latents import PADDING, derived_seed
-
-if TYPE_CHECKING:
-    from .model import LatentModel
+from .model import LatentModel
 
 ROWS = 8  # codes that are decoded
 FEWEST = 10  # outputs; the logits of an untrained model are all positive with probability 2^-10 at most

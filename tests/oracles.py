@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gradlab import LatentModel
-from gradlab.model import encode
+from gradlab.setup import encode
 
 
 def exact_gradient(model: LatentModel, x: Tensor, tf: float, target: str) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import LatentModel
+from gradlab.setup import Setup, encode
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,11 @@ class Problem:
     name: str
     model: LatentModel
     x: Tensor
+
+
+def setup_of(model: LatentModel, x: Tensor, logits: Tensor | None = None, **options: int) -> Setup:
+    """The Setup of a measurement of the model itself, at its own logits unless others are given."""
+    return Setup(model, model, x, encode(model, x) if logits is None else logits, **options)
 
 
 def heavy_tailed(parameters: Tensor, x: Tensor) -> Tensor:

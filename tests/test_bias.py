@@ -87,7 +87,8 @@ def test_a_grid_point_is_the_point_alone(problem, grid):
 @pytest.mark.parametrize(("memory", "kl"), [(None, False), (400_000, False), (None, True)])
 def test_figures_of_many_points_at_once_are_those_of_each(problem, memory, kl, monkeypatch):
     """As on a GPU: tensors, of all points at once or of those that fit; gradients of 0 among them at a small tf."""
-    given = {"tf": [0.002, 1.0, 1.6], "tb": [0.5, 1.3], "draws": 70, "target": "both", "kl": kl, "memory": memory}
+    given = {"tf": [0.002, 1.0, 1.6], "tb": [0.5, 1.3], "draws": 70, "target": "both", "kl": kl}
+    given["compute"] = gradlab.Compute(memory=memory)
     wanted = gradlab.bias(problem.model, problem.x, **given)
     assert (wanted.exact_gradient == 0).any() == (not kl)
     monkeypatch.setattr(grid_accumulator, "_on_cpu", lambda found: False)
@@ -150,7 +151,9 @@ def test_cross_measures_only_the_cross(problem, grid):
 def test_same_seed_same_numbers_whatever_the_chunks(dtype):
     problem = problems.make("8x4-bernoulli-mlp", dtype)
     a, b, c, d = (
-        gradlab.bias(problem.model, problem.x, tf=1.6, tb=1.3, draws=100, seed=seed, memory=memory)
+        gradlab.bias(
+            problem.model, problem.x, tf=1.6, tb=1.3, draws=100, seed=seed, compute=gradlab.Compute(memory=memory)
+        )
         for seed, memory in ((3, 2**28), (3, 2**28), (3, 50_000), (4, 2**28))
     )
     for name in ("mean_gradient", "std_gradient", "relative_bias", "relative_bias_high"):
@@ -265,7 +268,14 @@ def test_equal_cost_divides_the_variance_by_the_draws_that_the_dearest_pays_for(
     """rloo with n = 4 costs 4 evaluations, st-gs one: four draws of it make an estimate."""
     chosen = ["st-gs", estimators.get("rloo", n=4)]
     plain = gradlab.bias(problem.model, problem.x, tf=1.6, tb=1.3, estimator=chosen, draws=256)
-    equal = gradlab.bias(problem.model, problem.x, tf=1.6, tb=1.3, estimator=chosen, draws=256, equal_cost=True)
+    equal = gradlab.bias(
+        problem.model,
+        problem.x,
+        tf=1.6,
+        tb=1.3,
+        estimator=chosen,
+        moments=gradlab.MonteCarlo(draws=256, equal_cost=True),
+    )
     more = gradlab.bias(problem.model, problem.x, tf=1.6, tb=1.3, estimator="st-gs", draws=1024)
     dear = {"estimator": "rloo(n=4)"}
     for name in ("mean_gradient", "std_gradient", "relative_bias_debiased", "relative_std_low"):
@@ -284,18 +294,22 @@ def test_equal_cost_divides_the_variance_by_the_draws_that_the_dearest_pays_for(
 def test_equal_cost_is_exact_at_numbers_that_do_not_divide(problem):
     """Three evaluations against two: 1.5 draws an estimate. The variance per evaluation is that of one draw."""
     chosen = ["rebar", "rloo"]
-    equal = gradlab.bias(problem.model, problem.x, tf=1.0, estimator=chosen, draws=100, equal_cost=True)
+    equal = gradlab.bias(
+        problem.model, problem.x, tf=1.0, estimator=chosen, moments=gradlab.MonteCarlo(draws=100, equal_cost=True)
+    )
     alone = gradlab.bias(problem.model, problem.x, tf=1.0, estimator="rloo", draws=150)
     np.testing.assert_allclose(equal.std_norm.sel(estimator="rloo") ** 2, alone.std_norm**2 / 1.5, rtol=1e-9)
 
 
 def test_equal_cost_refuses_what_makes_no_sense(problem):
     with pytest.raises(ValueError, match="draws: got 8; equal cost needs at least 32"):
-        gradlab.bias(problem.model, problem.x, estimator=["ste", "rloo"], draws=8, equal_cost=True)
+        gradlab.bias(
+            problem.model, problem.x, estimator=["ste", "rloo"], moments=gradlab.MonteCarlo(draws=8, equal_cost=True)
+        )
     large = networks.build("categorical-vae", {"latents": 7, "categories": 4}, seed=0)
     x = gradlab.datasets.load("mnist-sample").first(1).floats()
     with pytest.raises(ValueError, match=r"equal_cost: .* 16,384 of the cheapest"):
-        gradlab.bias(large, x, estimator=["ste", "exact"], draws=32, equal_cost=True)
+        gradlab.bias(large, x, estimator=["ste", "exact"], moments=gradlab.MonteCarlo(draws=32, equal_cost=True))
 
 
 def test_estimators_without_noise_have_no_variance(problem):
@@ -325,7 +339,8 @@ def test_a_loss_without_derivative_is_no_matter_to_a_score_function(problem):
 def test_a_running_mean_baseline_does_not_depend_on_the_chunks(problem):
     estimator = estimators.get("reinforce", baseline="running-mean", decay=0.9)
     found = [
-        gradlab.bias(problem.model, problem.x, estimator=estimator, draws=70, memory=memory) for memory in (1, 2**28)
+        gradlab.bias(problem.model, problem.x, estimator=estimator, draws=70, compute=gradlab.Compute(memory=memory))
+        for memory in (1, 2**28)
     ]
     np.testing.assert_allclose(found[0].mean_gradient, found[1].mean_gradient, rtol=1e-9)
     np.testing.assert_allclose(found[0].std_gradient, found[1].std_gradient, rtol=1e-9)
@@ -406,12 +421,12 @@ def test_a_float32_exact_gradient_states_its_error():
     problem = problems.make("3x5-bernoulli-mlp")
     given = {"tf": [0.5, 1.6], "tb": 1.3, "draws": 4, "target": "both"}
     wide = gradlab.bias(problem.model, problem.x, **given)
-    ds = gradlab.bias(problem.model, problem.x, **given, exact_dtype=torch.float32)
+    ds = gradlab.bias(problem.model, problem.x, **given, reference=gradlab.Enumerated(dtype=torch.float32))
     assert "exact_gradient_error" not in wide
     assert (wide.attrs["exact_dtype"], ds.attrs["exact_dtype"]) == ("float64", "float32")
     assert ds.exact_gradient_error.dims == ("target", "tf")
     difference = np.sqrt(np.square(ds.exact_gradient - wide.exact_gradient).sum(("example", "latent", "category")))
     assert (difference > 0).all()
     assert (difference <= ds.exact_gradient_error).all()
-    with pytest.raises(ValueError, match=r"exact_dtype: got torch.int64"):
-        gradlab.bias(problem.model, problem.x, **given, exact_dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"dtype: expected torch.float64 or torch.float32, got torch.int64"):
+        gradlab.bias(problem.model, problem.x, **given, reference=gradlab.Enumerated(dtype=torch.int64))

@@ -9,8 +9,8 @@ import torch
 import gradlab
 from gradlab import networks, training
 from gradlab.datasets import Images
-from gradlab.model import encode, reconstruct
 from gradlab.networks.binary_autoencoder import PRESETS, binary_autoencoder
+from gradlab.setup import encode, reconstruct
 from gradlab.training import engines
 
 TINY = {"width": 4, "depth": 1}

@@ -540,7 +540,7 @@ def test_only_known_data_can_be_fetched(tmp_path, name):
 
 
 def test_a_fetch_prints_nothing_where_there_is_no_terminal(server, tmp_path, capfd):
-    datasets.fetch("tiny", tmp_path, server.url, shown=True)
+    datasets.fetch("tiny", tmp_path, server.url, progress=True)
     assert capfd.readouterr() == ("", "")
 
 
@@ -549,7 +549,7 @@ def test_a_fetch_shows_its_progress_on_a_terminal(server, tmp_path, monkeypatch)
     with open(follower, "w") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
         monkeypatch.setenv("TERM", "xterm")
-        datasets.fetch("tiny", tmp_path, server.url, shown=True)
+        datasets.fetch("tiny", tmp_path, server.url, progress=True)
     shown = os.read(leader, 2**16).decode(errors="replace")
     os.close(leader)
     assert "train-images" in shown

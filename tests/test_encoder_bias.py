@@ -9,7 +9,7 @@ import xarray as xr
 from torch import nn
 
 import gradlab
-from gradlab import errors, estimators, sampling
+from gradlab import estimators, sampling
 from gradlab.fidelity import coordinates, encoder_gradients, jackknife, metrics
 from gradlab.fidelity.differences import change
 from gradlab.sampling.batches import empty
@@ -151,7 +151,9 @@ def _tiny():
 @pytest.mark.parametrize("memory", [1, 60_000])
 def test_little_memory_gives_the_same_numbers(name, memory):
     problem = problems.make(name)
-    for wanted, found in zip(*(measured(problem, memory=m).data_vars.values() for m in (2**28, memory)), strict=True):
+    for wanted, found in zip(
+        *(measured(problem, compute=gradlab.Compute(memory=m)).data_vars.values() for m in (2**28, memory)), strict=True
+    ):
         np.testing.assert_allclose(found, wanted, rtol=1e-8, atol=1e-10, err_msg=wanted.name)
 
 
@@ -205,7 +207,9 @@ def test_kl_and_equal_cost(problem):
     shift = torch.autograd.grad(problem.model.kind.kl_to_uniform(logits).sum(), logits)[0]
     wanted = np.linalg.norm(exact_of(problem, shift=shift)["all"])
     assert float(with_kl.exact_norm.sel(parameter="all").squeeze()) == pytest.approx(wanted, rel=1e-9)
-    equal = measured(problem, estimator=["st-gs", "rloo"], equal_cost=True).sel(estimator="st-gs")
+    equal = measured(
+        problem, estimator=["st-gs", "rloo"], draws=None, moments=gradlab.MonteCarlo(draws=DRAWS, equal_cost=True)
+    ).sel(estimator="st-gs")
     draws = sampled_of(problem, "st-gs", draws=2 * DRAWS)
     exact = exact_of(problem)
     at = equal.isel(tf=0, tb=0).sel(parameter="all").drop_vars("replicates")
@@ -313,7 +317,7 @@ def test_accumulated_estimates_give_the_moments_that_sampling_gives(problem):
         logits = problem.model.logits(problem.x)
     several = [estimators.get(name).at(1.6, tb) for name in ("decoupled-st-gs", "rebar", "exact") for tb in (0.5, 1.3)]
     noise = sampling.Noise(problem.model.kind, logits, 2, 45, 0)
-    given = problem.model, problem.x, logits, several, noise
+    given = problems.setup_of(problem.model, problem.x, logits), several, noise
     found = {p: of for (p,), of in sampling.each_accumulated(*given, lambda: empty(logits, 45))}
     assert sorted(found) == list(range(len(several)))
     for position, wanted in enumerate(sampling.sample_moments(*given)):
@@ -354,22 +358,9 @@ def test_encoders_without_gradients_are_refused(change, message):
     ("bad", "message"),
     [
         ({"wrt": "encodr"}, "wrt: unknown name 'encodr'; did you mean encoder"),
-        ({"moments": "exact"}, "moments: 'exact' .* wrt='encoder' needs covariances"),
-        ({"exact_dtype": torch.float32}, "exact_dtype: got torch.float32"),
+        ({"reference": gradlab.Enumerated(dtype=torch.float32)}, "dtype: expected torch.float64 in Enumerated"),
     ],
 )
 def test_bad_input_is_named(problem, bad, message):
     with pytest.raises(ValueError, match=message):
         measured(problem, **bad)
-
-
-def test_too_large_a_space_is_refused():
-    model = gradlab.bundled("binary-ae-mnist")
-    x = gradlab.datasets.load("mnist-sample").first(2).floats()
-    with pytest.raises(errors.SpaceTooLarge, match=r"wrt: got 'encoder' .*2\^2048 configurations"):
-        gradlab.bias(model, x, wrt="encoder")
-
-
-def test_a_sampled_reference_is_refused(problem):
-    with pytest.raises(ValueError, match="wrt: got 'encoder' with a reference that is sampled"):
-        measured(problem, reference="rloo")

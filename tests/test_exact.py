@@ -67,7 +67,7 @@ def test_float32_is_what_the_decoder_sees():
 
 def test_other_precisions_are_refused():
     problem = problems.make("3x5-bernoulli-mlp")
-    with pytest.raises(ValueError, match=r"dtype: got torch.float16; torch.float64 or torch.float32 would do"):
+    with pytest.raises(ValueError, match=r"dtype: expected torch.float64 or torch.float32, got torch.float16"):
         gradlab.exact_gradient(problem.model, problem.x, dtype=torch.float16)
 
 
@@ -176,7 +176,9 @@ def test_float32_model_is_enumerated_in_float64():
     double.encoder = nn.Sequential(nn.Flatten(), _Constant(logits.double()))
     wanted = oracles.exact_gradient(double, problem.x.double(), 1.6, "sampled")
     assert oracles.relative_error(gradlab.exact_gradient(problem.model, problem.x, tf=1.6), wanted) < 1e-10
-    single = exact.conditional_losses(problem.model, problem.x, torch.softmax(logits / 1.6, -1)[None])[0]
+    single = exact.conditional_losses(
+        problems.setup_of(problem.model, problem.x), torch.softmax(logits / 1.6, -1)[None]
+    )[0]
     p = torch.softmax(logits / 1.6, -1)
     assert oracles.relative_error(p * (single - (p * single).sum(-1, keepdim=True)) / 1.6, wanted) > 1e-8
 
@@ -209,8 +211,8 @@ def test_too_large_a_space_is_refused_with_its_size_and_a_way_out():
 def test_limit_can_be_set():
     problem = problems.make("3x5-bernoulli-mlp")
     with pytest.raises(SpaceTooLarge, match="243"):
-        gradlab.exact_gradient(problem.model, problem.x, limit=242)
-    gradlab.exact_gradient(problem.model, problem.x, limit=243)
+        gradlab.exact_gradient(problem.model, problem.x, max_configurations=242)
+    gradlab.exact_gradient(problem.model, problem.x, max_configurations=243)
 
 
 def test_losses_that_are_not_finite_are_named_with_the_first_index():

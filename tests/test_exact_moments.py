@@ -44,8 +44,9 @@ def logits_of(problem):
         return problem.model.logits(problem.x)
 
 
-def found(problem, *some, **options):
-    result = moments.exact_moments(problem.model, problem.x, logits_of(problem), some, **options)
+def found(problem, *some, memory=2**28, **options):
+    setup = problems.setup_of(problem.model, problem.x, logits_of(problem), memory=memory)
+    result = moments.exact_moments(setup, some, **options)
     return result if len(some) > 1 else result[0]
 
 
@@ -370,7 +371,10 @@ def pooled(batches):
 def sampled(problem, some, draws, seed):
     arrays = max(e.noise_arrays for e in some)
     drawn = sampling.Noise(problem.model.kind, logits_of(problem), arrays, draws, seed)
-    return [pooled(b) for b in sampling.sample_moments(problem.model, problem.x, logits_of(problem), some, drawn)]
+    return [
+        pooled(b)
+        for b in sampling.sample_moments(problems.setup_of(problem.model, problem.x, logits_of(problem)), some, drawn)
+    ]
 
 
 COMPARED = [*CODE_ONLY, *RELAXED, get("rloo", tf=0.7), get("rloo", n=4, tf=1.6)]
@@ -451,11 +455,11 @@ def test_one_pass_over_the_configurations_serves_all():
     rows = []
     problem.model.decoder.register_forward_hook(lambda module, given, output: rows.append(len(output)))
     logits = logits_of(problem)
-    moments.exact_moments(problem.model, problem.x, logits, [get("ste")])
+    moments.exact_moments(problems.setup_of(problem.model, problem.x, logits), [get("ste")])
     alone, rows[:] = sum(rows), []
     grid = list(itertools.product((0.5, 1.0, 2.0), (1.0, 2.0)))
     some = [get(name, tf=tf, tb=tb) for name in ("ste", "decoupled-st-gs") for tf, tb in grid]
-    moments.exact_moments(problem.model, problem.x, logits, some)
+    moments.exact_moments(problems.setup_of(problem.model, problem.x, logits), some)
     assert sum(rows) == alone
     assert sum(rows) >= 5 * 3**5
 
@@ -477,8 +481,8 @@ def test_float32_models_are_measured_in_float64():
     double.model.load_state_dict({k: v.double() for k, v in single.model.state_dict().items()})
     logits = logits_of(single)
     some = [CODE_ONLY[0], RELAXED[0], get("rloo")]
-    one = moments.exact_moments(single.model, single.x, logits, some)
-    other = moments.exact_moments(double.model, single.x.double(), logits.double(), some)
+    one = moments.exact_moments(problems.setup_of(single.model, single.x, logits), some)
+    other = moments.exact_moments(problems.setup_of(double.model, single.x.double(), logits.double()), some)
     for a, b in zip(one, other, strict=True):
         assert a.mean.dtype == torch.float64
         agree(a, b, 1e-12)
@@ -494,7 +498,7 @@ def test_saturated_logits_give_finite_moments(binary, scale):
     temperatures = [(1.0, 1.0), (0.3, 3.0), (3.0, 0.3)]
     some = [e.at(tf, tb) for e in (*CODE_ONLY, *RELAXED[:1], get("rloo", n=3)) for tf, tb in temperatures]
     some += [get("st-gs", tf=tf, tb=max(tb, 0.6), convention="jang") for tf, tb in temperatures]
-    for result in moments.exact_moments(problem.model, problem.x, logits, some):
+    for result in moments.exact_moments(problems.setup_of(problem.model, problem.x, logits), some):
         assert torch.isfinite(result.mean).all()
         assert torch.isfinite(result.variance).all()
         assert float(result.variance.min()) >= 0

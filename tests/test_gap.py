@@ -9,8 +9,8 @@ import gradlab
 from gradlab import LatentModel, errors, networks
 from gradlab.fidelity import gap_analysis
 from gradlab.fidelity.differences import change
-from gradlab.model import encode
 from gradlab.sampling import Noise
+from gradlab.setup import encode
 
 from . import oracles, problems
 
@@ -273,7 +273,7 @@ def test_same_figures_whatever_the_chunks(name):
     whole = gradlab.gap(p.model, p.x, TFS, TBS, draws=7)
     per_row = gap_analysis._ARRAYS * 8 * int(np.prod(p.model.code_shape))
     for memory in (1, 2 * per_row, 13 * per_row):  # an example at a time, two, all with two draws
-        chunked = gradlab.gap(p.model, p.x, TFS, TBS, draws=7, memory=memory)
+        chunked = gradlab.gap(p.model, p.x, TFS, TBS, draws=7, compute=gradlab.Compute(memory=memory))
         for variable in whole.data_vars:
             np.testing.assert_allclose(chunked[variable], whole[variable], rtol=1e-9, atol=1e-12, err_msg=variable)
 

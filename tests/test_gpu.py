@@ -100,7 +100,9 @@ def test_float32_is_no_tensorfloat32():
     model, x = gradlab.bundled("vae-8x4-mnist"), datasets.load("mnist-sample").first(20).floats()
 
     def estimates(**given):
-        return gradlab.bias(model, x, 1.6, 1.3, draws=64, device=DEVICE, **given).mean_gradient.to_numpy()
+        return gradlab.bias(
+            model, x, 1.6, 1.3, **given, draws=64, compute=gradlab.Compute(device=DEVICE)
+        ).mean_gradient.to_numpy()
 
     plain, fewer_bits = estimates(), estimates(tf32=True)
     before = torch.get_float32_matmul_precision()
@@ -149,7 +151,9 @@ def test_what_is_not_finite_is_named_though_it_is_found_late(memory):
     with torch.no_grad():
         logits = model.logits(x)
     with pytest.raises(ValueError, match=r"must (be|give) finite"):
-        moments.exact_moments(model, x, logits, [estimators.get("reinmax").at(0.5, 1.0)], memory=100_000)
+        moments.exact_moments(
+            problems.setup_of(model, x, logits, memory=100_000), [estimators.get("reinmax").at(0.5, 1.0)]
+        )
 
 
 # sampled moments
@@ -172,7 +176,7 @@ def test_sampled_moments(name, route, same_noise):
         with torch.no_grad():
             logits = m.logits(images)
         noise = sampling.Noise(m.kind, logits, max(e.noise_arrays for e in several), 70, 3)
-        found.append(sampling.sample_moments(m, images, logits, several, noise, route=route))
+        found.append(sampling.sample_moments(problems.setup_of(m, images, logits), several, noise, decoder=route))
     for wanted, own in zip(*found, strict=True):
         close(own.mean, wanted.mean)
         close(own.squares, wanted.squares)
@@ -196,7 +200,10 @@ def test_grids_do_not_wait(monkeypatch):
 def test_bias(wrt, same_noise):
     model, x = gradlab.bundled("vae-8x4-mnist"), datasets.load("mnist-sample").first(10).floats()
     given = {"draws": 64, "target": "both", "wrt": wrt, "estimator": ["decoupled-st-gs", "rloo", "zgr"]}
-    wanted, found = (gradlab.bias(model, x, [0.5, 1.6], [0.4, 1.3], device=d, **given) for d in ("cpu", DEVICE))
+    wanted, found = (
+        gradlab.bias(model, x, [0.5, 1.6], [0.4, 1.3], **given, compute=gradlab.Compute(device=d))
+        for d in ("cpu", DEVICE)
+    )
     assert found.attrs["device"] != wanted.attrs["device"]
     same_figures(found, wanted, FLOAT32)
 
@@ -204,7 +211,8 @@ def test_bias(wrt, same_noise):
 def test_the_same_seed_gives_the_same_numbers():
     model, x = gradlab.bundled("vae-8x4-mnist"), datasets.load("mnist-sample").first(10).floats()
     one, other, small = (
-        gradlab.bias(model, x, 1.6, 1.3, draws=64, device=DEVICE, memory=memory) for memory in (None, None, 2**21)
+        gradlab.bias(model, x, 1.6, 1.3, draws=64, compute=gradlab.Compute(device=DEVICE, memory=memory))
+        for memory in (None, None, 2**21)
     )
     assert one.mean_gradient.equals(other.mean_gradient)
     close(small.mean_gradient, one.mean_gradient, 1e-5)
@@ -215,7 +223,8 @@ def test_noise_made_there_agrees_within_standard_errors():
     problem = problems.make("8x4-bernoulli-mlp")
     draws = 20_000
     here, there = (
-        gradlab.bias(problem.model, problem.x, 1.6, 1.3, draws=draws, device=d, seed=7) for d in ("cpu", DEVICE)
+        gradlab.bias(problem.model, problem.x, 1.6, 1.3, draws=draws, seed=7, compute=gradlab.Compute(device=d))
+        for d in ("cpu", DEVICE)
     )
     error = np.sqrt(2 / draws) * here.std_gradient
     t = np.abs((there.mean_gradient - here.mean_gradient) / error).to_numpy()
@@ -239,7 +248,7 @@ def test_exact_moments(name):
     for m, images in ((model, x), (there, x_there)):
         with torch.no_grad():
             logits = m.logits(images)
-        found.append(moments.exact_moments(m, images, logits, several))
+        found.append(moments.exact_moments(problems.setup_of(m, images, logits), several))
     for wanted, own in zip(*found, strict=True):
         close(own.mean, wanted.mean)
         close(own.variance, wanted.variance)
@@ -261,7 +270,7 @@ def test_exact_moments_do_not_wait():
             waiting.close()
 
     with waiting:
-        moments.exact_moments(model, x, logits, several, memory=100_000, advance=advance)
+        moments.exact_moments(problems.setup_of(model, x, logits, memory=100_000), several, advance=advance)
     assert len(done) > total + 3
 
 
@@ -271,14 +280,19 @@ def test_exact_moments_do_not_wait():
 def test_bias_against_a_sampled_reference(same_noise):
     model, x = gradlab.bundled("binary-ae-mnist"), datasets.load("mnist-sample").first(2).floats()
     given = {"draws": 64, "reference": "disarm"}
-    wanted, found = (gradlab.bias(model, x, 0.3, [0.3, 1.0], device=d, **given) for d in ("cpu", DEVICE))
+    wanted, found = (
+        gradlab.bias(model, x, 0.3, [0.3, 1.0], **given, compute=gradlab.Compute(device=d)) for d in ("cpu", DEVICE)
+    )
     for name in ("relative_bias_debiased", "relative_std"):
         close(found[name], wanted[name], FLOAT32)
 
 
 def test_gap(same_noise):
     model, x = gradlab.bundled("binary-ae-mnist"), datasets.load("mnist-sample").first(4).floats()
-    wanted, found = (gradlab.gap(model, x, [0.3, 1.0], [0.3, 1.0], draws=4, device=d) for d in ("cpu", DEVICE))
+    wanted, found = (
+        gradlab.gap(model, x, [0.3, 1.0], [0.3, 1.0], draws=4, compute=gradlab.Compute(device=d))
+        for d in ("cpu", DEVICE)
+    )
     for name in ("gap", "gap_per_example"):
         close(found[name], wanted[name], FLOAT32)
 
@@ -286,7 +300,10 @@ def test_gap(same_noise):
 def test_tensorfloat32_convolutions_are_measured_if_asked_for():
     """They are no rows that mix, though the sums of a row depend on how many there are."""
     model, x = gradlab.bundled("binary-ae-mnist"), datasets.load("mnist-sample").first(4).floats()
-    plain, fewer_bits = (gradlab.gap(model, x, 0.3, 1.0, draws=4, device=DEVICE, tf32=t).gap for t in (False, True))
+    plain, fewer_bits = (
+        gradlab.gap(model, x, 0.3, 1.0, draws=4, compute=gradlab.Compute(device=DEVICE, tf32=t)).gap
+        for t in (False, True)
+    )
     off = np.abs(fewer_bits / plain - 1).to_numpy()
     assert (off > 1e-6).all()
     assert (off < 0.05).all()

@@ -275,7 +275,7 @@ def test_a_likelihood_that_is_a_module_is_looked_into():
 def test_the_named_problems_pass_in_low_precision(name, dtype):
     problem = problems.make(name, torch.float32)
     model = problem.model.to(dtype)
-    gradlab.model.encode(model, problem.x.to(dtype))
+    gradlab.setup.encode(model, problem.x.to(dtype))
 
 
 def test_a_probe_is_small_where_layers_are_large():
@@ -321,7 +321,7 @@ def test_the_bundled_vae_is_not_probed_what_differs_in_anything_is(monkeypatch):
 
     x = torch.rand(4, 6)
     for plain in (model(), gradlab.bundled("vae-8x4-mnist")):
-        gradlab.model.encode(plain, x if plain.latents == 2 else torch.rand(2, 1, 28, 28))
+        gradlab.setup.encode(plain, x if plain.latents == 2 else torch.rand(2, 1, 28, 28))
     assert probed == []
     others = [
         model(hooked),
@@ -334,5 +334,5 @@ def test_the_bundled_vae_is_not_probed_what_differs_in_anything_is(monkeypatch):
         model(cls=type("Mine", (gradlab.LatentModel,), {})),
     ]
     for other in others:
-        gradlab.model.encode(other, x)
+        gradlab.setup.encode(other, x)
     assert probed == others

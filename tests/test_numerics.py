@@ -88,7 +88,7 @@ def test_analyses_run_with_it_and_say_so(name, tf32):
         getattr(model, part).register_forward_hook(
             lambda module, given, output, into=precisions: into.append(torch.backends.cudnn.conv.fp32_precision)
         )
-    ds = getattr(gradlab, name)(model, x, 1.6, 1.3, draws=4, tf32=tf32)
+    ds = getattr(gradlab, name)(model, x, 1.6, 1.3, draws=4, compute=gradlab.Compute(tf32=tf32))
     # the logits are the point at which gradients are taken, and the check for rows that mix takes full precision
     assert set(seen["encoder"]) == {"ieee"}
     assert seen["decoder"][-1] == ("tf32" if tf32 else "ieee")

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 import gradlab
-from gradlab.model import encode, measured_copy, observations, precision
+from gradlab.model import precision
+from gradlab.setup import encode, measured_copy, observations
 
 from . import oracles
 
@@ -111,8 +112,8 @@ def test_draws_in_another_precision_read_the_same_labels(narrow, options):
     """bfloat16 moves figures by some 1e-2; a label that was rounded moves them by their own size."""
     model, x = made(Plain, torch.float64), labelled(torch.float64)
     given = {"draws": 640, "estimator": ["decoupled-st-gs", "reinmax", "gumbel-softmax"]} | options
-    wide = gradlab.bias(model, x, 1.6, 0.9, dtype=torch.float64, **given)
-    found = gradlab.bias(model, x, 1.6, 0.9, dtype=narrow, **given)
+    wide = gradlab.bias(model, x, 1.6, 0.9, **given, compute=gradlab.Compute(dtype=torch.float64))
+    found = gradlab.bias(model, x, 1.6, 0.9, **given, compute=gradlab.Compute(dtype=narrow))
     for name in ("relative_bias_debiased", "relative_std"):
         torch.testing.assert_close(
             torch.tensor(found[name].values), torch.tensor(wide[name].values), rtol=0.08, atol=0.05
@@ -130,7 +131,14 @@ def test_every_loss_a_route_takes_is_at_the_labels_given(weights, route):
         return of_label(parameters, x)
 
     model, x = made(Plain, weights, watched), labelled(torch.float64)
-    gradlab.bias(model, x, 1.6, [0.9, 1.6], estimator=["ste", "rebar", "rloo"], draws=32, route=route)
+    gradlab.bias(
+        model,
+        x,
+        1.6,
+        [0.9, 1.6],
+        estimator=["ste", "rebar", "rloo"],
+        moments=gradlab.MonteCarlo(draws=32, decoder=route),
+    )
     gradlab.bias(model, x, 1.6, draws=64, reference="rloo")
     gradlab.bias(model, x, 1.6, moments="exact", estimator=["st-gs", "ste", "rloo"])
     gradlab.bias(model, x, 1.6, draws=32, wrt="encoder")
@@ -179,7 +187,10 @@ def test_pixels_are_not_rounded_either(likelihood, weights):
         total = total + (p[:, range(2), list(code)].prod(-1) * wide.losses(z, x).detach()).sum()
     wanted = torch.autograd.grad(total, leaf)[0]
     assert oracles.relative_error(gradlab.exact_gradient(model, x), wanted) < 1e-12
-    found = [gradlab.bias(model, x, draws=640, route=route, estimator="rloo") for route in ("pairs", "draws", "table")]
+    found = [
+        gradlab.bias(model, x, estimator="rloo", moments=gradlab.MonteCarlo(draws=640, decoder=route))
+        for route in ("pairs", "draws", "table")
+    ]
     values = torch.tensor([float(ds.relative_std.squeeze()) for ds in found])
     assert float((values / values[0] - 1).abs().max()) < (1e-5 if weights == torch.float32 else 0.05)
 

@@ -9,7 +9,7 @@ from torch import nn
 
 import gradlab
 from gradlab import networks
-from gradlab.model import reconstruct
+from gradlab.setup import reconstruct
 
 from . import problems
 from .command_line import POINT

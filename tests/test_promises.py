@@ -29,7 +29,7 @@ def measured(problem, several, route="auto", draws=64):
     with torch.no_grad():
         logits = problem.model.logits(problem.x)
     noise = sampling.Noise(CATEGORICAL, logits, max(e.noise_arrays for e in several), draws, 0)
-    return sampling.sample_moments(problem.model, problem.x, logits, several, noise, route=route)
+    return sampling.sample_moments(problems.setup_of(problem.model, problem.x, logits), several, noise, decoder=route)
 
 
 CASES = {
@@ -61,7 +61,7 @@ def test_an_override_costs_time_and_no_figure(case):
             torch.testing.assert_close(found.squares, alone.squares, rtol=1e-9, atol=1e-12)
     with torch.no_grad():
         logits = problem.model.logits(problem.x)
-    paired = sampling.PairedDraws(problem.model, problem.x, logits, [*others, e], 2, 0)
+    paired = sampling.PairedDraws(problems.setup_of(problem.model, problem.x, logits), [*others, e], 2)
     paired.add(32)
     mean = alone.mean.mean(0)  # of batches of equal size
     torch.testing.assert_close(paired.sums[-1].mean.mean(0), mean, rtol=1e-10, atol=1e-12)

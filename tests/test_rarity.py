@@ -159,7 +159,9 @@ def test_moments_of_code_only_estimators_are_enumerated_where_draws_would_miss_t
 def test_equal_cost_divides_enumerated_variances_too():
     model, x = problem(gapped(14.0))
     given = {"tf": 1.0, "tb": 1.0, "estimator": ["reinmax", "rloo"], "draws": 64}
-    equal, plain = (said(gradlab.bias, model, x, **given, equal_cost=on)[0] for on in (True, False))
+    equal, plain = (
+        said(gradlab.bias, model, x, **given, moments=gradlab.MonteCarlo(equal_cost=on))[0] for on in (True, False)
+    )
     ratio = (plain.std_norm / equal.std_norm).sel(estimator="reinmax").item() ** 2
     assert ratio == pytest.approx(2.0)  # rloo evaluates two losses
     assert equal.mean_norm.sel(estimator="reinmax") == plain.mean_norm.sel(estimator="reinmax")

@@ -10,11 +10,12 @@ import gradlab
 from gradlab import estimators, networks
 from gradlab.fidelity import inversion, reference, reference_figures
 from gradlab.fidelity.differences import change
-from gradlab.fidelity.reference import Goal, candidates, rounded
+from gradlab.fidelity.reference import StoppingRule, rounded
 from gradlab.fidelity.reference_figures import FIGURES
+from gradlab.fidelity.request import candidates
 from gradlab.fidelity.u_statistics import u_statistics
-from gradlab.model import encode
 from gradlab.sampling import Noise, PairedDraws
+from gradlab.setup import encode
 
 from . import problems
 
@@ -115,7 +116,9 @@ def test_sums_are_those_of_a_loop_over_draws(name):
     kind, logits = p.model.kind, encode(p.model, p.x)
     own = ["decoupled-st-gs", "gumbel-softmax", "reinmax", "rloo"] + (["disarm", "arms:n=3"] if p.model.binary else [])
     chosen = [estimators.parse(n).at(1.6, 0.7) for n in own]
-    drawn = PairedDraws(p.model, p.x, logits, chosen, batches=4, seed=7, memory=30_000)  # several blocks
+    drawn = PairedDraws(
+        problems.setup_of(p.model, p.x, logits, seed=7, memory=30_000), chosen, batches=4
+    )  # several blocks
     drawn.add(3)
     drawn.add(2)
     arrays = max(e.noise_arrays for e in chosen)
@@ -155,7 +158,7 @@ def test_codes_are_decoded_once_for_estimate_and_reference(monkeypatch):
     logits = encode(p.model, p.x)
     rows.clear()
     chosen = [estimators.get("decoupled-st-gs", tb=tb) for tb in (0.5, 1.0, 2.0)] + [estimators.get("rloo")]
-    drawn = PairedDraws(p.model, p.x, logits, chosen, batches=4, seed=0)
+    drawn = PairedDraws(problems.setup_of(p.model, p.x, logits), chosen, batches=4)
     rows.clear()
     drawn.add(8)
     assert sum(rows) == 2 * 4 * 8 * len(p.x)  # the code, and rloo's second
@@ -172,7 +175,7 @@ def measured():
         p = problems.make(name)
         given = {"tf": [0.7, 1.6], "tb": [0.5, 1.3], "estimator": ["decoupled-st-gs", "reinmax"], "target": "both"}
         exact = gradlab.bias(p.model, p.x, **given, moments="exact")
-        found[name] = exact, gradlab.bias(p.model, p.x, **given, reference=reference_, draws=2048, limit=1)
+        found[name] = exact, gradlab.bias(p.model, p.x, **given, draws=2048, reference=gradlab.Sampled(reference_))
     return found
 
 
@@ -223,7 +226,9 @@ def test_the_same_seed_gives_the_same_numbers_whatever_the_memory():
     given = {"tf": [0.7, 1.6], "tb": [0.7, 1.3], "reference": "rloo", "draws": 64, "seed": 3}
     state = torch.get_rng_state()
     once = gradlab.bias(p.model, p.x, **given)
-    again = gradlab.bias(p.model, p.x, **given, memory=1000)  # one row, and one estimator, at a time
+    again = gradlab.bias(
+        p.model, p.x, **given, compute=gradlab.Compute(memory=1000)
+    )  # one row, and one estimator, at a time
     assert torch.equal(state, torch.get_rng_state())
     for figure in FIGURES:
         assert once[figure].values == pytest.approx(again[figure].values, rel=1e-9)
@@ -327,8 +332,8 @@ def test_intervals_cover_at_their_rate(name, estimator, given):
 
 def test_draws_are_added_until_the_interval_is_as_asked():
     p = problems.make("3x5-bernoulli-mlp")
-    given = {"tf": [0.7, 1.6], "tb": [0.7, 1.3], "reference": "rloo", "draws": 64}
-    ds = gradlab.bias(p.model, p.x, **given, precision=0.08)
+    given = {"tf": [0.7, 1.6], "tb": [0.7, 1.3], "draws": 64}
+    ds = gradlab.bias(p.model, p.x, **given, reference=gradlab.Sampled("rloo", precision=0.08))
     half = (ds.relative_bias_debiased_high - ds.relative_bias_debiased_low) / 2
     assert (half <= 0.08 * np.maximum(1, ds.relative_bias_debiased)).all()
     assert (ds.draws > 64).all()
@@ -343,19 +348,21 @@ def test_draws_are_added_until_the_interval_is_as_asked():
 def test_what_cannot_be_had_is_said():
     p = problems.make("3x5-bernoulli-mlp")
     with pytest.warns(UserWarning, match=r"precision: 1 of 1 points have wider intervals .* raise max_draws"):
-        ds = gradlab.bias(p.model, p.x, tf=1.6, tb=0.7, reference="rloo", draws=64, precision=1e-4, max_draws=300)
+        ds = gradlab.bias(
+            p.model, p.x, tf=1.6, tb=0.7, draws=64, reference=gradlab.Sampled("rloo", precision=1e-4, max_draws=300)
+        )
     assert ds.draws.item() == 288  # whole batches
     assert ds.attrs["max_draws"] == 300
 
 
 def test_goals_grow_by_what_is_missed():
-    goal = Goal(64, 0.1, 10_000)
-    assert goal.next(1000, 0.9) == 1000
-    assert goal.next(1000, 1.01) == rounded(1500)
-    assert goal.next(1000, 2.0) == rounded(2829)
-    assert goal.next(1000, np.inf) == rounded(4000)
-    assert goal.next(9000, 2.0) == 9984
-    assert goal.next(10_000, 2.0) == 10_000
+    rule = StoppingRule(64, 0.1, 10_000)
+    assert rule.next(1000, 0.9) == 1000
+    assert rule.next(1000, 1.01) == rounded(1500)
+    assert rule.next(1000, 2.0) == rounded(2829)
+    assert rule.next(1000, np.inf) == rounded(4000)
+    assert rule.next(9000, 2.0) == 9984
+    assert rule.next(10_000, 2.0) == 10_000
     assert [rounded(d) for d in (2, 64, 65, 1000)] == [64, 64, 96, 1024]
 
 
@@ -382,15 +389,14 @@ def test_the_reference_itself_has_no_bias(name, spec):
 
 def test_the_reference_of_smallest_variance_is_taken(monkeypatch):
     p = problems.make("binary6-bernoulli-mlp")
-    logits = encode(p.model, p.x)
     assert [e.name for e in candidates(p.model.kind)] == ["rloo", "disarm", "arms"]
-    best, over = reference.choose(p.model, p.x, logits, [0.7, 1.6], 0, 2**28, False)
+    best, over = reference.choose(problems.setup_of(p.model, p.x), [0.7, 1.6])
     assert over[best.label] == 1.0 == min(over.values())
     # that of a long run, by the variances of 4,000 draws at equal loss evaluations
     monkeypatch.setattr(reference, "PILOT", 4000)
-    assert reference.choose(p.model, p.x, logits, [0.7, 1.6], 0, 2**28, False)[0] == best
+    assert reference.choose(problems.setup_of(p.model, p.x), [0.7, 1.6])[0] == best
     categorical = problems.make("3x5-bernoulli-mlp")
-    assert reference.choose(categorical.model, categorical.x, logits, [1.0], 0, 2**28, False)[0].name == "rloo"
+    assert reference.choose(problems.setup_of(categorical.model, categorical.x), [1.0])[0].name == "rloo"
 
 
 def test_large_spaces_take_a_reference_by_themselves():
@@ -400,7 +406,7 @@ def test_large_spaces_take_a_reference_by_themselves():
     assert "exact_gradient" not in ds
     small = problems.make("3x5-bernoulli-mlp")
     assert gradlab.bias(small.model, small.x, draws=64).attrs["reference"] == "exact"
-    assert gradlab.bias(small.model, small.x, draws=64, limit=100).attrs["reference"] == "rloo"
+    assert gradlab.bias(small.model, small.x, draws=64, reference=gradlab.Sampled()).attrs["reference"] == "rloo"
 
 
 def test_a_binary_autoencoder_is_measured():
@@ -415,23 +421,23 @@ def test_a_binary_autoencoder_is_measured():
     ("given", "message"),
     [
         ({"reference": "rlo"}, "reference: unknown name 'rlo'; did you mean rloo"),
-        ({"reference": "ste"}, "reference: got ste, which is no unbiased estimator; auto, exact, rloo would do"),
-        ({"reference": 3}, "reference: got 3, which is no unbiased"),
-        ({"reference": "disarm"}, "reference: disarm is for binary latents, the model's are categorical"),
-        ({"reference": "exact", "limit": 100}, "too many to enumerate"),
-        ({"reference": "rloo", "moments": "exact"}, "moments: 'exact' takes the exact gradient, and reference is rloo"),
-        ({"precision": 0.1}, "precision: goes with a reference that is sampled"),
-        ({"reference": "rloo", "precision": 0}, "precision: got 0; a finite number above 0"),
-        ({"reference": "rloo", "precision": "tight"}, "precision: got 'tight'"),
-        ({"reference": "rloo", "max_draws": 0}, "max_draws: got 0"),
-        ({"reference": "rloo", "equal_cost": True}, "equal_cost: got True"),
-        ({"reference": "rloo", "route": "table"}, "route: got 'table'"),
-        ({"reference": "rloo", "estimator": "exact"}, "estimator: exact enumerates the code space"),
+        ({"reference": "ste"}, r"reference: expected an unbiased estimator \(auto, exact, rloo\), got ste"),
+        ({"reference": 3}, "reference: expected an unbiased estimator .* got 3"),
+        ({"reference": "disarm"}, "reference: expected one for categorical latents .*, got disarm"),
+        ({"reference": gradlab.Enumerated(max_configurations=100)}, "at most 100 configurations to enumerate, got 3"),
+        ({"reference": "rloo", "moments": "exact"}, "moments: expected 'monte-carlo' beside a sampled reference"),
+        ({"reference": gradlab.Sampled("rlo")}, "reference: unknown name 'rlo'; did you mean rloo"),
+        (
+            {"reference": "rloo", "moments": gradlab.MonteCarlo(equal_cost=True)},
+            "equal_cost: expected False beside a sampled reference",
+        ),
+        ({"reference": "rloo", "moments": gradlab.MonteCarlo(decoder="table")}, "decoder: expected 'draws' or 'auto'"),
+        ({"reference": "rloo", "estimator": "exact"}, "estimator: .* got exact, which enumerates the codes"),
         (
             {"reference": "rloo", "estimator": estimators.get("reinforce", baseline="running-mean")},
-            r"estimator: reinforce\(.*depends on the draws before",
+            r"estimator: .* got reinforce\(.*depends on the draws before",
         ),
-        ({"reference": estimators.get("reinforce", baseline="running-mean")}, "reference: reinforce"),
+        ({"reference": estimators.get("reinforce", baseline="running-mean")}, "reference: .*got reinforce"),
     ],
 )
 def test_rubbish_is_named(given, message):

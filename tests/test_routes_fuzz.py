@@ -73,7 +73,13 @@ def figures(name, change, dtype, route, threads, memory):
     torch.set_num_threads(threads)
     try:
         ds = gradlab.bias(
-            problem.model, problem.x, [0.6, 1.6], [0.5, 1.3], estimator=several, draws=64, route=route, memory=memory
+            problem.model,
+            problem.x,
+            [0.6, 1.6],
+            [0.5, 1.3],
+            estimator=several,
+            compute=gradlab.Compute(memory=memory),
+            moments=gradlab.MonteCarlo(draws=64, decoder=route),
         )
     finally:
         torch.set_num_threads(before)

@@ -34,7 +34,9 @@ def moments_of(problem, several, draws, seed=0, memory=sampling.MEMORY, **option
     with torch.no_grad():
         logits = problem.model.logits(problem.x)
     noise = sampling.Noise(problem.model.kind, logits, max(e.noise_arrays for e in several), draws, seed, memory)
-    return sampling.sample_moments(problem.model, problem.x, logits, several, noise, memory=memory, **options)
+    return sampling.sample_moments(
+        problems.setup_of(problem.model, problem.x, logits, memory=memory), several, noise, **options
+    )
 
 
 def all_blocks(logits, bounds):
@@ -217,7 +219,7 @@ def test_each_moments_come_with_their_positions():
     several = [e.at(tf, 1.3) for tf in (0.4, 2.0) for e in ALL if "categorical" in e.kinds]
     noise = sampling.Noise(CATEGORICAL, logits, max(e.noise_arrays for e in several), 8, 0)
     found = {}
-    for positions, of in sampling.each_moments(problem.model, problem.x, logits, several, noise):
+    for positions, of in sampling.each_moments(problems.setup_of(problem.model, problem.x, logits), several, noise):
         assert len(of.mean) == len(positions)
         for p, mean, squares in zip(positions, of.mean, of.squares, strict=True):
             found[p] = sampling.BatchMoments(of.count, mean, squares)
@@ -232,7 +234,7 @@ def test_progress_adds_up(memory):
     several = grid_of(*[e for e in ALL if "categorical" in e.kinds])
     steps = []
     moments_of(problem, several, 45, memory=memory, advance=steps.append)
-    assert sum(steps) == 45 * len(sampling.groups(several))
+    assert sum(steps) == 45 * len(sampling.by_points(several))
 
 
 def test_single_precision_is_that_of_the_estimates():
@@ -241,9 +243,11 @@ def test_single_precision_is_that_of_the_estimates():
         logits = narrow.model.logits(narrow.x)
     noise = sampling.Noise(CATEGORICAL, logits, 1, 320, 0)
     grid = grid_of(estimators.get("decoupled-st-gs"))
-    found = sampling.sample_moments(narrow.model, narrow.x, logits, grid, noise)
+    found = sampling.sample_moments(problems.setup_of(narrow.model, narrow.x, logits), grid, noise)
     noise.kept = noise.kept.double()
-    wanted = sampling.sample_moments(wide.model.double(), narrow.x.double(), logits.double(), grid, noise)
+    wanted = sampling.sample_moments(
+        problems.setup_of(wide.model.double(), narrow.x.double(), logits.double()), grid, noise
+    )
     for one, other in zip(found, wanted, strict=True):
         assert one.mean.dtype == one.squares.dtype == torch.float64
         for a, b in zip(pooled(one), pooled(other), strict=True):
@@ -416,7 +420,7 @@ def test_noise_that_is_not_kept_is_made_once_per_part(monkeypatch):
     monkeypatch.setattr(straight_through_moments, "_IN_CACHE", 50)  # several blocks of examples for each batch
     noise = sampling.Noise(problem.model.kind, logits, 1, 320, 0, memory=1)
     grid = grid_of(estimators.get("decoupled-st-gs"), tfs=(0.7,))
-    sampling.sample_moments(problem.model, problem.x, logits, grid, noise)
+    sampling.sample_moments(problems.setup_of(problem.model, problem.x, logits), grid, noise)
     assert sum(made) == 2 * 320  # for the codes, and for q
 
 
@@ -427,10 +431,10 @@ def test_noise_that_is_not_kept_is_made_once_per_part(monkeypatch):
 def test_all_routes_give_the_same_numbers(name):
     problem = problems.make(name)
     grid = grid_of(*(estimators.get(n) for n in ("decoupled-st-gs", "reinmax", "rloo")), tbs=(1.3,))
-    draws = moments_of(problem, grid, 64, route="draws")
+    draws = moments_of(problem, grid, 64, decoder="draws")
     for route in ("table", "pairs", "auto"):
-        assert_same(moments_of(problem, grid, 64, route=route), draws)
-    assert_same(moments_of(problem, grid, 64, route="table", memory=120_000), draws)  # block by block
+        assert_same(moments_of(problem, grid, 64, decoder=route), draws)
+    assert_same(moments_of(problem, grid, 64, decoder="table", memory=120_000), draws)  # block by block
 
 
 @pytest.fixture
@@ -443,10 +447,10 @@ def no_stacks(monkeypatch):
 def test_stacks_give_the_same_numbers_as_any_other_decoder(name, monkeypatch):
     problem = problems.make(name)
     grid = grid_of(*(estimators.get(n) for n in ("decoupled-st-gs", "reinmax", "rloo")), tbs=(1.3,))
-    layer_by_layer = [moments_of(problem, grid, 64, route=route, memory=m) for route, m in STACK_ROUTES]
+    layer_by_layer = [moments_of(problem, grid, 64, decoder=route, memory=m) for route, m in STACK_ROUTES]
     monkeypatch.setattr(derivatives.Stack, "of", lambda *given: None)
     for (route, memory), found in zip(STACK_ROUTES, layer_by_layer, strict=True):
-        assert_same(found, moments_of(problem, grid, 64, route=route, memory=memory))
+        assert_same(found, moments_of(problem, grid, 64, decoder=route, memory=memory))
 
 
 def test_the_cost_model_counts_operations(no_stacks):
@@ -495,13 +499,13 @@ def test_the_cheaper_route_is_taken(images, route, no_stacks, monkeypatch):
 def test_a_route_that_is_not_possible_is_refused():
     problem = problems.make("3x5-bernoulli-mlp")
     estimator = [estimators.get("decoupled-st-gs")]
-    with pytest.raises(ValueError, match=r"route: 'pairs' needs 0.00366 MiB .* memory is 0.000977 MiB"):
-        moments_of(problem, estimator, 64, memory=2**10, route="pairs")
+    with pytest.raises(ValueError, match=r"decoder: 'pairs' needs 0.00366 MiB .* memory is 0.000977 MiB"):
+        moments_of(problem, estimator, 64, memory=2**10, decoder="pairs")
     problem.model._likelihood = lambda o, x: (o.flatten(1) - x.flatten(1)).square().sum(1)
-    with pytest.raises(ValueError, match="route: 'table' needs a bernoulli or gaussian likelihood"):
-        moments_of(problem, estimator, 64, route="table")
+    with pytest.raises(ValueError, match="decoder: 'table' needs a bernoulli or gaussian likelihood"):
+        moments_of(problem, estimator, 64, decoder="table")
     with pytest.raises(ValueError, match="route: unknown name 'tables'; did you mean table"):
-        gradlab.bias(problem.model, problem.x, route="tables")
+        gradlab.bias(problem.model, problem.x, moments=gradlab.MonteCarlo(decoder="tables"))
 
 
 # --- each distinct pair of image and code is evaluated once ---

@@ -251,7 +251,15 @@ def test_single_precision_keeps_the_direction_of_small_estimates(kind, route):
     found = []
     for dtype in (torch.float64, torch.float32):
         model = model_of(logits, table, kind == "binary")
-        ds = gradlab.bias(model, X, 1.0, 0.05, estimator="ste", draws=64, dtype=dtype, route=route)
+        ds = gradlab.bias(
+            model,
+            X,
+            1.0,
+            0.05,
+            estimator="ste",
+            compute=gradlab.Compute(dtype=dtype),
+            moments=gradlab.MonteCarlo(draws=64, decoder=route),
+        )
         found.append(torch.tensor(ds.mean_gradient.values))
     torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=0)
 

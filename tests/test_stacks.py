@@ -194,7 +194,9 @@ def test_losses_that_are_not_finite_are_named():
     noise = sampling.Noise(problem.model.kind, logits, 1, 8, 0)
     for route in ("pairs", "table"):
         with pytest.raises(ValueError, match=r"losses: (inf|nan) at example 0; decoder and"):
-            sampling.sample_moments(problem.model, problem.x, logits, [estimator], noise, route=route)
+            sampling.sample_moments(
+                problems.setup_of(problem.model, problem.x, logits), [estimator], noise, decoder=route
+            )
 
 
 def test_a_first_measurement_loads_none_of_what_forward_mode_loads():

@@ -68,7 +68,7 @@ def test_exact_agrees_with_the_library_s_exact_gradient():
     found = encoder_gradient(p.model).clone()
     with torch.no_grad():
         logits = p.model.logits(p.x)
-    exact = exact_gradients(p.model, p.x, logits, [(1.7, "sampled")])[0]
+    exact = exact_gradients(problems.setup_of(p.model, p.x, logits), [(1.7, "sampled")])[0]
     assert oracles.relative_error(found, pulled(p.model, p.x, exact)) < 1e-10
 
 

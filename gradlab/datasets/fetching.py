@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .. import errors, files, progress
+from .. import errors, files
+from ..progress import bar
 from . import bounded, finding, loading
 from .sources import SOURCES
 
 
-def fetch(name: str, folder: str | Path | None = None, mirror: str | None = None, shown: bool = False) -> list[Path]:
+def fetch(name: str, folder: str | Path | None = None, mirror: str | None = None, progress: bool = False) -> list[Path]:
     """Download what `load` would not find of a known data set, check it, and return the files of all splits.
 
     A download is checked before it takes its final name; a file that holds both splits is there once.
-    `mirror` replaces the address of the data set's folder; `shown` draws a progress bar on standard error
+    `mirror` replaces the address of the data set's folder; `progress` draws a progress bar on standard error
     where that is a terminal.
 
     Raises
@@ -37,13 +38,13 @@ def fetch(name: str, folder: str | Path | None = None, mirror: str | None = None
             raise errors.BadFile(f"{one.fault}; remove or rename this file, a download would not replace it")
         if one.fault and target not in paths:
             with files.written_aside(target) as aside:
-                _download(f"{base}/{target.name}", aside, shown)
+                _download(f"{base}/{target.name}", aside, progress)
                 loading.prove(name, one.split, aside, f"{base}/{target.name}")
         paths.append(target if one.path is None else one.path)
     return list(dict.fromkeys(paths))
 
 
-def _download(url: str, path: Path, shown: bool) -> None:
+def _download(url: str, path: Path, progress: bool) -> None:
     import requests
 
     try:
@@ -52,7 +53,7 @@ def _download(url: str, path: Path, shown: bool) -> None:
             announced = response.headers.get("Content-Length", "")
             total = int(announced) if announced.isdigit() else 0
             done = 0
-            with progress.bar(url.rpartition("/")[2], total, shown) as advance:
+            with bar(url.rpartition("/")[2], total, progress) as advance:
                 for piece in response.iter_content(bounded.CHUNK):
                     done += len(piece)
                     if done > bounded.MOST_BYTES:

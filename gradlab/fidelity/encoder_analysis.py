@@ -9,69 +9,36 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor
 
-from .. import errors
-from ..model import LatentModel, measured_copy, precision
+from ..model import precision
 from ..sampling import batch_bounds
+from ..setup import Setup, measured_copy
 from . import jackknife, metrics
-from .encoder_gradients import PullBack, PulledBackMoments, encoder_parameters
+from .encoder_gradients import PullBack, PulledBackMoments
 from .labels import coordinate, dataset, figure_variables, temperatures
+from .request import Request
 
 NORM = "Euclidean norm over the entries of a parameter tensor, or of all of them, of the gradient of the examples' mean"
 GRID = ("estimator", "target", "tf", "tb", "parameter")
 
 
-def check_supported(model: LatentModel, moments: str, exact_dtype: torch.dtype, enumerated: bool, limit: int) -> None:
-    """ValueError for what is not known of gradients with respect to the encoder."""
-    encoder_parameters(model)
-    if not enumerated:
-        size = errors.count(*model.category_counts)
-        message = (
-            f"wrt: got 'encoder' with a reference that is sampled ({size} configurations, of which {limit:,} may be"
-            " enumerated); wrt='logits' would do, or an exact gradient by enumeration"
-        )
-        raise errors.SpaceTooLarge(message) if model.configurations > limit else ValueError(message)
-    if moments == "exact":
-        raise ValueError(
-            "moments: 'exact' gives variances of single logits, and wrt='encoder' needs covariances;"
-            " moments='monte-carlo' would do"
-        )
-    if exact_dtype != torch.float64:
-        raise ValueError(
-            f"exact_dtype: got {exact_dtype}; its error is bounded at the logits only, so wrt='encoder' needs"
-            " torch.float64"
-        )
-
-
 class EncoderPoints:
     """Arrays over (estimator, target, tf, tb, parameter), filled point by point."""
 
-    def __init__(
-        self,
-        model: LatentModel,
-        x: Tensor,
-        chosen: int,
-        targets: Sequence[str],
-        tfs: list[float],
-        tbs: list[float],
-        draws: int,
-        nothing_left: np.ndarray,
-        memory: int,
-    ):
-        """`model` and `x` in the precision of the draws, in which deviations of draws are pulled back too.
-
-        `nothing_left` as for `grid_accumulator.Points`.
-        """
-        self.targets, self.tfs, self.tbs = targets, tfs, tbs
+    def __init__(self, setup: Setup, request: Request, draws: int | None, nothing_left: np.ndarray):
+        """Deviations of draws are pulled back in the precision of the draws; `nothing_left` as for Points."""
+        self.targets, self.tfs, self.tbs = request.targets, request.tfs, request.tbs
         self.nothing_left = nothing_left
-        self.wide = PullBack(measured_copy(model, torch.float64, x.device), x, memory)
-        # single precision does for deviations; half would not
-        self.of_draws = PullBack(model, x, memory) if precision(model, x) == torch.float32 else self.wide
+        model, x = setup.model, setup.x
+        self.wide = PullBack(measured_copy(model, torch.float64, x.device), x, setup.memory)
+        # single precision is enough for deviations; half is not
+        self.of_draws = PullBack(model, x, setup.memory) if precision(model, x) == torch.float32 else self.wide
+        self.batches = len(batch_bounds(draws)) - 1 if draws else 0  # 0: moments without draws
+        chosen, targets, tfs, tbs = len(request.estimators), self.targets, self.tfs, self.tbs
         grid = (chosen, len(targets), len(tfs), len(tbs), len(self.wide.names))
         self.exact_norm = np.full(grid, np.nan)  # NaN where nothing was measured
         self.figures = {name: np.full((*grid, 3), np.nan) for name in metrics.METRICS}  # value, low, high
-        self.replicates = np.full((len(metrics.METRICS), len(batch_bounds(draws)) - 1, *grid), np.nan)
+        self.replicates = np.full((len(metrics.METRICS), self.batches, *grid), np.nan)
 
     def accumulator(self, draws: int) -> Callable[[], PulledBackMoments]:
         """Makes what the estimates of each estimator at each point are added to."""
@@ -116,9 +83,8 @@ class EncoderPoints:
         self,
         exact: np.ndarray,
         rounding: np.ndarray | None,
-        labels: list[str],
+        request: Request,
         about: dict[str, Any],
-        without: Sequence[str],
         more: dict[str, Any],
     ) -> xr.Dataset:
         """As `grid_accumulator.Points.dataset`; the arrays at the logits are left out."""
@@ -136,7 +102,7 @@ class EncoderPoints:
                 **more,
             },
             {
-                "estimator": coordinate("estimator", labels),
+                "estimator": coordinate("estimator", request.labels),
                 "target": coordinate("target", list(self.targets), "target law"),
                 **temperatures(self.tfs, self.tbs),
                 "parameter": coordinate("parameter", self.wide.names, "parameter tensor of the encoder"),
@@ -145,5 +111,5 @@ class EncoderPoints:
                 "batch": coordinate("batch", np.arange(self.replicates.shape[1])),
             },
             about,
-            without,
+            request.dropped,
         )

@@ -18,8 +18,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..model import LatentModel, for_encoder, precision
+from ..model import LatentModel, precision
 from ..sampling import batch_bounds
+from ..setup import for_encoder
 
 ALL = "all"  # the name of all tensors together
 

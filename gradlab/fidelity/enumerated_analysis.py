@@ -4,140 +4,135 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor
 
 from .. import progress
-from ..estimators import Estimator
-from ..exact import exact_gradients, rounding_errors
-from ..model import LatentModel
+from ..exact import exact_gradients, kl_gradient, rounding_errors
+from ..methods import TOLERANCE, Enumerated, Integrated, MonteCarlo
 from ..moments import exact_moments, steps, supported
-from ..sampling import BATCHES, Noise, each_accumulated, each_moments, groups
+from ..sampling import BATCHES, Noise, by_points, each_accumulated, each_moments
+from ..setup import Setup
 from . import rarity
 from .encoder_analysis import EncoderPoints
 from .grid_accumulator import Points
+from .labels import attributes_of
 from .rarity import Rarity
+from .request import Request
 
 MOST_DRAWS_FOR_ONE = 1000  # of another estimator, at equal cost
 FEW_CONFIGURATIONS = 2**14  # of which the moments of a code are enumerated where draws miss what matters
 
-Cell = tuple[int, int, int]  # positions of estimator, tf and tb
 
-
-def bias_by_enumeration(
-    model: LatentModel,
-    measured: LatentModel,
-    x: Tensor,
-    logits: Tensor,
-    chosen: Sequence[Estimator],
-    tfs: list[float],
-    tbs: list[float],
-    pairs: Sequence[tuple[int, int]],
-    targets: Sequence[str],
-    shift: Tensor,
-    *,
-    draws: int,
-    seed: int,
-    moments: str,
-    wrt: str,
-    equal_cost: bool,
-    exact_dtype: torch.dtype,
-    memory: int,
-    route: str,
-    shown: bool,
-    labels: list[str],
-    about: dict[str, Any],
-    without: Sequence[str],
-) -> xr.Dataset:
+def bias_by_enumeration(setup: Setup, request: Request) -> xr.Dataset:
     """The Dataset of `bias`. Where draws cannot see, moments of code-only estimators are enumerated too."""
-    wide = logits.double()
-    laws = [(t, name) for name in targets for t in tfs]
-    found = exact_gradients(model, x, wide, laws, memory=memory, dtype=exact_dtype, shown=shown)
-    rare = rarity.rarity(model.kind, wide, tfs, found[: len(tfs)] if targets[0] == "sampled" else None)
-    exact = (found + shift).cpu().numpy().reshape(len(targets), len(tfs), *logits.shape)
+    assert isinstance(request.reference, Enumerated)
+    dtype = getattr(torch, request.reference.dtype)
+    gradients = exact_gradients(setup, request.laws, dtype=dtype)
+    of_sampled = gradients[: len(request.tfs)] if request.targets[0] == "sampled" else None
+    rare = rarity.rarity(setup.kind, setup.wide_logits, request.tfs, of_sampled)
+    shift = kl_gradient(setup) if request.kl else torch.zeros_like(setup.wide_logits)
+    laws = (len(request.targets), len(request.tfs))
+    exact = (gradients + shift).cpu().numpy().reshape(*laws, *setup.logits.shape)
     rounding = None
-    if exact_dtype != torch.float64:
-        of_example = rounding_errors(model, x, wide, laws, exact_dtype)
-        rounding = of_example.norm(dim=1).cpu().numpy().reshape(len(targets), len(tfs))
-    sampled = moments != "exact"
+    if dtype != torch.float64:
+        rounding = rounding_errors(setup, request.laws, dtype).norm(dim=1).cpu().numpy().reshape(laws)
+    plan = _Plan(setup, request, rare)
     points: Points | EncoderPoints
-    if wrt == "encoder":
-        points = EncoderPoints(measured, x, len(chosen), targets, tfs, tbs, draws, rare.nothing_left, memory)
-    else:
-        shape = logits.shape
-        points = Points(len(chosen), targets, tfs, tbs, shape, draws if sampled else None, rare.nothing_left, memory)
-    costs = [e.evaluations_at(model.kind, logits) for e in chosen]
-    alike = _draws_alike(costs, draws) if equal_cost and sampled else {draws: list(range(len(chosen)))}
-    draws_of = {e: of_each for of_each, members in alike.items() for e in members}
-    cells = [(e, i, j) for e in range(len(chosen)) for i, j in pairs]
-    enumerated = cells if not sampled else _better_enumerated(model, chosen, cells, rare, draws_of, wrt)
-    constant = shift.cpu().numpy()
-    if enumerated:
-        assert isinstance(points, Points)
-        grid = [chosen[e].at(tfs[i], tbs[j]) for e, i, j in enumerated]
-        with progress.bar("integrating", steps(grid), shown) as advance:
-            of_grid = exact_moments(measured, x, logits, grid, memory=memory, advance=advance)
-        for (e, i, j), of_point in zip(enumerated, of_grid, strict=True):
-            points.fill_exact(e, i, j, exact[:, i], constant, of_point, draws / draws_of[e])
-    done = set(enumerated)
-    for of_each, members in alike.items():
-        here = [cell for cell in cells if cell[0] in members and cell not in done]
+    points = (EncoderPoints if request.wrt == "encoder" else Points)(setup, request, plan.draws, rare.nothing_left)
+    _enumerate(points, setup, request, plan, exact, shift.cpu().numpy())
+    _draw(points, setup, request, plan, exact, shift.cpu().numpy())
+    about = attributes_of(setup, request, plan.draws) | {"exact_dtype": request.reference.dtype}
+    if plan.draws and plan.enumerated:
+        temperatures: dict[str, set[float]] = {}
+        for e, i, _ in plan.enumerated:
+            temperatures.setdefault(request.labels[e], set()).add(request.tfs[i])
+        about |= {"moments_enumerated": json.dumps({label: sorted(of) for label, of in temperatures.items()})}
+    return points.dataset(exact, rounding, request, about, _of_rarity(rare, plan, request))
+
+
+class _Plan:
+    """Which points are drawn, and how many draws each takes; which are enumerated."""
+
+    def __init__(self, setup: Setup, request: Request, rare: Rarity):
+        method, chosen = request.moments, request.estimators
+        self.cells = [(e, i, j) for e in range(len(chosen)) for i, j in request.pairs]
+        self.draws = method.draws if isinstance(method, MonteCarlo) else None
+        self.alike: dict[int, list[int]] = {}  # positions of estimators by their number of draws
+        if not isinstance(method, MonteCarlo):
+            self.enumerated = self.cells
+            return
+        costs = [e.evaluations_at(setup.kind, setup.logits) for e in chosen]
+        together = {method.draws: list(range(len(chosen)))}
+        self.alike = _draws_alike(costs, method.draws) if method.equal_cost else together
+        self.draws_of = {e: draws for draws, members in self.alike.items() for e in members}
+        self.enumerated = []
+        if request.wrt == "logits" and setup.model.configurations <= FEW_CONFIGURATIONS:
+            able = {e for e, one in enumerate(chosen) if one.code_only and supported(one)}
+            unseen = {e: rare.unseen(self.draws_of[e]) for e in able}
+            self.enumerated = [(e, i, j) for e, i, j in self.cells if e in able and unseen[e][i]]
+
+    def share(self, e: int) -> float:
+        """Variance of an estimate of the estimator over that of one draw: an estimate is the mean of 1/share draws."""
+        return self.draws / self.draws_of[e] if self.draws else 1.0
+
+
+def _enumerate(
+    points: Points | EncoderPoints, setup: Setup, request: Request, plan: _Plan, exact: np.ndarray, shift: np.ndarray
+) -> None:
+    """Fill the points whose moments are found without draws."""
+    if not plan.enumerated:
+        return
+    assert isinstance(points, Points)
+    grid = [request.estimators[e].at(request.tfs[i], request.tbs[j]) for e, i, j in plan.enumerated]
+    tolerance = request.moments.tolerance if isinstance(request.moments, Integrated) else TOLERANCE
+    with progress.bar("integrating", steps(grid), setup.progress) as advance:
+        moments = exact_moments(setup, grid, tolerance=tolerance, advance=advance)
+    for (e, i, j), of_point in zip(plan.enumerated, moments, strict=True):
+        points.fill_exact(e, i, j, exact[:, i], shift, of_point, plan.share(e))
+
+
+def _draw(
+    points: Points | EncoderPoints, setup: Setup, request: Request, plan: _Plan, exact: np.ndarray, shift: np.ndarray
+) -> None:
+    """Fill all other points from draws."""
+    done = set(plan.enumerated)
+    for draws, members in plan.alike.items():
+        here = [cell for cell in plan.cells if cell[0] in members and cell not in done]
         if not here:
             continue
-        grid = [chosen[e].at(tfs[i], tbs[j]) for e, i, j in here]
-        noise = Noise(model.kind, logits, max(e.noise_arrays for e in grid), of_each, seed, memory)
+        assert isinstance(request.moments, MonteCarlo)
+        grid = [request.estimators[e].at(request.tfs[i], request.tbs[j]) for e, i, j in here]
+        noise = Noise(setup.kind, setup.logits, max(e.noise_arrays for e in grid), draws, setup.seed, setup.memory)
         each: Callable[..., Iterator[tuple[list[int], Any]]] = each_moments
         if isinstance(points, EncoderPoints):
-            each = functools.partial(each_accumulated, accumulator=points.accumulator(of_each))
-        with progress.bar("drawing", of_each * len(groups(grid)), shown) as advance:
-            for positions, drawn in each(measured, x, logits, grid, noise, memory=memory, route=route, advance=advance):
-                points.fill([here[position] for position in positions], exact, constant, drawn, draws / of_each)
-    about |= {"exact_dtype": str(exact_dtype).removeprefix("torch.")}
-    more = _of_rarity(rare, cells, enumerated, draws_of, (len(chosen), len(targets), len(tfs), len(tbs)), sampled)
-    if sampled and enumerated:
-        by_name = {labels[e]: sorted({tfs[i] for k, i, _ in enumerated if k == e}) for e, _, _ in enumerated}
-        about |= {"moments_enumerated": json.dumps(by_name)}
-    return points.dataset(exact, rounding, labels, about, without, more)
+            each = functools.partial(each_accumulated, accumulator=points.accumulator(draws))
+        with progress.bar("drawing", draws * len(by_points(grid)), setup.progress) as advance:
+            for positions, drawn in each(setup, grid, noise, decoder=request.moments.decoder, advance=advance):
+                cells = [here[position] for position in positions]
+                points.fill(cells, exact, shift, drawn, plan.share(cells[0][0]))
 
 
-def _better_enumerated(
-    model: LatentModel, chosen: Sequence[Estimator], cells: list[Cell], rare: Rarity, draws_of: dict[int, int], wrt: str
-) -> list[Cell]:
-    """The cells whose estimates are functions of the code alone, where draws miss what carries the gradient."""
-    if wrt == "encoder" or model.configurations > FEW_CONFIGURATIONS:
-        return []
-    code_only = {e for e, estimator in enumerate(chosen) if estimator.code_only and supported(estimator)}
-    unseen = {e: rare.unseen(draws_of[e]) for e in code_only}
-    return [(e, i, j) for e, i, j in cells if e in code_only and unseen[e][i]]
-
-
-def _of_rarity(
-    rare: Rarity,
-    cells: list[Cell],
-    enumerated: list[Cell],
-    draws_of: dict[int, int],
-    shape: tuple[int, ...],
-    sampled: bool,
-) -> dict[str, Any]:
+def _of_rarity(rare: Rarity, plan: _Plan, request: Request) -> dict[str, Any]:
     """Variables that say where sampling cannot see, and of which points nothing was sampled."""
+    shape = (len(request.estimators), len(request.targets), len(request.tfs), len(request.tbs))
     draws, by_draws = np.full(shape, np.nan), np.ones(shape, bool)
-    for e, i, j in cells:
-        draws[e, :, i, j] = draws_of[e]
-    for e, i, j in enumerated:
+    for e, i, j in plan.cells:
+        draws[e, :, i, j] = plan.draws_of[e] if plan.draws else np.inf  # nothing is missed, as by infinitely many
+    if not plan.draws:
+        return rarity.variables(rare, draws)
+    for e, i, j in plan.enumerated:
         by_draws[e, :, i, j] = False
-    if not sampled:  # nothing is missed, as by infinitely many draws
-        return rarity.variables(rare, np.where(np.isnan(draws), np.nan, np.inf))
-    found = rarity.variables(rare, draws, by_draws)
-    if enumerated:
+    variables = rarity.variables(rare, draws, by_draws)
+    if plan.enumerated:
         words = "1 where the moments are enumerated: draws would not see what carries the exact gradient"
         values = np.where(np.isnan(draws), np.nan, ~by_draws)
-        found["enumerated"] = (("estimator", "target", "tf", "tb"), values, {"long_name": words, "units": "1"})
-    return found
+        variables["enumerated"] = (("estimator", "target", "tf", "tb"), values, {"long_name": words, "units": "1"})
+    return variables
 
 
 def _draws_alike(costs: list[int], draws: int) -> dict[int, list[int]]:

@@ -25,9 +25,12 @@ from torch import Tensor
 from .. import checks, errors, progress
 from ..cautions import SamplingWarning, of_sampling
 from ..derivatives import at_all_points
-from ..model import LatentModel, check_is_model, encode, measured_copy, observations
-from ..numerics import plain_arithmetic, precision_and_place, working_memory
+from ..methods import Compute
+from ..model import LatentModel, check_is_model
+from ..moved import moved
+from ..numerics import plain_arithmetic
 from ..sampling import Noise, batch_bounds
+from ..setup import prepare
 from .jackknife import with_ends
 from .labels import JACKKNIFE, attributes, coordinate, temperatures, with_interval
 from .rarity import rarity, variables
@@ -46,10 +49,15 @@ FIGURES: dict[str, tuple[str, float, float]] = {
 }
 SUMMED = ("gap", "squared_gap", "relative_gap", "cosine", "discrete_norm", "squared_discrete_norm", "relaxed_norm")
 _MEAN = "mean over examples and draws; norms over latent and category of each example"
+_MOVED = {
+    **{name: f"compute=gradlab.Compute({name}={{}})" for name in ("device", "dtype", "tf32", "memory")},
+    "shown": "compute=gradlab.Compute(progress={})",
+}
 _ARRAYS = 16  # of a block's logits, at once
 _IN_CACHE = 2**18  # numbers of an array; larger blocks cost twice the time per backward temperature on a CPU
 
 
+@moved(_MOVED)
 def gap(
     model: LatentModel,
     x: Any,
@@ -58,11 +66,7 @@ def gap(
     *,
     draws: int = 64,
     seed: int = 0,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
-    tf32: bool = False,
-    memory: int | None = None,
-    shown: bool = False,
+    compute: Compute | None = None,
 ) -> xr.Dataset:
     """The gradient gap of Decoupled ST-GS between relaxed and discrete forward pass, for every pair of temperatures.
 
@@ -76,12 +80,8 @@ def gap(
     tf, tb : forward and backward temperatures, a number or a sequence; tb defaults to the values of tf
     draws : noise arrays, at least 2; all temperatures share them
     seed : the same seed gives the same numbers, whatever the chunks; the global random state is not touched
-    device, dtype : where and in which precision gradients are computed; the model's own by default. Sums over draws
-        and examples are float64
-    tf32 : let a GPU compute float32 with TensorFloat-32, which moves the gap
-    memory : bytes of working memory, about, by default 256 MiB, on a GPU a quarter of what is free; the decoder's
-        parameters and the result come on top
-    shown : draw a progress bar on standard error
+    compute : Compute: device and precision of the gradients, memory, progress bar. Sums over draws and examples are
+        float64
 
     Returns
     -------
@@ -96,7 +96,7 @@ def gap(
     Raises
     ------
     ValueError
-        Temperatures, draws, shapes, or values that will not do.
+        Invalid temperatures, draws, shapes or values.
 
     Warns
     -----
@@ -104,36 +104,39 @@ def gap(
         Of `gradlab.cautions`, a UserWarning: latents so certain that draws hardly ever show what carries the gap.
 
     Source: section 5.2.1, appendix D and figure 5 of the Decoupled ST-GS paper; Huh et al. 2023.
+
+    Examples
+    --------
+    >>> import gradlab
+    >>> model, x = gradlab.bundled("vae-8x4-mnist"), gradlab.datasets.load("mnist-sample", "test").first(4).floats()
+    >>> gradlab.gap(model, x, tf=1.0, tb=[0.5, 1.0], draws=8).relative_gap.dims
+    ('definition', 'tf', 'tb')
     """
     check_is_model(model)
     tfs = errors.temperatures("tf", tf)
     tbs = errors.temperatures("tb", tfs if tb is None else tb)
     draws = errors.whole_number("draws", draws, 2, "an interval needs two")
-    seed = errors.whole_number("seed", seed, 0)
-    precision_and_place(dtype, device)
-    with plain_arithmetic(tf32):
-        measured = measured_copy(model, dtype, device)
-        x = observations(measured, x)
-        memory = working_memory(memory, x.device)
-        logits = encode(measured, x)
-        model.unit_shape = measured.unit_shape
-        noise = Noise(model.kind, logits, 1, draws, seed, memory)
+    compute = compute or Compute()
+    with plain_arithmetic(compute.tf32):
+        setup = prepare(model, x, compute, seed)
+        x, logits, memory = setup.x, setup.logits, setup.memory
+        noise = Noise(setup.kind, logits, 1, draws, setup.seed, memory)
         sums = _Sums(tfs, tbs, len(x), draws, logits.device)
-        bar = progress.bar("measuring the gap", draws * len(x) * len(tfs), shown)
+        bar = progress.bar("measuring the gap", draws * len(x) * len(tfs), compute.progress)
         with bar as advance, checks.deferred(x.device) as check:
             for i, t in enumerate(tfs):
                 for examples, chunk in _chunks(logits, draws, memory):
                     some = logits[examples]
                     g = noise.of(1, chunk.start, chunk.stop)[0][:, examples]
-                    found = _measure(measured, x[examples], some, g, t, tbs, memory, check)
+                    found = _measure(setup.model, x[examples], some, g, t, tbs, memory, check)
                     sums.add(i, examples, chunk, *found)
                     advance(len(g) * len(some))
-    about = attributes("gap", model, x, logits, draws, seed, estimator=json.dumps("decoupled-st-gs"), tf32=int(tf32))
+    about = attributes("gap", setup, draws, estimator=json.dumps("decoupled-st-gs"), tf32=int(compute.tf32))
     rare = rarity(model.kind, logits, tfs).of_middle_example()
     taken = np.full((len(DEFINITIONS), len(tfs), len(tbs)), float(draws))
     ds = sums.dataset(about).assign(variables(rare, taken, grid=("definition", "tf", "tb")))
     for sentence in of_sampling(ds):
-        warnings.warn(sentence, SamplingWarning, stacklevel=2)
+        warnings.warn(sentence, SamplingWarning, stacklevel=3)
     return ds
 
 

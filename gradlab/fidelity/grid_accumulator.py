@@ -11,9 +11,11 @@ import xarray as xr
 
 from ..moments import Moments
 from ..sampling import BatchMoments, batch_bounds
+from ..setup import Setup
 from . import jackknife, metrics
 from .coordinates import QUANTILES, elementwise_ratios, norms, per_example_ratios, quantiles
 from .labels import COORDINATES, coordinate, dataset, figure_variables, temperatures, with_interval
+from .request import Request
 
 NORM = "Euclidean norm over example, latent and category"
 OF_EACH = f"{metrics.SAMPLED}, and not where these miss what carries an example's gradient (rare_examples)"
@@ -81,19 +83,10 @@ def _reduced(
 class Points:
     """Arrays over (estimator, target, tf, tb), filled point by point."""
 
-    def __init__(
-        self,
-        chosen: int,
-        targets: Sequence[str],
-        tfs: list[float],
-        tbs: list[float],
-        shape: Sequence[int],
-        draws: int | None,
-        nothing_left: np.ndarray,
-        memory: int,
-    ):
+    def __init__(self, setup: Setup, request: Request, draws: int | None, nothing_left: np.ndarray):
         """`nothing_left` (tf,): whether the exact gradient all but vanishes: draws say nothing relative to it."""
-        self.targets, self.tfs, self.tbs, self.memory = targets, tfs, tbs, memory
+        self.targets, self.tfs, self.tbs, self.memory = request.targets, request.tfs, request.tbs, setup.memory
+        chosen, targets, tfs, tbs, shape = len(request.estimators), self.targets, self.tfs, self.tbs, setup.logits.shape
         self.nothing_left = nothing_left
         self.batches = len(batch_bounds(draws)) - 1 if draws else 0  # 0: moments without draws
         grid = (chosen, len(targets), len(tfs), len(tbs))
@@ -178,9 +171,8 @@ class Points:
         self,
         exact: np.ndarray,
         rounding: np.ndarray | None,
-        labels: list[str],
+        request: Request,
         about: dict[str, Any],
-        without: Sequence[str],
         more: dict[str, Any],
     ) -> xr.Dataset:
         """`rounding` (target, tf): bounds on the norm of the exact gradient's error, if they matter."""
@@ -247,7 +239,7 @@ class Points:
         return dataset(
             variables,
             {
-                "estimator": coordinate("estimator", labels),
+                "estimator": coordinate("estimator", request.labels),
                 "target": coordinate("target", list(self.targets), "target law"),
                 **temperatures(self.tfs, self.tbs),
                 "quantile": coordinate("quantile", list(QUANTILES)),
@@ -258,7 +250,7 @@ class Points:
                 **self._replicated(),
             },
             about,
-            without,
+            request.dropped,
         )
 
     def _replicated(self) -> dict[str, Any]:

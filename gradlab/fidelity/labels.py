@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from torch import Tensor
 
 from .. import likelihoods, results
+from ..methods import Integrated, MonteCarlo
 from ..model import LatentModel
 from ..sampling import batch_bounds
+from ..setup import Setup
 from . import metrics
 from .metrics import METRICS, Metric
+from .request import Request
 
 JACKKNIFE = "95 %, delete-one-batch jackknife over batches of draws, Student's t"
 INTERVALS = (
@@ -25,14 +27,13 @@ NUMERICAL = "twice the estimated numerical error of the moments"
 COORDINATES = ("example", "latent", "category")
 
 
-def attributes(
-    analysis: str, model: LatentModel, x: Tensor, logits: Tensor, draws: int | None, seed: int, **more: Any
-) -> dict[str, Any]:
+def attributes(analysis: str, setup: Setup, draws: int | None, **more: Any) -> dict[str, Any]:
     """What every analysis says of itself: versions, model, observations, noise (draws None: moments without any)."""
+    model, x, logits = setup.original, setup.x, setup.logits
     drawn = {"draws": draws, "draws_per_batch": draws // (len(batch_bounds(draws)) - 1)} if draws else {}
     return results.stamp(
         analysis=analysis,
-        seed=seed,
+        seed=setup.seed,
         device=str(logits.device),
         dtype=str(logits.dtype).removeprefix("torch."),
         **drawn,
@@ -50,6 +51,30 @@ def attributes(
         checkpoint_sha256="",
         intervals=INTERVALS if draws else NUMERICAL,
     )
+
+
+def attributes_of(setup: Setup, request: Request, draws: int | None) -> dict[str, Any]:
+    """What an analysis of bias says of itself; `draws` None: moments without any."""
+    listed = "estimator" not in request.dropped
+    costs = [e.evaluations_at(setup.kind, setup.logits) for e in request.estimators]
+    own = [{k: v for k, v in e.parameters.items() if k not in ("tf", "tb")} for e in request.estimators]
+    about = attributes(
+        "bias",
+        setup,
+        draws,
+        estimator=json.dumps(request.labels if listed else request.labels[0]),
+        estimator_parameters=json.dumps(own),
+        equal_cost=int(isinstance(request.moments, MonteCarlo) and request.moments.equal_cost),
+        evaluations=json.dumps(costs if listed else costs[0]),
+        target=request.targets[0] if "target" in request.dropped else "both",
+        moments="exact" if isinstance(request.moments, Integrated) else "monte-carlo",
+        reference="exact",
+        wrt=request.wrt,
+        kl=int(request.kl),
+    )
+    if request.cross is not None:
+        about |= {"tf_fixed": request.cross[0], "tb_fixed": request.cross[1]}
+    return about
 
 
 def dataset(

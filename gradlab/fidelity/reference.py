@@ -7,6 +7,7 @@ the mean estimates by batch of one tf, or, where these are large, of some of its
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,18 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import estimators, progress
+from .. import progress
 from ..estimators import Estimator
-from ..latents import LatentKind, derived_seed
-from ..model import LatentModel
+from ..latents import derived_seed
+from ..methods import MAX_DRAWS
 from ..sampling import BATCHES, PairedDraws, Sums
+from ..setup import Setup
 from .reference_figures import interval
+from .request import candidates
 from .u_statistics import UStatistics, u_statistics
 
-CANDIDATES = ("rloo", "disarm", "arms:n=4")  # for reference "auto": those of the model's kind
 PILOT = 64  # draws that choose among them
 LEAST_DRAWS = 2 * BATCHES  # two of each batch, for its variance
-MOST_DRAWS = 2**17
 _SUMS = 8  # times the working memory, for sums
 _GROUPS = 64  # of examples, at most: more tell no more of the variance
 _GROWTH = (1.5, 4.0)  # of the number of draws, from round to round
@@ -43,12 +44,12 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Goal:
+class StoppingRule:
     """When there are draws enough: the interval of relative_bias_debiased, or of its value if that is above 1."""
 
     draws: int  # at least
     precision: float | None = None  # half the interval's width, None: whatever `draws` give
-    most: int = MOST_DRAWS
+    most: int = MAX_DRAWS
 
     def missed_by(self, found: Sequence[UStatistics]) -> float:
         """The largest half width over what was asked, 1 or less where the goal is reached; inf without an interval."""
@@ -74,26 +75,20 @@ def rounded(draws: int) -> int:
     return max(LEAST_DRAWS, math.ceil(draws / BATCHES) * BATCHES)
 
 
-def candidates(kind: LatentKind) -> list[Estimator]:
-    """The references that "auto" chooses from."""
-    return [e for e in map(estimators.parse, CANDIDATES) if kind.name in e.kinds]
-
-
-def choose(
-    model: LatentModel, x: Tensor, logits: Tensor, tfs: Sequence[float], seed: int, memory: int, shown: bool
-) -> tuple[Estimator, dict[str, float]]:
+def choose(setup: Setup, tfs: Sequence[float]) -> tuple[Estimator, dict[str, float]]:
     """The candidate of the smallest variance at equal loss evaluations, and the variance of each over the smallest.
 
     Measured on PILOT draws, which do not enter the figures; of several tf the geometric mean.
     """
-    among = candidates(model.kind)
+    among = candidates(setup.kind)
     if len(among) == 1:
         return among[0], {among[0].label: 1.0}
     logs = np.zeros(len(among))
-    with progress.bar("choosing a reference", PILOT * len(tfs), shown) as advance:
+    with progress.bar("choosing a reference", PILOT * len(tfs), setup.progress) as advance:
         for tf in tfs:
             here = [e.at(tf, tf) for e in among]
-            drawn = PairedDraws(model, x, logits, here, 1, derived_seed(seed, "pilot"), memory)
+            pilot = dataclasses.replace(setup, seed=derived_seed(setup.seed, "pilot"))
+            drawn = PairedDraws(pilot, here, 1)
             drawn.add(PILOT, advance)
             for i, (e, sums) in enumerate(zip(here, drawn.sums, strict=True)):
                 variance = float(sums.squares.sum()) / (PILOT - 1)
@@ -103,46 +98,41 @@ def choose(
 
 
 def measured(
-    model: LatentModel,
-    x: Tensor,
-    logits: Tensor,
+    setup: Setup,
     points: Sequence[Point],
     reference: Estimator,
     targets: Sequence[str],
     shift: Tensor,
-    goals: Mapping[float, Goal],
-    seed: int,
-    memory: int,
-    shown: bool,
+    rules: Mapping[float, StoppingRule],
 ) -> Iterator[tuple[Point, UStatistics, int]]:
     """Statistics of each point, and the draws they took; `shift` is a constant added to every gradient.
 
-    `goals` by forward temperature.
+    `rules` by forward temperature.
     """
-    for here in _together(points, 8 * BATCHES * logits.numel(), _SUMS * memory):
+    for here in _together(points, 8 * BATCHES * setup.logits.numel(), _SUMS * setup.memory):
         tf = here[0].tf
-        goal = goals[tf]
+        rule = rules[tf]
         own = list(dict.fromkeys(point.estimator for point in here))
         laws = [reference.at(t, t) for t in (tf if name == "sampled" else 1.0 for name in targets)]
         # the code of ("sample", tf) first: references then need not decode it again
         every = list(dict.fromkeys([*own, *laws]))
-        drawn = PairedDraws(model, x, logits, every, BATCHES, seed, memory)
+        drawn = PairedDraws(setup, every, BATCHES)
         place = {e: i for i, e in enumerate(every)}
-        until, words = goal.draws, f"tf {tf:g}, reference {reference.name}: {len(here)} point{'s' * (len(here) > 1)}"
+        until, words = rule.draws, f"tf {tf:g}, reference {reference.name}: {len(here)} point{'s' * (len(here) > 1)}"
         found: list[UStatistics] = []
         missed = math.inf
         while drawn.draws < until:
             more = (until - drawn.draws) // BATCHES
-            with progress.bar(words, until, shown, done=drawn.draws) as advance:
-                if goal.precision and math.isfinite(missed):
-                    advance(0, interval=f"±{missed * goal.precision:.2g}, asked ±{goal.precision:g}")
+            with progress.bar(words, until, setup.progress, done=drawn.draws) as advance:
+                if rule.precision and math.isfinite(missed):
+                    advance(0, interval=f"±{missed * rule.precision:.2g}, asked ±{rule.precision:g}")
                 drawn.add(more, advance)
             found = [
                 statistics(drawn.sums[place[p.estimator]], drawn.sums[place[laws[p.target]]], shift, drawn.draws)
                 for p in here
             ]
-            missed = goal.missed_by(found)
-            until = goal.next(drawn.draws, missed)
+            missed = rule.missed_by(found)
+            until = rule.next(drawn.draws, missed)
         for point, one in zip(here, found, strict=True):
             yield point, one, drawn.draws
 

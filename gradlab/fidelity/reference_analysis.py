@@ -10,91 +10,46 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
-from torch import Tensor
 
-from .. import estimators, likelihoods
-from ..errors import unknown_name
-from ..estimators import Estimator, promises
-from ..model import LatentModel
+from .. import likelihoods
+from ..exact import kl_gradient
+from ..methods import MonteCarlo, Sampled
 from ..sampling import BATCHES
+from ..setup import Setup
 from .grid_accumulator import NORM
-from .labels import coordinate, figure_variables, temperatures
+from .labels import attributes_of, coordinate, figure_variables, temperatures
 from .metrics import NONE
-from .rarity import Rarity, variables
-from .reference import Goal, Point, candidates, choose, measured, rounded
+from .rarity import rarity, variables
+from .reference import Point, StoppingRule, choose, measured, rounded
 from .reference_figures import FIGURES, intervals, values
+from .request import Request, check_drawn, unbiased_reference
 
-AUTO, EXACT = "auto", "exact"
 INTERVALS = (
     "95 %, by inverting tests, from the variance of U-statistics over batches of draws, Student's t; the sampling noise"
     " is subtracted from all"
 )
 
 
-def resolve(given: str | Estimator, model: LatentModel) -> Estimator | str:
-    """The reference: "auto", "exact", or an unbiased estimator for the model's kind of latent. ValueError else."""
-    if isinstance(given, str):
-        if given in (AUTO, EXACT):
-            return given
-        if given.partition(":")[0] not in estimators.names():
-            raise unknown_name("reference", given, (AUTO, EXACT, *estimators.names()))
-        given = estimators.parse(given)
-    known = f"auto, exact, {', '.join(e.name for e in candidates(model.kind))}"
-    if not isinstance(given, Estimator) or not given.unbiased:
-        name = given.label if isinstance(given, Estimator) else repr(given)
-        raise ValueError(f"reference: got {name}, which is no unbiased estimator; {known} would do")
-    if not promises.holds(type(given), "unbiased", "points", "estimate"):
-        raise ValueError(
-            f"reference: expected a class that states `unbiased = True` itself, got {type(given).__name__}, which"
-            f" overrides points or estimate of one that does; state it there, or take one of {known}"
-        )
-    _check_drawn(given, "reference")
-    if model.kind.name not in given.kinds:
-        raise ValueError(
-            f"reference: {given.name} is for {' and '.join(given.kinds)} latents, the model's are {model.kind.name};"
-            f" {known} would do"
-        )
-    return given
-
-
-def _check_drawn(e: Estimator, argument: str) -> None:
-    if e.all_configurations:
-        raise ValueError(f"{argument}: {e.name} enumerates the code space; take one that is sampled")
-    if e.baseline_decay is not None:
-        raise ValueError(
-            f"{argument}: {e.label} depends on the draws before, and so on the other examples; take one whose draws are"
-            " independent"
-        )
-
-
-def bias_by_reference(
-    model: LatentModel,
-    x: Tensor,
-    logits: Tensor,
-    chosen: Sequence[Estimator],
-    reference: Estimator | str,
-    tfs: list[float],
-    tbs: list[float],
-    pairs: Sequence[tuple[int, int]],
-    targets: Sequence[str],
-    goal: Goal,
-    shift: Tensor,
-    rare: Rarity,
-    seed: int,
-    memory: int,
-    shown: bool,
-) -> tuple[xr.Dataset, dict[str, Any]]:
-    """Dataset over (estimator, target, tf, tb), without attributes, and what it says of its reference."""
+def bias_by_reference(setup: Setup, request: Request) -> xr.Dataset:
+    """The Dataset of `bias` against an unbiased estimator in place of the exact gradient."""
+    assert isinstance(request.reference, Sampled)
+    assert isinstance(request.moments, MonteCarlo)
+    chosen, targets, tfs, tbs, labels = request.estimators, request.targets, request.tfs, request.tbs, request.labels
     for e in chosen:
-        _check_drawn(e, "estimator")
+        check_drawn(e, "estimator")
+    rule = _stopping_rule(request.moments, request.reference)
+    reference = unbiased_reference(request.reference, setup.kind)
+    shift = kl_gradient(setup) if request.kl else torch.zeros_like(setup.wide_logits)
+    rare = rarity(setup.kind, setup.wide_logits, tfs)
     about: dict[str, Any] = {}
     if isinstance(reference, str):
-        reference, over = choose(model, x, logits, tfs, seed, memory, shown)
+        reference, over = choose(setup, tfs)
         about["reference_candidates"] = json.dumps(over)
     points = [
         Point(e.at(tfs[i], tbs[j]), t, (k, t, i, j), tfs[i])
-        for i, j in pairs
+        for i, j in request.pairs
         for k, e in enumerate(chosen)
         for t in range(len(targets))
     ]
@@ -104,9 +59,8 @@ def bias_by_reference(
     draws = np.full(grid, np.nan)
     wide = []
     nothing_left = dict(zip(tfs, rare.nothing_left.tolist(), strict=True))
-    goals = {tf: dataclasses.replace(goal, precision=None) if nothing_left[tf] else goal for tf in tfs}
-    given = (model, x, logits, points, reference, targets, shift, goals, seed, memory, shown)
-    for point, found, taken in measured(*given):
+    rules = {tf: dataclasses.replace(rule, precision=None) if nothing_left[tf] else rule for tf in tfs}
+    for point, found, taken in measured(setup, points, reference, targets, shift, rules):
         if not (np.isfinite(found.value).all() and np.isfinite(found.without).all()):
             raise ValueError(
                 f"tf, tb: estimates at tf = {point.tf:g}, tb = {tbs[point.at[3]]:g} are not finite; larger"
@@ -121,26 +75,36 @@ def bias_by_reference(
                 if metric.unit == NONE:
                     figures[name][k, t, i, j] = replicates[position, :, k, t, i, j] = np.nan
         draws[k, t, i, j] = taken
-        if (missed := goals[point.tf].missed_by([found])) > 1:
+        if (missed := rules[point.tf].missed_by([found])) > 1:
             wide.append(missed)
     if wide:
-        widest = f"±{max(wide) * goal.precision:.2g}" if goal.precision and math.isfinite(max(wide)) else "without ends"
+        widest = f"±{max(wide) * rule.precision:.2g}" if rule.precision and math.isfinite(max(wide)) else "without ends"
         warnings.warn(
             f"precision: {len(wide)} of {len(points)} points have wider intervals than asked, the widest {widest};"
             " raise max_draws",
-            stacklevel=3,
+            stacklevel=4,
         )
     about |= {
         "reference": reference.label,
         "intervals": INTERVALS,
         "draws": int(np.nanmin(draws)),  # of each point: see the variable
         "draws_per_batch": int(np.nanmin(draws)) // BATCHES,
-        "max_draws": goal.most if goal.precision else rounded(goal.draws),
-        "precision": goal.precision or 0.0,
+        "max_draws": rule.most if rule.precision else rounded(rule.draws),
+        "precision": rule.precision or 0.0,
     }
-    unit = f"{likelihoods.unit_of(model.likelihood)} per logit"
-    labels = [e.label for e in chosen]
-    return _dataset(figures, replicates, draws, variables(rare, draws), labels, targets, tfs, tbs, unit), about
+    unit = f"{likelihoods.unit_of(setup.model.likelihood)} per logit"
+    ds = _dataset(figures, replicates, draws, variables(rare, draws), labels, targets, tfs, tbs, unit)
+    ds = ds.isel(dict.fromkeys(request.dropped, 0), drop=True)
+    return ds.assign_attrs(attributes_of(setup, request, rule.draws) | about)
+
+
+def _stopping_rule(moments: MonteCarlo, reference: Sampled) -> StoppingRule:
+    if (draws := rounded(moments.draws)) != moments.draws:
+        warnings.warn(
+            f"draws: expected whole batches beside a sampled reference, got {moments.draws}; {draws} are taken",
+            stacklevel=5,
+        )
+    return StoppingRule(draws, reference.precision, reference.max_draws)
 
 
 def _dataset(

@@ -24,12 +24,12 @@ from ..estimators import Estimator, estimate_of, points_of
 from ..estimators.gumbel_rao import GumbelRao
 from ..estimators.score_function import RLOO
 from ..estimators.straight_through import STGS, DecoupledSTGS
-from ..exact import MEMORY, losses_of_all
-from ..model import LatentModel, measured_copy
+from ..exact import losses_of_all
+from ..methods import TOLERANCE
+from ..model import LatentModel
+from ..setup import Setup, measured_copy
 from .enumeration import Block, CodeOnly, Derivatives, Law, Losses
 from .noise import Relaxed, integrate
-
-TOLERANCE = 1e-3  # relative numerical error
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,9 @@ def steps(estimators: Sequence[Estimator]) -> int:
 
 
 def exact_moments(
-    model: LatentModel,
-    x: Tensor,
-    logits: Tensor,
+    setup: Setup,
     estimators: Sequence[Estimator],
     *,
-    memory: int = MEMORY,
     tolerance: float = TOLERANCE,
     advance: progress.Advance = lambda *a, **k: None,
 ) -> list[Moments]:
@@ -97,11 +94,9 @@ def exact_moments(
 
     Parameters
     ----------
-    model, x, logits : as `sampling.sample_moments` takes them, checked and on one device; the logits are taken as
-        exact, whatever their precision
+    setup : its logits are taken as exact, whatever their precision. The result, and for each tf of the Gumbel family
+        sums of the size (example, latent, category^3), come on top of its memory
     estimators : any mixture of temperatures; one pass over the configurations serves all
-    memory : bytes of working memory, about; the result, and for each tf of the Gumbel family sums of the size
-        (example, latent, category^3), come on top
     tolerance : relative numerical error wanted of mean and standard deviation, where an integral over noise is left
     advance : called with fractions of `steps(estimators)`
 
@@ -114,8 +109,8 @@ def exact_moments(
     independent of the derivative, and across latents.
     """
     check_supported(estimators)
-    model = measured_copy(model, torch.float64, logits.device)
-    return _Engine(model, x, logits.double(), estimators, memory, advance).moments(tolerance)
+    model = measured_copy(setup.model, torch.float64, setup.logits.device)
+    return _Engine(model, setup.x, setup.wide_logits, estimators, setup.memory, advance).moments(tolerance)
 
 
 class _Engine:

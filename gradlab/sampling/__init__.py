@@ -2,21 +2,20 @@
 
 from .batches import BATCHES, Accumulator, BatchMoments, batch_bounds
 from .common_draws import PairedDraws, Sums
-from .engine import ROUTES, each_accumulated, each_moments, groups, sample_moments
+from .engine import by_points, each_accumulated, each_moments, sample_moments
 from .noise import MEMORY, Noise
 
 __all__ = [
     "BATCHES",
     "MEMORY",
-    "ROUTES",
     "Accumulator",
     "BatchMoments",
     "Noise",
     "PairedDraws",
     "Sums",
     "batch_bounds",
+    "by_points",
     "each_accumulated",
     "each_moments",
-    "groups",
     "sample_moments",
 ]

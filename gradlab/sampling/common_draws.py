@@ -16,8 +16,8 @@ from torch import Tensor
 
 from .. import parallel, progress
 from ..estimators import Estimator, estimate_of, points_of
-from ..exact import MEMORY, activations_per_code
-from ..model import LatentModel
+from ..exact import activations_per_code
+from ..setup import Setup
 from .noise import Noise
 from .shared import all_built_in, decodes_in_threads
 
@@ -38,22 +38,19 @@ class Sums:
 class PairedDraws:
     """Sums of several estimators, references among them, over the same draws.
 
-    `model`, `x` and `logits` share dtype and device, in which draws are computed. `draws` is 0 at first.
+    `draws` is 0 at first.
     """
 
     def __init__(
         self,
-        model: LatentModel,
-        x: Tensor,
-        logits: Tensor,
+        setup: Setup,
         estimators: Sequence[Estimator],
         batches: int,
-        seed: int,
-        memory: int = MEMORY,
     ):
+        model, x, logits, memory = setup.model, setup.x, setup.logits, setup.memory
         self.model, self.x, self.logits, self.estimators = model, x, logits, estimators
         self.arrays = max(e.noise_arrays for e in estimators)
-        self.noise = Noise(model.kind, logits, self.arrays, 0, seed)
+        self.noise = Noise(model.kind, logits, self.arrays, 0, setup.seed)
         self.batches, self.draws = batches, 0
         empty = logits.new_zeros(batches, *logits.shape, dtype=torch.float64)
         self.sums = [Sums(empty.clone(), empty.new_zeros(empty.shape[:2])) for _ in estimators]

@@ -1,6 +1,6 @@
-"""From estimators and noise to moments: which points are evaluated, and which route each estimator takes.
+"""From estimators and noise to moments: which points are evaluated, and how the decoder is run at them.
 
-The decoder's part, at the codes that are drawn, has three routes, which give the same numbers up to rounding:
+The decoder's part, at the codes that are drawn, has three ways, which give the same numbers up to rounding:
 
     table   by configuration: one Jacobian for each that is drawn, and products with all images
     pairs   pair by pair: each distinct image and code once
@@ -8,7 +8,7 @@ The decoder's part, at the codes that are drawn, has three routes, which give th
 
 Distinct pairs are never more than draws, and cost nothing beside them; so "auto" takes draws only where pairs cannot be
 numbered with 64 bits, or do not fit the memory, and else whichever of table and pairs needs fewer operations
-(see `derivatives`). Relaxed points differ from draw to draw, and have no other route than draws.
+(see `derivatives`). Relaxed points differ from draw to draw, and have no other way than draws.
 """
 
 from __future__ import annotations
@@ -23,138 +23,123 @@ from torch import Tensor
 from .. import checks, progress
 from ..derivatives import at_all_points
 from ..estimators import Estimator, RunningMean, estimate_of, is_built_in, points_of
-from ..exact import MEMORY
 from ..latents import LatentKind
-from ..model import LatentModel
+from ..setup import Setup
 from .batches import Accumulator, BatchMoments, batch_bounds, empty
 from .noise import Noise
 from .straight_through_moments import pulled_back_moments, serves
 from .unique_evaluations import DrawnPairs
 
-ROUTES = ("auto", "table", "pairs", "draws")
-
 A = TypeVar("A", bound=Accumulator)
 
 
 def sample_moments(
-    model: LatentModel,
-    x: Tensor,
-    logits: Tensor,
+    setup: Setup,
     estimators: Sequence[Estimator],
     noise: Noise,
     *,
-    memory: int = MEMORY,
-    route: str = "auto",
+    decoder: str = "auto",
     advance: progress.Advance = lambda *a, **k: None,
 ) -> list[BatchMoments]:
     """Moments of the estimates of each estimator over all draws of `noise`, as `each_moments` gives them."""
     found: dict[int, BatchMoments] = {}
-    for positions, of in each_moments(model, x, logits, estimators, noise, memory=memory, route=route, advance=advance):
+    for positions, of in each_moments(setup, estimators, noise, decoder=decoder, advance=advance):
         found |= {p: BatchMoments(of.count, *each) for p, *each in zip(positions, of.mean, of.squares, strict=True)}
     return [found[position] for position in range(len(estimators))]
 
 
 def each_moments(
-    model: LatentModel,
-    x: Tensor,
-    logits: Tensor,
+    setup: Setup,
     estimators: Sequence[Estimator],
     noise: Noise,
     *,
-    memory: int = MEMORY,
-    route: str = "auto",
+    decoder: str = "auto",
     advance: progress.Advance = lambda *a, **k: None,
 ) -> Iterator[tuple[list[int], BatchMoments]]:
     """Positions of some estimators and their moments over all draws of `noise`, points first, until each has come once.
 
-    `model`, `x` and `logits` share dtype and device, in which draws are computed; moments are float64. Estimators with
-    equal points share the decoder passes, those with equal q that; so a grid of temperatures is best given whole.
-    `advance` is called with the number of draws done, per group of equal points. `route` is one of ROUTES;
-    "table" and "pairs" raise ValueError where they are not possible, or do not fit.
+    Moments are float64. Estimators with equal points share the decoder passes, those with equal q that; so a grid of
+    temperatures is best given whole. `advance` is called with the number of draws done, per group of equal points.
+    `decoder` is one of `methods.DECODERS`; "table" and "pairs" raise ValueError where they are not possible, or do not
+    fit.
     """
-    drawn, ranks = _evaluated_pairs(model, x, logits, estimators, noise, memory, route)
-    fast = [i for i, e in enumerate(estimators) if e.points_key in ranks and serves(e, model.kind, logits)]
+    drawn, ranks = _evaluated_pairs(setup, estimators, noise, decoder)
+    fast = [i for i, e in enumerate(estimators) if e.points_key in ranks and serves(e, setup.kind, setup.logits)]
     served = {estimators[i].points_key for i in fast}
-    for group in groups(estimators):
+    for group in by_points(estimators):
         rest = [i for i in group if i not in fast]
         if not rest:
             continue
         step = _silent if estimators[rest[0]].points_key in served else advance
         at = ranks.get(estimators[rest[0]].points_key)
-        into = {i: empty(logits, noise.draws) for i in rest}
-        _sample_group(model, x, logits, [estimators[i] for i in rest], into.values(), noise, drawn, at, memory, step)
+        into = {i: empty(setup.logits, noise.draws) for i in rest}
+        _sample_group(setup, [estimators[i] for i in rest], into.values(), noise, drawn, at, step)
         for position, of in into.items():
             yield [position], BatchMoments(of.count, of.mean[None], of.squares[None])
     if drawn is not None and fast:
-        drawn.centre(logits)  # in place, so last
+        drawn.centre(setup.logits)  # in place, so last
         chosen = [estimators[i] for i in fast]
-        for positions, found in pulled_back_moments(logits, chosen, noise, drawn, ranks, memory, advance):
+        for positions, found in pulled_back_moments(setup, chosen, noise, drawn, ranks, advance):
             yield [fast[position] for position in positions], found
 
 
 def each_accumulated(
-    model: LatentModel,
-    x: Tensor,
-    logits: Tensor,
+    setup: Setup,
     estimators: Sequence[Estimator],
     noise: Noise,
     accumulator: Callable[[], A],
     *,
-    memory: int = MEMORY,
-    route: str = "auto",
+    decoder: str = "auto",
     advance: progress.Advance = lambda *a, **k: None,
 ) -> Iterator[tuple[list[int], A]]:
     """Position of each estimator, alone, and one of `accumulator` to which all its estimates have been added.
 
     As `each_moments`, at the cost of each draw's estimate, for what moments do not tell.
     """
-    drawn, ranks = _evaluated_pairs(model, x, logits, estimators, noise, memory, route)
-    for group in groups(estimators):
+    drawn, ranks = _evaluated_pairs(setup, estimators, noise, decoder)
+    for group in by_points(estimators):
         chosen = [estimators[i] for i in group]
         into = {i: accumulator() for i in group}
         at = ranks.get(chosen[0].points_key)
-        _sample_group(model, x, logits, chosen, into.values(), noise, drawn, at, memory, advance)
+        _sample_group(setup, chosen, into.values(), noise, drawn, at, advance)
         for position, of in into.items():
             yield [position], of
 
 
-def groups(estimators: Sequence[Estimator]) -> list[list[int]]:
+def by_points(estimators: Sequence[Estimator]) -> list[list[int]]:
     """Positions of the estimators that share their points."""
-    by_points: dict[Hashable, list[int]] = {}
+    found: dict[Hashable, list[int]] = {}
     for position, estimator in enumerate(estimators):
-        by_points.setdefault(estimator.points_key, []).append(position)
-    return list(by_points.values())
+        found.setdefault(estimator.points_key, []).append(position)
+    return list(found.values())
 
 
 def _evaluated_pairs(
-    model: LatentModel,
-    x: Tensor,
-    logits: Tensor,
+    setup: Setup,
     estimators: Sequence[Estimator],
     noise: Noise,
-    memory: int,
-    route: str,
+    decoder: str,
 ) -> tuple[DrawnPairs | None, dict[Hashable, Tensor]]:
     """As `_drawn_pairs`, with loss and derivative at the pairs."""
-    firsts = [estimators[group[0]] for group in groups(estimators)]
-    drawn, ranks = _drawn_pairs(model, x, logits, firsts, noise, memory, route)
+    firsts = [estimators[group[0]] for group in by_points(estimators)]
+    drawn, ranks = _drawn_pairs(setup, firsts, noise, decoder)
     if drawn is not None:
-        drawn.evaluate(memory, any(e.uses_derivative for e in estimators if e.points_key in ranks), route)
+        drawn.evaluate(setup.memory, any(e.uses_derivative for e in estimators if e.points_key in ranks), decoder)
     return drawn, ranks
 
 
 def _drawn_pairs(
-    model: LatentModel, x: Tensor, logits: Tensor, firsts: list[Estimator], noise: Noise, memory: int, route: str
+    setup: Setup, firsts: list[Estimator], noise: Noise, decoder: str
 ) -> tuple[DrawnPairs | None, dict[Hashable, Tensor]]:
     """The distinct pairs of all discrete points, and by points key their ranks; none where that is not the way."""
-    kind = model.kind
+    model, x, logits, memory, kind = setup.model, setup.x, setup.logits, setup.memory, setup.kind
     firsts = [e for e in firsts if e.discrete_points and not e.noise_free]
-    if not firsts or route == "draws":
+    if not firsts or decoder == "draws":
         return None, {}
     evaluations = [e.evaluations_at(kind, logits) for e in firsts]
     needed = 12 * sum(evaluations) * noise.draws * len(x)  # keys, and ranks in their place
     if not DrawnPairs.possible(model, x) or needed > memory:
-        _check_not_asked_for(route, needed, memory)
+        _check_not_asked_for(decoder, needed, memory)
         return None, {}
     drawn = DrawnPairs(model, x)
     keys = [torch.empty(n, noise.draws, len(x), dtype=torch.long, device=x.device) for n in evaluations]
@@ -169,7 +154,7 @@ def _drawn_pairs(
                 of[:, start:stop] = drawn.keys_of(_codes_of(e, kind, logits, g))
     ranks = drawn.rank(keys, memory)
     if drawn.bytes > memory:
-        _check_not_asked_for(route, drawn.bytes, memory)
+        _check_not_asked_for(decoder, drawn.bytes, memory)
         return None, {}
     return drawn, {e.points_key: of for e, of in zip(firsts, ranks, strict=True)}
 
@@ -184,28 +169,26 @@ def _codes_of(e: Estimator, kind: LatentKind, logits: Tensor, g: Tensor) -> Tens
     return points
 
 
-def _check_not_asked_for(route: str, needed: int, memory: int) -> None:
-    if route != "auto":
+def _check_not_asked_for(decoder: str, needed: int, memory: int) -> None:
+    if decoder != "auto":
         raise ValueError(
-            f"route: {route!r} needs {needed / 2**20:.3g} MiB for the codes that are drawn, and numbers of 64 bits for"
-            f" them; memory is {memory / 2**20:.3g} MiB (route='draws' needs less)"
+            f"decoder: {decoder!r} needs {needed / 2**20:.3g} MiB for the codes that are drawn, numbered with 64 bits;"
+            f" memory is {memory / 2**20:.3g} MiB (decoder='draws' needs less)"
         )
 
 
 def _sample_group(
-    model: LatentModel,
-    x: Tensor,
-    logits: Tensor,
+    setup: Setup,
     estimators: list[Estimator],
     accumulators: Collection[Accumulator],
     noise: Noise,
     drawn: DrawnPairs | None,
     ranks: Tensor | None,
-    memory: int,
     advance: progress.Advance,
 ) -> None:
     """Add the estimates of estimators that share their points to the accumulator of each, draw by draw."""
-    first, draws, kind = estimators[0], noise.draws, model.kind
+    model, x, logits, memory, kind = setup.model, setup.x, setup.logits, setup.memory, setup.kind
+    first, draws = estimators[0], noise.draws
     arrays = max(e.noise_arrays for e in estimators)
     wanted = any(e.uses_derivative for e in estimators)
     baselines = [RunningMean(e.baseline_decay) if e.baseline_decay is not None else None for e in estimators]

@@ -17,6 +17,7 @@ from torch import Tensor
 from .. import parallel, progress
 from ..estimators import Estimator
 from ..latents import LatentKind
+from ..setup import Setup
 from .batches import BatchMoments, batch_bounds, merge
 from .noise import Noise
 from .shared import all_built_in
@@ -38,12 +39,11 @@ def serves(estimator: Estimator, kind: LatentKind, logits: Tensor) -> bool:
 
 
 def pulled_back_moments(
-    logits: Tensor,
+    setup: Setup,
     estimators: Sequence[Estimator],
     noise: Noise,
     drawn: DrawnPairs,
     ranks: dict[Hashable, Tensor],
-    memory: int,
     advance: progress.Advance,
 ) -> Iterator[tuple[list[int], BatchMoments]]:
     """Positions of some estimators and their moments, points first, until each has come once.
@@ -54,7 +54,7 @@ def pulled_back_moments(
     at least. Batches are independent, and go to threads of their own.
     `advance` is called with draws * distinct points in all.
     """
-    kind, bounds = noise.kind, batch_bounds(noise.draws)
+    logits, memory, kind, bounds = setup.logits, setup.memory, setup.kind, batch_bounds(noise.draws)
     held = noise.bytes + sum(of.numel() * of.element_size() for of in ranks.values())
     parts = list(_parts(estimators, 16 * (len(bounds) - 1) * logits.numel(), memory - held))
     arrays = max(e.noise_arrays for e in estimators)

@@ -59,19 +59,21 @@ class DrawnPairs:
         """What key, loss and derivative of all pairs take."""
         return len(self.pairs) * ((math.prod(self.model.code_shape) + 1) * self.x.element_size() + 8)
 
-    def evaluate(self, memory: int, wanted: bool, route: str = "auto") -> None:
-        """Loss and, if wanted, derivative at all pairs. `route`: "pairs", "table", or the one of fewer operations."""
+    def evaluate(self, memory: int, wanted: bool, decoder: str = "auto") -> None:
+        """Loss and, if wanted, derivative at all pairs. `decoder`: "pairs", "table", or the one of fewer operations."""
         model = self.model
         numbers, of = (self.pairs % model.configurations).unique(return_inverse=True)
         indices = (numbers[:, None] // self.strides) % self.counts
         image = self.pairs // model.configurations
         table = ByConfiguration(model, self.x)
-        if wanted and route == "table" and not table.forward_mode_agrees():
+        if wanted and decoder == "table" and not table.forward_mode_agrees():
             raise ValueError(
-                "route: 'table' needs a bernoulli or gaussian likelihood and a decoder that torch differentiates in"
-                " forward mode; route='pairs' takes any"
+                "decoder: 'table' needs a bernoulli or gaussian likelihood and a decoder that torch differentiates in"
+                " forward mode; decoder='pairs' takes any"
             )
-        jacobians = wanted and (route == "table" or (route == "auto" and table.pays(len(self.pairs) / len(numbers))))
+        jacobians = wanted and (
+            decoder == "table" or (decoder == "auto" and table.pays(len(self.pairs) / len(numbers)))
+        )
         if jacobians or table.stack:
             self._by_configuration(table, indices, of, image, memory, wanted, jacobians)
             return

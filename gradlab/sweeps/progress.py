@@ -9,7 +9,8 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 
-from .. import errors, progress
+from .. import errors
+from ..progress import bar
 from ..terminal import visible
 from .cells import Cell, Temperature
 from .folder import Folder, has_failed
@@ -64,10 +65,10 @@ class Watch:
 
 
 @contextlib.contextmanager
-def display(watch: Watch, shown: bool) -> Iterator[Callable[[], None]]:
-    """Yields what is to be called now and then. Shows nothing unless `shown`."""
-    lines = shown and not sys.stderr.isatty()
-    with progress.bar("sweep", watch.total, shown, done=watch.finished, time_left=False) as advance:
+def display(watch: Watch, drawn: bool) -> Iterator[Callable[[], None]]:
+    """Yields what is to be called now and then. Shows nothing unless `drawn`."""
+    lines = drawn and not sys.stderr.isatty()
+    with bar("sweep", watch.total, drawn, done=watch.finished, time_left=False) as advance:
         advance(0, **watch.figures())
 
         def after() -> None:

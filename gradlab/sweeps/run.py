@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 import xarray as xr
 
-from .. import errors, numerics, progress, training
+from .. import errors, numerics, training
 from ..datasets import Images
+from ..progress import duration
 from ..training import Run, Settings
 from .cells import Cell, Grid, grid, tracked
 from .collecting import assembled
@@ -45,7 +46,7 @@ def sweep(
     scheduler: str | None = None,
     keep_models: bool = False,
     retry_failed: bool = False,
-    shown: bool = False,
+    progress: bool = False,
 ) -> xr.Dataset:
     """Train a model for every (tf, tb, seed) and collect losses, times and tracked figures.
 
@@ -74,7 +75,7 @@ def sweep(
     scheduler : address of a Dask scheduler, "tcp://host:8786"; cells are trained by its workers (extra `distributed`)
     keep_models : keep the trained models, NAME.safetensors, in the folder
     retry_failed : train cells that are recorded as failed again
-    shown : show progress on standard error
+    progress : show progress on standard error
 
     Returns
     -------
@@ -107,11 +108,11 @@ def sweep(
     together = together or _fitting(cells.cells, images, validation, device, count, scheduler)
     job = Job(cells.cells, place_of_cells, images, validation, device, keep_models, together, tf32)
     _prepare(job, retry_failed)
-    if shown and (words := _announced(job, count, scheduler)):
+    if progress and (words := _announced(job, count, scheduler)):
         print(words, file=sys.stderr)
     watch = Watch(place_of_cells, job.cells)
     try:
-        with display(watch, shown) as after:
+        with display(watch, progress) as after:
             _run(job, count, scheduler, after)
     except KeyboardInterrupt:
         there = sum(map(place_of_cells.finished, job.cells))
@@ -135,7 +136,7 @@ def _announced(job: Job, workers: int, scheduler: str | None) -> str:
     seconds = training.step_seconds(together, job.images, job.validation, place(job.device), job.tf32)
     rounds = -(-len(left) // len(together)) / workers
     at_once = f", {len(together):,} at a time" if len(together) > 1 else ""
-    return f"{words}{at_once}: about {progress.duration(seconds * steps * max(rounds, 1))}"
+    return f"{words}{at_once}: about {duration(seconds * steps * max(rounds, 1))}"
 
 
 def _fitting(

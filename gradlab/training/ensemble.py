@@ -14,10 +14,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import checkpoints, errors, files, progress
+from .. import checkpoints, errors, files
 from ..datasets import Images
 from ..model import LatentModel
 from ..numerics import plain_arithmetic
+from ..progress import bar
 from . import state
 from .engines import Engine, InTurn, engine_for
 from .loop import Pace, Training, interruptible, resume_path
@@ -37,7 +38,7 @@ def train_together(
     resume: bool = False,
     keep_every: int = 0,
     device: str = "cpu",
-    shown: bool = False,
+    progress: bool = False,
     track: Sequence[str] = (),
     track_every: int | Iterable[int] = 10,
     track_images: int = 100,
@@ -81,12 +82,12 @@ def train_together(
             cells.append(_Cell(run, target, tracks, keep_every))
         for cell in cells:
             cell.begin(resume)
-        return _train(cells, shown)
+        return _train(cells, progress)
 
 
-def _train(cells: Sequence[_Cell], shown: bool) -> list[LatentModel | ValueError | FloatingPointError]:
+def _train(cells: Sequence[_Cell], progress: bool) -> list[LatentModel | ValueError | FloatingPointError]:
     total, done = sum(cell.run.total for cell in cells), sum(cell.run.step for cell in cells)
-    with interruptible() as stop, progress.bar(f"training {len(cells)}", total, shown, done=done) as advance:
+    with interruptible() as stop, bar(f"training {len(cells)}", total, progress, done=done) as advance:
         for cell in cells:
             cell.start()
             if stop.is_set():

@@ -9,10 +9,11 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from .. import errors, files, progress
+from .. import errors, files
 from ..datasets import Images
 from ..model import LatentModel
 from ..numerics import plain_arithmetic
+from ..progress import bar
 from .engines import Engine, engine_for
 from .run import Run
 from .settings import Settings
@@ -34,7 +35,7 @@ def train(
     resume: bool = False,
     keep_every: int = 0,
     device: str = "cpu",
-    shown: bool = False,
+    progress: bool = False,
     track: Sequence[str] = (),
     track_every: int | Iterable[int] = 10,
     track_images: int = 100,
@@ -77,13 +78,13 @@ def train(
     with plain_arithmetic(tf32):
         run = Run(settings, images, validation, device, tf32)
         tracks = Tracks(run, files.writable(out), track, track_every, track_images, track_draws)
-        return _train(Training(run, Path(out), tracks, keep_every), resume, shown)
+        return _train(Training(run, Path(out), tracks, keep_every), resume, progress)
 
 
-def _train(training: Training, resume: bool, shown: bool) -> LatentModel:
+def _train(training: Training, resume: bool, progress: bool) -> LatentModel:
     run = training.run
     training.begin(resume)
-    with interruptible() as stop, progress.bar("training", run.total, shown, done=run.step) as advance:
+    with interruptible() as stop, bar("training", run.total, progress, done=run.step) as advance:
         training.tracks.measure()
         engine, pace = engine_for([run]), Pace()
         while run.step < run.total:

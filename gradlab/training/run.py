@@ -209,8 +209,8 @@ def check_fit(model: LatentModel, argument: str, images: Images) -> None:
     model.eval()  # one image must not move a layer's running statistics
     try:
         with torch.no_grad():
-            model.logits(x)
-            model.losses(torch.zeros(1, *model.code_shape), x)
+            _, units = model.encoded(x)
+            model.with_units(units).losses(torch.zeros(1, *model.code_shape), x)
     except (RuntimeError, ValueError) as error:
         got = f"{argument}: got images of shape {tuple(images.pixels.shape[1:])}"
         reason = str(error).splitlines()[0]

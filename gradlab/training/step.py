@@ -29,7 +29,8 @@ def backward(
     latent, category)` (binary: without category);
     `baseline` is the running mean of an estimator that asks for one (`baseline_decay`), kept from step to step.
     """
-    logits = model.logits(x)
+    logits, units = model.encoded(x)
+    model = model.with_units(units)
     detached = logits.detach()
     points, loss, of_decoder, derivative = _evaluated(model, estimator, x, detached, noise)
     loss = baseline.centre(loss) if baseline else loss
@@ -105,7 +106,8 @@ def evaluate(model: LatentModel, images: Images, tf: float, seed: int, batch: in
     sums = torch.zeros(3, dtype=torch.float64)
     for start in range(0, len(images), batch):
         x = images.floats(slice(start, start + batch)).to(device)
-        logits = model.logits(x)
+        logits, units = model.encoded(x)
+        model = model.with_units(units)
         noise = model.kind.noise(tuple(logits.shape), dtype=logits.dtype, device=device, generator=generator)
         figures = [model.losses(model.kind.hard(logits / tf + noise), x)]
         figures += [model.kind.kl_to_uniform(logits), model.kind.kl_to_uniform(logits / tf)]

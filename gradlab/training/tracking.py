@@ -18,7 +18,7 @@ from torch import nn
 
 from .. import errors, estimators, files, results
 from ..cautions import SamplingWarning
-from ..exact import LIMIT
+from ..methods import MAX_CONFIGURATIONS
 from . import state
 from .run import Run
 
@@ -74,7 +74,7 @@ class Tracks:
             draws = errors.whole_number("track_draws", draws, 2, "an interval needs two")
         self.draws = {kind: draws or DRAWS[kind] for kind in dict.fromkeys(kinds)}
         self.reference = "exact"
-        if run.model.configurations > LIMIT:
+        if run.model.configurations > MAX_CONFIGURATIONS:
             others = (e for e in UNBIASED[run.model.kind.name] if estimators.parse(e).label != run.estimator.label)
             self.reference = next(others)
         self.found: dict[str, xr.Dataset] = {}

@@ -16,8 +16,8 @@ from torch import Tensor
 
 import gradlab
 from gradlab import LatentModel, datasets, networks
-from gradlab.model import encode
 from gradlab.sampling import Noise
+from gradlab.setup import encode
 
 from . import measure, straightforward, table
 from .table import Row

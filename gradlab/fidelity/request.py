@@ -1,0 +1,225 @@
+"""What a call of `gradlab.bias` asks for, parsed and checked; which combinations of methods exist."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .. import errors, estimators
+from ..estimators import Estimator, promises
+from ..exact import TARGETS, check_enumerable
+from ..latents import LatentKind
+from ..methods import (
+    AUTO,
+    MAX_CONFIGURATIONS,
+    Enumerated,
+    Integrated,
+    Moments,
+    MonteCarlo,
+    Reference,
+    Sampled,
+    moments_of,
+    reference_of,
+)
+from ..model import LatentModel
+from ..moments import check_supported
+
+WRT = ("logits", "encoder")
+CANDIDATES = ("rloo", "disarm", "arms:n=4")  # for reference "auto": those for the model's kind of latent
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be measured, and how."""
+
+    estimators: tuple[Estimator, ...]
+    tfs: list[float]
+    tbs: list[float]
+    targets: tuple[str, ...]
+    moments: Moments
+    reference: Reference
+    wrt: str
+    kl: bool
+    cross: tuple[float, float] | None
+    dropped: tuple[str, ...]  # dims of length one that the result does not have
+
+    @property
+    def labels(self) -> list[str]:
+        return [e.label for e in self.estimators]
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """Positions of tf and tb of all points that are measured."""
+        every = [(i, j) for i in range(len(self.tfs)) for j in range(len(self.tbs))]
+        if self.cross is None:
+            return every
+        tf, tb = self.cross
+        return [(i, j) for i, j in every if self.tfs[i] == tf or self.tbs[j] == tb]
+
+    @property
+    def laws(self) -> list[tuple[float, str]]:
+        """(tf, target), target first."""
+        return [(tf, target) for target in self.targets for tf in self.tfs]
+
+
+def requested(
+    model: LatentModel,
+    tf: Any,
+    tb: Any,
+    *,
+    estimator: Any,
+    draws: int | None,
+    target: str,
+    wrt: str,
+    moments: Any,
+    reference: Any,
+    cross: Any,
+    kl: bool,
+) -> Request:
+    """The Request of a call; arguments as those of `gradlab.bias`. Raises ValueError as that does."""
+    tfs = errors.temperatures("tf", tf)
+    tbs = errors.temperatures("tb", tfs if tb is None else tb)
+    listed = not isinstance(estimator, str | Estimator) and isinstance(estimator, Iterable)
+    method = moments_of(moments, draws)
+    request = Request(
+        _estimators(list(estimator) if listed else [estimator], model.kind),
+        tfs,
+        tbs,
+        TARGETS if target == "both" else (errors.choice("target", target, (*TARGETS, "both")),),
+        method,
+        _reference(reference, method, model),
+        errors.choice("wrt", wrt, WRT),
+        kl,
+        _cross(cross, tfs, tbs),
+        tuple(dim for dim, kept in (("estimator", listed), ("target", target == "both")) if not kept),
+    )
+    _check_combination(request)
+    if isinstance(request.reference, Enumerated):
+        check_enumerable(model, request.reference.max_configurations)
+    if isinstance(method, Integrated):
+        check_supported(request.estimators)
+    return request
+
+
+# what is asked for -> why it cannot be measured. Everything else can: the logits' and the encoder's gradients, with
+# moments from draws or integrated, against the enumerated gradient, and from draws against a sampled reference
+_REFUSED: list[tuple[Callable[[Request], bool], str]] = [
+    (
+        lambda r: isinstance(r.moments, Integrated) and isinstance(r.reference, Sampled),
+        "moments: expected 'monte-carlo' beside a sampled reference, got 'exact'; exact moments enumerate the code"
+        " space, so reference='exact' costs nothing more",
+    ),
+    (
+        lambda r: r.wrt == "encoder" and (isinstance(r.moments, Integrated) or isinstance(r.reference, Sampled)),
+        "wrt: expected 'logits' beside exact moments or a sampled reference, got 'encoder'",
+    ),
+    (
+        lambda r: isinstance(r.moments, MonteCarlo) and r.moments.equal_cost and isinstance(r.reference, Sampled),
+        "equal_cost: expected False beside a sampled reference, whose draws all estimators share, got True; compare"
+        " variances per loss evaluation (`evaluations`), or take reference='exact'",
+    ),
+    (
+        lambda r: (
+            isinstance(r.moments, MonteCarlo)
+            and r.moments.decoder not in (AUTO, "draws")
+            and isinstance(r.reference, Sampled)
+        ),
+        "decoder: expected 'draws' or 'auto' beside a sampled reference, which decodes draw by draw, got another",
+    ),
+    (
+        lambda r: isinstance(r.reference, Enumerated) and r.reference.dtype != "float64" and r.wrt == "encoder",
+        "dtype: expected torch.float64 in Enumerated with wrt='encoder', got torch.float32, whose error is bounded at"
+        " the logits only",
+    ),
+]
+
+
+def _check_combination(request: Request) -> None:
+    for applies, why in _REFUSED:
+        if applies(request):
+            raise ValueError(why)
+
+
+def _cross(cross: Any, tfs: list[float], tbs: list[float]) -> tuple[float, float] | None:
+    if cross is None:
+        return None
+    if isinstance(cross, tuple | list) and len(cross) == 2:
+        tf, tb = (errors.temperature("cross", t) for t in cross)
+        if tf in tfs and tb in tbs:
+            return tf, tb
+    raise ValueError(f"cross: expected a pair of one of tf {tfs} and one of tb {tbs}, got {cross!r}")
+
+
+def _estimators(given: Sequence[Any], kind: LatentKind) -> tuple[Estimator, ...]:
+    chosen = tuple(_estimator(one, kind) for one in given)
+    labels = [e.label for e in chosen]
+    if not chosen or len(set(labels)) < len(labels):
+        raise ValueError(f"estimator: expected at least one, each of them once, got {labels}")
+    return chosen
+
+
+def _estimator(given: Any, kind: LatentKind) -> Estimator:
+    if isinstance(given, str):
+        given = estimators.parse(given)
+    if not isinstance(given, Estimator):
+        raise ValueError(f"estimator: expected a name of gradlab.estimators.names(), or an Estimator, got {given!r}")
+    if kind.name not in given.kinds:
+        raise ValueError(f"estimator: expected one for {kind.name} latents, got {given.name}, {_for_kinds(given)}")
+    return given
+
+
+def _for_kinds(e: Estimator) -> str:
+    return f"which is for {' and '.join(e.kinds)} latents"
+
+
+def _reference(given: Any, moments: Moments, model: LatentModel) -> Reference:
+    reference = reference_of(given)
+    if isinstance(reference, str):
+        enumerable = isinstance(moments, Integrated) or model.configurations <= MAX_CONFIGURATIONS
+        return Enumerated() if enumerable else Sampled()
+    if isinstance(reference, Sampled):
+        unbiased_reference(reference, model.kind)
+    return reference
+
+
+def candidates(kind: LatentKind) -> list[Estimator]:
+    """The references that "auto" chooses from."""
+    return [e for e in map(estimators.parse, CANDIDATES) if kind.name in e.kinds]
+
+
+def unbiased_reference(method: Sampled, kind: LatentKind) -> Estimator | str:
+    """The estimator of a sampled reference, or "auto". Raises ValueError unless it is unbiased and sampled."""
+    given = method.estimator
+    if given == AUTO:
+        return AUTO
+    if isinstance(given, str):
+        if given.partition(":")[0] not in estimators.names():
+            raise errors.unknown_name("reference", given, (AUTO, "exact", *estimators.names()))
+        given = estimators.parse(given)
+    known = f"auto, exact, {', '.join(e.name for e in candidates(kind))}"
+    if not isinstance(given, Estimator) or not given.unbiased:
+        name = given.label if isinstance(given, Estimator) else repr(given)
+        raise ValueError(f"reference: expected an unbiased estimator ({known}), got {name}")
+    if not promises.holds(type(given), "unbiased", "points", "estimate"):
+        raise ValueError(
+            f"reference: expected a class that states `unbiased = True` itself, got {type(given).__name__}, which"
+            f" overrides points or estimate of one that does; state it there, or take one of {known}"
+        )
+    check_drawn(given, "reference")
+    if kind.name not in given.kinds:
+        raise ValueError(
+            f"reference: expected one for {kind.name} latents ({known}), got {given.name}, {_for_kinds(given)}"
+        )
+    return given
+
+
+def check_drawn(e: Estimator, argument: str) -> None:
+    """ValueError unless its draws are samples that do not depend on each other."""
+    if e.all_configurations:
+        raise ValueError(f"{argument}: expected an estimator that is sampled, got {e.name}, which enumerates the codes")
+    if e.baseline_decay is not None:
+        raise ValueError(
+            f"{argument}: expected an estimator whose draws are independent, got {e.label}, which depends on the draws"
+            " before and so on the other examples"
+        )

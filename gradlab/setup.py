@@ -1,0 +1,189 @@
+"""A model as it is measured: copied to precision and place, checked, with its observations and logits."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import checks, errors, latents, likelihoods, model_checks, output_scale
+from .latents import LatentKind
+from .methods import Compute
+from .model import LatentModel, check_is_model, check_pixels, first_line, own_tensor, precision
+from .numerics import MEMORY, plain_arithmetic, precision_and_place, working_memory
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a measurement works with. Nothing that measures writes to the user's model."""
+
+    original: LatentModel  # in its own precision: what the exact gradient is computed from
+    model: LatentModel  # in the precision and place of the draws
+    x: Tensor  # observations (example, ...), in the model's place and the precision they were given in
+    logits: Tensor  # (example, latent[, category]), in the precision of the draws
+    seed: int = 0
+    memory: int = MEMORY  # bytes of working memory, about
+    progress: bool = False  # whether bars are drawn on standard error
+
+    @property
+    def kind(self) -> LatentKind:
+        return self.model.kind
+
+    @property
+    def wide_logits(self) -> Tensor:
+        """The logits in float64: the point at which gradients are taken, exactly."""
+        return self.logits.double()
+
+
+def prepare(model: LatentModel, x: Any, compute: Compute | None = None, seed: int = 0) -> Setup:
+    """The Setup of a measurement of `model` at `x`. To be called, and used, within `plain_arithmetic`.
+
+    Raises ValueError for an object that is no model, a model that breaks a rule (see `model_checks`), observations
+    that do not fit it, and a device or dtype that cannot be used.
+    """
+    compute = compute or Compute()
+    check_is_model(model)
+    precision_and_place(compute.dtype, compute.device)
+    measured = measured_copy(model, compute.dtype, compute.device)
+    x = observations(measured, x)
+    known, logits = _encoded(measured, x)
+    memory = working_memory(compute.memory, x.device)
+    original = known if measured is model else model.with_units(known.unit_shape)
+    return Setup(original, known, x, logits, errors.whole_number("seed", seed, 0), memory, compute.progress)
+
+
+def measured_copy(model: LatentModel, dtype: torch.dtype | None, device: torch.device | str | None) -> LatentModel:
+    """The model as it is measured: in the wanted precision and place, its own left as they are.
+
+    Raises ValueError for layers that make the decoder or encoder random or mix examples while in training mode.
+    """
+    model_checks.check_modes(model)
+    own = own_tensor(model)
+    dtype = dtype or (own.dtype if own is not None else None)
+    device = torch.device(device) if device is not None else (own.device if own is not None else None)
+    # tensors made in inference mode cannot be differentiated through; copies made outside of it can
+    made_for_inference = any(t.is_inference() for t in itertools.chain(model.parameters(), model.buffers()))
+    if own is None or ((dtype, device) == (own.dtype, own.device) and not made_for_inference):
+        return model
+    try:
+        return copy.deepcopy(model, _detached_state(model)).to(device=device, dtype=dtype)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(f"model: cannot be copied to {dtype} on {device} ({first_line(error)})") from error
+
+
+def _detached_state(model: nn.Module) -> dict[int, Any]:
+    """A memo for deepcopy, which refuses tensors with a history, as a module may keep of its last call."""
+    kept = (value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor))
+    return {id(value): value.detach().clone() for value in kept if value.grad_fn is not None}
+
+
+def observations(model: LatentModel, x: Any) -> Tensor:
+    """x as a checked tensor in the model's place, in the precision it is given: it belongs to the loss.
+
+    Raises ValueError for values that are not finite, no examples, or targets outside the likelihood's range.
+    """
+    try:
+        x = torch.as_tensor(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"x: got a {type(x).__name__}; a tensor of images is needed ({error})") from None
+    if x.layout != torch.strided:
+        raise ValueError(f"x: got a tensor of layout {x.layout}; a dense one is needed (x.to_dense())")
+    if x.ndim < 2 or len(x) == 0:
+        raise ValueError(f"x: got shape {tuple(x.shape)}; a batch of at least one example, (example, ...), is needed")
+    canonical = isinstance(model.likelihood, likelihoods.Canonical)
+    if x.is_complex() or (canonical and not x.is_floating_point()):
+        raise ValueError(f"x: got {x.dtype}; floating-point images are needed (grey values in [0, 1]: x.float() / 255)")
+    checks.finite("x", x, "observations must be finite")
+    if isinstance(model.likelihood, likelihoods.Canonical):
+        model.likelihood.check(x)
+    own = own_tensor(model)
+    # a tensor of our own: no history, no inference mode
+    return x.detach().clone() if own is None else x.detach().to(device=own.device, copy=True)
+
+
+@torch.no_grad()
+def for_encoder(model: LatentModel, x: Tensor) -> Tensor:
+    """x as the encoder takes it: as it is, or where the encoder refuses that, in the precision of its weights.
+
+    Warns of whole numbers that this precision cannot hold, token ids say, where the encoder reads them.
+    """
+    own = precision(model, x)
+    if not x.is_floating_point() or x.dtype == own:
+        return x
+    try:
+        model.logits(x[:1].clone())
+    except ValueError:
+        narrow = x.to(own)
+    else:
+        return x
+    rounded = (narrow.to(x.dtype) != x) & (x == x.round())
+    if bool(rounded.any()):
+        at = tuple(torch.nonzero(rounded)[0].tolist())
+        some = slice(at[0], at[0] + 1)
+        other = narrow[some].masked_fill(rounded[some], 0.0)
+        if not torch.equal(model.logits(narrow[some].clone()), model.logits(other)):
+            warnings.warn(
+                f"x: the encoder reads {x[at].item():.17g} at index {at} as {narrow[at].item():.17g}, since its weights"
+                f" are {own}; where that is a token id or a label, take wider weights (model.double())",
+                stacklevel=3,
+            )
+    return narrow
+
+
+def encode(model: LatentModel, x: Tensor) -> Tensor:
+    """The model's logits at x, checked to be finite, without gradient.
+
+    In full precision, also where the decoder's is less: the logits are the point at which gradients are taken.
+
+    Raises ValueError for a model that breaks a rule (see `model_checks`), whose every figure would be wrong.
+    """
+    return _encoded(model, x)[1]
+
+
+def _encoded(model: LatentModel, x: Tensor) -> tuple[LatentModel, Tensor]:
+    """The model, which knows the shape of its units, and its logits."""
+    with plain_arithmetic(), model_checks.unchanged(model):
+        seen = for_encoder(model, x)
+        with torch.no_grad():
+            # copies, since layers may work in place, and logits may be a view of parameters
+            found, units = model.encoded(seen.clone())
+            logits = found.detach().to(precision(model, x), copy=True)
+        model = model.with_units(units)
+        logits = latents.bounded(model.kind, logits)
+        cure = "expected finite logits, -inf for an impossible category beside a possible one (has training diverged?)"
+        checks.finite("logits", logits, cure)
+        if not _computes_by_row(model):
+            model_checks.check(model, x, seen, logits)
+        output_scale.check(model, x, seen, logits)
+    return model, logits
+
+
+def _computes_by_row(model: LatentModel) -> bool:
+    """Whether no probe is needed to know that a row of the model is computed from that row alone."""
+    canonical = isinstance(model.likelihood, likelihoods.Canonical)
+    by_row = model_checks.by_row
+    return type(model) is LatentModel and canonical and by_row(model.encoder) and by_row(model.decoder)
+
+
+def reconstruct(model: LatentModel, x: Any, tf: float = 1.0, seed: int = 0) -> Tensor:
+    """Expected pixels, of x's shape, at one code per example from softmax(l/tf).
+
+    Raises ValueError as `observations` and `encode` do, and for a likelihood of the user's, whose pixels are not known.
+    """
+    likelihood = model.likelihood
+    if not isinstance(likelihood, likelihoods.Canonical):
+        raise ValueError("likelihood: reconstructions need bernoulli or gaussian, whose expected pixels are known")
+    tf = errors.temperature("tf", tf)
+    with plain_arithmetic(), torch.no_grad():
+        setup = prepare(model, x, seed=seed)
+        model, x, logits = setup.model, setup.x, setup.logits
+        generator = torch.Generator(x.device).manual_seed(latents.derived_seed(setup.seed, "reconstruct"))
+        noise = model.kind.noise(tuple(logits.shape), dtype=logits.dtype, device=x.device, generator=generator)
+        parameters = model.decode(model.kind.hard(logits / tf + noise))
+        check_pixels(parameters, x)
+        return likelihood.mean(parameters).reshape(x.shape)
