@@ -167,9 +167,9 @@ def check_enumerable(model: LatentModel, max_configurations: int) -> None:
     if model.configurations > max_configurations:
         raise errors.SpaceTooLarge(
             f"model: expected at most {max_configurations:,} configurations to enumerate, got"
-            f" {errors.count(*model.category_counts)}; measure bias against an unbiased reference (gradlab.bias,"
-            " reference='auto') or the gradient gap (gradlab.gap, `gradlab gap`), or a model with fewer latents or"
-            " categories, or raise max_configurations"
+            f" {errors.count(*model.category_counts)} configurations; measure bias against an unbiased reference"
+            " (gradlab.bias, reference='auto') or the gradient gap (gradlab.gap, `gradlab gap`), or a model with fewer"
+            " latents or categories, or raise max_configurations"
         )
 
 

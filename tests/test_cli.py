@@ -274,7 +274,7 @@ BAD = {
     "space too large": (
         ["bias", "large.safetensors", "--reference", "exact"],
         1,
-        ["16^12", "2.815e+14", "limit is 16,777,216", "gradlab gap"],
+        ["16^12", "2.815e+14", "at most 16,777,216", "gradlab gap"],
     ),
     "a folder": (["bias", "."], 2, ["'.'", "directory"]),
     "images that do not fit": (

@@ -106,7 +106,7 @@ def test_an_unknown_keyword_is_python_s_own_error():
 
 @pytest.mark.parametrize(
     ("wrt", "moments", "reference"),
-    itertools.product(("logits",), ("monte-carlo", "exact"), ("exact", "rloo")),
+    itertools.product(("logits", "encoder"), ("monte-carlo", "exact"), ("exact", "rloo")),
 )
 def test_every_combination_works_or_is_refused_in_one_place(wrt, moments, reference):
     p = problems.make("3x5-bernoulli-mlp")
@@ -115,6 +115,10 @@ def test_every_combination_works_or_is_refused_in_one_place(wrt, moments, refere
         given["draws"] = 64
     if (moments, reference) == ("exact", "rloo"):
         with pytest.raises(ValueError, match="moments: expected 'monte-carlo' beside a sampled reference"):
+            gradlab.bias(p.model, p.x, **given)
+        return
+    if (wrt, moments) == ("encoder", "exact"):
+        with pytest.raises(ValueError, match="wrt: expected 'logits' beside exact moments"):
             gradlab.bias(p.model, p.x, **given)
         return
     ds = gradlab.bias(p.model, p.x, **given)

@@ -11,9 +11,10 @@ for a few g at a time; what is kept are inner products.
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from ..model import LatentModel, precision
 from ..sampling import batch_bounds
 from ..setup import for_encoder
+from .labels import coordinate
 
 ALL = "all"  # the name of all tensors together
 
@@ -78,6 +80,11 @@ class PullBack:
         self.rows = max(1, memory // ((sum(entries) + saved) * self.logits.element_size()))
         self.together = self._together_agrees()
 
+    def coordinates(self) -> dict[str, Any]:
+        """Of a Dataset: names of the tensors, and their sizes."""
+        entries = ("parameter", self.entries, {"long_name": "entries of the tensor", "units": "1"})
+        return {"parameter": coordinate("parameter", self.names, "parameter tensor of the encoder"), "entries": entries}
+
     def squares(self, vectors: Tensor) -> Tensor:
         """|G|^2 of each row: (row, parameter), float64."""
         return torch.cat([_with_all([_dots(g, g) for g in self._of(some)]) for some in vectors.split(self.rows)])
@@ -91,6 +98,22 @@ class PullBack:
             mixed.append(_with_all([g @ k.T for g, k in zip(found, kept, strict=True)]))
             squares.append(_with_all([_dots(g, g) for g in found]))
         return Products(_with_all([k @ k.T for k in kept]), torch.cat(mixed), torch.cat(squares))
+
+    def gram(self, vectors: Tensor) -> Tensor:
+        """Inner products of all rows with each other: (row, row, parameter), float64."""
+        blocks = vectors.split(max(1, self.rows // 2))
+        found = vectors.new_zeros(len(vectors), len(vectors), len(self.names), dtype=torch.float64)
+        starts = [0, *itertools.accumulate(map(len, blocks))]
+        for i, block in enumerate(blocks):
+            kept = self._of(block)
+            here = slice(starts[i], starts[i + 1])
+            for j in range(i + 1):
+                others = kept if i == j else self._of(blocks[j])
+                there = slice(starts[j], starts[j + 1])
+                products = _with_all([a @ b.T for a, b in zip(kept, others, strict=True)])
+                found[here, there] = products
+                found[there, here] = products.transpose(0, 1)
+        return found
 
     def _of(self, vectors: Tensor) -> list[Tensor]:
         """G of each row by tensor, (row, entry); 0 for tensors that the logits do not depend on."""

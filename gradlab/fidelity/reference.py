@@ -11,6 +11,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from ..latents import derived_seed
 from ..methods import MAX_DRAWS
 from ..sampling import BATCHES, PairedDraws, Sums
 from ..setup import Setup
+from .encoder_reference import EncoderStatistics
 from .reference_figures import interval
 from .request import candidates
 from .u_statistics import UStatistics, u_statistics
@@ -104,10 +106,11 @@ def measured(
     targets: Sequence[str],
     shift: Tensor,
     rules: Mapping[float, StoppingRule],
-) -> Iterator[tuple[Point, UStatistics, int]]:
-    """Statistics of each point, and the draws they took; `shift` is a constant added to every gradient.
+    of: LogitStatistics | EncoderStatistics,
+) -> Iterator[tuple[Point, list[UStatistics], int]]:
+    """Statistics of each point, of each tensor with respect to the encoder, and the draws they took.
 
-    `rules` by forward temperature.
+    `shift` is a constant added to every gradient, `rules` are by forward temperature.
     """
     for here in _together(points, 8 * BATCHES * setup.logits.numel(), _SUMS * setup.memory):
         tf = here[0].tf
@@ -116,10 +119,11 @@ def measured(
         laws = [reference.at(t, t) for t in (tf if name == "sampled" else 1.0 for name in targets)]
         # the code of ("sample", tf) first: references then need not decode it again
         every = list(dict.fromkeys([*own, *laws]))
-        drawn = PairedDraws(setup, every, BATCHES)
+        sums: list[Any] = [of.sums(BATCHES) if e in own else Sums.empty(setup.logits, BATCHES) for e in every]
+        drawn = PairedDraws(setup, every, BATCHES, None if isinstance(of, LogitStatistics) else sums)
         place = {e: i for i, e in enumerate(every)}
         until, words = rule.draws, f"tf {tf:g}, reference {reference.name}: {len(here)} point{'s' * (len(here) > 1)}"
-        found: list[UStatistics] = []
+        found: list[list[UStatistics]] = []
         missed = math.inf
         while drawn.draws < until:
             more = (until - drawn.draws) // BATCHES
@@ -128,10 +132,10 @@ def measured(
                     advance(0, interval=f"±{missed * rule.precision:.2g}, asked ±{rule.precision:g}")
                 drawn.add(more, advance)
             found = [
-                statistics(drawn.sums[place[p.estimator]], drawn.sums[place[laws[p.target]]], shift, drawn.draws)
+                of.statistics(drawn.sums[place[p.estimator]], drawn.sums[place[laws[p.target]]], shift, drawn.draws)
                 for p in here
             ]
-            missed = rule.missed_by(found)
+            missed = rule.missed_by([statistics[0] for statistics in found])  # of all tensors together
             until = rule.next(drawn.draws, missed)
         for point, one in zip(here, found, strict=True):
             yield point, one, drawn.draws
@@ -146,6 +150,20 @@ def _together(points: Sequence[Point], bytes_each: int, most: int) -> Iterator[l
         for start in range(0, len(own), at_once):
             some = own[start : start + at_once]
             yield [point for point in here if point.estimator in some]
+
+
+class LogitStatistics:
+    """Of gradients with respect to the logits: sums of draws, and statistics of all coordinates together."""
+
+    def __init__(self, setup: Setup):
+        self.logits = setup.logits
+
+    def sums(self, batches: int) -> Sums:
+        """What the draws of an estimator are added to."""
+        return Sums.empty(self.logits, batches)
+
+    def statistics(self, estimate: Sums, reference: Sums, shift: Tensor, draws: int) -> list[UStatistics]:
+        return [statistics(estimate, reference, shift, draws)]
 
 
 def statistics(estimate: Sums, reference: Sums, shift: Tensor, draws: int) -> UStatistics:

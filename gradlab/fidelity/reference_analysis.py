@@ -18,13 +18,17 @@ from ..exact import kl_gradient
 from ..methods import MonteCarlo, Sampled
 from ..sampling import BATCHES
 from ..setup import Setup
+from .encoder_analysis import GRID as ENCODER_GRID
+from .encoder_analysis import NORM as ENCODER_NORM
+from .encoder_reference import EncoderStatistics
 from .grid_accumulator import NORM
 from .labels import attributes_of, coordinate, figure_variables, temperatures
 from .metrics import NONE
 from .rarity import rarity, variables
-from .reference import Point, StoppingRule, choose, measured, rounded
+from .reference import LogitStatistics, Point, StoppingRule, choose, measured, rounded
 from .reference_figures import FIGURES, intervals, values
 from .request import Request, check_drawn, unbiased_reference
+from .u_statistics import UStatistics
 
 INTERVALS = (
     "95 %, by inverting tests, from the variance of U-statistics over batches of draws, Student's t; the sampling noise"
@@ -36,7 +40,7 @@ def bias_by_reference(setup: Setup, request: Request) -> xr.Dataset:
     """The Dataset of `bias` against an unbiased estimator in place of the exact gradient."""
     assert isinstance(request.reference, Sampled)
     assert isinstance(request.moments, MonteCarlo)
-    chosen, targets, tfs, tbs, labels = request.estimators, request.targets, request.tfs, request.tbs, request.labels
+    chosen, targets, tfs, tbs = request.estimators, request.targets, request.tfs, request.tbs
     for e in chosen:
         check_drawn(e, "estimator")
     rule = _stopping_rule(request.moments, request.reference)
@@ -53,29 +57,19 @@ def bias_by_reference(setup: Setup, request: Request) -> xr.Dataset:
         for k, e in enumerate(chosen)
         for t in range(len(targets))
     ]
-    grid = (len(chosen), len(targets), len(tfs), len(tbs))
-    figures = {name: np.full((*grid, 3), np.nan) for name in FIGURES}
-    replicates = np.full((len(FIGURES), BATCHES, *grid), np.nan)
-    draws = np.full(grid, np.nan)
+    of = EncoderStatistics(setup) if request.wrt == "encoder" else LogitStatistics(setup)
+    arrays = _Arrays(request, of)
     wide = []
     nothing_left = dict(zip(tfs, rare.nothing_left.tolist(), strict=True))
     rules = {tf: dataclasses.replace(rule, precision=None) if nothing_left[tf] else rule for tf in tfs}
-    for point, found, taken in measured(setup, points, reference, targets, shift, rules):
-        if not (np.isfinite(found.value).all() and np.isfinite(found.without).all()):
+    for point, found, taken in measured(setup, points, reference, targets, shift, rules, of):
+        if not all(np.isfinite(one.value).all() and np.isfinite(one.without).all() for one in found):
             raise ValueError(
-                f"tf, tb: estimates at tf = {point.tf:g}, tb = {tbs[point.at[3]]:g} are not finite; larger"
-                " temperatures, or finite losses, would do"
+                f"tf, tb: expected finite estimates, got others at tf = {point.tf:g}, tb = {tbs[point.at[3]]:g}; take"
+                " larger temperatures, or finite losses"
             )
-        k, t, i, j = point.at
-        replicates[:, :, k, t, i, j] = np.stack(list(values(found.without).values()))
-        for name, ends in intervals(found).items():
-            figures[name][k, t, i, j] = ends
-        if nothing_left[point.tf]:
-            for position, (name, metric) in enumerate(FIGURES.items()):
-                if metric.unit == NONE:
-                    figures[name][k, t, i, j] = replicates[position, :, k, t, i, j] = np.nan
-        draws[k, t, i, j] = taken
-        if (missed := rules[point.tf].missed_by([found])) > 1:
+        arrays.fill(point.at, found, taken, nothing_left[point.tf])
+        if (missed := rules[point.tf].missed_by(found[:1])) > 1:
             wide.append(missed)
     if wide:
         widest = f"±{max(wide) * rule.precision:.2g}" if rule.precision and math.isfinite(max(wide)) else "without ends"
@@ -84,6 +78,7 @@ def bias_by_reference(setup: Setup, request: Request) -> xr.Dataset:
             " raise max_draws",
             stacklevel=4,
         )
+    draws = arrays.draws
     about |= {
         "reference": reference.label,
         "intervals": INTERVALS,
@@ -92,8 +87,7 @@ def bias_by_reference(setup: Setup, request: Request) -> xr.Dataset:
         "max_draws": rule.most if rule.precision else rounded(rule.draws),
         "precision": rule.precision or 0.0,
     }
-    unit = f"{likelihoods.unit_of(setup.model.likelihood)} per logit"
-    ds = _dataset(figures, replicates, draws, variables(rare, draws), labels, targets, tfs, tbs, unit)
+    ds = arrays.dataset(setup, variables(rare, draws))
     ds = ds.isel(dict.fromkeys(request.dropped, 0), drop=True)
     return ds.assign_attrs(attributes_of(setup, request, rule.draws) | about)
 
@@ -107,31 +101,57 @@ def _stopping_rule(moments: MonteCarlo, reference: Sampled) -> StoppingRule:
     return StoppingRule(draws, reference.precision, reference.max_draws)
 
 
-def _dataset(
-    figures: dict[str, np.ndarray],
-    replicates: np.ndarray,
-    draws: np.ndarray,
-    of_rarity: dict[str, Any],
-    labels: Sequence[str],
-    targets: Sequence[str],
-    tfs: list[float],
-    tbs: list[float],
-    unit: str,
-) -> xr.Dataset:
-    grid = ("estimator", "target", "tf", "tb")
-    found = figure_variables(figures, grid, unit, NORM, FIGURES) | of_rarity
-    words = "1 where the interval of the squared bias excludes 0; 0: not resolved at this number of draws"
-    known = ~np.isnan(figures["relative_bias_debiased"][..., 0])  # else the reference does not tell |g| from 0
-    resolved = np.where(np.isnan(draws), np.nan, known & (figures["squared_bias_debiased"][..., 1] > 0))
-    found["resolved"] = (grid, resolved, {"long_name": words, "units": "1"})
-    found["draws"] = (grid, draws, {"long_name": "draws of estimates and reference", "units": "1"})
-    words = "each figure without each batch of draws in turn"
-    found["replicates"] = (("figure", "batch", *grid), replicates, {"long_name": words, "units": "as the figure"})
-    coordinates = {
-        "estimator": coordinate("estimator", list(labels)),
-        "target": coordinate("target", list(targets), "target law"),
-        **temperatures(tfs, tbs),
-        "figure": coordinate("figure", list(FIGURES)),
-        "batch": coordinate("batch", np.arange(BATCHES)),
-    }
-    return xr.Dataset(found, coordinates)
+class _Arrays:
+    """Arrays over (estimator, target, tf, tb, parameter), filled point by point; one parameter at the logits."""
+
+    def __init__(self, request: Request, of: LogitStatistics | EncoderStatistics):
+        self.request = request
+        self.parameters = of if isinstance(of, EncoderStatistics) else None
+        grid = (len(request.estimators), len(request.targets), len(request.tfs), len(request.tbs))
+        of_each = (*grid, len(self.parameters.names) if self.parameters else 1)
+        self.figures = {name: np.full((*of_each, 3), np.nan) for name in FIGURES}
+        self.replicates = np.full((len(FIGURES), BATCHES, *of_each), np.nan)
+        self.draws = np.full(grid, np.nan)
+
+    def fill(self, at: tuple[int, ...], found: Sequence[UStatistics], taken: int, nothing_left: bool) -> None:
+        """`found` of each parameter, at a place of the grid; `nothing_left`: nothing is relative to the gradient."""
+        self.draws[at] = taken
+        for parameter, one in enumerate(found):
+            here: Any = (*at, parameter)
+            self.replicates[(slice(None), slice(None), *here)] = np.stack(list(values(one.without).values()))
+            for name, ends in intervals(one).items():
+                self.figures[name][here] = ends
+            if nothing_left:
+                for position, (name, metric) in enumerate(FIGURES.items()):
+                    if metric.unit == NONE:
+                        self.figures[name][here] = self.replicates[(position, slice(None), *here)] = np.nan
+
+    def dataset(self, setup: Setup, of_rarity: dict[str, Any]) -> xr.Dataset:
+        grid = ("estimator", "target", "tf", "tb")
+        draws = self.draws
+        dims: tuple[str, ...] = grid
+        figures, replicates, norm, per = self.figures, self.replicates, NORM, "logit"
+        if self.parameters is None:
+            figures = {name: values[..., 0, :] for name, values in figures.items()}
+            replicates = replicates[..., 0]
+        else:
+            dims, norm, per = ENCODER_GRID, ENCODER_NORM, "parameter"
+            draws = draws[..., None]
+        unit = f"{likelihoods.unit_of(setup.model.likelihood)} per {per}"
+        found = figure_variables(figures, dims, unit, norm, FIGURES) | of_rarity
+        words = "1 where the interval of the squared bias excludes 0; 0: not resolved at this number of draws"
+        known = ~np.isnan(figures["relative_bias_debiased"][..., 0])  # else the reference does not tell |g| from 0
+        resolved = np.where(np.isnan(draws), np.nan, known & (figures["squared_bias_debiased"][..., 1] > 0))
+        found["resolved"] = (dims, resolved, {"long_name": words, "units": "1"})
+        found["draws"] = (grid, self.draws, {"long_name": "draws of estimates and reference", "units": "1"})
+        words = "each figure without each batch of draws in turn"
+        found["replicates"] = (("figure", "batch", *dims), replicates, {"long_name": words, "units": "as the figure"})
+        coordinates = {
+            "estimator": coordinate("estimator", self.request.labels),
+            "target": coordinate("target", list(self.request.targets), "target law"),
+            **temperatures(self.request.tfs, self.request.tbs),
+            **(self.parameters.wide.coordinates() if self.parameters else {}),
+            "figure": coordinate("figure", list(FIGURES)),
+            "batch": coordinate("batch", np.arange(BATCHES)),
+        }
+        return xr.Dataset(found, coordinates)

@@ -111,8 +111,8 @@ _REFUSED: list[tuple[Callable[[Request], bool], str]] = [
         " space, so reference='exact' costs nothing more",
     ),
     (
-        lambda r: r.wrt == "encoder" and (isinstance(r.moments, Integrated) or isinstance(r.reference, Sampled)),
-        "wrt: expected 'logits' beside exact moments or a sampled reference, got 'encoder'",
+        lambda r: r.wrt == "encoder" and isinstance(r.moments, Integrated),
+        "wrt: expected 'logits' beside exact moments, got 'encoder'",
     ),
     (
         lambda r: isinstance(r.moments, MonteCarlo) and r.moments.equal_cost and isinstance(r.reference, Sampled),

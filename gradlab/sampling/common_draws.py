@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -27,12 +28,35 @@ _SMALL = 2**21  # numbers of a decoder's layers, all together, that are not wort
 Evaluated = tuple[Tensor, Tensor, Tensor | None]  # points, and loss and derivative at them
 
 
+class DrawSums(Protocol):
+    """What the estimates of one estimator are added to, some draws and examples at a time."""
+
+    mean: Tensor  # (batch, example, latent[, category]), float64
+
+    def add(self, batch: int, before: int, estimates: Tensor, examples: slice) -> None:
+        """Add estimates (draw, example, latent[, category]) to a batch that holds `before` draws of these examples."""
+
+
 @dataclass
 class Sums:
     """Of one estimator, per batch of draws, float64."""
 
     mean: Tensor  # (batch, example, latent[, category])
     squares: Tensor  # (batch, example): squared deviations from that mean, summed over draws and coordinates
+
+    @classmethod
+    def empty(cls, logits: Tensor, batches: int) -> Sums:
+        mean = logits.new_zeros(batches, *logits.shape, dtype=torch.float64)
+        return cls(mean, mean.new_zeros(mean.shape[:2]))
+
+    def add(self, batch: int, before: int, estimates: Tensor, examples: slice) -> None:
+        mean = estimates.mean(0)
+        squares = (estimates - mean).square_().flatten(2).sum(-1, dtype=torch.float64).sum(0)
+        into, of = self.mean[batch, examples], self.squares[batch, examples]
+        delta = mean.double() - into
+        share = len(estimates) / (before + len(estimates))
+        of += squares + before * share * delta.square().flatten(1).sum(1)
+        into += share * delta
 
 
 class PairedDraws:
@@ -46,19 +70,20 @@ class PairedDraws:
         setup: Setup,
         estimators: Sequence[Estimator],
         batches: int,
+        sums: Sequence[DrawSums] | None = None,
     ):
+        """`sums`: what the estimates of each estimator are added to, Sums unless given; others take one thread."""
         model, x, logits, memory = setup.model, setup.x, setup.logits, setup.memory
         self.model, self.x, self.logits, self.estimators = model, x, logits, estimators
         self.arrays = max(e.noise_arrays for e in estimators)
         self.noise = Noise(model.kind, logits, self.arrays, 0, setup.seed)
         self.batches, self.draws = batches, 0
-        empty = logits.new_zeros(batches, *logits.shape, dtype=torch.float64)
-        self.sums = [Sums(empty.clone(), empty.new_zeros(empty.shape[:2])) for _ in estimators]
+        self.sums: Sequence[Any] = sums or [Sums.empty(logits, batches) for _ in estimators]
         evaluations = max(e.evaluations_at(model.kind, logits) for e in estimators)
         of_decoder = 2 * activations_per_code(model, x) + 4 * math.prod(x.shape[1:])
         numbers = of_decoder + logits[0].numel() * (2 * self.arrays + 4 * evaluations + 8)
         on_cpu = logits.device.type == "cpu"
-        self.threads = on_cpu and decodes_in_threads(model) and all_built_in(estimators)
+        self.threads = on_cpu and sums is None and decodes_in_threads(model) and all_built_in(estimators)
         rows = memory // (numbers * logits.element_size() * (torch.get_num_threads() if self.threads else 1))
         self.rows = max(1, min(rows, _IN_CACHE // logits[0].numel()) if on_cpu else rows)
         self.numbers = of_decoder
@@ -92,14 +117,7 @@ class PairedDraws:
         for e, sums in zip(self.estimators, self.sums, strict=True):
             if e.points_key not in evaluated:
                 evaluated[e.points_key] = self._evaluated(e, logits, self.x[examples], g, evaluated)
-            estimates = estimate_of(e, kind, logits, g, *evaluated[e.points_key])
-            mean = estimates.mean(0)
-            squares = (estimates - mean).square_().flatten(2).sum(-1, dtype=torch.float64).sum(0)
-            into, of = sums.mean[batch, examples], sums.squares[batch, examples]
-            delta = mean.double() - into
-            share = len(g[0]) / (before + len(g[0]))
-            of += squares + before * share * delta.square().flatten(1).sum(1)
-            into += share * delta
+            sums.add(batch, before, estimate_of(e, kind, logits, g, *evaluated[e.points_key]), examples)
 
     def _evaluated(
         self, e: Estimator, logits: Tensor, x: Tensor, g: Tensor, done: dict[Hashable, Evaluated]

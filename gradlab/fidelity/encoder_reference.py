@@ -1,0 +1,74 @@
+"""Estimates against an unbiased reference, both pulled back to the encoder's parameters."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..model import precision
+from ..sampling import Sums
+from ..setup import Setup, measured_copy
+from .encoder_gradients import PullBack, PulledBackMoments
+from .u_statistics import UStatistics, u_statistics
+
+
+class EncoderSums:
+    """PulledBackMoments of draws that come some examples at a time: a draw's gradient sums over all of them."""
+
+    def __init__(self, pull_back: PullBack, batches: int):
+        self.moments = PulledBackMoments(pull_back, batches)
+        self.pending: list[Tensor] = []
+
+    @property
+    def mean(self) -> Tensor:
+        return self.moments.mean
+
+    @property
+    def squares(self) -> Tensor:
+        """(batch, parameter)"""
+        return self.moments.squares
+
+    def add(self, batch: int, before: int, estimates: Tensor, examples: slice) -> None:
+        """As `sampling.Sums.add`; the examples of some draws come in their order, the last of them last."""
+        self.pending.append(estimates)
+        if examples.stop >= self.mean.shape[1]:
+            self.moments.add(batch, torch.cat(self.pending, 1))
+            self.pending.clear()
+
+
+class EncoderStatistics:
+    """Of gradients with respect to the encoder's parameters: sums of draws, and statistics by parameter tensor.
+
+    All examples enter each gradient, so there is one group of examples (see `u_statistics`).
+    """
+
+    def __init__(self, setup: Setup):
+        model, x = setup.model, setup.x
+        self.wide = PullBack(measured_copy(model, torch.float64, x.device), x, setup.memory)
+        # single precision is enough for deviations of draws; half is not
+        self.of_draws = PullBack(model, x, setup.memory) if precision(model, x) == torch.float32 else self.wide
+
+    @property
+    def names(self) -> list[str]:
+        return self.wide.names
+
+    def sums(self, batches: int) -> EncoderSums:
+        """What the draws of an estimator are added to."""
+        return EncoderSums(self.of_draws, batches)
+
+    def statistics(
+        self, estimate: EncoderSums, reference: EncoderSums | Sums, shift: Tensor, draws: int
+    ) -> list[UStatistics]:
+        """The statistics that `reference_metrics` names, of each tensor."""
+        batches = len(estimate.mean)
+        e, r = (sums.mean + shift for sums in (estimate, reference))
+        if estimate is reference:  # then its bias is 0, and not what rounding leaves of it
+            products = [self.wide.gram(e)] * 3
+        else:
+            gram = self.wide.gram(torch.cat([e, r]))
+            mixed = gram[:batches, batches:]
+            products = [gram[:batches, :batches], (mixed + mixed.transpose(0, 1)) / 2, gram[batches:, batches:]]
+        variance = estimate.squares / (draws // batches - 1)  # (batch, parameter)
+        kernels = torch.stack([*products, (variance[:, None] + variance[None, :]) / 2])
+        by_parameter = kernels.movedim(-1, 0)[:, :, None].cpu().numpy()  # (parameter, statistic, group, batch, batch)
+        return [u_statistics(of) for of in by_parameter]
