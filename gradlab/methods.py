@@ -8,12 +8,14 @@ which the command line makes an option.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from . import errors
 
+DRAWS = 1024
 MAX_CONFIGURATIONS = 2**24
 MAX_DRAWS = 2**17
 TOLERANCE = 1e-3  # relative numerical error
@@ -51,7 +53,7 @@ class MonteCarlo:
     256
     """
 
-    draws: int = option(1024, "Estimates per point.")
+    draws: int = option(DRAWS, "Estimates per point.")
     decoder: str = option(
         AUTO,
         "How the loss at the sampled codes is computed: by configuration, by distinct image and code, or draw by draw;"
@@ -216,16 +218,21 @@ Reference = Enumerated | Sampled
 def moments_of(given: object, draws: int | None = None) -> Moments:
     """The method of `moments`: "monte-carlo", "exact", or an object; `draws` is that of the first.
 
-    Raises ValueError for anything else, and for `draws` beside a method that has its own or takes none.
+    Raises ValueError for anything else, and for `draws` that contradict the object; warns where they have no effect.
     """
-    if isinstance(given, MonteCarlo | Integrated):
+    if isinstance(given, MonteCarlo):
+        if draws is None or given.draws == draws:
+            return given
+        if given.draws != DRAWS:
+            raise ValueError(f"draws: expected one number of draws, got {draws!r} beside {given!r}")
+        return dataclasses.replace(given, draws=draws)
+    if isinstance(given, Integrated):
         if draws is not None:
-            cure = f"MonteCarlo(draws={draws})" if isinstance(given, MonteCarlo) else "no draws: Integrated takes none"
-            raise ValueError(f"draws: expected it inside moments, got {draws!r} beside {given!r}; give {cure}")
+            raise ValueError(f"draws: expected none beside {given!r}, which draws nothing, got {draws!r}")
         return given
     if errors.choice("moments", given, ("monte-carlo", "exact")) == "exact":
         if draws is not None:
-            raise ValueError(f"draws: expected none with moments='exact', which draws nothing, got {draws!r}")
+            warnings.warn("draws: no effect with moments='exact', which draws nothing; leave it out", stacklevel=5)
         return Integrated()
     return MonteCarlo() if draws is None else MonteCarlo(draws=draws)
 

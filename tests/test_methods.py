@@ -50,7 +50,10 @@ def test_strings_and_numbers_stand_for_methods():
     assert reference_of("rloo:n=4") == gradlab.Sampled("rloo:n=4")
     with pytest.raises(errors.UnknownName, match="moments: unknown name 'exat'; did you mean exact"):
         moments_of("exat")
-    for method in ("exact", gradlab.Integrated(), gradlab.MonteCarlo()):
+    with pytest.warns(UserWarning, match="draws: no effect with moments='exact'"):
+        assert moments_of("exact", 64) == gradlab.Integrated()
+    assert moments_of(gradlab.MonteCarlo(decoder="pairs"), 64) == gradlab.MonteCarlo(draws=64, decoder="pairs")
+    for method in (gradlab.Integrated(), gradlab.MonteCarlo(draws=128)):
         with pytest.raises(ValueError, match="draws: expected"):
             moments_of(method, 64)
 

@@ -107,7 +107,10 @@ def test_labels_are_read_as_given(encoder, weights, given):
 
 
 @pytest.mark.parametrize("narrow", [torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("options", [{}, {"wrt": "encoder"}, {"reference": "rloo"}, {"route": "draws"}, {"kl": True}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"wrt": "encoder"}, {"reference": "rloo"}, {"moments": gradlab.MonteCarlo(decoder="draws")}, {"kl": True}],
+)
 def test_draws_in_another_precision_read_the_same_labels(narrow, options):
     """bfloat16 moves figures by some 1e-2; a label that was rounded moves them by their own size."""
     model, x = made(Plain, torch.float64), labelled(torch.float64)
@@ -158,7 +161,13 @@ def test_whole_numbers_stay_whole(encoder, weights):
     model, x = made(encoder, weights, watched), labelled(torch.int64)
     wanted = wanted_gradient(model, logits_of(model, x), LABELS, 0.8)
     assert oracles.relative_error(gradlab.exact_gradient(model, x, tf=0.8), wanted) < 1e-12
-    for options in ({}, {"wrt": "encoder"}, {"reference": "rloo"}, {"moments": "exact"}, {"route": "draws"}):
+    for options in (
+        {},
+        {"wrt": "encoder"},
+        {"reference": "rloo"},
+        {"moments": "exact"},
+        {"moments": gradlab.MonteCarlo(decoder="draws")},
+    ):
         gradlab.bias(model, x, 0.8, draws=64, **options)
     gradlab.gap(model, x, 0.8, draws=8)
     assert set(kinds) == {torch.int64}

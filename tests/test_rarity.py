@@ -158,9 +158,10 @@ def test_moments_of_code_only_estimators_are_enumerated_where_draws_would_miss_t
 
 def test_equal_cost_divides_enumerated_variances_too():
     model, x = problem(gapped(14.0))
-    given = {"tf": 1.0, "tb": 1.0, "estimator": ["reinmax", "rloo"], "draws": 64}
+    given = {"tf": 1.0, "tb": 1.0, "estimator": ["reinmax", "rloo"]}
     equal, plain = (
-        said(gradlab.bias, model, x, **given, moments=gradlab.MonteCarlo(equal_cost=on))[0] for on in (True, False)
+        said(gradlab.bias, model, x, **given, moments=gradlab.MonteCarlo(draws=64, equal_cost=on))[0]
+        for on in (True, False)
     )
     ratio = (plain.std_norm / equal.std_norm).sel(estimator="reinmax").item() ** 2
     assert ratio == pytest.approx(2.0)  # rloo evaluates two losses
@@ -193,7 +194,7 @@ def test_near_determinism_is_said_on_every_route(binary, given):
 
 @pytest.mark.parametrize("binary", [False, True])
 @pytest.mark.parametrize(
-    "given", [{}, {"reference": "rloo"}, {"reference": "rloo", "precision": 0.1}, {"wrt": "encoder"}]
+    "given", [{}, {"reference": "rloo"}, {"reference": gradlab.Sampled("rloo", precision=0.1)}, {"wrt": "encoder"}]
 )
 def test_collapse_is_named_in_place_of_figures(binary, given, tmp_path):
     logits = 60 * torch.tensor([[1.0, -1.0, 1.0], [-1.0, 1.0, 1.0]]).double() if binary else gapped(60.0)

@@ -504,7 +504,7 @@ def test_a_route_that_is_not_possible_is_refused():
     problem.model._likelihood = lambda o, x: (o.flatten(1) - x.flatten(1)).square().sum(1)
     with pytest.raises(ValueError, match="decoder: 'table' needs a bernoulli or gaussian likelihood"):
         moments_of(problem, estimator, 64, decoder="table")
-    with pytest.raises(ValueError, match="route: unknown name 'tables'; did you mean table"):
+    with pytest.raises(ValueError, match="decoder: unknown name 'tables'; did you mean table"):
         gradlab.bias(problem.model, problem.x, moments=gradlab.MonteCarlo(decoder="tables"))
 
 
