@@ -28,11 +28,16 @@ def run(name: str, analysis: Any, given: Any, budget: str) -> tuple[list[Any], l
 
     from gradlab import results
 
+    from .options import check_writable
+
     path = results_path(given.folder, name, budget, given.kl)
+    picture = path.with_suffix(".png")
+    for out in (path, picture):
+        check_writable(str(out))
     ds = analysis.measure(given, budget)
     ds.attrs |= {"reproduces": name, "budget": budget, "paper": PAPER}
     results.save_results(ds, path)
-    return judged(name, analysis, ds), [str(path), drawn(analysis, ds, path.with_suffix(".png"))]
+    return judged(name, analysis, ds), [str(path), drawn(analysis, ds, picture)]
 
 
 def again(name: str, analysis: Any, collected: Path, folder: Path, as_json: bool) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the system reports these without a name
 _SPECIAL = {stat.S_IFCHR: "device", stat.S_IFBLK: "device", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
+_SPECIAL |= {stat.S_IFLNK: "symbolic link", stat.S_IFDIR: "folder"}
 
 
 @contextlib.contextmanager
@@ -82,6 +83,22 @@ def _check_replaceable(path: Path) -> None:
         raise IsADirectoryError(f"{path}: a folder; give the name of a file")
     if not stat.S_ISREG(mode):
         raise OSError(f"{path}: a {_SPECIAL.get(stat.S_IFMT(mode), 'special file')}; give the name of a file")
+
+
+def check_own(path: str | Path, kind: str) -> None:
+    """OSError unless `path` itself is free or a regular file, which whoever makes a `kind` may remove."""
+    with contextlib.suppress(FileNotFoundError):
+        mode = os.lstat(path).st_mode
+        if not stat.S_ISREG(mode):
+            what = _SPECIAL.get(stat.S_IFMT(mode), "special file")
+            raise OSError(f"{path}: expected no file or a {kind} of gradlab, got a {what}; move it away")
+
+
+def remove(path: str | Path) -> None:
+    """Remove a regular file, if there is one; whatever else has its name stays."""
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISREG(os.lstat(path).st_mode):
+            os.unlink(path)
 
 
 @contextlib.contextmanager

@@ -233,6 +233,46 @@ def test_no_command_replaces_a_pipe_or_a_device(run, tmp_path, command, kind):
     assert there.exists()
 
 
+TRAINING = ["--data", "own", "--data-dir", ".", "--epochs", "1"]
+
+
+@pytest.mark.parametrize("name", ["o.resume.safetensors", "o.bias.h5", "o-epoch0001.safetensors"])
+def test_what_a_training_writes_beside_its_model_replaces_no_pipe(run, tmp_path, name):
+    images(tmp_path, 4)
+    there = special(tmp_path / name, "pipe")
+    options = ["--track", "bias", "--track-images", "2", "--track-draws", "4", "--keep-every", "1", "--overwrite"]
+    ran = run("train", "vae", *TRAINING, *options, "--out", "o.safetensors")
+    assert (ran.code, ran.err.strip().splitlines()[-1]) == (1, f"gradlab: {name}: a pipe; give the name of a file")
+    assert there.is_fifo()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "link"])
+@pytest.mark.parametrize("suffix", [".lock", ".safetensors", ".resume.safetensors", ".h5"])
+def test_a_sweep_removes_nothing_but_files_of_its_own(run, tmp_path, suffix, kind):
+    """A pipe with the name of a lock was locked, and removed at the end; so were links."""
+    images(tmp_path, 4)
+    arguments = ["sweep", "vae", "--tf", "1", "--tb", "1", "--seeds", "1", *TRAINING, "--folder", "cells"]
+    assert run(*arguments, "--out", "first.h5").code == 0
+    (cell,) = (tmp_path / "cells").glob("*.h5")
+    cell.unlink()
+    there = cell.with_suffix(suffix)
+    if kind == "link":
+        special(tmp_path / "behind", "pipe")
+        there.symlink_to("../behind")
+    else:
+        special(there, kind)
+    before = of_all(cell.parent)
+    what = "a symbolic link" if (kind, suffix) == ("link", ".lock") else "a pipe" if kind == "link" else f"a {kind}"
+    refused(run(*arguments, "--out", "o.h5"), 1, there.name, what)
+    assert of_all(cell.parent) == before
+
+
+def test_an_analysis_knows_before_measuring_that_its_figure_cannot_be_written(run, tmp_path):
+    special(tmp_path / "figure6-quick.png", "pipe")
+    refused(run("reproduce", "figure6", "--budget", "quick", "--out", "."), 1, "figure6-quick.png", "a pipe")
+    assert os.listdir(tmp_path) == ["figure6-quick.png"]
+
+
 def test_a_figure_that_cannot_be_written_is_known_before_the_measurement(run, tmp_path):
     tiny("m.safetensors")
     special(tmp_path / "bias.png", "pipe")

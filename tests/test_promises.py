@@ -7,7 +7,7 @@ import torch
 
 import gradlab
 from gradlab import estimators, moments, sampling
-from gradlab.estimators import Estimator
+from gradlab.estimators import Estimator, conformance
 from gradlab.estimators.exact import Exact
 from gradlab.estimators.score_function import RLOO, Reinforce
 from gradlab.estimators.straight_through import STE, DecoupledSTGS, STEArgmax
@@ -23,6 +23,42 @@ NOISY = {"relaxation": lambda s, kind, l, g: kind.soft(l / s.tb + g[0])}
 def below(parent, **functions):
     """A subclass, as a user writes it who thinks of the functions alone."""
     return dataclasses.dataclass(frozen=True, kw_only=True)(type("Own", (parent,), {"name": "own", **functions}))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Helped(Estimator):
+    """Its points and its estimate are made by further functions, of which the protocol knows nothing."""
+
+    name, formula, reference = "helped", "f(D) (D - p)", "here"
+    uses_loss, uses_derivative, samples_first = True, False, True
+    noise_arrays = evaluations = 2
+    forward = property(lambda self: ("helped", self.tf))
+
+    def perturbed_by(self, logits, noise):
+        return logits / self.tf + noise[:2]
+
+    def baseline(self, kind, logits, noise):
+        return kind.soft(logits / self.tf)
+
+    def points(self, kind, logits, noise):
+        return kind.hard(self.perturbed_by(logits, noise))
+
+    def estimate(self, kind, logits, noise, points, loss, derivative):
+        return loss[0][..., None, None] * (points[0] - self.baseline(kind, logits, noise))
+
+
+class OneCode(Helped):
+    """The same of one code, and a function of it."""
+
+    code_only = True
+    noise_arrays = evaluations = 1
+    points = Estimator.points
+    estimate = Helped.estimate
+    forward = Estimator.forward
+
+
+WIDE = {"perturbed_by": lambda s, logits, noise: logits / s.tf / 2 + noise[:2]}
+BY_NOISE = {"baseline": lambda s, kind, logits, noise: kind.soft(logits / s.tf + noise[0])}
 
 
 def measured(problem, several, route="auto", draws=64):
@@ -41,6 +77,9 @@ CASES = {
     "a scale of its own": below(STE, scale=property(lambda self: 3.0)),
     "a q of its own": below(STE, **NOISY),
     "a q of its own, two classes below": below(below(STE, formula="the same"), **NOISY),
+    "what its points call": below(Helped, **WIDE),
+    "what its points call, two classes below": below(below(Helped, formula="the same"), **WIDE),
+    "what its estimate calls": below(OneCode, **BY_NOISE),
     "points from a mixin": dataclasses.dataclass(frozen=True, kw_only=True)(
         type("Own", (type("Mixin", (), SECOND), STE), {"name": "own"})
     ),
@@ -53,6 +92,7 @@ def test_an_override_costs_time_and_no_figure(case):
     problem = problems.make("3x5-bernoulli-mlp")
     e = CASES[case](tf=1.3)
     others = [estimators.get(name, tf=1.3) for name in ("reinforce", "ste", "ste-argmax", "decoupled-st-gs", "rloo")]
+    others += [Helped(tf=1.3), OneCode(tf=1.3)]
     (alone,) = measured(problem, [e], "draws")
     for route in ("auto", "pairs", "table", "draws"):
         for several in ([e, *others], [*others, e]):
@@ -125,6 +165,15 @@ def test_noise_beyond_what_is_stated_is_not_at_hand():
     problem = problems.make("3x5-bernoulli-mlp")
     alone, beside = measured(problem, [last])[0], measured(problem, [last, RLOO(n=4)])[0]
     assert torch.equal(alone.mean, beside.mean)
+
+
+def test_conformance_finds_a_promise_that_its_functions_do_not_keep():
+    """Restated, `forward` makes it share the points of its parent, which are others."""
+    assert conformance.violations(Helped(tf=1.3), CATEGORICAL) == []
+    assert conformance.violations(below(Helped, **WIDE)(tf=1.3), CATEGORICAL) == []
+    own = below(Helped, forward=property(lambda self: ("helped", self.tf)), **WIDE)
+    (found,) = conformance.violations(own(tf=1.3), CATEGORICAL)
+    assert found.startswith("sampling routes: route pairs, after others, off by ")
 
 
 def test_every_estimator_of_the_catalogue_keeps_its_promises():

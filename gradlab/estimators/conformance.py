@@ -24,6 +24,7 @@ from torch import Tensor
 
 from .. import errors
 from ..latents import BINARY, CATEGORICAL, LatentKind, codes_at, configurations, generator_seed
+from . import conformance_routes
 from .base import Estimator, RunningMean
 
 FAILURE_RATE = 1e-6  # per problem
@@ -480,6 +481,11 @@ def _pull_back(estimator: Estimator, problem: Problem) -> str:
     return ""
 
 
+def _routes(estimator: Estimator, problem: Problem) -> str:
+    """Moments are those of its functions, draw by draw, on every route that samples, alone and beside others."""
+    return conformance_routes.difference(estimator, problem)
+
+
 _PROTOCOL: dict[str, Callable[[Estimator, Problem], str]] = {
     "shapes and dtype": _shapes,
     "pure functions": _purity,
@@ -493,4 +499,5 @@ _PROTOCOL: dict[str, Callable[[Estimator, Problem], str]] = {
     "shared points": _forward,
     "first sample": _samples_first,
     "pull-back": _pull_back,
+    "sampling routes": _routes,
 }

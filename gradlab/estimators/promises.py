@@ -1,8 +1,8 @@
 """What estimators promise of their functions, and what becomes of a promise that a subclass does not repeat.
 
 Callers take short cuts on promises: they share points, leave out the noise, enumerate. A promise holds for the
-functions it was made with. A class that overrides one of these and does not state the promise again makes none, so
-that nothing is taken for granted: it costs time, and never a wrong figure.
+functions it was made with, and for all that these may call. A class that overrides one of them and does not state the
+promise again makes none, so that nothing is taken for granted: it costs time, and never a wrong figure.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 F = TypeVar("F", bound=Callable)
+
+# what no function of an estimator reads
+DESCRIPTIONS = ("name", "formula", "reference", "kinds", "unbiased", "uses_loss", "uses_derivative", "discrete_points")
 
 
 def own_points(estimator: Any) -> Hashable:
@@ -57,8 +60,22 @@ def withdraw(cls: type) -> None:
 
 
 def holds(cls: type, promise: str, *functions: str) -> bool:
-    """Whether no function was overridden since the promise was made."""
-    return all(_depth(cls, function) >= _depth(cls, promise) for function in functions)
+    """Whether none of the functions, nor what they may call, was overridden since the promise was made."""
+    made = _depth(cls, promise)
+    return all(_depth(cls, function) >= made for function in functions) and not _helpers_overridden(cls, made)
+
+
+def _helpers_overridden(cls: type, made: int) -> set[str]:
+    """Members that classes before the one of depth `made` in the order override, but for those that promises name.
+
+    Which functions call them is not known. What the protocol's base promises rests on no member that it has.
+    """
+    if "__init_subclass__" in vars(cls.__mro__[made]):
+        return set()
+    named = {*PROMISES, *DESCRIPTIONS, *(function for functions, _ in PROMISES.values() for function in functions)}
+    there = {name for base in cls.__mro__[made:] for name in vars(base)}
+    above = [set(vars(base)) - set(vars(base).get("__annotations__", ())) for base in cls.__mro__[:made]]
+    return {name for name in there.intersection(set().union(*above)) - named if not name.startswith(("__", "_abc_"))}
 
 
 def _depth(cls: type, name: str) -> int:

@@ -1,4 +1,7 @@
-"""Who works on what: a claim is a lock that the system itself releases when its holder dies."""
+"""Who works on what: a claim is a lock that the system itself releases when its holder dies.
+
+A lock is a regular file that a claim makes and removes; whatever else has its name is left alone.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,13 @@ import contextlib
 import fcntl
 import os
 import signal
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+
+from .. import files
 
 
 class Claim:
@@ -34,10 +40,11 @@ class Claim:
 def claim(path: Path) -> Claim | None:
     """Claim what the lock file at `path` stands for; None if somebody else, in whatever process, holds it.
 
-    OSError where the file cannot be made, or the file system has no locks.
+    OSError where the file cannot be made, something else than a lock has its name, or the file system has no locks.
     """
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        files.check_own(path, "lock")
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_at(handle, path):
@@ -69,6 +76,7 @@ def uninterrupted() -> Iterator[None]:
 
 def _is_at(handle: int, path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(handle), path.stat())
+        status = os.fstat(handle)
+        return stat.S_ISREG(status.st_mode) and os.path.samestat(status, path.lstat())
     except FileNotFoundError:
         return False

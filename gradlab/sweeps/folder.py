@@ -17,7 +17,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from .. import errors, results, training
+from .. import errors, files, results, training
 from .cells import KINDS, NAME, Cell
 from .claims import Claim, claim
 
@@ -79,7 +79,7 @@ class Folder:
         """Rename what is damaged or foreign, so that nothing is lost, and say so."""
         kept = path.with_name(f"{path.name}.damaged")
         number = 1
-        while kept.exists():
+        while os.path.lexists(kept):
             number += 1
             kept = path.with_name(f"{path.name}.damaged{number}")
         path.rename(kept)
@@ -90,21 +90,23 @@ class Folder:
         model = self.model(cell)
         tracks = [training.track_path(model, kind) for kind in KINDS]
         for path in (*tracks, training.resume_path(model), *([] if keep_model else [model])):
-            path.unlink(missing_ok=True)
+            files.remove(path)
         self.clear_parts(cell)
 
     def clear_parts(self, cell: Cell) -> None:
         """Remove writes that were cut off; the caller has the claim, so nobody is writing."""
         for part in self.path.glob(f".{cell.name}*.part"):
-            part.unlink(missing_ok=True)
+            files.remove(part)
 
     def tidy(self, cells: Iterable[Cell], keep_models: bool, retry_failed: bool) -> None:
         """Before a sweep: set damaged files aside, drop failed cells to be tried again, remove what kills left over.
 
-        Cells that somebody is working on are let be.
+        Cells that somebody is working on are let be. OSError where something else than a file has a file's name.
         """
         more = self._with_leftovers(keep_models)
         for cell in cells:
+            if cell.name in more:
+                self._check_names(cell)
             try:
                 ds = self.read(cell)
                 todo = ds is not None and (cell.name in more or (retry_failed and has_failed(ds)))
@@ -114,6 +116,11 @@ class Folder:
                 with held:
                     self._tidy(cell, keep_models, retry_failed)
 
+    def _check_names(self, cell: Cell) -> None:
+        model = self.model(cell)
+        for path in (self.file(cell), model, training.resume_path(model), *self.tracks(cell).values()):
+            files.writable(path)
+
     def _tidy(self, cell: Cell, keep_models: bool, retry_failed: bool) -> None:
         """Reads the file again: before the claim somebody else may have put it right."""
         try:
@@ -122,15 +129,16 @@ class Folder:
             self.set_aside(self.file(cell), fault)
             return
         if ds is not None and retry_failed and has_failed(ds):
-            self.file(cell).unlink(missing_ok=True)
+            files.remove(self.file(cell))
         elif ds is not None:
             self.clear(cell, keep_models)
 
     def _with_leftovers(self, keep_models: bool) -> set[str]:
         """Names of cells that have more here than a sweep leaves."""
         expected = (".h5", ".safetensors") if keep_models else (".h5",)
-        names = [path.name.removeprefix(".") for path in self.path.iterdir()]
-        return {name[:NAME] for name in names if name[NAME:] not in expected}
+        with os.scandir(self.path) as found:
+            more = [entry.name for entry in found if not (entry.is_file() and entry.name[NAME:] in expected)]
+        return {name.removeprefix(".")[:NAME] for name in more}
 
 
 def has_failed(ds: xr.Dataset) -> bool:

@@ -133,6 +133,8 @@ class Training:
 
     def begin(self, resume: bool) -> None:
         """Go on from the state there is, or from the start."""
+        for path in (self.target, self.state):
+            files.writable(path)
         if resume:
             self.run.restore(self.state)
             self.tracks.resume()
@@ -163,7 +165,7 @@ class Training:
     def end(self) -> None:
         self.run.detach()
         self.run.save(self.target, final=True)
-        self.state.unlink(missing_ok=True)
+        files.remove(self.state)
 
 
 @contextlib.contextmanager

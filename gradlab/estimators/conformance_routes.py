@@ -1,0 +1,124 @@
+"""Whether an estimator's moments are the same on every route that samples, alone and beside the catalogue.
+
+Routes take short cuts on what estimators state of themselves: they share points, loss evaluations and relaxed codes
+between estimators, and leave out noise. The oracle takes none: one draw after the other, by the functions alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Hashable, Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from .. import sampling
+from ..latents import CATEGORICAL
+from ..model import LatentModel
+from . import registry
+from .base import Estimator, RunningMean
+
+if TYPE_CHECKING:
+    from .conformance import Problem
+
+DRAWS = 32  # a batch each
+_ROUNDING = 1e-9
+
+
+def difference(estimator: Estimator, problem: Problem) -> str:
+    """Where a route gives other moments than the functions do, in words; "" if none does."""
+    noise = sampling.Noise(problem.kind, problem.logits, estimator.noise_arrays, DRAWS, 0)
+    estimates = torch.stack(list(_draw_by_draw(estimator, problem, noise)))
+    mean, variance = estimates.mean(0), estimates.var(0)
+    size = float(mean.abs().max() + variance.max().sqrt()) or 1.0
+    for name, found in _routes(estimator, problem):
+        off = float((found[0] - mean).abs().max()) / size
+        if len(found) > 1:
+            off = max(off, float((found[1] - variance).abs().max()) / size**2)
+        if not off < _ROUNDING:
+            return f"{name}, off by {off:.1e} from draw by draw (is a promise stated that its functions do not keep?)"
+    return ""
+
+
+def _draw_by_draw(estimator: Estimator, problem: Problem, noise: sampling.Noise) -> Iterator[Tensor]:
+    kind, decay = problem.kind, estimator.baseline_decay
+    mean = None if decay is None else RunningMean(decay)
+    for draw in range(DRAWS):
+        g = noise.of(estimator.noise_arrays, draw, draw + 1)[:, 0]
+        points = estimator.points(kind, problem.logits, g)
+        loss, derivative = problem.loss_and_derivative(points)
+        loss = mean.centre(loss) if mean else loss
+        yield estimator.estimate(kind, problem.logits, g, points, loss, derivative)
+
+
+def _routes(estimator: Estimator, problem: Problem) -> Iterator[tuple[str, list[Tensor]]]:
+    """Name of a route; mean and, where it gives that, variance."""
+    model, x = _model(problem)
+    others = _others(estimator, problem)
+    for several, beside in (([estimator, *others], ", before others"), ([*others, estimator], ", after others")):
+        arrays = max(e.noise_arrays for e in several)
+        noise = sampling.Noise(problem.kind, problem.logits, arrays, DRAWS, 0)
+        for route in ("pairs", "draws"):
+            found = sampling.sample_moments(model, x, problem.logits, several, noise, route=route)
+            yield f"route {route}{beside}", _moments(found[several.index(estimator)])
+    if estimator.baseline_decay is None and not estimator.all_configurations:
+        paired = sampling.PairedDraws(model, x, problem.logits, [*others, estimator], 2, 0)
+        paired.add(DRAWS // 2)
+        yield "beside a sampled reference", [paired.sums[-1].mean.mean(0)]
+
+
+def _moments(found: sampling.BatchMoments) -> list[Tensor]:
+    """Of all draws; batches are of equal size."""
+    count, mean = float(found.count[0]), found.mean.mean(0)
+    squares = found.squares.sum(0) + count * (found.mean - mean).square().sum(0)
+    return [mean, squares / (DRAWS - 1)]
+
+
+def _others(estimator: Estimator, problem: Problem) -> list[Estimator]:
+    """Those of its ancestors and of the catalogue that share something with it, two of them at any rate.
+
+    All at the estimator's temperatures, so that all that can be shared is.
+    """
+    tb = getattr(estimator, "tb", estimator.tf)
+    always = [registry.find(name) for name in ("decoupled-st-gs", "rloo")]
+    ancestors = [cls for cls in type(estimator).__mro__[1:] if issubclass(cls, Estimator)]
+    every = dict.fromkeys([*always, *ancestors, *(registry.find(name) for name in registry.names())])
+    there = [other.at(estimator.tf, tb) for cls in every if (other := _made(cls)) and problem.kind.name in cls.kinds]
+    return [
+        other
+        for other in there
+        if (type(other) in always or _keys(other) & _keys(estimator))
+        and other != estimator
+        and other.baseline_decay is None
+        and not other.all_configurations
+    ]
+
+
+def _made(cls: type[Estimator]) -> Estimator | None:
+    """One of the class, if there can be one by its defaults."""
+    if not isinstance(getattr(cls, "name", None), str):
+        return None
+    with contextlib.suppress(TypeError):
+        return cls()
+    return None
+
+
+def _keys(estimator: Estimator) -> set[Hashable]:
+    """What it may share with others."""
+    return {estimator.points_key, estimator.relaxation_key} - {None}
+
+
+def _model(problem: Problem) -> tuple[LatentModel, Tensor]:
+    """The problem as a model, and as its observations the numbers of the examples."""
+    latents = problem.logits.shape[1]
+    shape = problem.logits.shape[1:]
+
+    def loss(codes: Tensor, example: Tensor) -> Tensor:
+        every = codes.reshape(len(codes), 1, *shape).expand(-1, len(problem.logits), *shape)
+        return problem.loss(every).gather(1, example.long())[:, 0]
+
+    categorical = problem.kind is CATEGORICAL
+    size = {"categories": shape[-1]} if categorical else {"binary": True, "categories": 2}
+    model = LatentModel(nn.Flatten(), nn.Flatten(), latents=latents, likelihood=loss, **size)
+    return model, torch.arange(len(problem.logits), dtype=problem.logits.dtype)[:, None]
