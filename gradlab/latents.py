@@ -221,7 +221,8 @@ def masked(kind: LatentKind, logits: Tensor) -> Tensor:
 
 
 def _lowest(logits: Tensor) -> float:
-    return max(PADDING, torch.finfo(logits.dtype).min / 4)
+    """PADDING; of half precision -1023, which may be divided by a temperature of 0.02."""
+    return max(PADDING, torch.finfo(logits.dtype).min / 64)
 
 
 def configurations(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import errors
-from ..latents import BINARY, CATEGORICAL, LatentKind
+from ..latents import BINARY, CATEGORICAL, LatentKind, bounded
 from . import registry
 from .base import Estimator, RunningMean
 
@@ -140,7 +140,8 @@ def surrogate_loss(
     Parameters
     ----------
     estimator : a name, `"rloo"`, with parameters, `"rloo:n=4,tf=1.6"`, or an Estimator
-    logits : floating-point tensor (example, latent, category); binary: (example, latent). Finite
+    logits : floating-point tensor (example, latent, category); binary: (example, latent). Finite, or -inf for an
+        impossible category, +-inf for a unit that is certain
     f : codes (n, latent, category) -> losses (n,), n = evaluations x examples; binary: codes (n, latent) in [0, 1]
     binary : whether the latents are units with one logit each
     generator : source of the noise, on the logits' device; torch's default generator if None
@@ -162,7 +163,7 @@ def surrogate_loss(
     _check_logits(logits, kind)
     _check_baseline(chosen, baseline)
     wanted = torch.is_grad_enabled() and logits.requires_grad
-    fixed = logits.detach()
+    fixed = bounded(kind, logits.detach())
     with torch.no_grad():
         shape = (chosen.noise_arrays, *logits.shape)
         noise = kind.noise(shape, dtype=logits.dtype, device=logits.device, generator=generator)
@@ -179,7 +180,8 @@ def surrogate_loss(
         if plain is not None and baseline is not None:
             plain = baseline.centre(plain)
         estimate = chosen.estimate(kind, fixed, noise, points.detach(), plain, derivative)
-    return weighted + ((logits - fixed) * estimate).flatten(1).sum(1)
+    difference = torch.where(logits.isfinite(), logits - logits.detach(), 0.0)  # 0 in value
+    return weighted + (difference * estimate).flatten(1).sum(1)
 
 
 def _estimator(given: Estimator | str, kind: LatentKind) -> Estimator:
