@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import sampling
-from ..latents import CATEGORICAL
+from ..latents import BINARY
 from ..model import LatentModel
 from . import registry
 from .base import Estimator, RunningMean
@@ -118,7 +118,9 @@ def _model(problem: Problem) -> tuple[LatentModel, Tensor]:
         every = codes.reshape(len(codes), 1, *shape).expand(-1, len(problem.logits), *shape)
         return problem.loss(every).gather(1, example.long())[:, 0]
 
-    categorical = problem.kind is CATEGORICAL
-    size = {"categories": shape[-1]} if categorical else {"binary": True, "categories": 2}
-    model = LatentModel(nn.Flatten(), nn.Flatten(), latents=latents, likelihood=loss, **size)
+    binary = problem.kind is BINARY
+    categories = 2 if binary else shape[-1]
+    model = LatentModel(
+        nn.Flatten(), nn.Flatten(), latents=latents, categories=categories, binary=binary, likelihood=loss
+    )
     return model, torch.arange(len(problem.logits), dtype=problem.logits.dtype)[:, None]

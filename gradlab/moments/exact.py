@@ -171,7 +171,7 @@ class _Engine:
             elif key.noise_free:
                 mean = self._noise_free(key)
                 done[key] = Moments(mean, torch.zeros_like(mean))
-            elif isinstance(key, RLOO):
+            elif type(key) is RLOO:
                 mean, variance = self.losses[key.tf].rloo(key.n, key.tf)
                 done[key] = Moments(self._of_model(mean), self._of_model(variance))
             else:
