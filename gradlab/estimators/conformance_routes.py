@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .. import sampling
 from ..latents import BINARY
 from ..model import LatentModel
+from ..setup import Setup
 from . import registry
 from .base import Estimator, RunningMean
 
@@ -54,16 +55,16 @@ def _draw_by_draw(estimator: Estimator, problem: Problem, noise: sampling.Noise)
 
 def _routes(estimator: Estimator, problem: Problem) -> Iterator[tuple[str, list[Tensor]]]:
     """Name of a route; mean and, where it gives that, variance."""
-    model, x = _model(problem)
+    setup = _setup(problem)
     others = _others(estimator, problem)
     for several, beside in (([estimator, *others], ", before others"), ([*others, estimator], ", after others")):
         arrays = max(e.noise_arrays for e in several)
         noise = sampling.Noise(problem.kind, problem.logits, arrays, DRAWS, 0)
         for route in ("pairs", "draws"):
-            found = sampling.sample_moments(model, x, problem.logits, several, noise, route=route)
+            found = sampling.sample_moments(setup, several, noise, decoder=route)
             yield f"route {route}{beside}", _moments(found[several.index(estimator)])
     if estimator.baseline_decay is None and not estimator.all_configurations:
-        paired = sampling.PairedDraws(model, x, problem.logits, [*others, estimator], 2, 0)
+        paired = sampling.PairedDraws(setup, [*others, estimator], 2)
         paired.add(DRAWS // 2)
         yield "beside a sampled reference", [paired.sums[-1].mean.mean(0)]
 
@@ -109,8 +110,8 @@ def _keys(estimator: Estimator) -> set[Hashable]:
     return {estimator.points_key, estimator.relaxation_key} - {None}
 
 
-def _model(problem: Problem) -> tuple[LatentModel, Tensor]:
-    """The problem as a model, and as its observations the numbers of the examples."""
+def _setup(problem: Problem) -> Setup:
+    """The problem as a model, its observations being the numbers of the examples."""
     latents = problem.logits.shape[1]
     shape = problem.logits.shape[1:]
 
@@ -123,4 +124,5 @@ def _model(problem: Problem) -> tuple[LatentModel, Tensor]:
     model = LatentModel(
         nn.Flatten(), nn.Flatten(), latents=latents, categories=categories, binary=binary, likelihood=loss
     )
-    return model, torch.arange(len(problem.logits), dtype=problem.logits.dtype)[:, None]
+    x = torch.arange(len(problem.logits), dtype=problem.logits.dtype)[:, None]
+    return Setup(model, model, x, problem.logits)
