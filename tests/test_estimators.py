@@ -134,7 +134,7 @@ MUTANTS = {
         estimate=lambda s, k, l, g, p, f, v: k.pullback(k.soft(l / s.tf), v[0]),
     ),
     "no noise: all_configurations": sound(all_configurations=True),
-    "sampling routes: route pairs, before others, off by": sound(noise_free=True),
+    "sampling routes: route pairs, alone, off by": sound(noise_free=True),
     "shared points: forward": sound(points=lambda s, kind, l, g: kind.hard(l / s.tb + g[:1])),
 }
 

@@ -232,6 +232,16 @@ def test_the_gap_says_it_too():
     assert not said(gradlab.gap, *problem(gapped(1.0)), 1.0, draws=64)[1]
 
 
+@pytest.mark.parametrize("tf", [1.0, [1.0, 2.0]])
+def test_a_gap_of_0_everywhere_is_shown_and_reported(tf, tmp_path):
+    """Nothing is relative to it: `show` and `report` ended with numpy's "argmin of an empty sequence"."""
+    ds, _ = said(gradlab.gap, *problem(gapped(1e6)), tf, draws=16)
+    assert ds.relative_gap.isnull().all()
+    assert headline(ds).startswith("Gap over ")
+    assert "nan" not in headline(ds)
+    gradlab.report(ds, tmp_path / "page.html")
+
+
 def test_half_of_the_examples_are_enough_for_the_gap_which_is_a_mean_over_them():
     for few, count in ((gapped(16.0, examples=1), 0), (gapped(16.0, examples=4), 1)):
         model, x = problem(torch.cat([few, gapped(1.0)]))

@@ -57,12 +57,13 @@ def _routes(estimator: Estimator, problem: Problem) -> Iterator[tuple[str, list[
     """Name of a route; mean and, where it gives that, variance."""
     setup = _setup(problem)
     others = _others(estimator, problem)
-    for several, beside in (([estimator, *others], ", before others"), ([*others, estimator], ", after others")):
+    orders = {"alone": [estimator], "before others": [estimator, *others], "after others": [*others, estimator]}
+    for beside, several in orders.items():
         arrays = max(e.noise_arrays for e in several)
         noise = sampling.Noise(problem.kind, problem.logits, arrays, DRAWS, 0)
         for route in ("pairs", "draws"):
             found = sampling.sample_moments(setup, several, noise, decoder=route)
-            yield f"route {route}{beside}", _moments(found[several.index(estimator)])
+            yield f"route {route}, {beside}", _moments(found[several.index(estimator)])
     if estimator.baseline_decay is None and not estimator.all_configurations:
         paired = sampling.PairedDraws(setup, [*others, estimator], 2)
         paired.add(DRAWS // 2)

@@ -80,8 +80,9 @@ def _point(ds: xr.Dataset, first: list[str], at: np.ndarray, analysis: str, poin
 
 
 def _range(ds: xr.Dataset) -> str:
-    """Least and greatest of the figure that leads, and where."""
-    analysis, name = analysis_of(ds), first_figures(ds)[0]
+    """Least and greatest of the figure that leads, of those that are known anywhere, and where."""
+    analysis = analysis_of(ds)
+    name = next(name for name in first_figures(ds) if len(places(ds, [name])))
     at = places(ds, [name])
     figures, points = figures_at(ds, name, at), coordinates_at(ds, at)
     values = np.array([figure.value for figure in figures])
