@@ -145,6 +145,11 @@ def rows_of(module: nn.Module, run: Callable[[], Any], rows: int) -> int:
     return min(MOST_ROWS, max(4, NUMBERS * rows // max(1, activations(module, run))))
 
 
+def _hookable(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Its modules by name, without those that torch.jit compiled, which take no hooks."""
+    return [(name, m) for name, m in module.named_modules() if not isinstance(m, torch.jit.ScriptModule)]
+
+
 def activations(module: nn.Module, run: Callable[[], Any]) -> int:
     """Numbers that the module's layers put out in `run`."""
     total = 0
@@ -153,7 +158,7 @@ def activations(module: nn.Module, run: Callable[[], Any]) -> int:
         nonlocal total
         total += output.numel() if isinstance(output, Tensor) else 0
 
-    hooks = [layer.register_forward_hook(count) for layer in module.modules()]
+    hooks = [layer.register_forward_hook(count) for _, layer in _hookable(module)]
     try:
         run()
     finally:
@@ -275,8 +280,8 @@ def _recorded(
     def leaves(name: str) -> Callable[..., None]:
         return lambda layer, inputs, output: calls.append((name, layer, given.pop(), _tensors(output)))
 
-    hooks = [layer.register_forward_pre_hook(enters) for layer in module.modules()]
-    hooks += [layer.register_forward_hook(leaves(name)) for name, layer in module.named_modules()]
+    hooks = [layer.register_forward_pre_hook(enters) for _, layer in _hookable(module)]
+    hooks += [layer.register_forward_hook(leaves(name)) for name, layer in _hookable(module)]
     try:
         _run(function, rows)
     finally:

@@ -336,3 +336,14 @@ def test_the_bundled_vae_is_not_probed_what_differs_in_anything_is(monkeypatch):
     for other in others:
         gradlab.setup.encode(other, x)
     assert probed == others
+
+
+def test_a_compiled_decoder_is_measured_like_the_module_it_was_made_of():
+    """It takes no hooks, with which layers are counted and named."""
+    problem = problems.make("3x5-bernoulli-mlp")
+    wanted = gradlab.exact_gradient(problem.model, problem.x)
+    latents, categories = problem.model.latents, problem.model.categories
+    with torch.no_grad():
+        traced = torch.jit.trace(problem.model.decoder, torch.rand(2, latents, categories, dtype=torch.float64))
+    compiled = gradlab.LatentModel(problem.model.encoder, traced, latents=latents, categories=categories)
+    torch.testing.assert_close(gradlab.exact_gradient(compiled, problem.x), wanted, rtol=1e-12, atol=0)
