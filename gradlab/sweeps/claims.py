@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,8 +34,12 @@ class Claim:
 def claim(path: Path) -> Claim | None:
     """Claim what the lock file at `path` stands for; None if somebody else, in whatever process, holds it.
 
-    OSError where the file cannot be made, or the file system has no locks.
+    OSError where the file cannot be made, or the system or the file system has no locks.
     """
+    try:
+        import fcntl
+    except ImportError:
+        raise OSError(f"sweep: expected the file locks of Linux or macOS, got {sys.platform}; train on WSL") from None
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:

@@ -58,7 +58,15 @@ def step_seconds(
 
 
 def most_together(settings: Settings, images: Images, validation: Images, device: str) -> int:
-    """How many trainings of this shape fit the free memory of a GPU as one stack; on a CPU 1."""
+    """How many trainings of this shape fit the free memory of a GPU as one stack; on a CPU 1.
+
+    Examples
+    --------
+    >>> images = gradlab.datasets.load("mnist-sample").first(60)
+    >>> settings = gradlab.training.Settings(config={"latents": 2, "categories": 3, "hidden": [8]}, epochs=1)
+    >>> gradlab.training.most_together(settings, images, images, "cpu")
+    1
+    """
     place = torch.device(device)
     if place.type != "cuda":
         return 1
