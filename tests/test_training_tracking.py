@@ -438,7 +438,7 @@ def test_a_training_of_chosen_epochs_is_gone_on_with(few, out, monkeypatch):
 
 def test_what_no_reference_serves_is_refused_before_training(out, monkeypatch):
     monkeypatch.setattr(training.Run, "one_step", lambda run, batch: pytest.fail("it trained"))
-    with pytest.raises(ValueError, match=r"estimator: reinforce.* depends on the draws before"):
+    with pytest.raises(ValueError, match=r"estimator: expected .* whose draws are independent, got reinforce"):
         train(out, config=LARGE, track=["bias"], estimator="reinforce:baseline='running-mean'")
     assert list(out.parent.iterdir()) == []
 
