@@ -31,8 +31,10 @@ def step_seconds(
 
     Examples
     --------
-    >>> cells = [Settings(tf=tf) for tf in (0.5, 1.0, 1.6)]
-    >>> seconds = 160 * 600 * step_seconds(cells, images, validation)  # doctest: +SKIP
+    >>> images = gradlab.datasets.load("mnist-sample").first(60)
+    >>> config = {"latents": 2, "categories": 3, "hidden": [8]}
+    >>> cells = [gradlab.training.Settings(config=config, tf=tf) for tf in (0.5, 1.6)]
+    >>> seconds = 160 * 600 * gradlab.training.step_seconds(cells, images, images)
     """
     with plain_arithmetic(tf32):
         engine = engine_for([Run(own, images, validation, device, tf32) for own in settings])
