@@ -29,6 +29,10 @@ def save(model: LatentModel, path: str | Path) -> None:
     """Write a built-in model to a safetensors file, with its architecture, configuration and provenance.
 
     Raises ValueError for a model that is not of a built-in architecture (save its state_dict yourself).
+
+    Examples
+    --------
+    >>> gradlab.save(gradlab.bundled("vae-8x4-mnist"), "copy.safetensors")
     """
     write(path, model, {}, model.provenance)
 
@@ -37,6 +41,12 @@ def load(path: str | Path) -> LatentModel:
     """Read a model that `save` or a training wrote. Its `provenance` says how it was trained.
 
     Raises BadFile (a ValueError) for a file that is not such a checkpoint, FileNotFoundError for none.
+
+    Examples
+    --------
+    >>> model = gradlab.load("vae.safetensors")
+    >>> model.latents, model.categories, model.provenance["settings"]["epochs"]
+    (4, 8, 160)
     """
     return read(path)[0]
 
@@ -45,6 +55,13 @@ def bundled(name: str | None = None) -> LatentModel | list[str]:
     """A model shipped with the package; without a name, the list of names.
 
     Raises ValueError for an unknown name, with the near matches.
+
+    Examples
+    --------
+    >>> gradlab.bundled()
+    ['binary-ae-mnist', 'vae-8x4-mnist']
+    >>> gradlab.bundled("vae-8x4-mnist").latents
+    4
     """
     folder = importlib.resources.files("gradlab.data")
     files_there = (f.name for f in folder.iterdir())

@@ -81,7 +81,7 @@ def exact_gradient(
     >>> import gradlab
     >>> model, x = gradlab.bundled("vae-8x4-mnist"), gradlab.datasets.load("mnist-sample", "test").first(2).floats()
     >>> gradlab.exact_gradient(model, x, tf=1.6).shape
-    torch.Size([2, 8, 4])
+    torch.Size([2, 4, 8])
     """
     law = [(errors.temperature("tf", tf), errors.choice("target", target, TARGETS))]
     method = Enumerated(dtype=dtype, max_configurations=max_configurations)

@@ -47,7 +47,7 @@ def _new_file(target: Path) -> tuple[Path, int]:
     handle = os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)  # the system applies the umask
     try:
         with contextlib.suppress(FileNotFoundError):
-            os.fchmod(handle, stat.S_IMODE(target.stat().st_mode))
+            aside.chmod(stat.S_IMODE(target.stat().st_mode))
         return aside, stat.S_IMODE(os.fstat(handle).st_mode)
     finally:
         os.close(handle)

@@ -204,6 +204,12 @@ def bounded(kind: LatentKind, logits: Tensor) -> Tensor:
     """Logits of the same law, in which impossible categories, -inf or any large mask, are all alike and finite.
 
     A binary unit may be certain, +-inf. Other infinities and NaN stay.
+
+    Examples
+    --------
+    >>> logits = torch.tensor([0.0, 1.0, -torch.inf])
+    >>> gradlab.latents.bounded(gradlab.latents.Categorical(), logits).isfinite().all().item()
+    True
     """
     low = _lowest(logits)
     if kind is BINARY:
@@ -213,7 +219,14 @@ def bounded(kind: LatentKind, logits: Tensor) -> Tensor:
 
 
 def masked(kind: LatentKind, logits: Tensor) -> Tensor:
-    """Where a category is impossible, or a binary unit certain, by a mask in the logits."""
+    """Where a category is impossible, or a binary unit certain, by a mask in the logits.
+
+    Examples
+    --------
+    >>> logits = torch.tensor([0.0, 1.0, -torch.inf])
+    >>> gradlab.latents.masked(gradlab.latents.Categorical(), logits).tolist()
+    [False, False, True]
+    """
     half = _lowest(logits) / 2
     if kind is BINARY:
         return logits.abs() >= -half
@@ -235,6 +248,11 @@ def configurations(
     """Category indices `(configuration, latent)` of configurations start .. stop-1; the last latent turns fastest.
 
     `categories` is one number, or one for each latent.
+
+    Examples
+    --------
+    >>> gradlab.latents.configurations(2, 3, 0, 4).tolist()
+    [[0, 0], [0, 1], [0, 2], [1, 0]]
     """
     index = torch.arange(start, stop, device=device)
     counts = [categories] * latents if isinstance(categories, int) else categories
@@ -242,7 +260,13 @@ def configurations(
 
 
 def counts_of_categories(categories: Sequence[int], numbers: range) -> list[list[int]]:
-    """Of each latent, how many of consecutive configurations have each category."""
+    """Of each latent, how many of consecutive configurations have each category.
+
+    Examples
+    --------
+    >>> gradlab.latents.counts_of_categories([2, 3], range(4))
+    [[3, 1], [2, 1, 1]]
+    """
 
     def before(end: int, stride: int, n: int, k: int) -> int:
         rounds, rest = divmod(end, stride * n)
@@ -255,7 +279,13 @@ def counts_of_categories(categories: Sequence[int], numbers: range) -> list[list
 
 
 def strides(categories: Sequence[int]) -> list[int]:
-    """By how many configurations each latent's next category is further on, from the number of categories of each."""
+    """By how many configurations each latent's next category is further on, from the number of categories of each.
+
+    Examples
+    --------
+    >>> gradlab.latents.strides([2, 3, 4])
+    [12, 4, 1]
+    """
     return [math.prod(categories[i + 1 :]) for i in range(len(categories))]
 
 
@@ -263,6 +293,11 @@ def codes_at(indices: Tensor, categories: int, binary: bool, dtype: torch.dtype)
     """Codes of category indices `(..., latent)`: one-hot `(..., latent, category)`, or units `(..., latent)`.
 
     A binary unit of category index 0 is on: the pair of logits is (l, 0).
+
+    Examples
+    --------
+    >>> gradlab.latents.codes_at(torch.tensor([[2, 0]]), 3, binary=False, dtype=torch.float32).tolist()
+    [[[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]]
     """
     if binary:
         return (indices == 0).to(dtype)
@@ -270,7 +305,14 @@ def codes_at(indices: Tensor, categories: int, binary: bool, dtype: torch.dtype)
 
 
 def category_indices(kind: LatentKind, codes: Tensor) -> Tensor:
-    """The inverse of `codes_at` on discrete codes."""
+    """The inverse of `codes_at` on discrete codes.
+
+    Examples
+    --------
+    >>> codes = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+    >>> gradlab.latents.category_indices(gradlab.latents.Categorical(), codes).tolist()
+    [2, 0]
+    """
     return (codes < 0.5).long() if kind is BINARY else codes.argmax(-1)
 
 
@@ -280,11 +322,21 @@ def derived_seed(seed: int, *path: int | str) -> int:
     A GPU's generator uses all of it. torch's CPU generator keeps the low 32 bits, so that two places get the same noise
     with probability 2^-32. Of n draws n²/2^33 pairs are expected to share theirs: 1.2e-4 of 1,024, 2 of 131,072, which
     widen the true interval by 2 parts in 131,072.
+
+    Examples
+    --------
+    >>> gradlab.latents.derived_seed(0, "noise", 3) != gradlab.latents.derived_seed(0, "noise", 4)
+    True
     """
     text = "/".join(str(part) for part in (seed, *path))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 
 def generator_seed(seed: int) -> int:
-    """A seed of torch's CPU generator, which keeps 32 bits: as it is where it has no more, else derived from all."""
+    """A seed of torch's CPU generator, which keeps 32 bits: as it is where it has no more, else derived from all.
+
+    Examples
+    --------
+    >>> generator = torch.Generator().manual_seed(gradlab.latents.generator_seed(2**40))
+    """
     return seed if seed < 2**32 else derived_seed(seed)

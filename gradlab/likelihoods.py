@@ -105,7 +105,14 @@ _NAMED = {"bernoulli": Bernoulli, "gaussian": Gaussian}
 
 
 def resolve(likelihood: str | Likelihood) -> Likelihood:
-    """A likelihood by name, or the callable itself. Raises ValueError for an unknown name."""
+    """A likelihood by name, or the callable itself. Raises ValueError for an unknown name.
+
+    Examples
+    --------
+    >>> f = gradlab.likelihoods.resolve("gaussian")
+    >>> f(torch.zeros(2, 3), torch.ones(2, 3))
+    tensor([1., 1.])
+    """
     if callable(likelihood):
         return likelihood
     if likelihood not in _NAMED:
@@ -114,9 +121,23 @@ def resolve(likelihood: str | Likelihood) -> Likelihood:
 
 
 def unit_of(likelihood: Likelihood) -> str:
+    """Unit of a likelihood's loss: "nats", "squared error", or "loss" of one that states none.
+
+    Examples
+    --------
+    >>> gradlab.likelihoods.unit_of(gradlab.likelihoods.resolve("bernoulli"))
+    'nats'
+    """
     return getattr(likelihood, "unit", "loss")
 
 
 def name_of(likelihood: Likelihood) -> str:
+    """Name of a likelihood, as results store it.
+
+    Examples
+    --------
+    >>> gradlab.likelihoods.name_of(gradlab.likelihoods.resolve("bernoulli"))
+    'bernoulli'
+    """
     named = getattr(likelihood, "name", None) or getattr(likelihood, "__name__", None)
     return str(named or type(likelihood).__name__)

@@ -49,7 +49,7 @@ class MonteCarlo:
 
     Examples
     --------
-    >>> MonteCarlo(draws=256).draws
+    >>> gradlab.MonteCarlo(draws=256).draws
     256
     """
 
@@ -86,7 +86,7 @@ class Integrated:
 
     Examples
     --------
-    >>> Integrated(tolerance=1e-4).tolerance
+    >>> gradlab.Integrated(tolerance=1e-4).tolerance
     0.0001
     """
 
@@ -113,7 +113,7 @@ class Enumerated:
 
     Examples
     --------
-    >>> Enumerated(dtype="float32").dtype
+    >>> gradlab.Enumerated(dtype="float32").dtype
     'float32'
     """
 
@@ -152,7 +152,7 @@ class Sampled:
 
     Examples
     --------
-    >>> Sampled("rloo", precision=0.05).max_draws
+    >>> gradlab.Sampled("rloo", precision=0.05).max_draws
     131072
     """
 
@@ -193,7 +193,7 @@ class Compute:
 
     Examples
     --------
-    >>> Compute(memory=2**28).memory
+    >>> gradlab.Compute(memory=2**28).memory
     268435456
     """
 

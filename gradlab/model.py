@@ -51,6 +51,16 @@ class LatentModel(nn.Module):
     ValueError
         Sizes below 1 (2 for categories), an unknown likelihood, `binary=True` with categories other than 2, groups
         beside latents, categories or binary.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> encoder = nn.Sequential(nn.Flatten(), nn.Linear(784, 4 * 8))
+    >>> decoder = nn.Sequential(nn.Flatten(), nn.Linear(4 * 8, 784), nn.Unflatten(1, (1, 28, 28)))
+    >>> model = gradlab.LatentModel(encoder, decoder, latents=4, categories=8, likelihood="bernoulli")
+    >>> x = gradlab.datasets.load("mnist-sample").first(2).floats()
+    >>> model.logits(x).shape
+    torch.Size([2, 4, 8])
     """
 
     def __init__(

@@ -104,7 +104,7 @@ def _minutes(seconds: float) -> str:
 def _busy() -> str:
     """What to do where other programs keep the cores busy: torch's threads then wait for each other, and burn CPU."""
     cores = os.cpu_count() or 1
-    load = os.getloadavg()[0]
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0  # unknown on Windows
     if load < 1.5 * cores + 0.5 or "OMP_NUM_THREADS" in os.environ:
         return ""
     return f" (load {load:.1f} on {cores} cores: OMP_NUM_THREADS=1 may be faster)"

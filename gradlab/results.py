@@ -81,6 +81,11 @@ def save_results(ds: xr.Dataset, path: str | Path) -> None:
     variables were encoded in the file that they come from has no effect: values are stored as they are.
 
     Raises ValueError for what cannot be stored, OSError where it cannot be written.
+
+    Examples
+    --------
+    >>> ds = gradlab.open_results("bias.h5")
+    >>> gradlab.save_results(ds.sel(tf=[1.6]), "one-tf.h5")
     """
     if not isinstance(ds, xr.Dataset):
         raise ValueError(f"ds: got {type(ds).__name__}; gradlab.bias returns the xarray.Dataset needed")
@@ -106,6 +111,12 @@ def open_results(path: str | Path, trusted: bool = False) -> xr.Dataset:
         A ValueError: a file that is not whole, no HDF5, refers to other files or is absurdly large.
     FileNotFoundError
         No such file.
+
+    Examples
+    --------
+    >>> ds = gradlab.open_results("bias.h5")
+    >>> dict(ds.relative_bias.sizes)
+    {'tf': 2, 'tb': 2}
     """
     path = errors.present(path, "results file")
     open(path, "rb").close()  # PermissionError here, and not for the helper

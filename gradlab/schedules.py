@@ -25,6 +25,12 @@ class Schedule:
 
     Raises ValueError for temperatures that are not finite or not above 0, an unknown shape, or a constant from one
     temperature to another. With start = end every shape is the constant one.
+
+    Examples
+    --------
+    >>> schedule = gradlab.schedules.Schedule(1.0, 0.3, "exponential")
+    >>> str(schedule)
+    '1:0.3:exponential'
     """
 
     start: float
@@ -61,6 +67,11 @@ def parse(spec: object, argument: str = "schedule") -> Schedule:
     """A schedule from a number, "1.6", "1:0.3" (linear) or "1:0.3:exponential".
 
     Raises ValueError that names the argument, what came and what would do; UnknownName, a ValueError, for a shape.
+
+    Examples
+    --------
+    >>> gradlab.schedules.parse("1:0.3:exponential").end
+    0.3
     """
     if isinstance(spec, Schedule):
         return spec
@@ -86,6 +97,11 @@ def setting(argument: str, spec: object) -> float | str:
     """A schedule as a training's settings hold it: a constant as a number, any other as its text.
 
     Raises ValueError as `parse` does.
+
+    Examples
+    --------
+    >>> gradlab.schedules.setting("tf", "1.60"), gradlab.schedules.setting("tf", "1:0.30")
+    (1.6, '1:0.3')
     """
     schedule = parse(spec, argument)
     return schedule.start if schedule.shape == "constant" else str(schedule)

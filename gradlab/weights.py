@@ -39,6 +39,12 @@ def load_weights(model: LatentModel, path: str | Path) -> LatentModel:
     ValueError
         BadFile: a file that is neither, is cut short, compressed, holds values that are not finite or a pickle that
         asks for more than tensors, which is not read; names or shapes other than the model's. FileNotFoundError.
+
+    Examples
+    --------
+    >>> from gradlab import networks
+    >>> torch.save(gradlab.bundled("vae-8x4-mnist").state_dict(), "weights.pt")
+    >>> model = gradlab.load_weights(networks.build("categorical-vae", {}), "weights.pt")
     """
     check_is_model(model)
     path = errors.present(path, "file of weights")

@@ -5,7 +5,7 @@ of any speed; a sweep that ends before its kill is compared too, and another one
 
     python -m tests.kill_sweep [KILLS] [WORKERS]
 
-30 kills with one worker by default. The tests do a handful of them.
+30 kills with one worker by default. The tests do two of them, the deep ones 30.
 """
 
 from __future__ import annotations

@@ -124,9 +124,10 @@ def tiny(monkeypatch, tmp_path):
             monkeypatch.setitem(analysis.BUDGETS, "quick", (4, 64))
 
 
-@pytest.mark.parametrize(
-    "name", ["figure3", "figure4", "figure4-kl", "figure2", "table1", "bias-direction", "fidelity-and-loss"]
-)
+OTHERS = ("figure4", "figure4-kl", "figure2", "table1", "bias-direction", "fidelity-and-loss")
+
+
+@pytest.mark.parametrize("name", ["figure3", *(pytest.param(name, marks=pytest.mark.deep) for name in OTHERS)])
 def test_a_training_analysis_from_end_to_end(run, tiny, name, tmp_path):
     few = ("--seeds", 1) if name in reproduce.TRAININGS and name != "figure3" else ()
     done = run("reproduce", name, "--data", "own", "--out", "made", "--json", *few)

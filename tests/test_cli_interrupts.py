@@ -27,6 +27,7 @@ def test_ctrl_c_while_drawing_leaves_nothing(tmp_path, checkpoint):
     assert [p.name for p in tmp_path.iterdir()] == [checkpoint]
 
 
+@pytest.mark.deep
 def test_ctrl_c_while_training_says_how_to_go_on(tmp_path):
     images(tmp_path, 30)
     arguments = [
@@ -85,7 +86,14 @@ def test_an_interrupted_training_is_gone_on_with(run, tmp_path, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["own", "own.safetensors"]
 
 
-@pytest.mark.parametrize("arguments", [["bias", "tiny.safetensors", *POINT, "--json"], ["estimators"], ["--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["bias", "tiny.safetensors", *POINT, "--json"],
+        pytest.param(["estimators"], marks=pytest.mark.deep),
+        pytest.param(["--help"], marks=pytest.mark.deep),
+    ],
+)
 @pytest.mark.usefixtures("checkpoint")
 def test_a_reader_that_goes_away_is_no_error_to_talk_about(tmp_path, arguments):
     process = start(tmp_path, RUN, *arguments)

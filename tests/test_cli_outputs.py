@@ -112,6 +112,7 @@ def test_a_figure_that_fails_costs_no_table_and_no_results(run, monkeypatch):
     assert gradlab.open_results("other.h5").sizes["tf"] == 1
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("backend", ["nonsense", "tkagg", "module://not_there"])
 def test_an_inherited_backend_does_not_matter(tmp_path, checkpoint, backend):
     done = ran(tmp_path, "bias", checkpoint, *DRAWN, MPLBACKEND=backend)
@@ -122,7 +123,10 @@ def test_an_inherited_backend_does_not_matter(tmp_path, checkpoint, backend):
 # --- terminals, locales, names ---
 
 
-@pytest.mark.parametrize("arguments", [["estimators", "--formulas"], ["check-estimator", "rloo", "--draws", "50"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["estimators", "--formulas"], pytest.param(["check-estimator", "rloo", "--draws", "50"], marks=pytest.mark.deep)],
+)
 def test_a_terminal_of_ascii_is_no_error(tmp_path, arguments):
     done = ran(tmp_path, *arguments, PYTHONIOENCODING="ascii")
     assert b"UnicodeEncodeError" not in done.stderr
@@ -130,11 +134,16 @@ def test_a_terminal_of_ascii_is_no_error(tmp_path, arguments):
     done.stdout.decode("ascii")
 
 
-def test_a_closed_standard_error_is_no_error(tmp_path, checkpoint):
-    done = ran(tmp_path, "bias", checkpoint, *DRAWN, close="2>&-")
+def test_neither_a_closed_standard_error_nor_an_inherited_backend_is_an_error(tmp_path, checkpoint):
+    done = ran(tmp_path, "bias", checkpoint, *DRAWN, close="2>&-", MPLBACKEND="nonsense")
     assert done.returncode == 0
+    assert (tmp_path / "bias.png").read_bytes().startswith(b"\x89PNG")
     assert b"wrote bias.h5" in done.stdout
     assert gradlab.open_results(tmp_path / "bias.h5").sizes["tf"] == 1
+
+
+@pytest.mark.deep
+def test_a_closed_standard_error_is_no_error_to_a_check(tmp_path):
     assert ran(tmp_path, "check-estimator", "ste", "--draws", "50", close="2>&-").stdout
 
 
@@ -144,7 +153,10 @@ def test_closed_standard_output_loses_no_results(tmp_path, checkpoint):
     assert gradlab.open_results(tmp_path / "bias.h5").sizes["tf"] == 1
 
 
-@pytest.mark.parametrize("locale", [{}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}], ids=["", "C"])
+C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.mark.parametrize("locale", [pytest.param({}, marks=pytest.mark.deep), C_LOCALE], ids=["", "C"])
 def test_a_path_that_is_no_text_loses_no_measurement(tmp_path, locale):
     name = os.fsdecode(b"caf\xe9\xff.safetensors")
     tiny(tmp_path / name)

@@ -1,22 +1,36 @@
 """Errors on the command line speak of options and files, and name the command that takes a file of another kind."""
 
+import contextlib
 import gzip
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from gradlab.cli.main import main
 
 from .command_line import POINT, refused, tiny
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with one file of each kind."""
+    folder = tmp_path_factory.mktemp("files")
+    with contextlib.chdir(folder), contextlib.suppress(SystemExit):
+        model = tiny("m.safetensors")
+        torch.save(model.state_dict(), "w.pt")
+        np.save("x.npy", np.zeros((2, 1, 28, 28), "f4"))
+        Path("images.gz").write_bytes(gzip.compress(b"images"))
+        main(["bias", "m.safetensors", *[part for part in POINT if part != "--no-plot"]])
+    assert (folder / "bias.png").is_file()
+    return folder
+
+
 @pytest.fixture
-def files(run, tmp_path):
-    """One file of each kind, in the current folder."""
-    model = tiny("m.safetensors")
-    torch.save(model.state_dict(), "w.pt")
-    np.save("x.npy", np.zeros((2, 1, 28, 28), "f4"))
-    (tmp_path / "images.gz").write_bytes(gzip.compress(b"images"))
-    assert run("bias", "m.safetensors", *[part for part in POINT if part != "--no-plot"]).code == 0
+def files(made, run, tmp_path):
+    """A copy of them in the current folder."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
 
 
 RESULTS = ["an HDF5 file, as of results", "gradlab show, plot and report take it"]

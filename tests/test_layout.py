@@ -1,77 +1,21 @@
 """How the house is built: imports point one way, public names are what they say, the package is whole."""
 
 import ast
-import functools
 import importlib
 import inspect
 import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 
 import gradlab
 
-ROOT = Path(__file__).resolve().parents[1]
-LIBRARY = ROOT / "gradlab"
-FOLDERS = {"gradlab.cli": ROOT / "cli", "gradlab.analyses": ROOT / "analyses", "gradlab.data": ROOT / "data"}
+from .examples import public_callables
+from .imports import EVERYTHING, FOLDERS, LIBRARY, MODULES, ROOT, circle, imported, imports, within
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-
-
-def modules_in(folder, package):
-    """{dotted name: path} of a folder's Python files; a package goes by the name of its folder."""
-    found = {}
-    for path in sorted(folder.rglob("*.py")):
-        parts = [*package.split("."), *path.relative_to(folder).with_suffix("").parts]
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
-
-
-MODULES = modules_in(LIBRARY, "gradlab")
-EVERYTHING = MODULES | {n: p for package, folder in FOLDERS.items() for n, p in modules_in(folder, package).items()}
-
-
-def is_type_checking(node):
-    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
-
-
-def import_statements(tree, inside_functions):
-    """Import statements that run: those for type checkers are left out, those in functions if wanted."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            yield node
-        elif is_type_checking(node):
-            yield from import_statements(ast.Module(node.orelse, []), inside_functions)
-        elif inside_functions or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            yield from import_statements(node, inside_functions)
-
-
-def imported(source, name, is_package, known=(), inside_functions=True):
-    """Dotted names of the modules that a module's source imports; those `known` at full length."""
-    found = set()
-    for node in import_statements(ast.parse(source), inside_functions):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-            continue
-        above = name.split(".")[: len(name.split(".")) - node.level + is_package] if node.level else []
-        base = ".".join([*above, *([node.module] if node.module else [])])
-        names = {f"{base}.{alias.name}" for alias in node.names}
-        found |= names & set(known)
-        if names - set(known):
-            found.add(base)
-    return found
-
-
-@functools.cache
-def imports(name, inside_functions=True):
-    path = EVERYTHING[name]
-    return imported(path.read_text(), name, path.stem == "__init__", EVERYTHING, inside_functions)
-
-
-def within(name, *packages):
-    return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
 def test_imports_are_read_from_source():
@@ -101,71 +45,83 @@ def test_all_modules_are_looked_at():
 # --- directions ---
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_the_library_knows_neither_command_line_nor_analyses(name):
-    assert [found for found in imports(name) if within(found, "click", "gradlab.cli", "gradlab.analyses")] == []
+def offenders(names, forbidden, **options):
+    """{module: what it imports though it must not}."""
+    found = {name: sorted(filter(forbidden, imports(name, **options))) for name in names}
+    return {name: wrong for name, wrong in found.items() if wrong}
 
 
-REPORTS = [name for name in MODULES if within(name, "gradlab.reports")]  # stands above plots
-PLOTS = [name for name in MODULES if within(name, "gradlab.plots")]
+def inside(*packages):
+    """The modules of these packages."""
+    there = [name for name in EVERYTHING if within(name, *packages)]
+    assert there
+    return there
 
 
-@pytest.mark.parametrize("name", sorted(set(EVERYTHING) - set(PLOTS)))
-def test_only_plots_draws(name):
-    assert [found for found in imports(name) if within(found, "matplotlib", "pylab", "seaborn")] == []
+def outside(allowed, of="gradlab"):
+    """Whether a name is of the package `of`, and not of those allowed."""
+    return lambda name: within(name, of) and not within(name, *allowed)
 
 
-def test_plots_do_draw():
-    assert len(PLOTS) > 1
-    assert any(within(found, "matplotlib") for name in PLOTS for found in imports(name))
+def test_offenders_are_found():
+    found = offenders(inside("gradlab.estimators"), outside(["gradlab.latents", "gradlab.estimators"]))
+    assert found["gradlab.estimators.registry"] == ["gradlab.errors"]
+    assert not outside(["gradlab.latents"])("torch")
 
 
-@pytest.mark.parametrize("name", PLOTS)
-def test_plots_see_results_only(name):
+def test_the_library_knows_neither_command_line_nor_analyses():
+    """But for `python -m gradlab`, which is the command line."""
+    above = ("click", "gradlab.cli", "gradlab.analyses")
+    assert offenders(set(MODULES) - {"gradlab.__main__"}, lambda name: within(name, *above)) == {}
+
+
+def test_only_plots_draws():
+    def draws(name):
+        return within(name, "matplotlib", "pylab", "seaborn")
+
+    assert set(offenders(EVERYTHING, draws)) <= set(inside("gradlab.plots"))
+    assert offenders(inside("gradlab.plots"), draws)
+
+
+def test_plots_see_results_only():
     """Neither models nor what computes: of the library, errors, files, cautions, text and each other."""
-    found = imports(name)
-    assert [one for one in found if within(one, "torch", "scipy")] == []
-    own = [one for one in found if within(one, "gradlab")]
     allowed = ("gradlab.errors", "gradlab.files", "gradlab.cautions", "gradlab.terminal", "gradlab.plots")
-    assert [one for one in own if not within(one, *allowed)] == []
+    assert offenders(inside("gradlab.plots"), outside(allowed)) == {}
+    assert offenders(inside("gradlab.plots"), lambda name: within(name, "torch", "scipy")) == {}
 
 
-@pytest.mark.parametrize("name", sorted(set(MODULES) - {*PLOTS, *REPORTS, "gradlab"}))
-def test_the_library_does_not_import_its_plots(name):
-    assert [found for found in imports(name) if within(found, "gradlab.plots")] == []
+def test_the_library_imports_neither_its_plots_nor_its_reports():
+    """Reports stand above plots; `gradlab` itself imports both when they are used."""
+    reports, plots = inside("gradlab.reports"), inside("gradlab.plots")
+    below = set(MODULES) - {"gradlab", *reports}
+    assert offenders(below - {*plots}, lambda name: name in plots) == {}
+    assert offenders(below, lambda name: name in reports) == {}
 
 
-@pytest.mark.parametrize("name", sorted(set(MODULES) - {*REPORTS, "gradlab"}))
-def test_the_library_does_not_import_its_reports(name):
-    assert [found for found in imports(name) if within(found, "gradlab.reports")] == []
-
-
+# what tests estimators stands above the sampling
 CONFORMANCE = ("gradlab.estimators.conformance", "gradlab.estimators.conformance_routes")
 
 
-@pytest.mark.parametrize("name", [n for n in MODULES if within(n, "gradlab.estimators") and n not in CONFORMANCE])
-def test_estimators_see_no_model(name):
-    """Errors, the code space and each other is all an estimator needs; what tests them stands above the sampling."""
-    own = [found for found in imports(name) if within(found, "gradlab")]
+def test_estimators_see_no_model():
+    """Errors, the code space and each other is all an estimator needs."""
     allowed = ("gradlab.errors", "gradlab.latents", "gradlab.estimators")
-    assert [found for found in own if not within(found, *allowed)] == []
+    assert offenders(set(inside("gradlab.estimators")) - {*CONFORMANCE}, outside(allowed)) == {}
 
 
-PLAIN = [f"gradlab.fidelity.{name}" for name in ("metrics", "inversion", "jackknife", "coordinates")]
+def test_metrics_are_plain_arrays():
+    plain = [f"gradlab.fidelity.{name}" for name in ("metrics", "inversion", "jackknife", "coordinates")]
+    wrong = offenders(plain, lambda name: within(name, "torch", "xarray", "gradlab") and name not in plain)
+    assert wrong == {}
+    assert set(offenders(plain, lambda name: within(name, "numpy"))) == set(plain)
 
 
-@pytest.mark.parametrize("name", PLAIN)
-def test_metrics_are_plain_arrays(name):
-    found = imports(name)
-    assert any(within(one, "numpy") for one in found)
-    assert [one for one in found if within(one, "torch", "xarray", "gradlab") and one not in PLAIN] == []
-
-
-@pytest.mark.parametrize("name", [name for name in EVERYTHING if within(name, "gradlab.cli")])
-def test_the_command_line_imports_the_library_only_when_a_command_runs(name):
+def test_the_command_line_imports_the_library_only_when_a_command_runs():
     """So that `gradlab --help` answers at once; the version, in gradlab itself, is free."""
-    early = [found for found in imports(name, inside_functions=False) if within(found, "gradlab")]
-    assert [found for found in early if found != "gradlab" and not within(found, "gradlab.cli")] == []
+
+    def library(name):
+        return within(name, "gradlab") and name != "gradlab" and not within(name, "gradlab.cli")
+
+    assert offenders(inside("gradlab.cli"), library, inside_functions=False) == {}
 
 
 def test_no_module_imports_itself_in_a_circle():
@@ -173,22 +129,6 @@ def test_no_module_imports_itself_in_a_circle():
     edges = {name: {found for found in imports(name) if found in EVERYTHING} - {name} for name in EVERYTHING}
     edges["gradlab"] = set()  # imports by name when used: held to one way by what all others import
     assert circle(edges) is None
-
-
-def circle(edges):
-    """Some path that comes back to its start, None if there is none."""
-    done = set()
-
-    def visit(name, path):
-        if name in path:
-            return [*path[path.index(name) :], name]
-        if name in done:
-            return None
-        found = next(filter(None, (visit(after, [*path, name]) for after in sorted(edges[name]))), None)
-        done.add(name)
-        return found
-
-    return next(filter(None, (visit(name, []) for name in edges)), None)
 
 
 def test_a_circle_would_be_found():
@@ -251,19 +191,6 @@ def test_imports_in_a_process_of_their_own():
     assert not {f"gradlab.{name}" for name in PUBLIC} & set(EVERYTHING)
 
 
-def public_callables():
-    """Every public function and class of the package and of its public modules: (where, object)."""
-    for name in gradlab.__all__:
-        home = getattr(gradlab, name)
-        if not inspect.ismodule(home):
-            yield f"gradlab.{name}", home
-            continue
-        for inner, thing in vars(home).items():
-            public = inner in home.__all__ if hasattr(home, "__all__") else not inner.startswith("_")
-            if public and callable(thing) and getattr(thing, "__module__", "").startswith(home.__name__):
-                yield f"gradlab.{name}.{inner}", thing
-
-
 def raises_by_itself(thing):
     """Whether its own source raises, or calls the validation of `errors`."""
     tree = ast.parse(inspect.cleandoc("\n" + inspect.getsource(thing)))
@@ -282,14 +209,11 @@ def names_errors(thing):
 FUNCTIONS = {where: thing for where, thing in public_callables() if where.count(".") > 1 and inspect.isfunction(thing)}
 
 
-@pytest.mark.parametrize("name", PUBLIC)
-def test_public_callables_name_the_errors_they_raise(name):
-    assert names_errors(getattr(gradlab, name))
-
-
-@pytest.mark.parametrize("where", [where for where, thing in FUNCTIONS.items() if raises_by_itself(thing)])
-def test_functions_of_public_modules_name_the_errors_they_raise(where):
-    assert names_errors(FUNCTIONS[where])
+def test_public_callables_name_the_errors_they_raise():
+    assert [name for name in PUBLIC if not names_errors(getattr(gradlab, name))] == []
+    raising = {where: thing for where, thing in FUNCTIONS.items() if raises_by_itself(thing)}
+    assert raising
+    assert [where for where, thing in raising.items() if not names_errors(thing)] == []
 
 
 def test_a_function_that_raises_unannounced_would_be_noticed():
@@ -334,14 +258,12 @@ def test_every_folder_with_code_is_packaged():
     assert [folder for folder in code if not (folder / "__init__.py").is_file()] == []
 
 
-@pytest.mark.parametrize(
-    ("package", "folder"), [("gradlab.data", FOLDERS["gradlab.data"]), ("gradlab.reports", LIBRARY / "reports")]
-)
-def test_bundled_files_are_packaged(package, folder):
-    patterns = PROJECT["tool"]["setuptools"]["package-data"][package]
-    bundled = [path for path in folder.iterdir() if path.is_file() and path.suffix != ".py"]
-    assert bundled
-    assert [path.name for path in bundled if not any(path.match(pattern) for pattern in patterns)] == []
+def test_bundled_files_are_packaged():
+    for package, folder in {"gradlab.data": FOLDERS["gradlab.data"], "gradlab.reports": LIBRARY / "reports"}.items():
+        patterns = PROJECT["tool"]["setuptools"]["package-data"][package]
+        bundled = [path for path in folder.iterdir() if path.is_file() and path.suffix != ".py"]
+        assert bundled
+        assert [path.name for path in bundled if not any(path.match(pattern) for pattern in patterns)] == []
 
 
 def test_the_console_script_is_there():

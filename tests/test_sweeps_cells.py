@@ -140,7 +140,9 @@ def test_a_name_depends_on_values_not_on_how_they_are_written():
     assert dataclasses.replace(plain, data=identity(renamed)).name == plain.name
 
 
+@pytest.mark.deep
 def test_a_name_is_the_same_in_every_process():
+    """Workers and killed sweeps find cells by their names, too."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply(_name_of, (cell(),)) == cell().name
 

@@ -23,15 +23,16 @@ def undisturbed(tmp_path_factory):
 # --- kills ---
 
 
-def test_a_sweep_killed_at_random_moments_ends_as_an_undisturbed_one(undisturbed, tmp_path):
-    """`python -m tests.kill_sweep` does 30."""
-    found, left = survive(tmp_path, 5, 60, epochs=EPOCHS)
-    assert len(left) == 5
+@pytest.mark.parametrize("kills", [2, pytest.param(30, marks=pytest.mark.deep)])
+def test_a_sweep_killed_at_random_moments_ends_as_an_undisturbed_one(undisturbed, tmp_path, kills):
+    found, left = survive(tmp_path, kills, 60, epochs=EPOCHS)
+    assert len(left) == kills
     for number, one in enumerate(found):
         assert_same(one, undisturbed)
         assert leftovers(tmp_path / str(number)) == []
 
 
+@pytest.mark.deep
 def test_a_sweep_that_ends_before_its_kill_does_not_count_as_killed(tmp_path):
     sweep = Sweep(tmp_path, epochs=1)
     assert sweep.result() == "12 done"
@@ -51,10 +52,11 @@ def test_ctrl_c_writes_the_state_and_says_how_to_go_on(tmp_path):
 # --- several sweeps on one folder ---
 
 
-def test_sweeps_at_once_train_every_cell_exactly_once(undisturbed, tmp_path):
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.deep)])
+def test_sweeps_at_once_train_every_cell_exactly_once(undisturbed, tmp_path, count):
     side, folder = tmp_path / "trainings", tmp_path / "shared"
-    several = [Sweep(folder, trainings=side, epochs=EPOCHS) for _ in range(4)]
-    assert [one.result() for one in several] == ["12 done"] * 4
+    several = [Sweep(folder, trainings=side, epochs=EPOCHS) for _ in range(count)]
+    assert [one.result() for one in several] == ["12 done"] * count
     begun = side.read_text().splitlines()
     assert sorted(begun) == sorted("{} {} {}".format(*cell.at) for cell in cells())
     assert leftovers(folder) == []
@@ -94,7 +96,7 @@ def test_what_another_is_working_on_is_not_tidied_away(tmp_path):
 # --- a full disk ---
 
 
-@pytest.mark.parametrize(("most_bytes", "kept"), [(2000, 0), (11_000, 1)])
+@pytest.mark.parametrize(("most_bytes", "kept"), [pytest.param(2000, 0, marks=pytest.mark.deep), (11_000, 1)])
 def test_a_write_that_the_system_refuses_is_named_and_loses_nothing(undisturbed, tmp_path, most_bytes, kept):
     """A limit on file sizes fails as a full disk does: at the first state, or at the cell's file."""
     told = Sweep(tmp_path, most_bytes=most_bytes, epochs=EPOCHS).result()

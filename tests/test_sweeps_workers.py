@@ -9,10 +9,16 @@ import torch
 
 from gradlab.sweeps import processes
 
-from .kill_sweep import Sweep, claimed, files, wait_for, when
+from .kill_sweep import FORKED, Sweep, claimed, files, wait_for, when
 from .tiny_sweep import assert_same, cells, leftovers, sweep
 
 FOREVER = 100_000
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    """Workers are forked from a process that has imported what they need: two spawned ones take 10 s of imports."""
+    monkeypatch.setattr(processes, "SPAWN", FORKED)
 
 
 def once_both_are_ready(place):
@@ -26,9 +32,9 @@ def once_both_are_ready(place):
 
 
 @pytest.mark.filterwarnings("ignore:worker")
-def test_workers_give_what_one_process_gives_also_when_one_is_killed(tmp_path, monkeypatch):
+def test_workers_give_what_one_process_gives_also_when_one_is_killed(undisturbed, tmp_path, monkeypatch, forked):
     """What a worker warns of reaches the caller, and torch's threads are shared."""
-    undisturbed = sweep(tmp_path / "undisturbed")
+    undisturbed = undisturbed[1].copy()
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / f"{cells()[0].name}.resume.safetensors").write_bytes(b"foreign")
@@ -65,7 +71,7 @@ def test_when_all_workers_die_that_is_said(tmp_path):
         sweep(tmp_path, epochs=FOREVER, workers=2)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.deep)])
 def test_workers_end_with_their_parent_and_write_their_states(tmp_path, number):
     parent = Sweep(tmp_path, epochs=FOREVER, workers=2)
     wait_for(lambda: len(files(tmp_path, ".resume.safetensors")) == 2)
@@ -77,11 +83,24 @@ def test_workers_end_with_their_parent_and_write_their_states(tmp_path, number):
     assert len(leftovers(tmp_path)) == 2
 
 
-def test_an_error_of_all_workers_is_raised(tmp_path):
-    told = Sweep(tmp_path, most_bytes=2000, workers=2).result()
-    assert told.startswith("OSError: ")
-    assert "File too large" in told
-    assert leftovers(tmp_path) == []
+def test_a_worker_whose_parent_is_gone_stops_as_on_ctrl_c(monkeypatch):
+    gone, sent = [], []
+    monkeypatch.setattr(
+        multiprocessing, "parent_process", lambda: type("Parent", (), {"join": lambda _: gone.append(1)})()
+    )
+    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((list(gone), pid, number)))
+    processes._stop_with_parent()
+    assert sent == [([1], os.getpid(), signal.SIGINT)]
+
+
+def test_an_error_of_all_workers_is_raised(tmp_path, forked):
+    """A folder where the state of each cell goes."""
+    in_the_way = [f"{cell.name}.resume.safetensors" for cell in cells()]
+    for name in in_the_way:
+        (tmp_path / name).mkdir()
+    with pytest.raises(OSError, match=r"resume.safetensors: a folder"):
+        sweep(tmp_path, workers=2)
+    assert leftovers(tmp_path) == sorted(in_the_way)
 
 
 def test_workers_take_a_gpu_each_where_there_are_several(monkeypatch):

@@ -300,7 +300,7 @@ t.train(out)
 """
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("when", [pytest.param("before", marks=pytest.mark.deep), "after"])
 def test_a_run_killed_while_or_after_its_state_is_written_goes_on(unbroken, out, when):
     """The second state is cut off before it takes its name, or is just written."""
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

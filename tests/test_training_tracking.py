@@ -18,6 +18,7 @@ from gradlab.fidelity import bias_analysis, gap_analysis
 from gradlab.training import tracking
 
 from .test_training import CONFIG, EPOCHS, IMAGES, STEPS, VALIDATION, assert_same, before_step, press_ctrl_c, train
+from .tiny_sweep import Death, dies_at
 
 TF, TB = "1.6:0.4", 1.3
 BOTH = {"track": ("bias", "gap"), "track_every": 2, "track_images": 5, "track_draws": 40, "tf": TF}
@@ -308,7 +309,19 @@ t.train(Path(sys.argv[2]), **t.GAP)
 
 
 # files written: track, state, state, track, state, track, model
-@pytest.mark.parametrize("which", [3, *(pytest.param(k, marks=pytest.mark.deep) for k in (2, 4, 5, 6))])
+@pytest.mark.parametrize("which", [2, 3, 4, 5, 6])
+def test_a_run_that_dies_after_any_file_ends_with_the_same_one(few, unbroken, out, monkeypatch, which):
+    with monkeypatch.context() as patch:
+        dies_at(patch, os, "replace", which, before=False)
+        with pytest.raises(Death):
+            train(out, **GAP)
+    assert not out.exists()
+    assert_same(train(out, **GAP, resume=True), unbroken[1])
+    assert_same_files(out, unbroken, ["gap"])
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("which", [2, 3, 4, 5, 6])
 def test_a_run_killed_after_any_file_ends_with_the_same_one(whole, out, which):
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     command = [sys.executable, "-c", KILLED, root, str(out), str(which)]
@@ -425,7 +438,7 @@ def test_a_training_of_chosen_epochs_is_gone_on_with(few, out, monkeypatch):
 
 def test_what_no_reference_serves_is_refused_before_training(out, monkeypatch):
     monkeypatch.setattr(training.Run, "one_step", lambda run, batch: pytest.fail("it trained"))
-    with pytest.raises(ValueError, match=r"estimator: reinforce.* depends on the draws before"):
+    with pytest.raises(ValueError, match=r"estimator: expected .* whose draws are independent, got reinforce"):
         train(out, config=LARGE, track=["bias"], estimator="reinforce:baseline='running-mean'")
     assert list(out.parent.iterdir()) == []
 

@@ -46,6 +46,12 @@ def load_array(path: str | Path) -> Observations:
 
     Raises BadFile (a ValueError) for a file that is cut short, of another kind, or holds anything but floating-point
     numbers (example, ...); FileNotFoundError for none.
+
+    Examples
+    --------
+    >>> np.save("x.npy", np.random.default_rng(0).normal(size=(10, 3)))
+    >>> gradlab.datasets.load_array("x.npy").values.shape
+    (10, 3)
     """
     path = errors.present(path, "file of observations")
     with open(path, "rb") as file:

@@ -25,6 +25,10 @@ def fetch(name: str, folder: str | Path | None = None, mirror: str | None = None
         Content that does not match its checksum, downloaded or (not from a download) already there.
     OSError
         The network fails or the file cannot be written.
+
+    Examples
+    --------
+    >>> paths = gradlab.datasets.fetch("mnist")  # doctest: +SKIP
     """
     if not finding.known(name):
         raise errors.unknown_name("data", name, SOURCES)

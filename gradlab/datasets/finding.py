@@ -14,7 +14,12 @@ Places = dict[str, Path | None]
 
 
 def default_folder() -> Path:
-    """$GRADLAB_DATA, or the user's cache folder."""
+    """$GRADLAB_DATA, or the user's cache folder.
+
+    Examples
+    --------
+    >>> folder = gradlab.datasets.default_folder()
+    """
     import pooch
 
     return Path(os.environ.get("GRADLAB_DATA") or pooch.os_cache("gradlab"))
@@ -25,6 +30,11 @@ def where(name: str | Path, folder: str | Path | None = None) -> Places:
 
     Raises ValueError for a name that is no known data set, no folder and no archive, and for a folder of
     several archives.
+
+    Examples
+    --------
+    >>> sorted(gradlab.datasets.where("mnist"))
+    ['test', 'train']
     """
     if name == SAMPLE:
         path = Path(str(importlib.resources.files("gradlab.data") / f"{SAMPLE}.gz"))

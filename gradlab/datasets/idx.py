@@ -21,6 +21,13 @@ def read_idx(path: str | Path, called: str | None = None) -> tuple[Tensor, str]:
 
     Reads no more than the header announces, and nothing if that is over the limit. Raises BadFile, in which
     the file is `called` so if a name is given.
+
+    Examples
+    --------
+    >>> gradlab.datasets.write_idx("pixels.gz", torch.zeros(4, 1, 8, 8, dtype=torch.uint8))
+    >>> pixels, sha256 = gradlab.datasets.read_idx("pixels.gz")
+    >>> pixels.shape
+    torch.Size([4, 1, 8, 8])
     """
     called = called or str(path)
     with open(path, "rb") as raw:
@@ -56,6 +63,12 @@ def write_idx(path: str | Path, pixels: Tensor) -> None:
     """Write images `(example, 1, height, width)`, uint8, as a gzip IDX file with no time stamp in it.
 
     Raises ValueError for a tensor of another type or shape.
+
+    Examples
+    --------
+    >>> gradlab.datasets.write_idx("own/t10k-images-idx3-ubyte.gz", torch.zeros(4, 1, 8, 8, dtype=torch.uint8))
+    >>> gradlab.datasets.load("own").pixels.shape
+    torch.Size([4, 1, 8, 8])
     """
     if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 1 or not pixels.numel():
         raise ValueError(

@@ -46,8 +46,8 @@ def load(name: str | Path, split: str = "test", folder: str | Path | None = None
 
     Parameters
     ----------
-    name : "mnist", "fashion-mnist", "cifar10", "svhn", "mnist-sample" (bundled, test split only), or the path of
-        a folder that holds one of
+    name : "mnist", "fashion-mnist", "cifar10", "svhn", "mnist-sample" (bundled, test split only),
+        or the path of a folder that holds one of
         - train-images-idx3-ubyte and t10k-images-idx3-ubyte, plain or .gz,
         - train_32x32.mat and test_32x32.mat, of SVHN's layout,
         - cifar-10-binary.tar.gz or a single other .tar.gz, of that archive's layout;
@@ -61,6 +61,13 @@ def load(name: str | Path, split: str = "test", folder: str | Path | None = None
         A file that is cut short, foreign, or (known data sets) whose checksum does not match.
     FileNotFoundError
         No such file; the message says how to get it.
+
+    Examples
+    --------
+    >>> images = gradlab.datasets.load("mnist-sample")
+    >>> images.pixels.shape
+    torch.Size([1000, 1, 28, 28])
+    >>> x = images.first(10).floats()
     """
     errors.choice("split", split, SPLITS)
     if name == SAMPLE and split != "test":
@@ -86,6 +93,11 @@ def check(name: str | Path, folder: str | Path | None = None) -> list[Check]:
 
     Files of one's own and the bundled sample have no known checksum: they must be whole.
     Raises ValueError for a name that is no known data set, no folder and no archive.
+
+    Examples
+    --------
+    >>> [(one.split, one.fault) for one in gradlab.datasets.check("mnist-sample")]
+    [('test', '')]
     """
     found: list[Check] = []
     for split, path in finding.where(name, folder).items():

@@ -73,4 +73,11 @@ SAMPLE = "mnist-sample"  # the first 1,000 MNIST test images, shipped with the p
 
 
 def names() -> list[str]:
+    """Names of the data sets that `load` knows, sorted.
+
+    Examples
+    --------
+    >>> "fashion-mnist" in gradlab.datasets.names()
+    True
+    """
     return sorted([*SOURCES, SAMPLE])

@@ -195,6 +195,16 @@ class RunningMean:
 
     m_t = decay m_{t-1} + (1 - decay) mean of f_t, divided by 1 - decay^t as in Adam; 0 before the first.
     It knows nothing of the draw it is subtracted from, so that no bias comes in.
+
+    Examples
+    --------
+    >>> baseline = gradlab.estimators.RunningMean(decay=0.99)
+    >>> estimator = gradlab.estimators.get("reinforce", baseline="running-mean")
+    >>> logits = torch.zeros(5, 3, 8, requires_grad=True)
+    >>> for step in range(3):
+    ...     loss = gradlab.estimators.surrogate_loss(estimator, logits, lambda z: z.sum((1, 2)), baseline=baseline)
+    >>> loss.tolist()
+    [3.0, 3.0, 3.0, 3.0, 3.0]
     """
 
     def __init__(self, decay: float):

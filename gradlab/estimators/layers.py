@@ -41,6 +41,13 @@ def decoupled_st_gumbel_softmax(
     ValueError
         Temperatures that are not finite and positive; a learned tf beside another tb; logits that are no floating-point
         tensor.
+
+    Examples
+    --------
+    >>> logits = torch.randn(5, 8, requires_grad=True)
+    >>> z = gradlab.decoupled_st_gumbel_softmax(logits, tf=1.6, tb=1.3)
+    >>> z.shape, z.sum().item()
+    (torch.Size([5, 8]), 5.0)
     """
     if isinstance(tf, Tensor) and tf.requires_grad and tb is not None and tb is not tf and torch.is_grad_enabled():
         raise ValueError(
@@ -76,6 +83,12 @@ def gumbel_softmax(
     ------
     ValueError
         Temperatures that are not finite and positive; logits that are no floating-point tensor.
+
+    Examples
+    --------
+    >>> y = gradlab.estimators.gumbel_softmax(torch.zeros(5, 8), tf=1.0, tb=0.5)
+    >>> torch.allclose(y.sum(-1), torch.ones(5))
+    True
     """
     tf, tb, g = _layer(logits, tf, tb, generator)
     return CATEGORICAL.soft((logits / tf + g) / tb)
@@ -157,6 +170,15 @@ def surrogate_loss(
         An estimator that is unknown or not for such latents; logits or losses of another shape or no floating-point
         tensor; losses that do not depend differentiably on the codes, where the estimator uses df/dz; a baseline that
         is missing, of another decay, or not used. SpaceTooLarge, a ValueError, from `exact`.
+
+    Examples
+    --------
+    >>> logits = torch.zeros(5, 3, 8, requires_grad=True)
+    >>> weight = torch.arange(24.0)
+    >>> loss = gradlab.estimators.surrogate_loss("rloo:n=4", logits, lambda z: z.flatten(1) @ weight)
+    >>> loss.mean().backward()
+    >>> logits.grad.shape
+    torch.Size([5, 3, 8])
     """
     kind = BINARY if binary else CATEGORICAL
     chosen = _estimator(estimator, kind)

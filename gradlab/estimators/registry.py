@@ -49,7 +49,13 @@ def register(cls: E_) -> E_:
 
 
 def names() -> list[str]:
-    """Names of all known estimators, sorted; those of entry points too, where they can be loaded."""
+    """Names of all known estimators, sorted; those of entry points too, where they can be loaded.
+
+    Examples
+    --------
+    >>> "rloo" in gradlab.estimators.names()
+    True
+    """
     _look_up()
     return sorted(_CLASSES)
 
@@ -58,6 +64,11 @@ def find(name: str) -> type[Estimator]:
     """The estimator class of a name.
 
     Raises UnknownName (a ValueError) with the near matches, or ValueError with what is wrong with the entry point.
+
+    Examples
+    --------
+    >>> gradlab.estimators.find("reinmax").__name__
+    'ReinMax'
     """
     if not isinstance(name, str):
         raise errors.unknown_name("estimator", name, names())
@@ -74,6 +85,11 @@ def get(name: str, **parameters: Any) -> Estimator:
     """An estimator by name, `get("st-gs", tf=0.5, convention="jang")`.
 
     Raises ValueError for an unknown name or parameter, with the near matches, and for a value out of range.
+
+    Examples
+    --------
+    >>> gradlab.estimators.get("st-gs", tf=0.5, convention="jang").tf
+    0.5
     """
     cls = find(name)
     known = [field.name for field in dataclasses.fields(cls)]
@@ -84,7 +100,13 @@ def get(name: str, **parameters: Any) -> Estimator:
 
 
 def is_built_in(estimator: Estimator) -> bool:
-    """Whether it is one of this package's own, none of a subclass or from elsewhere."""
+    """Whether it is one of this package's own, none of a subclass or from elsewhere.
+
+    Examples
+    --------
+    >>> gradlab.estimators.is_built_in(gradlab.estimators.get("rloo"))
+    True
+    """
     cls = type(estimator)
     return _CLASSES.get(cls.name) is cls and cls.__module__.startswith(f"{__package__}.")
 
@@ -93,6 +115,11 @@ def parse(text: str) -> Estimator:
     """An estimator written as on the command line, `st-gs` or `st-gs:convention=jang`.
 
     Raises ValueError for an unknown name or parameter, or one without a value.
+
+    Examples
+    --------
+    >>> gradlab.estimators.parse("rloo:n=4").n
+    4
     """
     if not isinstance(text, str):
         raise errors.unknown_name("estimator", text, names())
@@ -121,6 +148,11 @@ def describe() -> list[dict[str, Any]]:
 
     `parameters` holds the defaults and `ranges` the values allowed, in words; `evaluations` are losses per draw, a
     number or "all configurations".
+
+    Examples
+    --------
+    >>> [(row["parameters"], row["unbiased"]) for row in gradlab.estimators.describe() if row["name"] == "rloo"]
+    [({'tf': 1.0, 'n': 2}, True)]
     """
     rows = []
     for name in names():

@@ -109,7 +109,7 @@ def gap(
     --------
     >>> import gradlab
     >>> model, x = gradlab.bundled("vae-8x4-mnist"), gradlab.datasets.load("mnist-sample", "test").first(4).floats()
-    >>> gradlab.gap(model, x, tf=1.0, tb=[0.5, 1.0], draws=8).relative_gap.dims
+    >>> gradlab.gap(model, x, tf=1.0, tb=[0.5, 1.0], draws=64).relative_gap.dims
     ('definition', 'tf', 'tb')
     """
     check_is_model(model)

@@ -52,6 +52,11 @@ def auto(ds: xr.Dataset, target: str | None = None) -> Figure:
     `fidelity_and_loss` where fidelity is set beside the loss;
     for bias or gap along a training `tracked`. `target` is the target law of bias to draw, by default all there are.
     Raises ValueError as these do.
+
+    Examples
+    --------
+    >>> ds = gradlab.open_results("gap.h5")
+    >>> figure = gradlab.plots.auto(ds)
     """
     check_dataset(ds)
     if "matched_error" in ds:
@@ -81,6 +86,11 @@ def save(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG, PDF or SVG, by the suffix of `path`, whole or not at all.
 
     Raises ValueError for another suffix, OSError where it cannot be written.
+
+    Examples
+    --------
+    >>> figure = gradlab.plots.auto(gradlab.open_results("bias.h5"))
+    >>> gradlab.plots.save(figure, "bias.png")
     """
     suffix = PurePath(path).suffix.lower().removeprefix(".")
     if suffix not in FORMATS:

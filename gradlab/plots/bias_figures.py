@@ -38,6 +38,11 @@ def bias_trends(
     ------
     ValueError
         A Dataset of another analysis, a temperature or a target that is not in it.
+
+    Examples
+    --------
+    >>> ds = gradlab.open_results("bias.h5")
+    >>> figure = gradlab.plots.bias_trends(ds)
     """
     ds = chosen(ds, target=target)
     check_bias(ds)
@@ -79,6 +84,11 @@ def comparison(ds: xr.Dataset, target: str | None = None) -> Figure:
     "sampled" and hollow for "model"; `target` draws one of them only.
 
     Raises ValueError for a Dataset of another analysis or of several points, or a target that is not in it.
+
+    Examples
+    --------
+    >>> ds = gradlab.open_results("estimators.h5")
+    >>> figure = gradlab.plots.comparison(ds)
     """
     ds = chosen(ds, target=target)
     check_bias(ds)

@@ -35,6 +35,11 @@ def fidelity_and_loss(ds: xr.Dataset) -> Figure:
     ------
     ValueError
         Another Dataset.
+
+    Examples
+    --------
+    >>> ds = gradlab.open_results("fidelity-and-loss.h5")
+    >>> figure = gradlab.plots.fidelity_and_loss(ds)
     """
     check_dataset(ds)
     if missing := [name for name in (*NEEDED, FINAL) if name not in ds]:

@@ -46,6 +46,11 @@ def gap(ds: xr.Dataset, checkpoint: str | None = None) -> Figure:
     ------
     ValueError
         A Dataset of another analysis or a checkpoint that is not in it.
+
+    Examples
+    --------
+    >>> ds = gradlab.open_results("gap.h5")
+    >>> figure = gradlab.plots.gap(ds)
     """
     ds = chosen(ds, checkpoint=checkpoint)
     check_gap(ds)

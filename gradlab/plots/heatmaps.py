@@ -42,6 +42,11 @@ def heatmap(ds: xr.Dataset, variable: str, target: str | None = None, estimator:
     ValueError
         An unknown name (with the near matches) and for a variable that lacks a temperature or has dims besides
         those named above.
+
+    Examples
+    --------
+    >>> ds = gradlab.open_results("bias.h5")
+    >>> figure = gradlab.plots.heatmap(ds, "relative_bias_debiased")
     """
     ds = chosen(ds, target=target, estimator=estimator)
     if variable not in ds.data_vars:

@@ -33,6 +33,11 @@ def losses_by_kl(ds: xr.Dataset) -> Figure:
     ------
     ValueError
         Another Dataset, or one without the means.
+
+    Examples
+    --------
+    >>> ds = gradlab.sweeps.with_means(gradlab.open_results("figure4-kl.h5"))
+    >>> figure = gradlab.plots.losses_by_kl(ds)
     """
     terms = [str(kl) for kl in ds["kl"].values]
     each = [trained(ds.sel(kl=kl)) for kl in terms]

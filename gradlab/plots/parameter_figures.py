@@ -32,6 +32,11 @@ def parameters(ds: xr.Dataset, tf: float | None = None, tb: float | None = None,
     ------
     ValueError
         A Dataset of another analysis, a temperature or a target that is not in it.
+
+    Examples
+    --------
+    >>> ds = gradlab.open_results("encoder.h5")
+    >>> figure = gradlab.plots.parameters(ds)
     """
     if not isinstance(ds, xr.Dataset) or "parameter" not in ds.dims:
         raise ValueError("ds: got no Dataset with a dim parameter; one of gradlab.bias(..., wrt='encoder') would do")

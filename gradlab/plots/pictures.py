@@ -28,6 +28,12 @@ def reconstructions(images: Any, reconstructions: Any, caption: str = "") -> Fig
     ------
     ValueError
         Other shapes, for integers, and for values that are not finite.
+
+    Examples
+    --------
+    >>> from gradlab.setup import reconstruct
+    >>> model, x = gradlab.bundled("vae-8x4-mnist"), gradlab.datasets.load("mnist-sample").first(5).floats()
+    >>> figure = gradlab.plots.reconstructions(x, reconstruct(model, x))
     """
     pairs = {"image": _pictures("images", images), "reconstruction": _pictures("reconstructions", reconstructions)}
     shape, other = (pictures.shape for pictures in pairs.values())

@@ -71,6 +71,11 @@ def losses(ds: xr.Dataset) -> Figure:
     ------
     ValueError
         Another Dataset, one without the means, or one with schedules.
+
+    Examples
+    --------
+    >>> ds = gradlab.sweeps.with_means(gradlab.open_results("sweep.h5"))
+    >>> figure = gradlab.plots.losses(ds)
     """
     ds = trained(ds)
     if has_schedules(ds):
@@ -184,6 +189,11 @@ def schedules(ds: xr.Dataset) -> Figure:
     ------
     ValueError
         Another Dataset, or one without the means.
+
+    Examples
+    --------
+    >>> ds = gradlab.sweeps.with_means(gradlab.open_results("schedules.h5"))
+    >>> figure = gradlab.plots.schedules(ds)
     """
     ds = trained(ds)
     of = pairs(ds)

@@ -37,6 +37,11 @@ def training_curves(ds: xr.Dataset) -> Figure:
     ------
     ValueError
         Another Dataset, or one without the means.
+
+    Examples
+    --------
+    >>> ds = gradlab.sweeps.with_means(gradlab.open_results("sweep.h5"))
+    >>> figure = gradlab.plots.training_curves(ds)
     """
     ds = trained(ds, f"{CURVE}_mean")
     of = pairs(ds)
@@ -94,6 +99,11 @@ def tracked(ds: xr.Dataset) -> Figure:
     ------
     ValueError
         Another Dataset.
+
+    Examples
+    --------
+    >>> ds = gradlab.open_results("small.bias.h5")
+    >>> figure = gradlab.plots.tracked(ds)
     """
     check_dataset(ds)
     there = ({name: words for name, words in names.items() if name in ds} for names in (OF_BIAS, OF_GAP))

@@ -49,6 +49,10 @@ def report(found: str | Path | xr.Dataset | Sequence[str | Path | xr.Dataset], p
         Nothing or too much to show, another analysis; BadFile, a ValueError, for a file that is no results file.
     OSError
         FileNotFoundError for a file that is not there; where the page cannot be written.
+
+    Examples
+    --------
+    >>> gradlab.report(["bias.h5", "gap.h5"], "page.html")
     """
     listed = [found] if isinstance(found, str | Path | xr.Dataset) else list(found)
     if not 1 <= len(listed) <= MOST_FILES:

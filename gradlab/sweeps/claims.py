@@ -6,10 +6,10 @@ A lock is a regular file that a claim makes and removes; whatever else has its n
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
 import stat
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,8 +40,13 @@ class Claim:
 def claim(path: Path) -> Claim | None:
     """Claim what the lock file at `path` stands for; None if somebody else, in whatever process, holds it.
 
-    OSError where the file cannot be made, something else than a lock has its name, or the file system has no locks.
+    OSError where the file cannot be made, something else than a lock has its name, or the system or the file system has
+    no locks.
     """
+    try:
+        import fcntl
+    except ImportError:
+        raise OSError(f"sweep: expected the file locks of Linux or macOS, got {sys.platform}; train on WSL") from None
     while True:
         files.check_own(path, "lock")
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)

@@ -62,6 +62,14 @@ def collect(folder: str | Path, base: Settings | None = None) -> xr.Dataset:
         No such folder.
     ValueError
         No finished cell in it, or cells that differ in more than tf, tb and seed: give `base`.
+
+    Examples
+    --------
+    >>> images = gradlab.datasets.load("mnist-sample").first(60)
+    >>> base = gradlab.training.Settings(config={"latents": 2, "categories": 3, "hidden": [8]}, epochs=1)
+    >>> ds = gradlab.sweeps.sweep(base, images, images, "cells", tf=0.5, tb=[0.5, 1.3], seeds=1)
+    >>> gradlab.sweeps.collect("cells").final_validation_loss.equals(ds.final_validation_loss)
+    True
     """
     folder = Path(folder)
     if not folder.is_dir():

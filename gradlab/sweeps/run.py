@@ -91,6 +91,14 @@ def sweep(
         The folder cannot be written or is full, no scheduler answers, or all workers died. Finished cells stay.
     KeyboardInterrupt
         On Ctrl-C, once the cells under way are written; the same call goes on.
+
+    Examples
+    --------
+    >>> images = gradlab.datasets.load("mnist-sample").first(60)
+    >>> base = gradlab.training.Settings(config={"latents": 2, "categories": 3, "hidden": [8]}, epochs=1)
+    >>> ds = gradlab.sweeps.sweep(base, images, images, "cells", tf=[0.5, 1.6], tb=1.3, seeds=2)
+    >>> dict(ds.final_validation_loss.sizes)
+    {'tf': 2, 'tb': 1, 'seed': 2}
     """
     tracking = tracked(track, track_every, track_images, track_draws)
     cells = grid(base, images, validation, tf, tb, seeds, pairs, tracking)

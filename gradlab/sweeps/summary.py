@@ -42,6 +42,12 @@ def over_seeds(ds: xr.Dataset, name: str = FINAL) -> xr.Dataset:
 
     mean -/+ t(0.975, n - 1) s / sqrt(n), s the standard deviation over the n seeds that are not NaN; no interval below
     two. Raises KeyError if there is no such variable.
+
+    Examples
+    --------
+    >>> ds = gradlab.open_results("sweep.h5")
+    >>> list(gradlab.sweeps.over_seeds(ds))
+    ['mean', 'low', 'high', 'seeds']
     """
     values = ds[name]
     count = values.notnull().sum("seed")
@@ -60,6 +66,13 @@ def with_means(ds: xr.Dataset) -> xr.Dataset:
     """A sweep and the figures over seeds that its figures show: NAME_mean, NAME_mean_low, NAME_mean_high, NAME_median.
 
     And how many of a pair's seeds are `collapsed`, where the loss without a code is known.
+
+    Examples
+    --------
+    >>> ds = gradlab.open_results("sweep.h5")
+    >>> means = gradlab.sweeps.with_means(ds)
+    >>> means.final_validation_loss_mean.dims
+    ('tf', 'tb')
     """
     parts = {"mean": "mean", "low": "mean_low", "high": "mean_high"}
     for name in (FINAL, "validation_loss"):
@@ -77,6 +90,12 @@ def collapsed(ds: xr.Dataset) -> xr.DataArray:
 
     Its code then says nothing of the image, whatever the KL term: all images share one code, or the code is noise.
     False of failed trainings, and everywhere where the loss without a code is not known.
+
+    Examples
+    --------
+    >>> ds = gradlab.open_results("sweep.h5")
+    >>> dict(gradlab.sweeps.collapsed(ds).sizes)
+    {'tf': 2, 'tb': 2, 'seed': 2}
     """
     return ds[FINAL] >= COLLAPSED * ds.attrs.get(WITHOUT_CODE, np.inf)
 
@@ -86,6 +105,13 @@ def loss_without_code(likelihood: likelihoods.Likelihood, images: Images, valida
 
     No decoder that gets no code does better than the mean of its training images. Of a Bernoulli likelihood the mean
     of N images is (sum + 1/2)/(N + 1), since a pixel that is 0 in all of them would have an infinite loss at 1.
+
+    Examples
+    --------
+    >>> images = gradlab.datasets.load("mnist-sample")
+    >>> loss = gradlab.sweeps.loss_without_code(gradlab.likelihoods.resolve("bernoulli"), images, images)
+    >>> round(loss)
+    198
     """
     mean = _mean_image(images)
     parameters = mean
@@ -108,6 +134,13 @@ def best(ds: xr.Dataset, diagonal: bool = False, name: str = FINAL) -> Best | No
 
     `diagonal`: among the pairs with tf = tb. The interval is the pair's own: that it was chosen for being the lowest,
     which makes it look better than it is, is not in it.
+
+    Examples
+    --------
+    >>> ds = gradlab.open_results("sweep.h5")
+    >>> best = gradlab.sweeps.best(ds)
+    >>> best.tf in ds.tf, best.tb in ds.tb
+    (True, True)
     """
     found = over_seeds(ds, name)
     candidates = found["mean"].where(found.seeds == found.seeds.max())

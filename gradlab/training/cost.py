@@ -31,8 +31,10 @@ def step_seconds(
 
     Examples
     --------
-    >>> cells = [Settings(tf=tf) for tf in (0.5, 1.0, 1.6)]
-    >>> seconds = 160 * 600 * step_seconds(cells, images, validation)  # doctest: +SKIP
+    >>> images = gradlab.datasets.load("mnist-sample").first(60)
+    >>> config = {"latents": 2, "categories": 3, "hidden": [8]}
+    >>> cells = [gradlab.training.Settings(config=config, tf=tf) for tf in (0.5, 1.6)]
+    >>> seconds = 160 * 600 * gradlab.training.step_seconds(cells, images, images)
     """
     with plain_arithmetic(tf32):
         engine = engine_for([Run(own, images, validation, device, tf32) for own in settings])
@@ -58,7 +60,15 @@ def step_seconds(
 
 
 def most_together(settings: Settings, images: Images, validation: Images, device: str) -> int:
-    """How many trainings of this shape fit the free memory of a GPU as one stack; on a CPU 1."""
+    """How many trainings of this shape fit the free memory of a GPU as one stack; on a CPU 1.
+
+    Examples
+    --------
+    >>> images = gradlab.datasets.load("mnist-sample").first(60)
+    >>> settings = gradlab.training.Settings(config={"latents": 2, "categories": 3, "hidden": [8]}, epochs=1)
+    >>> gradlab.training.most_together(settings, images, images, "cpu")
+    1
+    """
     place = torch.device(device)
     if place.type != "cuda":
         return 1

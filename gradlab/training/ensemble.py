@@ -71,6 +71,15 @@ def train_together(
         what `train` raises before its first step, as it does FileExistsError and FileNotFoundError.
     KeyboardInterrupt
         On Ctrl-C, once all states are written.
+
+    Examples
+    --------
+    >>> images = gradlab.datasets.load("mnist-sample").first(60)
+    >>> config = {"latents": 2, "categories": 3, "hidden": [8]}
+    >>> cells = [gradlab.training.Settings(config=config, epochs=1, tf=tf) for tf in (0.5, 1.6)]
+    >>> models = gradlab.training.train_together(cells, images, images, ["a.safetensors", "b.safetensors"])
+    >>> [model.provenance["settings"]["tf"] for model in models]
+    [0.5, 1.6]
     """
     _check_alike(settings)
     targets = _distinct(settings, outs)

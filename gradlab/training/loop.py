@@ -21,7 +21,13 @@ from .tracking import Tracks
 
 
 def resume_path(out: str | Path) -> Path:
-    """Where a training that writes `out` keeps its state until it ends."""
+    """Where a training that writes `out` keeps its state until it ends.
+
+    Examples
+    --------
+    >>> gradlab.training.resume_path("vae.safetensors").name
+    'vae.resume.safetensors'
+    """
     out = Path(out)
     return out.with_name(f"{out.stem}.resume{out.suffix}")
 
@@ -74,6 +80,14 @@ def train(
         The loss or a weight is no longer finite; the last finite state is kept.
     KeyboardInterrupt
         On Ctrl-C, once the state is written.
+
+    Examples
+    --------
+    >>> images = gradlab.datasets.load("mnist-sample").first(60)
+    >>> settings = gradlab.training.Settings(config={"latents": 2, "categories": 3, "hidden": [8]}, epochs=1)
+    >>> model = gradlab.training.train(settings, images, images, "own.safetensors")
+    >>> list(model.provenance["history"])
+    ['train_loss', 'train_kl', 'validation_loss', 'validation_kl', 'validation_kl_sampled', 'tf', 'tb']
     """
     with plain_arithmetic(tf32):
         run = Run(settings, images, validation, device, tf32)

@@ -22,6 +22,12 @@ class Settings:
     from the first step to the last of all `epochs`. `kl` names the KL term of the loss: "model", KL(softmax(l) ||
     uniform); "sampled", KL(softmax(l/tf) || uniform), of the distribution that codes are sampled from; or "none". True
     and False are shorthands of "model" and "none". Raises ValueError for what is out of range.
+
+    Examples
+    --------
+    >>> settings = gradlab.training.Settings(tf="1:0.3", tb=1.3, epochs=40, seed=3)
+    >>> settings.tf, settings.batch_size
+    ('1:0.3', 100)
     """
 
     architecture: str = "categorical-vae"

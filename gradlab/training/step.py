@@ -28,6 +28,15 @@ def backward(
     nats or the likelihood's unit. `kl` is "none", "model" or "sampled" (see Settings). `noise` is `(array, example,
     latent, category)` (binary: without category);
     `baseline` is the running mean of an estimator that asks for one (`baseline_decay`), kept from step to step.
+
+    Examples
+    --------
+    >>> model, x = gradlab.load("vae.safetensors"), gradlab.datasets.load("mnist-sample").first(20).floats()
+    >>> estimator = gradlab.estimators.get("rloo", tf=1.6)
+    >>> noise = torch.randn(estimator.noise_arrays, 20, model.latents, model.categories)
+    >>> loss, kl = gradlab.training.backward(model, estimator, x, noise)
+    >>> loss.shape
+    torch.Size([])
     """
     logits, units = model.encoded(x)
     model = model.with_units(units)
@@ -100,6 +109,11 @@ def evaluate(model: LatentModel, images: Images, tf: float, seed: int, batch: in
     """Means over the images: loss at one code from softmax(l/tf), KL(softmax(l)), KL(softmax(l/tf)), both to uniform.
 
     The noise depends on `seed` alone.
+
+    Examples
+    --------
+    >>> model, images = gradlab.load("vae.safetensors"), gradlab.datasets.load("mnist-sample").first(20)
+    >>> loss, kl, kl_sampled = gradlab.training.evaluate(model, images, tf=1.6, seed=0)
     """
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(derived_seed(seed, "validation"))

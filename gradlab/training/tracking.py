@@ -30,7 +30,13 @@ TRAINING = "training"  # the attribute that tells which training a file is of, a
 
 
 def track_path(out: str | Path, kind: str) -> Path:
-    """Where a training that writes `out` keeps what it measured on its way, kind "bias" or "gap"."""
+    """Where a training that writes `out` keeps what it measured on its way, kind "bias" or "gap".
+
+    Examples
+    --------
+    >>> gradlab.training.track_path("vae.safetensors", "bias").name
+    'vae.bias.h5'
+    """
     out = Path(out)
     name = out.stem if out.suffix == ".safetensors" else out.name
     return out.with_name(f"{name}.{kind}.h5")

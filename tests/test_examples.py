@@ -1,0 +1,76 @@
+"""Every public callable has an example, and every example runs and prints what it shows."""
+
+import doctest
+import io
+import shutil
+
+import pytest
+import torch
+
+from gradlab.estimators import registry
+
+from . import examples
+
+# classes to derive from, or that functions return; what only a caller inside the library needs
+WITHOUT = {
+    "gradlab.datasets.Check",
+    "gradlab.datasets.Images",
+    "gradlab.datasets.Observations",
+    "gradlab.datasets.Source",
+    "gradlab.estimators.Estimator",
+    "gradlab.estimators.Relaxation",
+    "gradlab.estimators.centre_step",
+    "gradlab.estimators.estimate_of",
+    "gradlab.estimators.points_of",
+    "gradlab.latents.Binary",
+    "gradlab.latents.Categorical",
+    "gradlab.latents.LatentKind",
+    "gradlab.likelihoods.Bernoulli",
+    "gradlab.likelihoods.Canonical",
+    "gradlab.likelihoods.Gaussian",
+    "gradlab.training.Run",
+}
+TO_COME = {"gradlab.estimators.register", "gradlab.plots.gap_and_bias"}
+CALLABLES = dict(examples.public_callables())
+SHOWN = {where: shown for where, thing in CALLABLES.items() if (shown := examples.example(where, thing))}
+
+
+def test_every_public_callable_has_an_example():
+    assert set(CALLABLES) - set(SHOWN) - TO_COME == WITHOUT
+
+
+def test_an_example_is_the_last_section_of_a_docstring():
+    """Under the heading that the reference renders."""
+    for where in SHOWN:
+        text = CALLABLES[where].__doc__
+        head, _, rest = text.partition("Examples\n")
+        assert rest, where
+        assert ">>>" not in head, where
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("examples")
+    examples.prepare(folder)
+    return folder
+
+
+def test_examples_run_and_print_what_they_show(prepared, tmp_path, monkeypatch):
+    runner, said = doctest.DocTestRunner(optionflags=examples.FLAGS), {}
+    monkeypatch.setattr(registry, "_CLASSES", dict(registry._CLASSES))  # what an example registers is forgotten
+    for where, shown in SHOWN.items():
+        folder = shutil.copytree(prepared, tmp_path / where)
+        monkeypatch.chdir(folder)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            out = io.StringIO()
+            runner.run(shown, out=out.write)
+        if out.getvalue():
+            said[where] = out.getvalue()
+    assert "\n".join(said.values()) == ""
+
+
+def test_an_example_that_prints_something_else_is_found():
+    runner = doctest.DocTestRunner(optionflags=examples.FLAGS)
+    wrong = doctest.DocTestParser().get_doctest(">>> 1 + 1\n3\n", {}, "wrong", None, 0)
+    assert runner.run(wrong, out=lambda text: None).failed == 1
