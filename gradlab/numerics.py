@@ -82,10 +82,12 @@ def _set(precisions: list[str]) -> None:
 def precision_and_place(dtype: object, device: object) -> None:
     """ValueError unless None or a floating-point dtype, and None or a device that can be used here."""
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise ValueError(f"dtype: got {dtype!r}; a floating-point one would do, torch.float32 or torch.float64")
+        raise ValueError(f"dtype: expected a floating-point dtype, torch.float32 or torch.float64, got {dtype!r}")
     if device is not None:
         try:
             torch.zeros(1, device=device).item()  # type: ignore[call-overload]
         except (RuntimeError, AssertionError, TypeError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ValueError(f"device: {device!r} cannot be used here ({reason}); 'cpu' would do") from None
+            raise ValueError(
+                f"device: expected a usable device, got {device!r} ({reason}); 'cpu' always works"
+            ) from None

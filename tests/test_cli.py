@@ -269,7 +269,11 @@ BAD = {
         1,
         ["nan.safetensors", "encoder.1.weight", "not finite"],
     ),
-    "logits overflow": (["bias", "overflowing-encoder.safetensors"], 1, ["logits: inf at index (0, 0, 0)"]),
+    "logits overflow": (
+        ["bias", "overflowing-encoder.safetensors"],
+        1,
+        ["logits: expected finite values, got inf at index (0, 0, 0)"],
+    ),
     "losses overflow": (["bias", "overflowing-decoder.safetensors"], 1, ["losses: ", "at example 0"]),
     "space too large": (
         ["bias", "large.safetensors", "--reference", "exact"],
@@ -284,7 +288,7 @@ BAD = {
     ),
     "one draw": (["bias", "--draws", "1"], 2, ["--draws", "1", "2"]),
     "no images": (["bias", "--images", "0"], 2, ["--images", "0"]),
-    "more images than there are": (["bias", "--images", "1001"], 1, ["--images: got 1001", "has 1000"]),
+    "more images than there are": (["bias", "--images", "1001"], 1, ["--images: expected at most 1000", "got 1001"]),
     "unknown estimator": (["bias", "--estimator", "st-g"], 2, ["--estimator", "'st-g'", "did you mean st-gs"]),
     "unknown parameter": (
         ["bias", "--estimator", "st-gs:conventoin=jang"],

@@ -226,7 +226,7 @@ def test_progress_counts_every_draw():
         ("json:loads", ["json:loads is a function; a subclass or an instance of gradlab.estimators.Estimator"]),
         ("stee", ["unknown name 'stee'; did you mean ste"]),
         ("rloo:m=3", ["ESTIMATOR rloo: unknown name 'm'"]),
-        ("rloo:n=1", ["n: got 1; give a whole number of at least 2"]),
+        ("rloo:n=1", ["n: expected a whole number of at least 2, got 1"]),
         ("rloo:", ["write NAME, NAME:KEY=VALUE or MODULE:NAME"]),
         ("gradlab.estimators:Estimator", ["cannot be made without arguments", "abstract"]),
     ],

@@ -128,7 +128,11 @@ def test_what_was_measured_before_an_interruption_is_kept(run, tmp_path, monkeyp
         (["gap", "none.safetensors"], 1, "no such checkpoint file"),
         (["gap", "ae.safetensors", "ae.safetensors"], 2, "give each once"),
         (["gap", "ae.safetensors", "--draws", "1"], 2, "--draws"),
-        (["gap", "ae.safetensors", "--images", "5000"], 1, "images: got 5000"),
+        (
+            ["gap", "ae.safetensors", "--images", "5000"],
+            1,
+            "images: expected at most 1000, the test split of mnist-sample, got 5000",
+        ),
         (["gap", "ae.safetensors", "--out", "gap.png"], 2, "end it in .h5"),
         (["gap", "ae.safetensors", "--data", "nothing"], 2, "--data: unknown name"),
         (["gap", "ae.safetensors", "--device", "nowhere"], 1, "device: 'nowhere'"),
@@ -139,7 +143,7 @@ def test_what_was_measured_before_an_interruption_is_kept(run, tmp_path, monkeyp
         (
             ["plot", "ae.safetensors"],
             1,
-            "got a safetensors file, as of checkpoints (gradlab bias, gap and plot --recon",
+            "got a safetensors file (checkpoints) (gradlab bias, gap and plot --recon",
         ),
         (["plot", "ae.safetensors", "--reconstructions", "--images", "0"], 2, "--images"),
     ],

@@ -281,7 +281,7 @@ def test_warnings_are_one_line_each(run, own):
     assert ran.code == 0
     lines = ran.err.splitlines()
     assert len(lines) == 2
-    assert lines[0].startswith(f"gradlab: {os.path.join('cells', damaged.name)}: no whole HDF5")
+    assert lines[0].startswith(f"gradlab: {os.path.join('cells', damaged.name)}: expected a complete HDF5")
 
 
 def test_ctrl_c_says_how_many_are_finished_and_the_same_command_goes_on(run, own, monkeypatch):
@@ -297,7 +297,7 @@ def test_ctrl_c_says_how_many_are_finished_and_the_same_command_goes_on(run, own
         patch.setattr(training.Run, "one_step", interrupting)
         ran = run("sweep", "vae", *SMALL, *GRID)
     assert (ran.code, ran.out) == (130, "")
-    assert ran.err.splitlines()[-1] == "gradlab: interrupted; 2 of 8 cells are finished, the same command goes on"
+    assert ran.err.splitlines()[-1] == "gradlab: interrupted; 2 of 8 cells are finished, and the same command continues"
     assert not os.path.exists("sweep.h5")
     ran = run("sweep", "vae", *SMALL, *GRID)
     assert ran.code == 0

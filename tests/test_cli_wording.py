@@ -19,10 +19,10 @@ def files(run, tmp_path):
     assert run("bias", "m.safetensors", *[part for part in POINT if part != "--no-plot"]).code == 0
 
 
-RESULTS = ["an HDF5 file, as of results", "gradlab show, plot and report take it"]
-CHECKPOINT = ["a safetensors file, as of checkpoints", "gradlab bias, gap and plot --reconstructions take it"]
-ARCHIVE = ["a zip archive, as of torch.save", "--weights"]
-ARRAY = ["an array of numpy", "--observations"]
+RESULTS = ["an HDF5 file (results)", "gradlab show, plot and report take it"]
+CHECKPOINT = ["a safetensors file (checkpoints)", "gradlab bias, gap and plot --reconstructions take it"]
+ARCHIVE = ["a zip archive (torch.save", "--weights"]
+ARRAY = ["a numpy array", "--observations"]
 OTHER_KINDS = {
     "bias b.h5": (["bias", "bias.h5"], ["bias.h5: expected a checkpoint file", *RESULTS]),
     "gap b.h5": (["gap", "bias.h5"], ["bias.h5: expected a checkpoint file", *RESULTS]),
@@ -52,14 +52,18 @@ IN_OPTIONS = {
     ),
     "no tensors": (["plot", "bias.h5", "--kind", "parameters"], 1, "gradlab bias --wrt encoder"),
     "a suffix": (["plot", "bias.h5", "--out", "a.gif"], 1, "gradlab: --out: got 'a.gif'"),
-    "draws": (["bias", "--images", "5000"], 1, "gradlab: --images: got 5000"),
+    "draws": (["bias", "--images", "5000"], 1, "gradlab: --images: expected at most 1000"),
     "other options": (
         ["bias", "--moments", "exact", "--reference", "rloo"],
         1,
         "--reference exact would do, or --moments",
     ),
     "an estimator": (["bias", "--estimator", "nope"], 2, "'--estimator': unknown name 'nope'"),
-    "its parameter": (["bias", "--estimator", "rloo:n=1"], 2, "'--estimator': n: got 1"),
+    "its parameter": (
+        ["bias", "--estimator", "rloo:n=1"],
+        2,
+        "'--estimator': n: expected a whole number of at least 2, got 1",
+    ),
     "one for other latents": (["bias", "--estimator", "disarm"], 1, "gradlab: --estimator: disarm is for binary"),
     "data": (["gap", "--data", "nope"], 2, "gradlab: --data: unknown name 'nope'"),
     "data to fetch": (["data", "fetch", "nope"], 2, "gradlab: NAME: unknown name 'nope'"),

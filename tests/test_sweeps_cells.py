@@ -64,17 +64,20 @@ def test_pairs_leave_out_the_rest():
 
 
 BAD = {
-    "no temperature": ({"tf": []}, "tf: got none"),
-    "twice the same": ({"tb": [1, 1.0]}, r"tb: got \[1.0, 1.0\]; each may stand there once"),
-    "twice the same schedule": ({"tf": ["1:2", "1.0:2"]}, "tf: got .*once"),
-    "negative": ({"tf": [-1]}, "tf: got -1"),
-    "a range": ({"tb": "1:2:5"}, "tb: got '1:2:5'"),
-    "no seeds": ({"seeds": 0}, "seeds: got 0"),
-    "negative seed": ({"seeds": [-1]}, "seeds: got -1"),
-    "seed twice": ({"seeds": [1, 1]}, "seeds: got .*once"),
-    "pair off the grid": ({"pairs": [(0.5, 9.0)]}, r"pairs: got \(0.5, 9.0\); give pairs \(tf, tb\) of the values"),
-    "no pairs": ({"pairs": []}, "pairs: got none"),
-    "no pair": ({"pairs": [0.5]}, r"pairs: got \[0.5\]; give pairs \(tf, tb\)"),
+    "no temperature": ({"tf": []}, "tf: expected at least one, got none"),
+    "twice the same": ({"tb": [1, 1.0]}, r"tb: expected distinct values, got \[1.0, 1.0\]"),
+    "twice the same schedule": ({"tf": ["1:2", "1.0:2"]}, "tf: expected distinct values, got"),
+    "negative": ({"tf": [-1]}, "tf: expected .*, got -1"),
+    "a range": ({"tb": "1:2:5"}, "tb: expected .*, got '1:2:5'"),
+    "no seeds": ({"seeds": 0}, "seeds: expected .*, got 0"),
+    "negative seed": ({"seeds": [-1]}, "seeds: expected .*, got -1"),
+    "seed twice": ({"seeds": [1, 1]}, "seeds: expected distinct values, got"),
+    "pair off the grid": (
+        {"pairs": [(0.5, 9.0)]},
+        r"pairs: expected pairs \(tf, tb\) of the values of tf and tb, got \(0.5, 9.0\)",
+    ),
+    "no pairs": ({"pairs": []}, "pairs: expected at least one, got none"),
+    "no pair": ({"pairs": [0.5]}, r"pairs: expected pairs \(tf, tb\), got \[0.5\]"),
 }
 
 
@@ -200,5 +203,5 @@ def test_file_systems_without_locks_are_named(lock, monkeypatch):
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr("fcntl.flock", no_locks)
-    with pytest.raises(OSError, match=r"no lock can be had .*not supported.*cell\.lock"):
+    with pytest.raises(OSError, match=r"this folder allows no file locks .*not supported.*cell\.lock"):
         claim(lock)

@@ -511,20 +511,20 @@ def test_cells_that_differ_too_much_are_refused(outs, other, match):
 
 def test_files_are_one_for_each_cell(outs):
     for given, match in [
-        (outs[:2], "outs: got 2 for 3 settings"),
+        (outs[:2], "outs: expected one file for each of 3 settings, got 2"),
         ([*outs[:2], outs[0]], r"outs: .*cell0.safetensors would be written by two cells"),
         ([*outs[:2], training.resume_path(outs[0])], r"outs: .*cell0.resume.safetensors would be written by two"),
     ]:
         with pytest.raises(ValueError, match=match):
             together(given)
-    with pytest.raises(ValueError, match="settings: got none"):
+    with pytest.raises(ValueError, match=r"settings: expected .*, got none"):
         training.ensemble.train_together([], IMAGES, VALIDATION, [])
 
 
 def test_an_interrupted_cell_is_not_overwritten(outs, monkeypatch):
     interrupt(outs, monkeypatch, 3)
     training.resume_path(outs[0]).unlink()
-    with pytest.raises(FileExistsError, match=r"cell1\.resume\.safetensors: an interrupted training is there"):
+    with pytest.raises(FileExistsError, match=r"cell1\.resume\.safetensors: this interrupted training exists"):
         together(outs)
     with pytest.raises(ValueError, match=r"resume: .*cell1.resume.safetensors was trained with tf 0.5 \(asked: 0.6\)"):
         together(outs, [dataclasses.replace(own, tf=0.6) for own in CELLS], resume=True)

@@ -105,7 +105,7 @@ def grid(
         chosen = _pairs(pairs)
         if not chosen <= wanted or not chosen:
             stray = sorted(map(str, chosen - wanted)) or ["none"]
-            raise ValueError(f"pairs: got {stray[0]}; give pairs (tf, tb) of the values of tf and tb")
+            raise ValueError(f"pairs: expected pairs (tf, tb) of the values of tf and tb, got {stray[0]}")
         wanted = chosen
     data = identity(images), identity(validation)
     cells = [
@@ -148,13 +148,13 @@ def _pairs(given: Iterable[Sequence[object]]) -> set[tuple[Temperature, Temperat
     try:
         listed = [(a, b) for a, b in given]
     except (TypeError, ValueError):
-        raise ValueError(f"pairs: got {given!r}; give pairs (tf, tb)") from None
+        raise ValueError(f"pairs: expected pairs (tf, tb), got {given!r}") from None
     return {(schedules.setting("pairs", a), schedules.setting("pairs", b)) for a, b in listed}
 
 
 def _distinct(argument: str, listed: list[Any]) -> list[Any]:
     if not listed:
-        raise ValueError(f"{argument}: got none; give at least one")
+        raise ValueError(f"{argument}: expected at least one, got none")
     if len(set(listed)) < len(listed):
-        raise ValueError(f"{argument}: got {listed}; each may stand there once")
+        raise ValueError(f"{argument}: expected distinct values, got {listed}")
     return listed

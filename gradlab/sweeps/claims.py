@@ -47,7 +47,7 @@ def claim(path: Path) -> Claim | None:
             return None
         except OSError as error:
             os.close(handle)
-            raise OSError(error.errno, f"no lock can be had ({error.strerror})", str(path)) from None
+            raise OSError(error.errno, f"this folder allows no file locks ({error.strerror})", str(path)) from None
         os.close(handle)  # the holder before removed this file: try the one that is there now
 
 

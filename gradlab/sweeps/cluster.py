@@ -45,13 +45,11 @@ def work_on_cluster(job: Job, address: str, after: Callable[[], None]) -> None:
     try:
         distributed.comm.get_address_host_port(address)  # a client that is given nonsense takes a minute to close
     except ValueError as error:
-        raise ValueError(
-            f"scheduler: got {address!r} ({error}); an address such as tcp://host:8786 is needed"
-        ) from None
+        raise ValueError(f"scheduler: expected an address like tcp://host:8786, got {address!r} ({error})") from None
     try:
         client = distributed.Client(address, set_as_default=False)
     except OSError as error:
-        raise OSError(f"scheduler: none answers at {address!r} ({error})") from None
+        raise OSError(f"scheduler: no answer from {address!r} ({error})") from None
     with client:
         tasks = _Tasks(client, job)
         try:
@@ -71,12 +69,12 @@ class _Tasks:
         self.changed = threading.Event()
         client.register_plugin(Data(job.images, job.validation), name=self.key)
         if not client.nthreads():
-            warnings.warn("scheduler: has no workers yet; waiting for some", stacklevel=4)
+            warnings.warn("scheduler: no workers yet; waiting for them", stacklevel=4)
 
     def run(self, after: Callable[[], None]) -> None:
         while left := self._left():
             if self.client.status != "running":
-                raise OSError("scheduler: is gone; the same call goes on with another")
+                raise OSError("scheduler: connection lost; the same call continues with another scheduler")
             self._submit(left)
             self.changed.wait(POLL)
             self.changed.clear()
@@ -85,7 +83,7 @@ class _Tasks:
             after()
         if self.errors:
             first = next(iter(self.errors.values()))
-            raise OSError(f"{len(self.errors)} of {len(self.job.cells)} cells could not be run; {first}")
+            raise OSError(f"{len(self.errors)} of {len(self.job.cells)} cells did not run; {first}")
 
     def end(self) -> None:
         """Give back all claims; a cell under way ends on its worker, and is dropped."""
@@ -138,7 +136,7 @@ class _Tasks:
         folder = self.job.folder
         own = folder.file(cell).name
         if own not in content:
-            raise errors.BadFile(f"{cell}: the worker returned {sorted(content) or 'nothing'}, not {own}")
+            raise errors.BadFile(f"{cell}: expected {own} from the worker, got {sorted(content) or 'nothing'}")
         for name in sorted(content, key=lambda name: name == own):
             with files.written_aside(folder.path / name) as aside:
                 aside.write_bytes(content[name])
@@ -148,7 +146,9 @@ class _Tasks:
 def run_task(key: str, cell: Cell, device: str, keep_model: bool, tf32: bool) -> dict[str, bytes]:
     """On a worker: train a cell and return its files by name."""
     if cell.version != __version__:
-        raise RuntimeError(f"the worker has gradlab {__version__}, the sweep {cell.version}; give both the same")
+        raise RuntimeError(
+            f"gradlab: expected version {cell.version}, that of the sweep, on the worker, got {__version__}"
+        )
     worker = distributed.get_worker()
     data: Any = worker.plugins[key]
     with tempfile.TemporaryDirectory(dir=worker.local_directory) as path:

@@ -73,16 +73,21 @@ def collect(folder: str | Path, base: Settings | None = None) -> xr.Dataset:
             ds = results.open_results(path, trusted=True)
             at, others = _taken_apart(ds, path)
         except errors.BadFile as fault:
-            warnings.warn(f"{fault}; left out", stacklevel=2)
+            warnings.warn(f"{fault}; this cell is left out", stacklevel=2)
             continue
         if base is None or others["settings"] == _without_axes(dataclasses.asdict(base)):
             found[at] = ds
             rest.add(json.dumps(others, sort_keys=True))
     if not found:
-        raise ValueError(f"folder: no finished cell {'of these settings ' if base else ''}in {folder}")
+        raise ValueError(
+            f"folder: expected at least one finished cell{' of these settings' if base else ''}, got none in {folder}"
+        )
     if len(rest) > 1:
         differing = _differing([json.loads(one) for one in rest])
-        raise ValueError(f"folder: the cells in {folder} differ in {differing}; give the base settings wanted")
+        raise ValueError(
+            f"folder: expected cells of the same settings, got different {differing} in {folder};"
+            " pass the base settings"
+        )
     tfs, tbs, seeds = (sorted(set(axis), key=_order) for axis in zip(*found, strict=True))
     return assembled(found, tfs, tbs, seeds)
 
@@ -181,7 +186,7 @@ def _taken_apart(ds: xr.Dataset, path: Path) -> tuple[At, dict[str, Any]]:
             raise ValueError("no cell")
         ds.attrs["seconds"], ds.attrs["error"], ds.attrs["unit"], ds.validation_loss[-1]
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise errors.BadFile(f"{path}: no cell of a sweep ({error!r:.100})") from None
+        raise errors.BadFile(f"{path}: expected a cell of a sweep, got another file ({error!r:.100})") from None
     configuration["settings"] = _without_axes(configuration["settings"])
     return (settings.tf, settings.tb, settings.seed), configuration
 

@@ -62,7 +62,7 @@ class Folder:
         if ds is None or before != now:  # reading takes tens of milliseconds, and a sweep has thousands of cells
             ds = results.open_results(path, trusted=True)
             if ds.attrs.get("configuration") != cell.configuration:
-                raise errors.BadFile(f"{path}: not the cell of its name (another configuration)")
+                raise errors.BadFile(f"{path}: expected the cell of this name, got another configuration")
             self._read[path] = now, ds
         return ds
 
@@ -71,9 +71,9 @@ class Folder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OSError(f"folder: {self.path} cannot be made ({error.strerror or error})") from None
+            raise OSError(f"folder: cannot create {self.path} ({error.strerror or error})") from None
         if not os.access(self.path, os.W_OK | os.X_OK):
-            raise PermissionError(f"folder: no permission to write in {self.path.resolve()}")
+            raise PermissionError(f"folder: no permission to write to {self.path.resolve()}")
 
     def set_aside(self, path: Path, reason: object) -> None:
         """Rename what is damaged or foreign, so that nothing is lost, and say so."""
@@ -83,7 +83,7 @@ class Folder:
             number += 1
             kept = path.with_name(f"{path.name}.damaged{number}")
         path.rename(kept)
-        warnings.warn(f"{reason}; kept as {kept.name}, and the cell is trained anew", stacklevel=2)
+        warnings.warn(f"{reason}; the file is kept as {kept.name}, and the cell is trained again", stacklevel=2)
 
     def clear(self, cell: Cell, keep_model: bool = False) -> None:
         """Remove all but the finished cell (and its model); the caller has the claim."""

@@ -126,10 +126,10 @@ def _account_for_deaths(job: Job, workers: list[_Worker]) -> None:
     if not all(job.folder.finished(cell) for cell in job.cells):
         first = next((worker.error for worker in dead if worker.error), None)
         codes = ", ".join(sorted({str(worker.process.exitcode) for worker in workers}))
-        raise first or ChildProcessError(f"workers: all died (exit codes {codes}); the same call goes on")
+        raise first or ChildProcessError(f"workers: all died (exit codes {codes}); the same call continues the sweep")
     for worker in dead:
         reason = worker.error or f"exit code {worker.process.exitcode}"
-        warnings.warn(f"{worker.process.name} died ({reason}); the others took over", stacklevel=3)
+        warnings.warn(f"{worker.process.name} died ({reason}); the other workers continue", stacklevel=3)
 
 
 @contextlib.contextmanager

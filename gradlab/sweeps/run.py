@@ -96,10 +96,10 @@ def sweep(
     cells = grid(base, images, validation, tf, tb, seeds, pairs, tracking)
     count = errors.whole_number("workers", workers, 1)
     if scheduler is not None and count > 1:
-        raise ValueError(f"workers: got {count} with a scheduler, whose workers are used; give one of both")
+        raise ValueError(f"workers: expected none with a scheduler, which has its own workers, got {count}")
     together = 0 if ensemble == "auto" else errors.whole_number("ensemble", ensemble, 1)
     if scheduler is not None and together > 1:
-        raise ValueError(f"ensemble: got {together} with a scheduler, whose tasks are single cells; give one of both")
+        raise ValueError(f"ensemble: expected none with a scheduler, whose tasks are single cells, got {together}")
     if scheduler is None and device != "auto":
         numerics.precision_and_place(None, device)
     # what would keep every cell from training, said at once
@@ -117,7 +117,7 @@ def sweep(
     except KeyboardInterrupt:
         there = sum(map(place_of_cells.finished, job.cells))
         raise KeyboardInterrupt(
-            f"interrupted; {there} of {len(job.cells)} cells are finished, the same command goes on"
+            f"interrupted; {there} of {len(job.cells)} cells are finished, and the same command continues"
         ) from None
     return _collected(cells, place_of_cells)
 
@@ -166,7 +166,7 @@ def _run(job: Job, workers: int, scheduler: str | None, after: Callable[[], None
             from .cluster import work_on_cluster
         except ImportError as error:
             cure = "in the checkout of gradlab: pip install '.[distributed]'"
-            raise ValueError(f"scheduler: needs Dask ({cure}; {error})") from None
+            raise ValueError(f"scheduler: expected Dask to be installed, got {error}; {cure}") from None
         work_on_cluster(job, scheduler, after)
     elif min(workers, len(left)) > 1:
         work_in_processes(job, min(workers, len(left)), after)

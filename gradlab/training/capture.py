@@ -49,7 +49,10 @@ def capture(stack: Stack, examples: int, compiled: bool) -> Callable[[], Any] | 
         torch.cuda.synchronize(stack.device)
         restore()
         reason = str(error).splitlines()[0][:200]
-        warnings.warn(f"this training's steps are launched one by one, not captured ({reason})", stacklevel=2)
+        warnings.warn(
+            f"the steps of this training are launched one by one, because they cannot be captured ({reason})",
+            stacklevel=2,
+        )
         return None
     return graph.replay
 

@@ -187,22 +187,22 @@ class _Cell(Training):
 
 def _check_alike(settings: Sequence[Settings]) -> None:
     if not len(settings):
-        raise ValueError("settings: got none; give those of at least one cell")
+        raise ValueError("settings: expected the settings of at least one cell, got none")
     for index, own in enumerate(settings):
         for name in (field.name for field in dataclasses.fields(Settings) if field.name not in VARIED):
             if getattr(own, name) != getattr(settings[0], name):
                 raise ValueError(
-                    f"settings: cell {index} has {name} {getattr(own, name)!r}, cell 0 {getattr(settings[0], name)!r};"
-                    f" cells trained together may differ in {', '.join(VARIED)} only"
+                    f"settings: expected cells that differ only in {', '.join(VARIED)}, got {name}"
+                    f" {getattr(own, name)!r} for cell {index} and {getattr(settings[0], name)!r} for cell 0"
                 )
 
 
 def _distinct(settings: Sequence[Settings], outs: Sequence[str | Path]) -> list[Path]:
     if len(outs) != len(settings):
-        raise ValueError(f"outs: got {len(outs)} for {len(settings)} settings; give a file for each")
+        raise ValueError(f"outs: expected one file for each of {len(settings)} settings, got {len(outs)}")
     targets = [files.writable(out) for out in outs]
     paths = [*targets, *map(resume_path, targets)]
     for path in paths:
         if paths.count(path) > 1:
-            raise ValueError(f"outs: {path} would be written by two cells; give each a file of its own")
+            raise ValueError(f"outs: expected a different file for each cell, got {path} twice")
     return targets

@@ -96,7 +96,7 @@ def _train(training: Training, resume: bool, progress: bool) -> LatentModel:
                 advance(0, epoch=f"{run.step // run.steps}/{run.settings.epochs}", **figures)
             if stop.is_set():
                 at = f"stopped at step {run.step} of {run.total}"
-                raise KeyboardInterrupt(f"{at}; --resume goes on from {training.state}")
+                raise KeyboardInterrupt(f"{at}; --resume continues from {training.state}")
     training.end()
     return run.model
 
@@ -139,7 +139,8 @@ class Training:
             return
         if self.state.is_file():
             raise FileExistsError(
-                f"{self.state}: an interrupted training is there; go on with it (--resume), or remove it to begin anew"
+                f"{self.state}: this interrupted training exists; continue it with --resume, or remove the file to"
+                " start again"
             )
         self.tracks.begin()
 

@@ -44,7 +44,10 @@ class Run:
         self.estimator = estimators.parse(settings.estimator)
         if model.kind.name not in self.estimator.kinds:
             kinds = " and ".join(self.estimator.kinds)
-            raise ValueError(f"estimator: {settings.estimator} is for {kinds} latents, not {model.kind.name}")
+            raise ValueError(
+                f"estimator: expected one for {model.kind.name} latents, got {settings.estimator}, which is for {kinds}"
+                " latents"
+            )
         self.estimator.evaluations_at(self.model.kind, torch.empty(1, *self.model.code_shape))  # refuses large spaces
         decay = self.estimator.baseline_decay
         self.baseline = None if decay is None else RunningMean(decay)
@@ -169,14 +172,15 @@ class Run:
         Raises FileNotFoundError, BadFile for what is no such file, ValueError for the state of another training.
         """
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: no interrupted training; begin one without --resume")
+            raise FileNotFoundError(f"{path}: no interrupted training; start one without --resume")
         model, training, provenance = checkpoints.read(path)
         try:
             difference = self._difference(provenance)
             if not difference:
                 self._take(model, training, provenance)
         except (KeyError, TypeError, AttributeError, ValueError, IndexError, RuntimeError) as error:
-            raise errors.BadFile(f"{path}: no whole state of a training ({error!r:.200})") from None
+            fault = f"{path}: expected a complete state of a training, got another file ({error!r:.200})"
+            raise errors.BadFile(fault) from None
         if difference:
             raise ValueError(f"resume: {path} {difference}")
 
@@ -185,7 +189,7 @@ class Run:
         other = state.difference(self.about(), provenance)
         if not other and provenance["step"] > self.total:
             done = provenance["step"] // self.steps
-            return f"has gone through {done} epochs (asked: epochs {self.settings.epochs}); give no fewer"
+            return f"has {done} epochs (asked: epochs {self.settings.epochs}); ask for at least as many"
         return other
 
     def _take(self, model: LatentModel, training: dict[str, Tensor], provenance: dict[str, Any]) -> None:
@@ -197,14 +201,14 @@ class Run:
         self.step = errors.whole_number("step", provenance["step"], 1)
         self.history = {name: [float(v) for v in provenance["history"][name]] for name in MEASURED}
         if any(len(values) != self.step // self.steps for values in self.history.values()):
-            raise ValueError(f"the history is not of {self.step // self.steps} epochs")
+            raise ValueError(f"expected a history of {self.step // self.steps} epochs, got another length")
         self.seconds = float(provenance["seconds"])
 
 
 def check_fit(model: LatentModel, argument: str, images: Images) -> None:
     """ValueError unless the model takes such images."""
     if not len(images):
-        raise ValueError(f"{argument}: got none; give at least one image")
+        raise ValueError(f"{argument}: expected at least one image, got none")
     x = images.floats(slice(0, 1))
     model.eval()  # one image must not move a layer's running statistics
     try:
@@ -212,8 +216,8 @@ def check_fit(model: LatentModel, argument: str, images: Images) -> None:
             _, units = model.encoded(x)
             model.with_units(units).losses(torch.zeros(1, *model.code_shape), x)
     except (RuntimeError, ValueError) as error:
-        got = f"{argument}: got images of shape {tuple(images.pixels.shape[1:])}"
+        expected = f"{argument}: expected images that fit config {model.config}"
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{got}, which do not fit config {model.config} ({reason})") from None
+        raise ValueError(f"{expected}, got shape {tuple(images.pixels.shape[1:])} ({reason})") from None
     finally:
         model.train()

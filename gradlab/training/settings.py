@@ -51,11 +51,11 @@ class Settings:
             object.__setattr__(self, name, value)
         estimators.parse(self.estimator)  # a name, or name:key=value
         if "tf=" in self.estimator or "tb=" in self.estimator:
-            raise ValueError(f"estimator: got {self.estimator!r}; its temperatures are given as tf and tb")
+            raise ValueError(f"estimator: expected one without temperatures (use tf and tb), got {self.estimator!r}")
         if not isinstance(self.lr, int | float) or not (math.isfinite(self.lr) and self.lr > 0):
-            raise ValueError(f"lr: got {self.lr!r}; a learning rate is a finite number above 0")
+            raise ValueError(f"lr: expected a finite number above 0, got {self.lr!r}")
         if not isinstance(self.config, dict):
-            raise ValueError(f"config: got {self.config!r}; a dict of the architecture's arguments is needed")
+            raise ValueError(f"config: expected a dict of the architecture's arguments, got {self.config!r}")
 
 
 # the paper's binary autoencoder (appendix A.1) at the temperatures its figure 2 found best; 20 epochs of its 100

@@ -46,8 +46,8 @@ def into_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor])
         if name.startswith(_PREFIX):
             _, index, key = name.split(".")
             if value.shape not in (torch.Size([]), parameters[int(index)].shape):
-                raise ValueError(f"{name} has shape {tuple(value.shape)}")
+                raise ValueError(f"got shape {tuple(value.shape)} for {name}")
             whole["state"].setdefault(int(index), {})[key] = value
     if any(set(state) != PER_PARAMETER for state in whole["state"].values()):
-        raise ValueError(f"the optimizer's state is not {sorted(PER_PARAMETER)}")
+        raise ValueError(f"expected the optimizer's state {sorted(PER_PARAMETER)}, got another")
     optimizer.load_state_dict(whole)

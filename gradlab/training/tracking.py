@@ -84,7 +84,9 @@ class Tracks:
         for kind in self.draws:
             path = files.writable(track_path(self.out, kind))
             if path.exists() and _training_of(path) is None:
-                raise FileExistsError(f"{path}: not of a tracked training; move it away, or choose another out")
+                raise FileExistsError(
+                    f"{path}: this file is not of a tracked training; move it away, or choose another out"
+                )
 
     def resume(self) -> None:
         """Take up what the interrupted training has measured; ValueError where it is not what would be measured."""
@@ -93,7 +95,10 @@ class Tracks:
             if kind in self.draws:
                 self.found[kind] = self._taken_up(kind, path)
             elif path.exists() and (about := _training_of(path)) and not state.difference(self.run.about(), about):
-                raise ValueError(f"track: {kind} was tracked into {path}; give it again, or remove that file")
+                raise ValueError(
+                    f"track: expected {kind}, which {path} tracks, got another choice; track it again, or"
+                    " remove that file"
+                )
 
     def measure(self) -> None:
         """What is due after the step last made and not measured yet."""
@@ -151,10 +156,13 @@ class Tracks:
     def _taken_up(self, kind: str, path: Path) -> xr.Dataset:
         """The rows of an interrupted training's file that this one would have measured so far."""
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: {kind} was not tracked so far; resume without, or begin anew")
+            raise FileNotFoundError(f"{path}: {kind} was not tracked so far; resume without tracking, or start again")
         about = _training_of(path)
         if about is None:
-            raise errors.BadFile(f"{path}: not of a tracked training; move it away, and begin anew or resume without")
+            raise errors.BadFile(
+                f"{path}: expected the file of a tracked training, got another; move it away, and start again"
+                " or resume without tracking"
+            )
         ds = results.open_results(path, trusted=True)
         draws = self.draws[kind]
         if kind == "bias" and self.reference != "exact":
@@ -171,7 +179,8 @@ class Tracks:
         passed = [epoch for epoch in range(-(-self.run.step // self.run.steps)) if self._due(epoch)]
         missing = sorted({*passed} - {*ds.epoch.values.tolist()})
         if missing:
-            raise ValueError(f"track: {path} lacks epoch {missing[0]}, which the training has passed; begin anew")
+            expected = f"track: expected epoch {missing[0]}, which the training has passed, in {path}"
+            raise ValueError(f"{expected}, got a file without it; start again")
         return ds.sel(epoch=[epoch for epoch in ds.epoch.values.tolist() if self._due(epoch)])
 
 
