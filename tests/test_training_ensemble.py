@@ -258,7 +258,7 @@ def before_step(monkeypatch, step, action):
 def interrupt(outs, monkeypatch, step, **given):
     with monkeypatch.context() as patch:
         before_step(patch, step, lambda _: press_ctrl_c())
-        with pytest.raises(KeyboardInterrupt, match=f"stopped at step {step} of .*--resume goes on with all cells"):
+        with pytest.raises(KeyboardInterrupt, match=f"stopped at step {step} of .*--resume continues all cells"):
             together(outs, **given)
 
 
@@ -526,7 +526,9 @@ def test_an_interrupted_cell_is_not_overwritten(outs, monkeypatch):
     training.resume_path(outs[0]).unlink()
     with pytest.raises(FileExistsError, match=r"cell1\.resume\.safetensors: this interrupted training exists"):
         together(outs)
-    with pytest.raises(ValueError, match=r"resume: .*cell1.resume.safetensors was trained with tf 0.5 \(asked: 0.6\)"):
+    with pytest.raises(
+        ValueError, match=r"resume: .*cell1.resume.safetensors, which was trained with tf 0.5 \(asked: 0.6\)"
+    ):
         together(outs, [dataclasses.replace(own, tf=0.6) for own in CELLS], resume=True)
 
 
@@ -693,7 +695,7 @@ def test_an_interrupt_between_cells_that_train_in_turn_loses_nothing(outs, unbro
 
     with monkeypatch.context() as patch:
         patch.setattr(training.Run, "one_step", acted)
-        with pytest.raises(KeyboardInterrupt, match="--resume goes on with all cells"):
+        with pytest.raises(KeyboardInterrupt, match="--resume continues all cells"):
             together(outs)
     for model, wanted in zip(together(outs, resume=True), unbroken, strict=True):
         assert all(torch.equal(t, model.state_dict()[name]) for name, t in wanted.state_dict().items())

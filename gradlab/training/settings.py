@@ -1,4 +1,4 @@
-"""The settings of a training: all that decides its final weights, but the images."""
+"""The settings of a training. Together with the images they determine the final weights."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ KLS = ("none", "model", "sampled")  # terms of the loss
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All that decides the final weights, but the images. Defaults: the paper's 8x4 VAE (appendix A.2).
+    """The settings of a training. The defaults are those of the paper's 8x4 VAE (appendix A.2).
 
-    `tf` and `tb` are numbers, or schedules such as "1:0.3" and "1:0.3:cosine" (see gradlab.schedules); a schedule runs
-    from the first step to the last of all `epochs`. `kl` names the KL term of the loss: "model", KL(softmax(l) ||
-    uniform); "sampled", KL(softmax(l/tf) || uniform), of the distribution that codes are sampled from; or "none". True
-    and False are shorthands of "model" and "none". Raises ValueError for what is out of range.
+    `tf` and `tb` are numbers, or schedules like "1:0.3" and "1:0.3:cosine" (see gradlab.schedules) from the first to
+    the last step. `kl` is the KL term of the loss: "model" for KL(softmax(l) || uniform), "sampled" for
+    KL(softmax(l/tf) || uniform) of the distribution that codes are sampled from, or "none". True and False mean "model"
+    and "none". Raises ValueError for invalid values.
     """
 
     architecture: str = "categorical-vae"
