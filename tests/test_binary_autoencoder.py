@@ -82,9 +82,9 @@ def test_presets_are_of_the_sizes_the_help_names():
     [
         ({"width": 0}, "width: expected .*, got 0"),
         ({"depth": -1}, "depth: expected .*, got -1"),
-        ({"image_shape": [1, 33, 28]}, "image_shape: got"),
+        ({"image_shape": [1, 33, 28]}, "image_shape: expected .*, got"),
         ({"image_shape": [1, 16, 28]}, "17 to 32 pixels"),
-        ({"image_shape": [28, 28]}, "image_shape: got"),
+        ({"image_shape": [28, 28]}, "image_shape: expected .*, got"),
         ({"grid": 0}, "grid: expected .*, got 0"),
         ({"units": 1.5}, "units: expected .*, got 1.5"),
     ],

@@ -449,7 +449,7 @@ def test_data_check_fails_where_a_file_is_broken(run, tmp_path):
     (tmp_path / "own" / "train-images-idx3-ubyte.gz").write_bytes(b"\x1f\x8bbroken")
     ran = run("data", "check", "own")
     assert ran.code == 1
-    assert ran.err.splitlines() == ["gradlab: own: train split not as it should be"]
+    assert ran.err.splitlines() == ["gradlab: own: train split missing or damaged"]
 
 
 def test_plot_of_one_target_draws_that_one_whatever_the_kind(run, tmp_path):

@@ -56,7 +56,7 @@ IN_OPTIONS = {
     "other options": (
         ["bias", "--moments", "exact", "--reference", "rloo"],
         1,
-        "--reference exact would do, or --moments",
+        "--moments: expected 'monte-carlo' beside a sampled reference",
     ),
     "an estimator": (["bias", "--estimator", "nope"], 2, "'--estimator': unknown name 'nope'"),
     "its parameter": (
@@ -64,7 +64,11 @@ IN_OPTIONS = {
         2,
         "'--estimator': n: expected a whole number of at least 2, got 1",
     ),
-    "one for other latents": (["bias", "--estimator", "disarm"], 1, "gradlab: --estimator: disarm is for binary"),
+    "one for other latents": (
+        ["bias", "--estimator", "disarm"],
+        1,
+        "gradlab: --estimator: expected one for categorical latents, got disarm",
+    ),
     "data": (["gap", "--data", "nope"], 2, "gradlab: --data: unknown name 'nope'"),
     "data to fetch": (["data", "fetch", "nope"], 2, "gradlab: NAME: unknown name 'nope'"),
     "a variable": (["plot", "bias.h5", "--variable", "nope"], 2, "gradlab: --variable: unknown name 'nope'"),
@@ -107,5 +111,5 @@ def test_draws_that_are_raised_to_whole_batches_are_told(run):
     arguments = ["--tf", "1", "--tb", "1", "--sweep", "none", "--images", "2", "--no-plot", "--reference", "rloo"]
     ran = run("bias", "m.safetensors", *arguments, "--draws", "8")
     assert ran.code == 0
-    assert ran.err == "gradlab: draws: got 8; a sampled reference takes whole batches, 64 draws\n"
+    assert ran.err == "gradlab: draws: expected whole batches beside a sampled reference, got 8; 64 are taken\n"
     assert run("bias", "m.safetensors", *arguments, "--draws", "64").err == ""

@@ -535,7 +535,7 @@ def test_wrong_content_leaves_no_file(server, tmp_path, body):
     server.content[f"/{NAME}"] = body
     with pytest.raises(BadFile, match="of tiny, got") as raised:
         datasets.fetch("tiny", tmp_path, server.url)
-    assert str(raised.value).startswith(f"{server.url}/{NAME}: sha256")
+    assert str(raised.value).startswith(f"{server.url}/{NAME}: expected sha256")
     assert ".part" not in str(raised.value)
     assert [found for found in tmp_path.rglob("*") if found.is_file()] == []
 
@@ -549,7 +549,7 @@ def test_the_commands_know_it(server, tmp_path):
     assert missing.output.count(f"{NAME} is not in ") == 2
     fetched = run("fetch", "tiny", "--mirror", server.url)
     assert fetched.output.split() == [str(tmp_path / "tiny" / NAME)]
-    assert run("check", "tiny").output.count("is whole") == 2
+    assert run("check", "tiny").output.count("is complete") == 2
     listed = run("list", "--json")
     assert listed.exit_code == 0
     assert str(tmp_path / "tiny" / NAME) in listed.output

@@ -478,7 +478,7 @@ def test_wrong_content_leaves_no_file(server, tmp_path, body):
     server.content[f"/{TRAIN}"] = body
     with pytest.raises(BadFile, match="of tiny, got") as raised:
         datasets.fetch("tiny", tmp_path, server.url)
-    assert str(raised.value).startswith(f"{server.url}/{TRAIN}: sha256")
+    assert str(raised.value).startswith(f"{server.url}/{TRAIN}: expected sha256")
     assert [found for found in tmp_path.rglob("*") if found.is_file()] == []
 
 

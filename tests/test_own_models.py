@@ -307,7 +307,7 @@ def test_a_factorys_own_weights_have_a_checksum_too(run, own):
         assert done.code == 0, done.err
         digests.append(gradlab.open_results("bias.h5").attrs["checkpoint_sha256"])
     assert digests[0] == digests[1]
-    assert gradlab.open_results("bias.h5").attrs["weights"] == "as the factory makes them"
+    assert gradlab.open_results("bias.h5").attrs["weights"] == "weights of the factory"
     assert run("bias", "--model", "own_module:made", "--weights", "w.pt", *own[4:], "--sweep", "none", *FEW).code == 0
     assert gradlab.open_results("bias.h5").attrs["checkpoint_sha256"] == files.sha256("w.pt")
 
@@ -315,23 +315,35 @@ def test_a_factorys_own_weights_have_a_checksum_too(run, own):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--model", "own_module"], 1, "--model: got 'own_module'; write MODULE:FACTORY"),
+        (["--model", "own_module"], 1, "--model: expected MODULE:FACTORY, got 'own_module'"),
         (["--model", "own_module:modle"], 1, "did you mean model"),
-        (["--model", "nowhere:model"], 1, "--model: no module 'nowhere' in the current folder"),
-        (["--model", "broken_module:model"], 1, "importing broken_module raises RuntimeError: broken"),
-        (["--model", "own_module:text"], 1, "own_module:text gives a str; a gradlab.LatentModel"),
+        (
+            ["--model", "nowhere:model"],
+            1,
+            "--model: expected a module of the current folder or the environment, got 'nowhere'",
+        ),
+        (["--model", "broken_module:model"], 1, "got RuntimeError from broken_module: broken"),
+        (["--model", "own_module:text"], 1, "got a str from own_module:text"),
         (["--model", "own_module:number"], 1, "own_module:number gives a int"),
-        (["--model", "own_module:fails"], 1, "cannot be made without arguments (KeyError"),
-        (["--weights", "w.pt"], 2, "--weights: the model they belong to is given by --model"),
-        (["--model", "own_module:model", "a.safetensors"], 2, "--model: got the checkpoint a.safetensors too"),
-        (["--observations", "x.npy", "--data", "mnist"], 2, "--observations: got --data too"),
+        (["--model", "own_module:fails"], 1, "expected a call without arguments to work, got KeyError"),
+        (["--weights", "w.pt"], 2, "--weights: needs --model"),
+        (
+            ["--model", "own_module:model", "a.safetensors"],
+            2,
+            "--model: expected no checkpoint beside it, got a.safetensors",
+        ),
+        (["--observations", "x.npy", "--data", "mnist"], 2, "--observations: expected no --data beside it"),
         (["--model", "own_module:model", "--observations", "nope.npy"], 1, "nope.npy: no such file of observations"),
         (
             ["--model", "own_module:model", "--observations", "x.npy", "--images", 9],
             1,
             "images: expected at most 7, all of x.npy, got 9",
         ),
-        (["--model", "own_module:model", "--weights", "x.npy"], 1, "x.npy: expected a file of weights, got an array"),
+        (
+            ["--model", "own_module:model", "--weights", "x.npy"],
+            1,
+            "x.npy: expected a file of weights, got a numpy array",
+        ),
         (["--model", "own_module:model"], 1, "encoder: cannot take torch.float32 of shape (100, 1, 28, 28)"),
     ],
 )
