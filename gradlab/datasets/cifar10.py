@@ -76,7 +76,7 @@ def read(path: Path, split: str) -> Tensor:
 def _members(called: str, content: bounded.Stream) -> Iterator[tuple[tarfile.TarInfo, int]]:
     """Yields the header of each member and the size of its content, which the caller must read before the next one.
 
-    tarfile's own iteration allocates as much memory as a header announces, so it is not used.
+    tarfile's iteration allocates the memory that a header announces, so it is not used.
     """
     total = 0
     for _ in range(MOST_MEMBERS):
