@@ -61,7 +61,6 @@ TODO = {  # files whose prose is still to be rewritten; empty in the end
     "gradlab/fidelity/jackknife.py",
     "gradlab/fidelity/rarity.py",
     "gradlab/fidelity/reference.py",
-    "gradlab/fidelity/reference_analysis.py",
     "gradlab/fidelity/u_statistics.py",
     "gradlab/latents.py",
     "gradlab/methods.py",
@@ -109,7 +108,6 @@ MESSAGES_TODO = {  # modules whose messages are still to be rewritten; empty in 
     "gradlab/fidelity/enumerated_analysis.py",
     "gradlab/fidelity/gap_analysis.py",
     "gradlab/fidelity/grid_accumulator.py",
-    "gradlab/fidelity/reference_analysis.py",
     "gradlab/model.py",
     "gradlab/moments/exact.py",
     "gradlab/plots/__init__.py",
@@ -129,7 +127,6 @@ MESSAGES_TODO = {  # modules whose messages are still to be rewritten; empty in 
     "gradlab/sampling/unique_evaluations.py",
     "gradlab/setup.py",
     "gradlab/training/run.py",
-    "gradlab/training/state.py",
     "gradlab/training/tracking.py",
 }
 CHECKED = {"ValueError", "TypeError", "BadFile", "SpaceTooLarge", "Refused"}  # other errors have the system's words

@@ -29,7 +29,7 @@ def noise_block(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
-    """Noise (BLOCK, array, *shape) of the steps from BLOCK * block on; `shape` is a batch's (example, latent, category).
+    """Noise (BLOCK, array, *shape) of the steps from BLOCK * block on, where `shape` is (example, latent, category).
 
     Each array has a separate generator, so that estimators with several arrays share the first ones with all others.
     """
