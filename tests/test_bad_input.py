@@ -105,7 +105,7 @@ BAD_PARTS = {
     ),
     "NaN from decoder": (
         lambda p: {"decoder": Returns(p.model.decoder, planted(float("nan"), 0, 0, 1, 2))},
-        "losses: nan at example 0",
+        "got nan at example 0",
     ),
     "decoder for other codes": (
         lambda p: {"decoder": nn.Sequential(nn.Flatten(), nn.Linear(7, 16).double())},
@@ -121,7 +121,7 @@ BAD_PARTS = {
     ),
     "NaN from likelihood": (
         lambda p: {"likelihood": lambda o, x: bernoulli(o, x) * planted(float("nan"), -1)(torch.ones(len(o)))},
-        "losses: nan at example",
+        "got nan at example",
     ),
     "loss of the whole batch": (
         lambda p: {"likelihood": lambda o, x: bernoulli(o, x).sum()},
