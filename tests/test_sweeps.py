@@ -274,7 +274,7 @@ def test_what_is_the_machine_s_fault_is_no_failure_of_the_cell(tmp_path, monkeyp
 
 
 def test_settings_that_fit_no_cell_are_refused_before_any(tmp_path):
-    with pytest.raises(ValueError, match="disarm is for binary latents"):
+    with pytest.raises(ValueError, match="estimator: expected one for categorical latents, got disarm"):
         sweep(tmp_path, estimator="disarm")
     with pytest.raises(ValueError, match="images: expected images that fit"):
         sweep(tmp_path, config={"latents": 2, "categories": 3})

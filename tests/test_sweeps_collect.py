@@ -93,7 +93,7 @@ def test_a_file_that_only_looks_like_a_cell_is_left_out(finished, spoil):
             del file[spoil]
         else:
             del file.attrs[spoil]
-    with pytest.warns(UserWarning, match=f"{path.name}: no .*left out"):
+    with pytest.warns(UserWarning, match=rf"{path.name}: expected a cell of a sweep, .*left out"):
         assert (sweeps.collect(finished).status == "done").sum() == 11
 
 
