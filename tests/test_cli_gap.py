@@ -135,7 +135,7 @@ def test_what_was_measured_before_an_interruption_is_kept(run, tmp_path, monkeyp
         ),
         (["gap", "ae.safetensors", "--out", "gap.png"], 2, "expected a results file, .h5"),
         (["gap", "ae.safetensors", "--data", "nothing"], 2, "--data: unknown name"),
-        (["gap", "ae.safetensors", "--device", "nowhere"], 1, "device: 'nowhere'"),
+        (["gap", "ae.safetensors", "--device", "nowhere"], 1, "device: expected a usable device, got 'nowhere'"),
         (["bias", "ae.safetensors", "--reference", "exact"], 1, "2^2048 configurations"),
         (["train", "binary-ae", "--data", "mnist", "--data-dir", "."], 1, "gradlab data fetch mnist"),
         (["train", "binary-ae", "--preset", "huge"], 2, "--preset"),

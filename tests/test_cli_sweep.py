@@ -103,7 +103,7 @@ def test_what_are_no_seeds_is_wrong_usage(run, own, text):
         (["--estimator", "st-g"], "did you mean"),
         (["--estimator", "disarm"], "disarm is for binary latents"),
         (["--folder", "own/train-images-idx3-ubyte.gz"], "--folder"),
-        (["--device", "gpu"], "device: 'gpu'"),
+        (["--device", "gpu"], "device: expected a usable device, got 'gpu'"),
         (["--data", "nowhere"], "nowhere"),
     ],
 )

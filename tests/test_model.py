@@ -149,8 +149,8 @@ def test_unit_shapes_are_learnt_from_the_encoder_in_any_precision():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"device": "nope"}, "device: 'nope'"),
-        ({"dtype": torch.int32}, "dtype: got torch.int32"),
+        ({"device": "nope"}, "device: expected a usable device, got 'nope'"),
+        ({"dtype": torch.int32}, "dtype: expected .*, got torch.int32"),
         ({"memory": 0}, "memory: expected .*, got 0"),
     ],
 )

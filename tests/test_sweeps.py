@@ -280,7 +280,7 @@ def test_settings_that_fit_no_cell_are_refused_before_any(tmp_path):
         sweep(tmp_path, config={"latents": 2, "categories": 3})
     with pytest.raises(ValueError, match=r"workers: expected .*, got 0"):
         sweep(tmp_path, workers=0)
-    with pytest.raises(ValueError, match="device: 'gpu'"):
+    with pytest.raises(ValueError, match="device: expected a usable device, got 'gpu'"):
         sweep(tmp_path, device="gpu")
     with pytest.raises(ValueError, match=r"workers: expected none with a scheduler, .* got 2"):
         sweep(tmp_path, workers=2, scheduler="tcp://127.0.0.1:1")
