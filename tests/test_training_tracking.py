@@ -491,7 +491,7 @@ def test_a_file_of_an_earlier_training_is_replaced(few, unbroken, out):
         ({"track_images": 6}, r"examples 5 \(asked: 6\)"),
         ({"track_every": 1}, r"track_every 2 \(asked: 1\)"),
         ({"track_every": (0, 2)}, r"track_every 2 \(asked: 0, 2\)"),
-        ({"track": ()}, "bias was tracked into .*give it again, or remove"),
+        ({"track": ()}, "track: expected bias, which .* tracks, got another choice"),
         ({"track": ("bias", "gap")}, "gap.h5: gap was not tracked so far"),
     ],
     ids=str,
@@ -577,8 +577,8 @@ def test_the_command_line_tracks_and_says_where(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--every", 3], 2, "--every is for --track"),
-        (["--track-draws", 30], 2, "--track-draws is for --track"),
+        (["--every", 3], 2, "--every: needs --track"),
+        (["--track-draws", 30], 2, "--track-draws: needs --track"),
         (["--track", "bais"], 2, "bais"),
         (["--track", "bias", "--every", 0], 2, "--every"),
     ],
