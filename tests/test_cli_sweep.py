@@ -101,7 +101,7 @@ def test_what_are_no_seeds_is_wrong_usage(run, own, text):
         (["--track-draws", "8"], "--track-draws: needs --track"),
         (["--workers", "2", "--scheduler", "tcp://127.0.0.1:1"], "--workers: expected none with --scheduler"),
         (["--estimator", "st-g"], "did you mean"),
-        (["--estimator", "disarm"], "disarm is for binary latents"),
+        (["--estimator", "disarm"], "estimator: expected one for categorical latents, got disarm"),
         (["--folder", "own/train-images-idx3-ubyte.gz"], "--folder"),
         (["--device", "gpu"], "device: expected a usable device, got 'gpu'"),
         (["--data", "nowhere"], "nowhere"),

@@ -644,7 +644,7 @@ def test_gradients_are_added_to_those_that_are_there():
 @pytest.mark.parametrize("name", estimators.names())
 def test_every_estimator_trains_or_says_why_not(out, name):
     if "categorical" not in estimators.find(name).kinds:
-        with pytest.raises(ValueError, match=f"estimator: {name} is for binary latents"):
+        with pytest.raises(ValueError, match=f"estimator: expected one for categorical latents, got {name}"):
             train(out, estimator=name, epochs=1)
         return
     model = train(out, estimator=name, epochs=1)
