@@ -59,7 +59,7 @@ def cost(budget: str) -> str:
 
 
 def measure(given: Given, budget: str) -> xr.Dataset:
-    """Train what is not trained yet, under `given.folder`, and measure every model."""
+    """Trains missing models in `given.folder` and measures all of them."""
     from gradlab import checkpoints, datasets, networks, progress, results
 
     images, epochs, measured, draws = BUDGETS[budget]
@@ -72,7 +72,7 @@ def measure(given: Given, budget: str) -> xr.Dataset:
     for count in epochs[1:]:
         for path in _trained(given, images, count):
             model, about = checkpoints.load_described(path)
-            # named as a file, since figures show the stem
+            # named like a file, because plots show the stem
             name = "{trained_epochs} epochs at ({trained_tf:g}, {trained_tb:g}).safetensors".format(**about)
             models.append((model, about | {"checkpoint": name}))
     found = []
@@ -88,7 +88,7 @@ def measure(given: Given, budget: str) -> xr.Dataset:
 
 
 def _trained(given: Given, count: int, epochs: int) -> list[Path]:
-    """Checkpoints of models trained for so many epochs at TRAINED_AT."""
+    """Checkpoints of models trained for `epochs` epochs at TRAINED_AT."""
     from gradlab import datasets, sweeps
 
     folder = given.folder / f"{NAME}-cells" / f"{count}-images-{epochs}-epochs"
@@ -110,7 +110,7 @@ def _trained(given: Given, count: int, epochs: int) -> list[Path]:
 
 
 def judge(ds: xr.Dataset) -> list[Verdict]:
-    """Supported or contradicted where a claim holds of all models or of none; the interval is the range over models."""
+    """Verdicts: supported if a claim holds for all models, contradicted if for none. The interval is their range."""
     return [
         _verdict(ds, claim, name, target) for claim in CLAIMS for name in FIGURES for target in ("sampled", "model")
     ]
@@ -137,7 +137,7 @@ def _verdict(ds: xr.Dataset, claim: str, name: str, target: str) -> Verdict:
 
 
 def draw(ds: xr.Dataset) -> Any:
-    """The models trained longest, and the untrained one; without points at which a gradient all but vanishes."""
+    """The models with the longest training and the untrained one, without points at which a gradient is almost 0."""
     from gradlab import plots
 
     epochs = ds.trained_epochs

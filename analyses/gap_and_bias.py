@@ -1,14 +1,14 @@
-"""Gap and bias: a smaller gradient gap means a smaller bias, the gap standing in for what cannot be enumerated.
+"""Gap and bias: a smaller gradient gap means a smaller bias, so the gap can replace a bias that cannot be enumerated.
 
-The paper holds the bias of its binary autoencoder to be out of reach, and judges temperatures by the gradient gap. With
-an unbiased reference both can be had. Claims, over a grid of tf and tb:
+The paper cannot measure the bias of its binary autoencoder and compares temperatures by their gradient gap. With an
+unbiased reference both can be measured. Claims, over a grid of tf and tb:
     (n) the gap ranks temperatures as the bias does: a rank correlation of at least 0.5;
-    (o) at each tf, the tb of the least gap is that of the least bias, within 5 % of the exact gradient's norm.
+    (o) at each tf, the tb with the smallest gap has the smallest bias, within 5 % of the exact gradient's norm.
 
-Measured: `gradlab.gap` and `gradlab.bias` on the same images, of an 8x4 VAE with exact moments and of a binary
-autoencoder against an unbiased reference. (n) is Spearman's rank correlation over the points of the grid, (o) what the
-choice by the gap costs in relative bias, mean over tf. Intervals: 95 % of 2,000 grids drawn from a normal law with the
-jackknife covariance of all points, which are what sampling noise leaves open of this model on these images.
+Measured: `gradlab.gap` and `gradlab.bias` on the same images, for an 8x4 VAE with exact moments and for a binary
+autoencoder against an unbiased reference. (n) is Spearman's rank correlation over the points of the grid. (o) is what
+the choice by the gap adds to the relative bias, averaged over tf. Intervals are 95 % of 2,000 grids from a normal
+distribution with the jackknife covariance of all points. They contain the sampling noise for this model and images.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NAME = "gap-and-bias"
 MODELS = {"8x4 VAE": "vae-8x4-mnist", "binary autoencoder": "binary-ae-mnist"}
 GAPS = {"gap": "raw", "relative_gap_pooled": "relative"}
 BIAS = "relative_bias_debiased"
-RANKS = 0.5  # a rank correlation from which on the gap may be said to stand in for the bias
+RANKS = 0.5  # the minimal rank correlation at which the gap can replace the bias
 MARGIN = 0.05  # of relative bias
 DRAWN = 2000
 
@@ -66,7 +66,7 @@ def measure(given: Given, budget: str) -> xr.Dataset:
     from gradlab import checkpoints, datasets, results
 
     if given.checkpoint is not None:
-        raise ValueError("checkpoint: gap-and-bias measures the two bundled models; leave it out")
+        raise ValueError("checkpoint: expected none, because gap-and-bias measures the two bundled models, got one")
     b = BUDGETS[budget]
     observed = datasets.load(given.data or "mnist-sample", "test", given.data_dir).first(given.images or b.images)
     found: list[xr.Dataset] = []
@@ -95,7 +95,7 @@ def measure(given: Given, budget: str) -> xr.Dataset:
 
 
 def _joined(bias: xr.Dataset, gap: xr.Dataset) -> xr.Dataset:
-    """The figures with their ends, and replicates of each: where bias has none, it is known without noise."""
+    """The metrics with their intervals and replicates. Bias without replicates has no sampling noise."""
     names = [name + end for name in (BIAS, "matched_bias_debiased") for end in ("", "_low", "_high")]
     kept = bias[names]
     gaps = gap[[name + end for name in GAPS for end in ("", "_low", "_high")]]
@@ -147,7 +147,7 @@ def _choice(one: xr.Dataset, name: str, which: dict[str, str]) -> Verdict:
 
 
 def _interval(one: xr.Dataset, name: str, statistic: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Change:
-    """Of a statistic of gap and bias (grid, tf, tb): its value, and 95 % of it over grids with the noise of this."""
+    """The value of a statistic of gap and bias (grid, tf, tb), and its 95 % interval over grids with the same noise."""
     rng = np.random.default_rng(0)
     values, noisy = [], []
     for figure in (name, BIAS):

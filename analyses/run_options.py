@@ -1,4 +1,4 @@
-"""What every analysis is given, and the budgets it can be run with."""
+"""The options of all analyses, and their budgets."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-BUDGETS = ("quick", "standard", "paper")  # ten minutes on two cores; some hours there; a GPU or a cluster
+BUDGETS = ("quick", "standard", "paper")  # ten minutes on two cores; some hours on two cores; a GPU or a cluster
 
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """Where an analysis finds its data and leaves what it can go on from. None: the analysis's own choice."""
+    """The options of a run: data, folder, numbers and device. None means the default of the analysis."""
 
     folder: Path = Path("results")
     data: str | None = None
@@ -20,7 +20,7 @@ class Given:
     checkpoint: str | None = None
     images: int | None = None
     seeds: int | None = None
-    time: float | None = None  # seconds that trainings may take: as many seeds as fit
+    time: float | None = None  # seconds that limit the number of seeds
     kl: str | None = None
     draws: int | None = None
     device: str = "cpu"
@@ -32,7 +32,7 @@ class Given:
 
     @property
     def where(self) -> dict[str, Any]:
-        """Where and how trainings run, as gradlab.sweeps.sweep takes it."""
+        """The arguments of gradlab.sweeps.sweep that say where and how trainings run."""
         names = ("device", "workers", "ensemble", "tf32", "scheduler", "progress")
         return {name: getattr(self, name) for name in names}
 
@@ -40,7 +40,7 @@ class Given:
 def measure_checkpoint(
     given: Given, bundled: str, images: int, draws: int, analysis: Callable[[Any, Any, int], Any]
 ) -> Any:
-    """`analysis(model, x, draws)` of one trained model on test images; says in its attributes which."""
+    """The result of `analysis(model, x, draws)` for one trained model on test images, with both in its attributes."""
     from gradlab import checkpoints, datasets
 
     model, about = checkpoints.load_described(given.checkpoint, bundled)

@@ -1,4 +1,4 @@
-"""How long trainings take, and how many seeds fit into the time given."""
+"""The time of trainings, and the number of seeds that fits into a given time."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from gradlab.datasets import Images
 from gradlab.training import Settings, most_together, step_seconds
 
-Cost = Callable[[int], float]  # seconds of a step of so many trainings, all of them
+Cost = Callable[[int], float]  # number of trainings -> seconds of one step of all of them
 MOST_SEEDS = 1000
-MANY = 150  # trainings that are timed, where they fit a GPU's memory: the more of them, the less time each takes
+MANY = 150  # trainings that are timed on a GPU, if they fit in its memory
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Trainings of `pairs` pairs at `seeds` seeds, which take `seconds`."""
+    """Trainings of `pairs` pairs with `seeds` seeds, which take `seconds`."""
 
     pairs: int
     seeds: int
@@ -39,7 +39,7 @@ class Plan:
 
 
 def plan(pairs: int, steps: int, cost: Cost, asked: int, limit: float | None) -> Plan:
-    """As many seeds as fit into `limit` seconds, at least one; without a limit as many as asked."""
+    """A plan with the largest number of seeds that fits into `limit` seconds (at least one), or with `asked` seeds."""
 
     def seconds(seeds: int) -> float:
         return steps * cost(pairs * seeds)
@@ -55,7 +55,7 @@ def plan(pairs: int, steps: int, cost: Cost, asked: int, limit: float | None) ->
 def measured(
     settings: Sequence[Settings], images: Images, validation: Images, device: str, workers: int, tf32: bool
 ) -> Cost:
-    """The cost of such trainings, from some steps of them here.
+    """The cost of these trainings, measured with some steps.
 
     On a CPU it is proportional to their number. On a GPU it is a + b times their number, from MANY and a third of MANY.
     """
@@ -76,7 +76,7 @@ def measured(
 
 
 def duration(seconds: float) -> str:
-    """1:23:45 h, 12 min, 1:40 min, 34 s"""
+    """A duration as text: 1:23:45 h, 12 min, 1:40 min or 34 s."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     if seconds < 600:
@@ -87,7 +87,7 @@ def duration(seconds: float) -> str:
 
 
 def counted(pairs: int, seeds: int) -> str:
-    """147 trainings (49 pairs, 3 seeds)"""
+    """The number of trainings as text: 147 trainings (49 pairs, 3 seeds)."""
     return f"{pairs * seeds:,} trainings ({pairs} pairs, {_seeds(seeds)})"
 
 

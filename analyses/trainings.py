@@ -1,4 +1,4 @@
-"""What the analyses share that train a model at many temperatures."""
+"""Functions of the analyses that train a model at many temperatures."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from gradlab.training import Settings
 from . import sizing
 from .run_options import Given
 
-LEAST_SEEDS = 3  # from which on a claim is tested; the paper's 5 and 10 make intervals narrower
-KEPT_EPOCHS = 32  # about so many, closer at the start, so that collected results are small files
+LEAST_SEEDS = 3  # minimal number for a verdict; the paper uses 5 and 10
+KEPT_EPOCHS = 32  # approximate number of epochs in collected results, denser at the start, so that files are small
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Trainings:
     tb: tuple[float | str, ...]
     seeds: int
     epochs: int
-    images: int  # the first so many of the training split
+    images: int  # taken from the start of the training split
     validation: int
     config: tuple[tuple[str, Any], ...] = ()
     pairs: tuple[tuple[float | str, float | str], ...] | None = None
@@ -43,7 +43,7 @@ class Trainings:
         return dataclasses.replace(base, config=base.config | dict(self.config), epochs=self.epochs)
 
     def cost(self, base: Settings) -> str:
-        """Counted: trainings, steps, and images that go through the network."""
+        """The number of trainings, steps and images as text."""
         cells = len(self.chosen) * self.seeds
         steps = cells * self.epochs * -(-self.images // base.batch_size)
         return (
@@ -63,11 +63,10 @@ def measure(
     cells: str | None = None,
     track: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
-    """Train what is not trained yet, in a folder of cells, and collect; says beforehand how long it takes.
+    """Trains missing cells in a folder and collects all of them. Prints the expected time first.
 
-    With `kls` every training is made with each of these KL terms, along a dim `kl`. `cells` names the analysis whose
-    cells these are, if it is another one; `track` holds what is tracked along the trainings, as gradlab.sweeps.sweep
-    takes it.
+    `kls` trains with each of these KL terms and adds a dim `kl`. `cells` is the name of another analysis that owns the
+    cells. `track` contains the tracking arguments of gradlab.sweeps.sweep.
     """
     from gradlab import sweeps
 
@@ -106,11 +105,11 @@ def _images(given: Given, trainings: Trainings, data: str) -> tuple[Any, Any]:
 def _seeds(
     given: Given, settings: Settings, trainings: Trainings, images: Any, validation: Any, times: int, name: str
 ) -> int:
-    """How many seeds; says how many trainings that is and, where time is short, how long they take."""
+    """The number of seeds. Prints the number of trainings and, with a time limit, their time."""
     asked, pairs = given.seeds or trainings.seeds, times * len(trainings.chosen)
     steps = settings.epochs * -(-len(images) // settings.batch_size)
     if given.time is None:
-        if given.progress:  # how long it takes, the sweep says
+        if given.progress:  # the sweep prints the time
             print(f"{name}: {sizing.counted(pairs, asked)} of {steps:,} steps", file=sys.stderr)
         return asked
     cells = [dataclasses.replace(settings, tf=tf, tb=tb) for tf, tb in trainings.chosen]
@@ -121,7 +120,7 @@ def _seeds(
 
 
 def _joined(found: Sequence[xr.Dataset], kls: Sequence[str]) -> xr.Dataset:
-    """Sweeps that differ in the KL term alone, along a dim `kl`."""
+    """Joins sweeps that differ only in the KL term along a dim `kl`."""
     coordinate = xr.Variable("kl", list(kls), {"long_name": "KL term of the training loss", "units": "1"})
     settings = json.loads(found[0].attrs["settings"]) | {"kl": "see coordinate"}
     ds = xr.concat(found, coordinate, combine_attrs="override", join="exact")
@@ -129,9 +128,9 @@ def _joined(found: Sequence[xr.Dataset], kls: Sequence[str]) -> xr.Dataset:
 
 
 def thinned(ds: xr.Dataset) -> xr.Dataset:
-    """Curves at about KEPT_EPOCHS epochs, closer at the start, and in float32: seven digits, as a training keeps them.
+    """The sweep with curves at about KEPT_EPOCHS epochs, denser at the start, in float32.
 
-    Every epoch is in the cells; figures of the last one are kept as they are.
+    The cells keep every epoch. Values of the last epoch are not changed.
     """
     last = int(ds.epoch[-1])
     epochs = np.unique(np.geomspace(1, last, KEPT_EPOCHS).round().astype(int))
@@ -141,7 +140,7 @@ def thinned(ds: xr.Dataset) -> xr.Dataset:
 
 
 def lacking(ds: xr.Dataset, claim: Trainings, data: str) -> list[str]:
-    """What a sweep lacks of the trainings that a claim is about, in words; [] if nothing."""
+    """The ways in which a sweep falls short of the trainings of a claim, as texts."""
     settings, about = json.loads(ds.attrs["settings"]), ds.attrs
     counts = [
         ("epochs", settings["epochs"], claim.epochs),
@@ -164,13 +163,13 @@ def _most_seeds(ds: xr.Dataset) -> int:
 
 
 def _trained(ds: xr.Dataset, claim: Trainings) -> int:
-    """How many of the claim's pairs are there with as many seeds, done or failed, as others or LEAST_SEEDS."""
+    """The number of pairs of the claim with enough seeds, done or failed: LEAST_SEEDS, or what other pairs have."""
     tried = (ds.status != "missing").sum("seed")
     enough = min(LEAST_SEEDS, _most_seeds(ds))
     axes = [{value: i for i, value in enumerate(ds[name].values.tolist())} for name in ("tf", "tb")]
     count = 0
     for pair in claim.chosen:
-        # an axis with a schedule holds texts only
+        # an axis with a schedule contains strings only
         at = [axis.get(value, axis.get(_text(value))) for axis, value in zip(axes, pair, strict=True)]
         count += None not in at and int(tried.transpose("tf", "tb")[tuple(at)]) >= enough
     return count

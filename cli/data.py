@@ -46,9 +46,9 @@ def list_(data_dir, as_json):
 @data.command()
 @click.argument("name", shell_complete=completes(DATA_SETS))
 @data_dir_option
-@click.option("--mirror", help="Address of a folder that holds the files, in place of the usual one.")
+@click.option("--mirror", help="Address of another folder with the same files.")
 def fetch(name, data_dir, mirror):
-    """Download a known data set and check it. cifar10 is 170 MB, svhn 246 MB.
+    """Download a known data set and check it. cifar10 has 170 MB, svhn 246 MB.
 
     \b
     Example:
@@ -64,10 +64,10 @@ def fetch(name, data_dir, mirror):
 @click.argument("name", shell_complete=completes(DATA_SETS))
 @data_dir_option
 def check(name, data_dir):
-    """Compare a data set's files with their checksums.
+    """Compare the files of a data set with their checksums.
 
-    NAME is a known data set, a folder of one's own or a CIFAR-10 archive; the latter two have no known checksum
-    and must be whole.
+    NAME is a known data set, your own folder or a CIFAR-10 archive. The last two have no known checksum; they must be
+    complete.
 
     \b
     Example:
@@ -77,7 +77,7 @@ def check(name, data_dir):
 
     faults = []
     for one in datasets.check(name, data_dir):
-        say(f"{one.split}: {one.fault or f'{one.path} is whole'}")
+        say(f"{one.split}: {one.fault or f'{one.path} is complete'}")
         faults += [one.split] * bool(one.fault)
     if faults:
-        raise click.ClickException(f"{name}: {' and '.join(faults)} split not as it should be")
+        raise click.ClickException(f"{name}: {' and '.join(faults)} split missing or damaged")

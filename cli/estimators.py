@@ -1,4 +1,4 @@
-"""gradlab estimators, check-estimator: the catalogue; whether one, a stranger's too, keeps its promises."""
+"""gradlab estimators and check-estimator: the catalogue, and a test of any estimator."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from rich.table import Table
 from . import importing
 from .options import ESTIMATORS, completes, json_option, seed_option
 
-OTHER = (1.6, 0.7)  # tf and tb of the second check: what forgets a temperature is right at 1 alone
+OTHER = (1.6, 0.7)  # tf and tb of the second check: at 1, an estimator that ignores a temperature is correct too
 
 
 @click.command()
-@click.option("--formulas", is_flag=True, help="Also print the estimates as formulas, with their references.")
+@click.option("--formulas", is_flag=True, help="Also print formulas and references.")
 @json_option
 def estimators(formulas, as_json):
-    """List the gradient estimators, with their parameters and what they need.
+    """List the gradient estimators with their parameters and requirements.
 
     \b
     Examples:
@@ -45,14 +45,13 @@ def estimators(formulas, as_json):
 @seed_option
 @json_option
 def check_estimator(estimator, draws, seed, as_json):
-    """Test whether an estimator keeps the protocol, and is as unbiased or biased as it says.
+    """Test any estimator, including your own, for bias and for the protocol.
 
-    ESTIMATOR is a registered name, NAME or NAME:KEY=VALUE,..., or MODULE:NAME: a class or an instance in a module of
-    the current folder or of the environment. (After the colon, = makes it parameters.) A module is imported, which
-    EXECUTES its code: check only what you would run.
+    ESTIMATOR is a registered name, NAME or NAME:KEY=VALUE,..., or MODULE:NAME, a class or an instance in a module of
+    the current folder or of the environment. Importing a module EXECUTES its code: check only code that you trust.
 
-    The mean of many estimates is taken against the exact gradient, by enumeration, on four small problems, at the
-    estimator's own temperatures and at tf = 1.6, tb = 0.7. Exit code 0 if all promises are kept, 1 if not.
+    The mean of many estimates is compared with the exact gradient, found by enumeration, on four small problems, at the
+    estimator's temperatures and at tf = 1.6, tb = 0.7. The exit code is 0 if the estimator is as declared, else 1.
 
     \b
     Examples:
@@ -62,7 +61,7 @@ def check_estimator(estimator, draws, seed, as_json):
     from gradlab import progress
     from gradlab.estimators import conformance
 
-    with contextlib.redirect_stdout(sys.stderr):  # a stranger's code may print; standard output is for the verdict
+    with contextlib.redirect_stdout(sys.stderr):  # foreign code may print, and standard output is for the verdict
         tested = _named(estimator)
         other = tested.at(*OTHER)
         at = [tested] if other == tested else [tested, other]
@@ -81,7 +80,7 @@ def check_estimator(estimator, draws, seed, as_json):
 
 
 def _named(text: str) -> Any:
-    """The estimator that the argument names; ValueError, in one line, where there is none."""
+    """The estimator with this name. Raises ValueError if there is none."""
     from gradlab import errors
     from gradlab.estimators import Estimator, parse
 
@@ -89,18 +88,20 @@ def _named(text: str) -> Any:
     if not colon or "=" in name:
         return parse(text)
     if not (where and name):
-        raise ValueError(f"estimator: got {text!r}; write NAME, NAME:KEY=VALUE or MODULE:NAME")
+        raise ValueError(f"estimator: expected NAME, NAME:KEY=VALUE or MODULE:NAME, got {text!r}")
     there = importing.contents("estimator", where, "registered estimators: gradlab estimators")
     known = [key for key, value in there.items() if _is_estimator(value) and not inspect.isabstract(value)]
     if name not in there:
         if not known:
-            raise ValueError(f"estimator: module {where!r} has no {name!r}, nor any estimator under another name")
+            raise ValueError(
+                f"estimator: expected an estimator in module {where!r}, got none, under {name!r} or another name"
+            )
         raise errors.unknown_name(f"estimator in {where}", name, known)
     found = there[name]
     if not _is_estimator(found):
         raise ValueError(
-            f"estimator: {text} is a {type(found).__name__}; a subclass or an instance of"
-            " gradlab.estimators.Estimator is needed"
+            f"estimator: expected a subclass or an instance of gradlab.estimators.Estimator, got {text}, a"
+            f" {type(found).__name__}"
         )
     return found if isinstance(found, Estimator) else importing.made("estimator", text, found)
 

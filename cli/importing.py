@@ -1,4 +1,4 @@
-"""What a user names in a module of their own, MODULE:NAME. Importing a module executes its code."""
+"""Objects of the user's modules, MODULE:NAME. Importing a module executes its code."""
 
 from __future__ import annotations
 
@@ -9,37 +9,39 @@ from typing import Any
 
 
 def contents(argument: str, module: str, known: str = "") -> dict[str, Any]:
-    """Names and values of a module of the current folder or the environment; ValueError, in one line, where none is.
+    """The names and values of a module of the current folder or the environment. Raises ValueError if it fails.
 
-    `argument` is what the message begins with, `known` says where names that need no module are listed.
+    `argument` is the start of the message, and `known` states where names without a module are listed.
     """
-    sys.path.insert(0, os.getcwd())  # as `python -m` does; the script's own folder stands there otherwise
+    sys.path.insert(0, os.getcwd())  # as in `python -m`; otherwise it is the folder of the script
     try:
         return vars(importlib.import_module(module))
-    except (Exception, SystemExit) as error:  # whatever a stranger's module raises
+    except (Exception, SystemExit) as error:  # foreign code may raise any error
         if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
-            message = f"no module {error.name!r} in the current folder or in the environment"
-            raise ValueError(f"{argument}: {message}{known and f' ({known})'}") from error
-        raise ValueError(f"{argument}: importing {module} raises {type(error).__name__}: {error}") from error
+            expected = f"{argument}: expected a module of the current folder or the environment"
+            raise ValueError(f"{expected}, got {error.name!r}{known and f' ({known})'}") from error
+        raise ValueError(
+            f"{argument}: expected a module that can be imported, got {type(error).__name__} from {module}: {error}"
+        ) from error
 
 
 def made(argument: str, text: str, factory: Any) -> Any:
-    """What a class or function makes without arguments; ValueError, in one line, where it raises."""
+    """The result of calling a class or function without arguments. Raises ValueError if it fails."""
     try:
         return factory()
-    except (Exception, SystemExit) as error:  # whatever a stranger's code raises
+    except (Exception, SystemExit) as error:  # foreign code may raise any error
         reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{argument}: {text} cannot be made without arguments ({reason})") from error
+        raise ValueError(f"{argument}: expected a call without arguments to work, got {reason} from {text}") from error
 
 
 def model(text: str, weights: str | None) -> tuple[Any, dict[str, Any]]:
-    """The LatentModel that MODULE:FACTORY makes, with the weights of a file, and what tells a result which it was."""
+    """The LatentModel of MODULE:FACTORY with the weights of a file, and attributes that describe it in results."""
     import gradlab
     from gradlab import errors, files, results
 
     where, _, name = text.partition(":")
     if not (where and name):
-        raise ValueError(f"--model: got {text!r}; write MODULE:FACTORY")
+        raise ValueError(f"--model: expected MODULE:FACTORY, got {text!r}")
     there = contents("--model", where)
     if name not in there:
         known = [key for key, value in there.items() if callable(value) and not key.startswith("_")]
@@ -49,11 +51,11 @@ def model(text: str, weights: str | None) -> tuple[Any, dict[str, Any]]:
         found = made("--model", text, found)
     if not isinstance(found, gradlab.LatentModel):
         raise ValueError(
-            f"--model: {text} gives a {type(found).__name__}; a gradlab.LatentModel, or a function without arguments"
-            " that makes one, is needed"
+            "--model: expected a gradlab.LatentModel or a function without arguments that returns one, got a"
+            f" {type(found).__name__} from {text}"
         )
     if weights is not None:
         gradlab.load_weights(found, weights)
     digest = files.sha256(weights) if weights is not None else results.state_sha256(found.state_dict())
-    source = weights if weights is not None else "as the factory makes them"
+    source = weights if weights is not None else "weights of the factory"
     return found.eval(), {"checkpoint": text, "checkpoint_sha256": digest, "weights": source}

@@ -24,7 +24,7 @@ from .train import train
 from .wording import speak_of_options
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
-EXPECTED = (ValueError, OSError, FloatingPointError, MemoryError)  # their messages speak for themselves
+EXPECTED = (ValueError, OSError, FloatingPointError, MemoryError)  # errors with messages for users
 NO_COMMAND: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())  # since click 8.2
 
 
@@ -40,7 +40,7 @@ class _Commands(click.Group):
 @click.group(context_settings=CONTEXT, cls=_Commands)
 @click.version_option(__version__, prog_name="gradlab")
 def cli() -> None:
-    """How faithful are the gradients of discrete-latent models?
+    """Measure how faithful the gradients of discrete-latent models are.
 
     \b
     Measure the bias and variance of gradient estimators against the exact gradient:
@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _prepare() -> None:
-    """Make the process fit for output, whatever the caller's terminal, locale and settings of matplotlib."""
+    """Prepares the process for output with any terminal, locale and settings of matplotlib."""
     for number in range(3):  # where one is closed, the next file that is opened would take its place
         try:
             os.fstat(number)

@@ -18,16 +18,18 @@ from .output import say, wrote
 
 
 def check_usage(checkpoints: Sequence[str], own: OwnModel, out: str, plot: bool) -> None:
-    """UsageError for checkpoints given twice, or beside a model of one's own, or a figure that would overwrite them."""
+    """Raises UsageError for repeated checkpoints, a checkpoint beside --model, or a figure that overwrites a file."""
     if plot and Path(out).suffix == ".png":
-        raise click.UsageError(f"--out: {out!r} is the results file, and the figure would overwrite it; end it in .h5")
+        raise click.UsageError(f"--out: expected a results file, .h5, got {out!r}, which the figure overwrites")
     check_no_input(_planned(out, plot), [own.weights] if own.weights else [])
     if len(set(checkpoints)) < len(checkpoints):
-        raise click.UsageError(f"checkpoints: got {' '.join(checkpoints)}; give each once")
+        raise click.UsageError(f"checkpoints: expected each once, got {' '.join(checkpoints)}")
     if own.weights is not None and own.model is None:
-        raise click.UsageError("--weights: the model they belong to is given by --model")
+        raise click.UsageError("--weights: needs --model")
     if checkpoints and own.model is not None:
-        raise click.UsageError(f"--model: got the checkpoint {checkpoints[0]} too; weights are given by --weights")
+        raise click.UsageError(
+            f"--model: expected no checkpoint beside it, got {checkpoints[0]}; pass weights with --weights"
+        )
 
 
 def _planned(out: str, plot: bool) -> list[str]:
@@ -36,14 +38,14 @@ def _planned(out: str, plot: bool) -> list[str]:
 
 
 def observed(own: OwnModel, data: str, data_dir: str | None, images: int) -> Any:
-    """The first so many observations; of a file of one's own all there are, if nobody said how many."""
+    """The first observations, `images` in number. A user's file may have fewer if --images is not given."""
     from gradlab import datasets
 
     if own.observations is None:
         return datasets.load(data, "test", data_dir).first(images)
     context = click.get_current_context()
     if context.get_parameter_source("data") is not ParameterSource.DEFAULT:
-        raise click.UsageError("--observations: got --data too; give one of them")
+        raise click.UsageError("--observations: expected no --data beside it")
     there = datasets.load_array(own.observations)
     if context.get_parameter_source("images") is ParameterSource.DEFAULT:
         images = min(images, max(1, len(there)))
@@ -61,14 +63,14 @@ def measure(
     plot: bool,
     as_json: bool,
 ) -> None:
-    """Run `analysis(model, x)` on each checkpoint, or one's own or the bundled model; write, draw and print."""
+    """Runs `analysis(model, x)` on each checkpoint, or on the user's or the bundled model; writes, draws and prints."""
     from gradlab import checkpoints as files
     from gradlab import results
 
     from . import importing, report
 
     if own.model is not None:
-        with contextlib.redirect_stdout(sys.stderr):  # a stranger's code may print; standard output is for results
+        with contextlib.redirect_stdout(sys.stderr):  # foreign code may print, and standard output is for results
             loaded = [importing.model(own.model, own.weights)]
     else:
         paths: list[str | None] = [*checkpoints] or [None]
@@ -105,11 +107,11 @@ def measure(
 
 
 def _check_alike(loaded: Sequence[tuple[Any, dict[str, Any]]]) -> None:
-    """ValueError, before anything is measured, unless all checkpoints fit into one file."""
+    """Raises ValueError unless all checkpoints fit into one file."""
     (first, about), *others = loaded
     for model, of_model in others:
         if model.code_shape != first.code_shape:
             raise ValueError(
-                f"checkpoint: {of_model['checkpoint']} has latents of shape {model.code_shape}, {about['checkpoint']}"
-                f" {first.code_shape}; measure models of different size into different files"
+                f"checkpoint: expected latents of shape {first.code_shape}, like {about['checkpoint']}, got"
+                f" {model.code_shape} for {of_model['checkpoint']}; use one file per shape"
             )

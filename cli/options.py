@@ -34,15 +34,15 @@ class TemperatureSpec(click.ParamType):
             found = []
         if not found or not all(math.isfinite(t) and t > 0 for t in found) or len(set(found)) < len(found):
             self.fail(
-                f"{value!r} is no temperature SPEC: 1.6, or 0.5,1.0,1.6 or 0.3:3.0:10 (start:stop:count),"
-                " finite, above 0, each once",
+                "expected a temperature SPEC, 1.6 or 0.5,1.0,1.6 or 0.3:3.0:10 (start:stop:count), distinct finite"
+                f" numbers above 0, got {value!r}",
                 param,
                 ctx,
             )
         return sorted(found)
 
 
-# what a shell completes, listed here since the registries import torch
+# names for shell completion, listed here because the registries import torch
 ESTIMATORS = (
     *("arms", "decoupled-st-gs", "disarm", "exact", "gst", "gumbel-rao", "gumbel-softmax", "rebar", "reinforce"),
     *("reinmax", "rloo", "st-gs", "ste", "ste-argmax", "zgr"),
@@ -51,7 +51,7 @@ DATA_SETS = ("cifar10", "fashion-mnist", "mnist", "mnist-sample", "svhn")
 
 
 def completes(names: Sequence[str]):
-    """A callback that completes what begins like one of the names."""
+    """A callback that completes the names."""
     return lambda context, parameter, begun: [CompletionItem(name) for name in names if name.startswith(begun)]
 
 
@@ -100,15 +100,19 @@ data_option = click.option(
 memory_option = click.option(
     "--memory",
     type=click.IntRange(min=1),
-    help="Working memory in MiB, about.  [default: 256; on a GPU a quarter of what is free]",
+    help="Approximate working memory in MiB.  [default: 256; on a GPU a quarter of the free memory]",
 )
 tf32_option = click.option(
-    "--tf32", is_flag=True, help="Let a GPU compute float32 with TensorFloat-32: faster, but it moves the figures."
+    "--tf32", is_flag=True, help="Allow TensorFloat-32 for float32 on a GPU: faster, but it changes the results."
 )
 plot_option = click.option("--plot/--no-plot", default=True, help="Also draw OUT.png.  [default: plot]")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the values as one JSON object.")
 workers_option = click.option(
-    "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes; a GPU each."
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Number of processes, with one GPU each.",
 )
 
 
@@ -126,7 +130,7 @@ ensemble_option = click.option(
     type=Ensemble(),
     default="auto",
     show_default=True,
-    help="Trainings that a worker makes at once, on a GPU as one stack. auto: as many as fit its memory.",
+    help="Trainings that a worker runs at once, on a GPU as one stack. auto: the number that fits in its memory.",
 )
 scheduler_option = click.option(
     "--scheduler", help="Address of a Dask scheduler (tcp://host:8786), to train on its workers."
@@ -134,7 +138,7 @@ scheduler_option = click.option(
 data_dir_option = click.option(
     "--data-dir",
     type=click.Path(file_okay=False),
-    help="Folder that holds data sets.  [default: $GRADLAB_DATA or the user's cache]",
+    help="Folder of the data sets.  [default: $GRADLAB_DATA or the user's cache]",
 )
 
 
@@ -152,20 +156,20 @@ def own_model_options(command):
     @click.option(
         "--model",
         metavar="MODULE:FACTORY",
-        help="Measure a model of your own: a gradlab.LatentModel, or a function without arguments that makes one, in a"
-        " module of the current folder or of the environment. Importing the module EXECUTES its code. The model is put"
-        " in evaluation mode.",
+        help="Measure your own model: a gradlab.LatentModel, or a function without arguments that returns one, in a"
+        " module of the current folder or of the environment. Importing the module EXECUTES its code. The model is set"
+        " to evaluation mode.",
     )
     @click.option(
         "--weights",
         type=click.Path(dir_okay=False),
-        help="Its weights: safetensors, or a state dict of torch.save (a pickle that asks for more than tensors is"
-        " refused).  [default: as the factory makes them]",
+        help="Its weights: safetensors, or a state dict of torch.save (a pickle that contains more than tensors is"
+        " refused).  [default: the weights of the factory]",
     )
     @click.option(
         "--observations",
         type=click.Path(dir_okay=False),
-        help="In place of --data: a .npy file of floating-point numbers (example, ...), as the model takes them.",
+        help="Replaces --data: a .npy file of floating-point numbers (example, ...), the input of the model.",
     )
     @functools.wraps(command)
     def with_own(*arguments, model, weights, observations, **named):
@@ -180,7 +184,7 @@ def images_option(default: int):
         type=click.IntRange(min=1),
         default=default,
         show_default=True,
-        help="The first so many of the test split.",
+        help="Number of test images, taken from the start of the split.",
     )
 
 
@@ -191,7 +195,7 @@ def out_option(default: str):
 
 
 def resolve_device(name: str) -> str:
-    """The device to use; ValueError where it is not there."""
+    """The device to use. Raises ValueError if it is not available."""
     import torch
 
     from gradlab.numerics import precision_and_place
@@ -203,28 +207,28 @@ def resolve_device(name: str) -> str:
 
 
 def check_writable(out: str) -> None:
-    """OSError, before anything is computed, where --out cannot be written; makes its folder."""
+    """Creates the folder of --out. Raises OSError if --out cannot be written."""
     from gradlab import files
 
     try:
         folder = files.writable(out).parent
     except OSError as error:
-        raise OSError(f"--out: {out!r} cannot be written ({error.strerror or error})") from None
+        raise OSError(f"--out: cannot write {out!r} ({error.strerror or error})") from None
     if not os.access(folder, os.W_OK):
-        raise OSError(f"--out: {out!r} cannot be written (no permission to write in {Path(folder).resolve()})")
+        raise OSError(f"--out: cannot write {out!r} (no permission to write to {Path(folder).resolve()})")
 
 
 def check_no_input(outputs: Sequence[str], inputs: Sequence[str]) -> None:
-    """UsageError where a command would write over a file that it reads, whatever path leads there."""
+    """Raises UsageError if a command overwrites a file that it reads, also through links."""
     for out in outputs:
         for path in inputs:
             same = os.path.realpath(out) == os.path.realpath(path)
             if same or (os.path.exists(out) and os.path.exists(path) and os.path.samefile(out, path)):
-                raise click.UsageError(f"--out: {out!r} would overwrite {path!r}, which is read; give another name")
+                raise click.UsageError(f"--out: expected a new file, got {out!r}, which overwrites the input {path!r}")
 
 
 def figure_path(results: str) -> str:
-    """Where the figure of a results file goes: beside it, ending in .png."""
+    """The path of the figure of a results file: the same name with .png."""
     path = Path(results)
     name = path.stem if path.suffix in (".h5", ".hdf5", ".nc") else path.name
     return str(path.with_name(f"{name}.png"))
@@ -232,7 +236,7 @@ def figure_path(results: str) -> str:
 
 @contextlib.contextmanager
 def warnings_as_lines() -> Iterator[None]:
-    """What the library warns of, a line each on standard error."""
+    """Prints warnings of the library as lines on standard error."""
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: say(f"gradlab: {message}", err=True)
         yield

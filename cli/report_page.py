@@ -1,4 +1,4 @@
-"""gradlab report: results files as one page to read and to send."""
+"""gradlab report: results files as one HTML page."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .output import wrote
 @click.argument("results", nargs=-1, required=True, type=click.Path(dir_okay=False))
 @click.option("--out", type=click.Path(dir_okay=False), default="report.html", show_default=True, help="The page.")
 def report(results, out):
-    """Write one self-contained HTML page that shows results files: figures, sortable tables, heatmaps to explore with
-    intervals at each cell, and how each was made. It works offline, and reads without JavaScript.
+    """Write one self-contained HTML page for results files: figures, sortable tables, interactive heatmaps with the
+    interval of each cell, and provenance. It works offline and is readable without JavaScript.
 
     \b
     Example:

@@ -52,7 +52,7 @@ class Duration(click.ParamType):
         except (ValueError, KeyError):
             seconds = 0.0
         if not 0 < seconds < float("inf"):
-            self.fail(f"{value!r} is no duration: 90s, 10m or 2h", param, ctx)
+            self.fail(f"expected 90s, 10m or 2h, got {value!r}", param, ctx)
         return seconds
 
 
@@ -64,27 +64,27 @@ class Duration(click.ParamType):
     type=click.Choice(BUDGETS),
     default="quick",
     show_default=True,
-    help="quick: within ten minutes each on two cores; standard: hours there, but for figures 5 and 6; paper: for a"
-    " GPU or a cluster.",
+    help="quick: at most ten minutes each on two cores; standard: hours, except figures 5 and 6; paper: for a GPU or a"
+    " cluster.",
 )
 @click.option(
     "--checkpoint",
     type=click.Path(dir_okay=False),
-    help="A trained model: figure 5 any, figure 6 an 8x4 VAE.  [default: the bundled one]",
+    help="A trained model: any for figure 5, an 8x4 VAE for figure 6.  [default: the bundled one]",
 )
-@click.option("--images", type=click.IntRange(min=1), help="Instead of the budget's number.")
-@click.option("--seeds", type=click.IntRange(min=1), help="Instead of the budget's number; analyses that train a grid.")
+@click.option("--images", type=click.IntRange(min=1), help="Replaces the number of the budget.")
 @click.option(
-    "--time", type=Duration(), help="Train as many seeds as fit into 90s, 10m or 2h, in place of the budget's number."
+    "--seeds", type=click.IntRange(min=1), help="Replaces the number of the budget; analyses that train a grid."
 )
+@click.option("--time", type=Duration(), help="Train the number of seeds that fits into 90s, 10m or 2h.")
 @click.option("--kl", type=click.Choice(KLS), help="KL term of the training loss of VAEs.  [default: model]")
 @click.option(
     "--from",
     "collected",
     type=click.Path(dir_okay=False),
-    help="Judge and draw a results file that an earlier run wrote; nothing is measured.",
+    help="Judge and draw the results file of an earlier run, without measuring.",
 )
-@click.option("--draws", type=click.IntRange(min=2), help="Instead of the budget's number; figures 5 and 6.")
+@click.option("--draws", type=click.IntRange(min=2), help="Replaces the number of the budget; figures 5 and 6.")
 @click.option("--data", help="See `gradlab data list`.  [default: mnist; table 1 cifar10; figures 5, 6 mnist-sample]")
 @data_dir_option
 @workers_option
@@ -97,7 +97,7 @@ class Duration(click.ParamType):
     type=click.Path(file_okay=False),
     default="results",
     show_default=True,
-    help="Folder for figures, data, and the trainings to go on from.",
+    help="Folder for figures, results and trainings.",
 )
 @json_option
 def reproduce(name, everything, budget, out, as_json, device, collected, **given):
@@ -112,7 +112,7 @@ def reproduce(name, everything, budget, out, as_json, device, collected, **given
       gradlab reproduce figure3 --budget paper --scheduler tcp://host:8786
       gradlab reproduce figure3 --from results/figure3-paper.h5
 
-    Interrupted, the same command goes on.
+    If it is interrupted, the same command continues.
     """
     from . import studies
 
@@ -137,9 +137,9 @@ def reproduce(name, everything, budget, out, as_json, device, collected, **given
 
 
 def _check_usage(name, everything, collected, seeds, time, kl, **others):
-    """UsageError for options that have nothing to act on."""
+    """Raises UsageError for options without effect."""
     if name is not None and everything:
-        raise click.UsageError(f"--all: runs every analysis; leave out {name}")
+        raise click.UsageError(f"--all: runs every analysis; remove {name}")
     for option, value, of in (("--seeds", seeds, TRAININGS), ("--time", time, TRAININGS), ("--kl", kl, WITH_KL)):
         if value is not None and name not in of and (not everything or option == "--kl"):
             raise click.UsageError(f"{option}: only for {', '.join(of)}; name one of them")

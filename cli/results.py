@@ -1,4 +1,4 @@
-"""gradlab show and gradlab plot: results files, read and drawn."""
+"""gradlab show and gradlab plot: print and draw results files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from .options import check_no_input, check_writable, data_dir_option, data_option, figure_path, json_option
 from .output import wrote
 
-# what --kind takes besides auto and heatmap, and the function of gradlab.plots that draws it
+# values of --kind other than auto and heatmap, and the function of gradlab.plots that draws them
 KINDS = {
     "trends": "bias_trends",
     "comparison": "comparison",
@@ -31,7 +31,7 @@ USUAL = {"gap": "relative_gap", "sweep": "final_validation_loss_mean"}  # in a h
 @click.argument("results", type=click.Path(dir_okay=False))
 @json_option
 def show(results, as_json):
-    """Print a results file: figures with intervals, and how they were made.
+    """Print a results file: values with intervals, and how they were measured.
 
     \b
     Example:
@@ -60,15 +60,15 @@ def show(results, as_json):
     type=click.Choice(["auto", *KINDS, "heatmap"]),
     default="auto",
     show_default=True,
-    help="auto: what suits the file.",
+    help="auto: the plot that fits the file.",
 )
 @click.option(
     "--variable",
-    help="What a heatmap shows.  [default: relative_bias_debiased; relative_gap of a gap; mean loss of a sweep]",
+    help="Variable of a heatmap.  [default: relative_bias_debiased; relative_gap of a gap; mean loss of a sweep]",
 )
-@click.option("--target", help="Draw this target law only.")
-@click.option("--checkpoint", help="Draw this checkpoint only, where a gap has several.")
-@click.option("--reconstructions", is_flag=True, help="RESULTS is a checkpoint: draw images and what it makes of them.")
+@click.option("--target", help="Draw only this target law.")
+@click.option("--checkpoint", help="Draw only this checkpoint of a gap.")
+@click.option("--reconstructions", is_flag=True, help="RESULTS is a checkpoint: draw images and their reconstructions.")
 @click.option("--images", type=click.IntRange(min=1), default=20, show_default=True, help="For --reconstructions.")
 @data_option
 @data_dir_option
@@ -76,7 +76,7 @@ def show(results, as_json):
 def plot(file, kind, variable, target, checkpoint, reconstructions, images, data, data_dir, out):
     """Draw a results file: trends (figure 6), a heatmap over temperatures, a comparison of estimators, the encoder's
     parameter tensors, the gradient gap (figure 5); losses (figures 2 to 4), schedules (table 1) or training curves of a
-    sweep; bias or gap tracked along a training; or what a trained model makes of images.
+    sweep; bias or gap tracked during a training; or reconstructions of images by a trained model.
 
     \b
     Examples:
@@ -101,21 +101,21 @@ def plot(file, kind, variable, target, checkpoint, reconstructions, images, data
 
 
 def _check_usage(kind, variable, target, checkpoint, reconstructions) -> None:
-    """UsageError for options that have nothing to act on."""
+    """Raises UsageError for options without effect."""
     context = click.get_current_context()
     given = {name for name in ("images", "data", "data_dir") if context.get_parameter_source(name) is COMMAND_LINE}
     if given and not reconstructions:
-        raise click.UsageError(f"--{min(given).replace('_', '-')}: is for --reconstructions, which was not given")
+        raise click.UsageError(f"--{min(given).replace('_', '-')}: needs --reconstructions")
     if reconstructions and (kind != "auto" or variable or target or checkpoint):
         raise click.UsageError(
-            "--reconstructions: draws a checkpoint; --kind, --variable, --target and --checkpoint are for results"
+            "--reconstructions: draws a checkpoint; --kind, --variable, --target and --checkpoint need results"
         )
     if variable and kind not in ("auto", "heatmap"):
-        raise click.UsageError(f"--variable: is what a heatmap shows, and --kind is {kind}")
+        raise click.UsageError(f"--variable: needs --kind heatmap, got {kind}")
     if checkpoint and kind not in ("auto", "gap"):
-        raise click.UsageError(f"--checkpoint: is for a gap, and --kind is {kind}")
+        raise click.UsageError(f"--checkpoint: needs --kind gap, got {kind}")
     if target and (checkpoint or kind not in ("auto", "heatmap", *WITH_TARGET)):
-        raise click.UsageError(f"--target: is for bias, and --kind is {'gap' if checkpoint else kind}")
+        raise click.UsageError(f"--target: needs a plot of bias, got {'gap' if checkpoint else kind}")
 
 
 def _figure(path, kind, variable, target, checkpoint):

@@ -25,7 +25,7 @@ OF_TRACKING = ("track_every", "track_images", "track_draws")
 
 
 class SweepSpec(click.ParamType):
-    """Temperatures, separated by commas: numbers, ranges 0.3:3.0:10, schedules 1:0.3 or 1:0.3:cosine."""
+    """Temperatures separated by commas: numbers, ranges 0.3:3.0:10, schedules 1:0.3 or 1:0.3:cosine."""
 
     name = "spec"
 
@@ -34,7 +34,7 @@ class SweepSpec(click.ParamType):
             return value
         found = [one for item in value.split(",") for one in self._item(item, param, ctx)]
         if len(set(found)) < len(found):
-            self.fail(f"{value!r} has a temperature twice", param, ctx)
+            self.fail(f"expected distinct temperatures, got {value!r}", param, ctx)
         return sorted(found, key=lambda one: (isinstance(one, str), one))
 
     def _item(self, item, param, ctx):
@@ -63,7 +63,7 @@ class Seeds(click.ParamType):
             found = []
         if not found or len(set(found)) < len(found) or not 0 <= min(found) <= max(found) <= MOST_SEED:
             self.fail(
-                f"{value!r} are no seeds: 5 (0 to 4), 3:7 (3 to 7) or 0,1,7, at most {MOST_SEEDS:,}, each once",
+                f"expected 5 (seeds 0 to 4), 3:7 (3 to 7) or 0,1,7, at most {MOST_SEEDS:,}, each once, got {value!r}",
                 param,
                 ctx,
             )
@@ -77,7 +77,7 @@ class Seeds(click.ParamType):
 
 
 def shared_with(training: click.Command, *own: str) -> list[click.Parameter]:
-    """Options of a model's training, with its defaults."""
+    """The options of the training of a model, with its defaults."""
     there = {str(parameter.name): parameter for parameter in training.params}
     return [there[name] for name in (*own, *OF_TRAINING, *OF_TRACKING)]
 
@@ -96,15 +96,15 @@ def grid_options(command):
             type=click.Path(file_okay=False),
             default="results/sweep",
             show_default=True,
-            help="Where the cells lie, a file each.",
+            help="Folder of the cells. Each cell is one file.",
         ),
         click.option(
-            "--track", type=click.Choice(train.KINDS), multiple=True, help="Measure this along each training."
+            "--track", type=click.Choice(train.KINDS), multiple=True, help="Measure this during each training."
         ),
         workers_option,
         ensemble_option,
         scheduler_option,
-        click.option("--retry-failed", is_flag=True, help="Train cells that are recorded as failed again."),
+        click.option("--retry-failed", is_flag=True, help="Train failed cells again."),
         click.option("--keep-models", is_flag=True, help="Keep the trained models in --folder."),
         out_option("sweep.h5"),
     ]
@@ -122,7 +122,7 @@ def sweep() -> None:
       gradlab sweep vae --tf 0.3:3.0:10 --tb 0.3:3.0:10 --seeds 10 --workers 8
       gradlab sweep binary-ae --tf 0.3,1 --tb 0.3:6.0:5 --seeds 5 --scheduler tcp://host:8786
 
-    Killed at any moment and started again it goes on; several on one --folder share the work.
+    If a sweep is interrupted, the same command continues it. Several sweeps on one --folder share the work.
     """
 
 
@@ -136,8 +136,8 @@ def vae(latents, categories, lr, **others) -> None:
       gradlab sweep vae --tf 0.5,1,1.6 --tb 0.5,1,1.3 --seeds 3 --epochs 10 --workers 2
       gradlab sweep vae --tf 1.6,1:0.3,1:0.3:cosine --tb 1.3 --track bias --every 20
 
-    Each training is a file in --folder, written as it ends. Killed at any moment and started again, the sweep goes on
-    where it was; several on one --folder share the work.
+    Each training is one file in --folder. If the sweep is interrupted, the same command continues it. Several sweeps on
+    one --folder share the work.
     """
     from gradlab.training import Settings
 
@@ -155,8 +155,8 @@ def binary_ae(preset, width, depth, lr, **others) -> None:
     Example:
       gradlab sweep binary-ae --tf 0.3,1,3 --tb 0.3,1,3,6 --seeds 5 --epochs 100 --device cuda --tf32
 
-    Each training is a file in --folder, written as it ends. Killed at any moment and started again, the sweep goes on
-    where it was; several on one --folder share the work.
+    Each training is one file in --folder. If the sweep is interrupted, the same command continues it. Several sweeps on
+    one --folder share the work.
     """
     from gradlab.networks.binary_autoencoder import PRESETS
     from gradlab.training import BINARY_AUTOENCODER
@@ -190,15 +190,15 @@ def _sweep(defaults, config, *, data, data_dir, out, as_json, **options) -> None
     if failed:
         raise click.ClickException(
             f"{len(failed)} of {int((ds.status != 'missing').sum())} cells failed; the first: {failed[0]['error']}"
-            " (--retry-failed tries them again)"
+            " (--retry-failed trains them again)"
         )
 
 
 def _check_usage(track, workers, scheduler, **others) -> None:
     """UsageError for options that have nothing to act on."""
     if scheduler is not None and workers > 1:
-        raise click.UsageError("--workers are processes here; with --scheduler the cluster's workers are used")
+        raise click.UsageError("--workers: expected none with --scheduler, which has its own workers")
     for name in OF_TRACKING:
         if others[name] is not None and not track:
             option = "--every" if name == "track_every" else f"--{name.replace('_', '-')}"
-            raise click.UsageError(f"{option} is for --track, which was not given")
+            raise click.UsageError(f"{option}: needs --track")

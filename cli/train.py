@@ -19,13 +19,13 @@ from .options import (
     tf32_option,
 )
 
-KINDS = ("bias", "gap")  # of what can be tracked
+KINDS = ("bias", "gap")  # what can be tracked
 KLS = ("none", "model", "sampled")  # terms of the loss
-PRESETS = ("small", "large")  # of the binary autoencoder; the sizes are with the network
+PRESETS = ("small", "large")  # of the binary autoencoder; the network defines the sizes
 
 
 class ScheduleSpec(click.ParamType):
-    """`1.6`, `1:0.3`, `1:0.3:cosine`: a temperature or its schedule, as a training's settings hold it."""
+    """`1.6`, `1:0.3`, `1:0.3:cosine`: a temperature or its schedule, as stored in the settings."""
 
     name = "spec"
 
@@ -39,7 +39,7 @@ class ScheduleSpec(click.ParamType):
 
 
 def training_options(tf: float, tb: float, kl: str, epochs: int, batch_size: int, lr: str, out: str):
-    """The options of every training, with a model's defaults."""
+    """The options of every training, with the defaults of a model."""
     options = [
         click.option(
             "--data",
@@ -61,8 +61,8 @@ def training_options(tf: float, tb: float, kl: str, epochs: int, batch_size: int
             type=ScheduleSpec(),
             default=tf,
             show_default=True,
-            help="Forward temperature, or its schedule over the training: 1:0.3 is linear, 1:0.3:exponential and"
-            " 1:0.3:cosine are others.",
+            help="Forward temperature, or its schedule over the training: 1:0.3 (linear), 1:0.3:exponential or"
+            " 1:0.3:cosine.",
         ),
         click.option(
             "--tb", type=ScheduleSpec(), default=tb, show_default=True, help="Backward temperature, or its schedule."
@@ -83,23 +83,28 @@ def training_options(tf: float, tb: float, kl: str, epochs: int, batch_size: int
         click.option("--lr", type=float, help=f"Learning rate.  [default: {lr}]"),
         seed_option,
         click.option("--out", type=click.Path(dir_okay=False), default=out, show_default=True, help="Checkpoint file."),
-        click.option("--overwrite", is_flag=True, help="Replace the trained model of --out."),
-        click.option("--resume", is_flag=True, help="Go on with the interrupted training of --out."),
+        click.option("--overwrite", is_flag=True, help="Replace the model in --out."),
+        click.option("--resume", is_flag=True, help="Continue the interrupted training of --out."),
         click.option("--keep-every", type=click.IntRange(min=1), help="Also keep the model of every N-th epoch."),
         click.option(
             "--track",
             type=click.Choice(KINDS),
             multiple=True,
-            help="Measure this along the training, into OUT.bias.h5 or OUT.gap.h5. Both may be given.",
+            help="Measure this during training, into OUT.bias.h5 or OUT.gap.h5. May be repeated.",
         ),
         click.option(
-            "--every", "track_every", type=click.IntRange(min=1), help="--track at every N-th epoch.  [default: 10]"
+            "--every",
+            "track_every",
+            type=click.IntRange(min=1),
+            help="Epochs between measurements of --track.  [default: 10]",
         ),
         click.option(
-            "--track-images", type=click.IntRange(min=1), help="--track on so many test images.  [default: 100]"
+            "--track-images", type=click.IntRange(min=1), help="Number of test images for --track.  [default: 100]"
         ),
         click.option(
-            "--track-draws", type=click.IntRange(min=2), help="Draws of --track.  [default: 1,024; 64 for gap]"
+            "--track-draws",
+            type=click.IntRange(min=2),
+            help="Number of draws for --track.  [default: 1,024; 64 for gap]",
         ),
         device_option,
         tf32_option,
@@ -116,15 +121,15 @@ def training_options(tf: float, tb: float, kl: str, epochs: int, batch_size: int
 
 @click.group()
 def train() -> None:
-    """Train a model, to be measured with `gradlab bias` or `gradlab gap`.
+    """Train a model, for example to measure it with `gradlab bias` or `gradlab gap`.
 
     \b
     Examples:
       gradlab train vae --out vae.safetensors
       gradlab train binary-ae --data fashion-mnist --out ae.safetensors
 
-    Temperatures may follow a schedule (--tf 1:0.3 --tb 1:2:cosine), and bias or gap be measured on the way (--track).
-    Ctrl-C leaves a state that --resume goes on from, to the same weights as an unbroken run.
+    Temperatures may follow a schedule (--tf 1:0.3 --tb 1:2:cosine), and --track measures bias or gap during training.
+    Ctrl-C saves the state. --resume continues from it, to the same weights as a run without interruption.
     """
 
 
@@ -136,15 +141,15 @@ def vae(latents, categories, lr, **others) -> None:
     """Train a categorical VAE with the paper's settings.
 
     \b
-    Example, the bundled model (some 25 minutes on two cores):
+    Example: the bundled model (about 25 minutes on two cores):
       gradlab data fetch mnist
       gradlab train vae --tf 1.6 --tb 1.3 --out vae-8x4-mnist.safetensors
-    Example, the large one:
+    Example: the large one:
       gradlab train vae --categories 16 --latents 12 --out vae-16x12.safetensors
-    Example, bias at epoch 0, every fifth and the last, into vae.bias.h5:
+    Example: bias at epoch 0, every fifth epoch and the last, into vae.bias.h5:
       gradlab train vae --epochs 20 --track bias --every 5 --out vae.safetensors
 
-    Ctrl-C leaves a state that --resume goes on from, to the same weights as an unbroken run.
+    Ctrl-C saves the state. --resume continues from it, to the same weights as a run without interruption.
     """
     from gradlab.training import Settings
 
@@ -163,13 +168,13 @@ def vae(latents, categories, lr, **others) -> None:
     " GPU.",
 )
 @click.option("--width", type=click.IntRange(min=1), help="Channels at half the resolution.  [default: the preset's]")
-@click.option("--depth", type=click.IntRange(min=0), help="Residual blocks a side.  [default: the preset's]")
+@click.option("--depth", type=click.IntRange(min=0), help="Residual blocks per side.  [default: the preset's]")
 @training_options(0.3, 3.0, "none", 20, 64, "3e-4", "binary-ae.safetensors")
 def binary_ae(preset, width, depth, lr, **others) -> None:
     """Train a binary autoencoder: convolutional, residual, 8 x 8 x 32 units, mean squared error per pixel.
 
-    The paper gives no width or depth and trains for 100 epochs. Images of 28 x 28 are padded with zeros to 32 x 32,
-    two pixels a side, and the output is cropped again.
+    The paper gives no width or depth and trains for 100 epochs. Images of 28 x 28 pixels are padded with zeros to
+    32 x 32, two pixels per side, and the output is cropped.
 
     \b
     Examples:
@@ -177,7 +182,7 @@ def binary_ae(preset, width, depth, lr, **others) -> None:
       gradlab train binary-ae --data cifar10 --preset large --epochs 100 --out ae-cifar10.safetensors
       gradlab train binary-ae --data cifar10 --tf 1:0.3 --tb 1:2:cosine --track gap --out annealed.safetensors
 
-    Ctrl-C leaves a state that --resume goes on from, to the same weights as an unbroken run.
+    Ctrl-C saves the state. --resume continues from it, to the same weights as a run without interruption.
     """
     from gradlab.networks.binary_autoencoder import PRESETS as SIZES
     from gradlab.training import BINARY_AUTOENCODER
@@ -198,14 +203,14 @@ def _train(
     tracking = {name: others.pop(name) for name in ("track_every", "track_images", "track_draws")}
     tracking = {name: value for name, value in tracking.items() if value is not None}
     if tracking and not track:
-        raise click.UsageError(f"{_option(next(iter(tracking)))} is for --track, which was not given")
+        raise click.UsageError(f"{_option(next(iter(tracking)))}: needs --track")
     images = datasets.load(data, "train", data_dir)
     config = config | {"image_shape": list(images.pixels.shape[1:])}
     check_writable(out)
     outputs = [out, *(str(training.track_path(out, kind)) for kind in track)]
     there = [path for path in outputs if os.path.exists(path)]
     if there and not (resume or overwrite or training.resume_path(out).exists()):
-        raise FileExistsError(f"{there[0]}: is there; --overwrite replaces it")
+        raise FileExistsError(f"{there[0]}: file exists; --overwrite replaces it")
     model = training.train(
         dataclasses.replace(defaults, config=config, **others),
         images,

@@ -1,1 +1,1 @@
-"""Models of one's own, trained in seconds and measured: python -m examples.vq_classifier, examples.sequence_model."""
+"""Complete models, trained in seconds and measured: python -m examples.vq_classifier, examples.sequence_model."""

@@ -1,6 +1,6 @@
-"""What a reader of a result must know before its numbers: where sampling could not see, and what chance alone did.
+"""Cautions about a result: points where sampling misses the gradient, and values that are negative by chance.
 
-Read from the variables of a Dataset alone, so that a file says it wherever it is shown, printed or drawn.
+They are derived from the variables of a Dataset, so every display of a file can show them.
 """
 
 from __future__ import annotations
@@ -8,34 +8,34 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-# roots of squares that are estimated without sampling noise, and may come out negative
+# roots of estimated squares, which can be negative
 SIGNED = {
     "relative_bias_debiased": "relative bias",
     "matched_bias_debiased": "matched bias",
     "mean_norm_debiased": "norm of the mean estimate",
 }
-# variables that say where a figure can be trusted, and are no figures themselves
+# variables that describe where a metric can be trusted
 ABOUT_SAMPLING = ("expected_count", "unseen", "rare_examples", "certain_examples", "enumerated")
-SEEN = 10  # draws that have to show what carries the exact gradient
+SEEN = 10  # minimal expected number of draws that show what carries the exact gradient
 MOST_NAMED = 4
 
 
 class SamplingWarning(UserWarning):
-    """Of figures from draws that do not show what they are about."""
+    """A warning that draws do not show what carries the exact gradient."""
 
 
 def cautions(ds: xr.Dataset) -> list[str]:
-    """Sentences; none where there is nothing to be careful about."""
+    """All cautions as sentences."""
     return [*of_sampling(ds), *_enumerated(ds), *_below_zero(ds)]
 
 
 def of_sampling(ds: xr.Dataset) -> list[str]:
-    """Of points where sampling cannot see: codes that are certain, or categories that are hardly ever drawn."""
+    """Cautions about codes that are certain, and about important categories that are almost never drawn."""
     return [*_certain(ds), *_unseen(ds)]
 
 
 def nothing_left(ds: xr.Dataset) -> xr.DataArray | None:
-    """Where the codes of all examples are certain; None where that is not known."""
+    """True where the codes of all examples are certain, or None if this is unknown."""
     if "certain_examples" not in ds or "examples" not in ds.attrs:
         return None
     return ds["certain_examples"] == int(ds.attrs["examples"])
@@ -45,9 +45,9 @@ def _certain(ds: xr.Dataset) -> list[str]:
     there = nothing_left(ds)
     if there is None or not bool(there.any()):
         return []
-    what = "relative figures mean nothing, as the exact gradient all but vanishes"
+    what = "relative metrics have no meaning, as the exact gradient is almost 0"
     if _is_gap(ds):
-        what = "the gap is that of noise that is hardly ever drawn"
+        what = "the gap comes from noise that is almost never drawn"
     examples = int(ds.attrs["examples"])
     return [_sentence(_at_tf(there), f"{examples} of {examples} examples have every code certain: {what}.")]
 
@@ -66,14 +66,14 @@ def _unseen(ds: xr.Dataset) -> list[str]:
     needed = draws * SEEN / float(count.min()) if float(count.min()) > 0 else np.inf
     cures = [f"{_rounded_up(needed)} draws"] * bool(needed < 1e7) + ["a larger tf"]
     if not _is_gap(ds) and str(ds.attrs.get("reference", "exact")) == "exact" and ds.attrs.get("wrt") != "encoder":
-        cures.insert(0, "moments='exact' where the estimator has them")
+        cures.insert(0, "moments='exact' if the estimator supports it")
     carried = "gap" if _is_gap(ds) else "exact gradient"
     return [
         _sentence(
             _at_tf(unseen),
-            f"{rare} of {examples} examples are near-deterministic: what carries the {carried} is expected"
-            f" {_few(float(count.max()))} times in {draws:,.0f} draws. Figures from draws miss it, and their intervals"
-            f" do not say so; take {', or '.join(cures)}.",
+            f"{rare} of {examples} examples are near-deterministic: in {draws:,.0f} draws, what carries the {carried}"
+            f" is expected {_few(float(count.max()))} times. Values from draws miss it, and their intervals do not show"
+            f" this; use {', or '.join(cures)}.",
         )
     ]
 
@@ -85,7 +85,7 @@ def _enumerated(ds: xr.Dataset) -> list[str]:
     if "estimator" in there.dims:
         others = [d for d in there.dims if d != "estimator"]
         names = " of " + ", ".join(str(n) for n in ds["estimator"].values[there.any(others).to_numpy()])
-    text = f"moments{names} are enumerated and not drawn: draws would not see what carries the exact gradient."
+    text = f"moments{names} are enumerated, because draws miss what carries the exact gradient."
     return [_sentence(_at_tf(there), text)]
 
 
@@ -99,8 +99,8 @@ def _below_zero(ds: xr.Dataset) -> list[str]:
         if count:
             where = f"at {count:,} of {int(ds[name].notnull().sum()):,} points " if ds[name].size > 1 else ""
             found.append(
-                f"{words.capitalize()}: {where}the whole interval lies below 0. The estimate of its square is negative,"
-                " which only sampling noise makes it: read it as not resolved from 0."
+                f"{words.capitalize()}: {where}the whole interval is below 0. The estimate of the square is negative by"
+                " sampling noise, so the value is not resolved from 0."
             )
     return found
 
@@ -110,7 +110,7 @@ def _is_gap(ds: xr.Dataset) -> bool:
 
 
 def _at_tf(where: xr.DataArray) -> str:
-    """Forward temperatures at which `where` holds; all of them are not named."""
+    """The forward temperatures at which `where` is true, shortened if there are many."""
     if "tf" not in where.coords:
         return ""
     if where["tf"].ndim == 0:
@@ -133,6 +133,6 @@ def _few(count: float) -> str:
 
 
 def _rounded_up(draws: float) -> str:
-    """Two digits."""
+    """The number rounded up to two digits."""
     unit = 10 ** max(int(np.floor(np.log10(draws))) - 1, 0)
     return f"{int(np.ceil(draws / unit)) * unit:,}"

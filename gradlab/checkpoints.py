@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors with the configuration inside as JSON. Nothing is ever unpickled."""
+"""Checkpoints: safetensors files that contain the configuration as JSON. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from .model import LatentModel
 FORMAT = "gradlab-1"
 BUNDLED = "vae-8x4-mnist"  # small enough to enumerate
 BUNDLED_LARGE = "binary-ae-mnist"
-TRAINING = "training."  # prefix of the tensors that only resuming a training needs
-PRECISIONS = {"F64", "F32", "F16", "BF16"}  # as safetensors names them; a model keeps the one of its file
+TRAINING = "training."  # prefix of tensors that are needed only to resume a training
+PRECISIONS = {"F64", "F32", "F16", "BF16"}  # names of safetensors; a model has the precision of its file
 MOST_HEADER = 16 * 2**20  # bytes
 MOST_CONFIG = 4096  # characters of JSON; more could name thousands of layers
 
 
 def save(model: LatentModel, path: str | Path) -> None:
-    """Write a built-in model to a safetensors file, with its architecture, configuration and provenance.
+    """Writes a built-in model to a safetensors file, with its architecture, configuration and provenance.
 
-    Raises ValueError for a model that is not of a built-in architecture (save its state_dict yourself).
+    Raises ValueError for a model whose architecture is not built in; save its state_dict yourself.
 
     Examples
     --------
@@ -38,9 +38,9 @@ def save(model: LatentModel, path: str | Path) -> None:
 
 
 def load(path: str | Path) -> LatentModel:
-    """Read a model that `save` or a training wrote. Its `provenance` says how it was trained.
+    """The model in a file that `save` or a training wrote. Its attribute `provenance` describes the training.
 
-    Raises BadFile (a ValueError) for a file that is not such a checkpoint, FileNotFoundError for none.
+    Raises BadFile (a ValueError) for a file that is not such a checkpoint, and FileNotFoundError if there is no file.
 
     Examples
     --------
@@ -52,7 +52,7 @@ def load(path: str | Path) -> LatentModel:
 
 
 def bundled(name: str | None = None) -> LatentModel | list[str]:
-    """A model shipped with the package; without a name, the list of names.
+    """A model that is shipped with the package, or the list of their names if no name is given.
 
     Raises ValueError for an unknown name, with the near matches.
 
@@ -73,7 +73,7 @@ def bundled(name: str | None = None) -> LatentModel | list[str]:
 
 
 def load_described(path: str | Path | None, bundled: str = BUNDLED) -> tuple[LatentModel, dict[str, Any]]:
-    """A model from a file, or the one bundled if None, and attributes that tell a result which it was."""
+    """The model of a file (None: the bundled one), and attributes that describe it in results."""
     if path is not None:
         model, name, digest = load(path), str(path), files.sha256(path)
     else:
@@ -84,9 +84,9 @@ def load_described(path: str | Path | None, bundled: str = BUNDLED) -> tuple[Lat
 
 
 def _training_described(provenance: dict[str, Any]) -> dict[str, Any]:
-    """Epochs and settings of the training, as far as the provenance (anyone can write one) has them.
+    """The number of epochs and the settings of a training, if the provenance contains valid ones.
 
-    Of a scheduled temperature, the one at the end of the last epoch, and the schedule.
+    For a scheduled temperature: its value at the end of the last epoch, and the schedule.
     """
     settings, history = (of if isinstance(of, dict) else {} for of in map(provenance.get, ("settings", "history")))
     known = {f"trained_{name}": settings.get(name) for name in ("tf", "tb", "seed")}
@@ -109,7 +109,7 @@ def _is_number(value: object) -> bool:
 def write(path: str | Path, model: LatentModel, training: dict[str, Tensor], provenance: dict[str, Any]) -> None:
     if model.architecture is None:
         raise ValueError(
-            "model: not of a built-in architecture, so its configuration is unknown;"
+            "model: expected a built-in architecture, got another one, whose configuration is unknown;"
             " save its state_dict with safetensors.torch.save_file instead"
         )
     tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
@@ -122,14 +122,14 @@ def write(path: str | Path, model: LatentModel, training: dict[str, Tensor], pro
             "provenance": json.dumps(provenance),
         }
     except (TypeError, ValueError) as error:
-        raise ValueError(f"model: its config or provenance is no plain JSON ({error})") from None
-    content = safetensors.torch.save(tensors, metadata=about)  # save_file leaves a file of its own where it is killed
+        raise ValueError(f"model: expected plain JSON as config and provenance, got other values ({error})") from None
+    content = safetensors.torch.save(tensors, metadata=about)  # save_file leaves a temporary file if it is killed
     with files.written_aside(path) as aside:
         aside.write_bytes(content)
 
 
 def read(path: str | Path) -> tuple[LatentModel, dict[str, Tensor], dict[str, Any]]:
-    """The model, the training's tensors and the provenance."""
+    """The model, the tensors of its training, and its provenance."""
     path = errors.present(path, "checkpoint file")
     check_header_size(path)
     try:
@@ -142,64 +142,70 @@ def read(path: str | Path) -> tuple[LatentModel, dict[str, Tensor], dict[str, An
             model.load_state_dict({name: file.get_tensor(name) for name in model.state_dict()}, assign=True)
             training = {n.removeprefix(TRAINING): file.get_tensor(n) for n in names if n.startswith(TRAINING)}
     except SafetensorError as error:
-        raise errors.BadFile(f"{path}: not a whole safetensors file ({error})") from None
+        raise errors.BadFile(f"{path}: expected a complete safetensors file, got a damaged one ({error})") from None
     for name, parameter in model.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
-            raise errors.BadFile(f"{path}: tensor {name} holds values that are not finite (has training diverged?)")
+            raise errors.BadFile(
+                f"{path}: expected finite weights, got others in tensor {name} (has training diverged?)"
+            )
     model.provenance = provenance
     return model.requires_grad_(), training, provenance
 
 
 def check_header_size(path: Path) -> None:
-    """BadFile unless the file holds its header, whose size, that safetensors begins with, is read as a whole."""
+    """Raises BadFile unless the file contains its complete header. The first 8 bytes are the size of the header."""
     with open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
     if not 0 < size <= min(MOST_HEADER, path.stat().st_size - 8):
-        raise errors.BadFile(f"{path}: not a whole safetensors file (announced header: {size:,} bytes)")
+        raise errors.BadFile(
+            f"{path}: expected a complete safetensors file, got one with an announced header of {size:,} bytes"
+        )
 
 
 def _empty_model(path: Path, about: dict[str, str]) -> LatentModel:
-    """The model on the meta device: shapes to compare with the file, no memory."""
+    """The model on the meta device: it has shapes and uses no memory."""
     if about.get("format") != FORMAT:
-        raise errors.BadFile(f"{path}: no gradlab checkpoint (format {about.get('format')!r}, {FORMAT!r} is known)")
+        raise errors.BadFile(
+            f"{path}: expected a gradlab checkpoint of format {FORMAT!r}, got format {about.get('format')!r}"
+        )
     if len(about.get("config", "")) > MOST_CONFIG:
-        raise errors.BadFile(f"{path}: its configuration has more than {MOST_CONFIG:,} characters")
+        raise errors.BadFile(
+            f"{path}: expected a configuration of at most {MOST_CONFIG:,} characters, got a longer one"
+        )
     config = _json_object(path, about, "config")
     try:
         with torch.device("meta"):
             return networks.build(about.get("architecture", "none"), config)
     except (ValueError, RuntimeError, TypeError, OverflowError) as error:
         reason = str(error).splitlines()[0][:300]
-        raise errors.BadFile(f"{path}: no model can be built from its configuration ({reason})") from None
+        raise errors.BadFile(f"{path}: expected the configuration of a model, got an invalid one ({reason})") from None
 
 
 def _json_object(path: Path, about: dict[str, str], key: str) -> dict[str, Any]:
     try:
         value = json.loads(about.get(key, ""))
     except (ValueError, RecursionError) as error:
-        raise errors.BadFile(f"{path}: its {key} is not JSON ({error})") from None
+        raise errors.BadFile(f"{path}: expected JSON as {key}, got other text ({error})") from None
     if not isinstance(value, dict):
-        raise errors.BadFile(f"{path}: its {key} is no JSON object")
+        raise errors.BadFile(f"{path}: expected a JSON object as {key}, got {type(value).__name__}")
     return value
 
 
 def _check_tensors(path: Path, model: LatentModel, there: dict[str, Any]) -> None:
-    """BadFile unless the file's tensors are those of the model, in one floating-point precision."""
+    """Raises BadFile unless the tensors of the file are those of the model, in one floating-point precision."""
     expected = model.state_dict()
     extra = [name for name in there if name not in expected and not name.startswith(TRAINING)]
     if extra:
-        raise errors.BadFile(f"{path}: tensor {extra[0]} is not part of its configuration")
+        raise errors.BadFile(f"{path}: expected the tensors of its configuration, got {extra[0]} too")
     precisions = set()
     for name, tensor in expected.items():
         shape = tuple(there[name].get_shape()) if name in there else None
         if shape != tuple(tensor.shape):
-            raise errors.BadFile(
-                f"{path}: tensor {name} has shape {shape}, its configuration needs {tuple(tensor.shape)}"
-            )
+            raise errors.BadFile(f"{path}: expected shape {tuple(tensor.shape)} for tensor {name}, got {shape}")
         if tensor.is_floating_point():
             precisions.add(there[name].get_dtype())
     if len(precisions) > 1 or not precisions <= PRECISIONS:
         raise errors.BadFile(
-            f"{path}: its tensors are of type {' and '.join(sorted(precisions))};"
-            f" one of {', '.join(sorted(PRECISIONS))} can be read"
+            f"{path}: expected tensors of one of the types {', '.join(sorted(PRECISIONS))},"
+            f" got {' and '.join(sorted(precisions))}"
         )

@@ -1,4 +1,4 @@
-"""Checks of tensors, at once, or on a GPU later, so that it is not waited for."""
+"""Checks of tensors. On a GPU they are read later, so that the host does not wait."""
 
 from __future__ import annotations
 
@@ -13,28 +13,31 @@ Check = Callable[[Tensor, Callable[[], None]], None]
 
 
 def at_once(good: Tensor, complain: Callable[[], None]) -> None:
-    """Call `complain`, which raises where it finds a fault, unless `good`, one truth value."""
+    """Calls `complain`, which raises an error, unless `good`, a tensor with one boolean, is true."""
     if not bool(good):
         complain()
 
 
 def finite(argument: str, values: Tensor, cure: str, check: Check = at_once) -> None:
-    """ValueError with the first index at which `values` is not finite."""
+    """Raises ValueError with the first index at which `values` is not finite."""
     good = torch.isfinite(values)
 
     def complain() -> None:
         at = tuple(torch.nonzero(~good)[0].tolist())
-        raise ValueError(f"{argument}: {values[at].item()} at index {at} of shape {tuple(values.shape)}; {cure}")
+        raise ValueError(
+            f"{argument}: expected finite values, got {values[at].item()} at index {at} of shape {tuple(values.shape)};"
+            f" {cure}"
+        )
 
     check(good.all(), complain)
 
 
 @contextlib.contextmanager
 def deferred(device: torch.device) -> Iterator[Check]:
-    """Yields what checks the blocks of a loop: `at_once`; on a GPU each check is read when two more have been made.
+    """Yields the function that checks the blocks of a loop: `at_once`, or on a GPU one that reads two calls later.
 
-    Read at once, the GPU would stand idle until the host had queued the next block. The host is never further ahead
-    than that, so that progress shown is work done, and Ctrl-C ends it.
+    If the host read each check immediately, the GPU would be idle until the host queued the next block. The host is at
+    most two blocks ahead, so that the progress shown is work done and Ctrl-C ends the loop.
     """
     if device.type != "cuda":
         yield at_once
@@ -47,7 +50,7 @@ def deferred(device: torch.device) -> Iterator[Check]:
         try:
             at_once(good, complain)
         except Exception:
-            waiting.clear()  # what is found first is said
+            waiting.clear()  # report the first fault only
             raise
 
     def late(good: Tensor, complain: Callable[[], None]) -> None:
@@ -61,7 +64,7 @@ def deferred(device: torch.device) -> Iterator[Check]:
     try:
         yield late
     except Exception:
-        while waiting:  # what went wrong first is the cause
+        while waiting:  # the first fault is the cause
             read()
         raise
     while waiting:

@@ -1,20 +1,20 @@
-"""Losses and derivatives at codes, by one of two ways, and what these cost.
+"""Losses and derivatives at codes, computed in one of two ways, and their costs.
 
-Pair by pair: each pair of image and code is decoded and differentiated backwards. With D operations for a row of the
-decoder, 2 D for each pair.
+Pair by pair: each pair of image and code is decoded and differentiated backwards. If a row of the decoder takes D
+operations, a pair takes about 2 D.
 
 By configuration: with a canonical likelihood f = A(o(z)) - s o(z).x + c(x), and with J = do/dz of the decoder,
 
     v(z, x) = J^T (dA/do - s x):
 
-one Jacobian per configuration, by forward mode over the n inputs of the decoder, and one matrix product serve all
-images: (1 + n) D + 2 n (pixels) (images) for each configuration. Not possible for other likelihoods, nor for decoders
-that forward mode cannot take.
+one Jacobian per configuration (forward mode over the n inputs of the decoder) and one matrix product serve all images:
+(1 + n) D + 2 n (pixels) (images) operations per configuration. This is not possible for other likelihoods and for
+decoders without forward mode.
 
-Measured on the VAEs of 8x4, 4x10 and 16x3, operations of either kind take the same time within a factor of 1.6.
+On the VAEs of 8x4, 4x10 and 16x3, operations of both kinds take the same time within a factor of 1.6.
 
-Decoders that are stacks of affine layers and elementwise functions are differentiated layer by layer, see `stacks`:
-either way costs a fraction of that, and loads none of what torch's forward mode takes two seconds to load.
+Decoders that are stacks of affine layers and elementwise functions are differentiated layer by layer (see `stacks`).
+Both ways are then much cheaper and do not load torch's forward mode, which takes two seconds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .exact import activations_per_code, losses_at
 from .model import LatentModel, precision
 from .stacks import Stack
 
-_JACOBIAN = 2**24  # bytes of a block's, on a CPU: several times the cache costs a third
+_JACOBIAN = 2**24  # bytes of the Jacobians of a block on a CPU; larger blocks leave the cache and are slower
 
 
 def at_points(
@@ -44,7 +44,7 @@ def at_points(
     wanted: bool = True,
     check: checks.Check = checks.at_once,
 ) -> tuple[Tensor, Tensor | None]:
-    """f(z, x[image]) and, if wanted, df/dz of codes (n, latent[, category]), pair by pair, in blocks."""
+    """f(z, x[image]) and, if `wanted`, df/dz at codes (n, latent[, category]), pair by pair in blocks."""
     per_row = 2 * activations_per_code(model, x) * codes.element_size()
     per_row += 4 * math.prod(x.shape[1:]) * max(x.element_size(), codes.element_size())
     losses, derivatives = [], []
@@ -54,7 +54,7 @@ def at_points(
             derivatives.append(derivative)
         else:
             with torch.no_grad():
-                loss = model.losses(codes[rows], x[image[rows]]).detach()  # it may be a view of parameters
+                loss = model.losses(codes[rows], x[image[rows]]).detach()  # the loss may be a view of parameters
         losses.append(loss)
     loss = torch.cat(losses)
     check_losses(loss, image, check)
@@ -66,12 +66,13 @@ def at_points(
 
 
 def check_losses(loss: Tensor, image: Tensor, check: checks.Check) -> None:
-    """ValueError that names the image, where a loss of pairs is not finite."""
+    """Raises ValueError with the index of the image if the loss of a pair is not finite."""
 
     def complain() -> None:
         row = int(torch.nonzero(~torch.isfinite(loss))[0, 0])
         raise ValueError(
-            f"losses: {loss[row].item()} at example {int(image[row])}; decoder and likelihood must give finite losses"
+            f"losses: expected finite losses of decoder and likelihood, got {loss[row].item()} at example"
+            f" {int(image[row])}"
         )
 
     check(torch.isfinite(loss).all(), complain)
@@ -85,7 +86,7 @@ def at_all_points(
     wanted: bool = True,
     check: checks.Check = checks.at_once,
 ) -> tuple[Tensor, Tensor | None]:
-    """Loss (..., example) and, if wanted, derivative of points' shape (..., example, latent[, category])."""
+    """Losses (..., example) and, if `wanted`, derivatives (..., example, latent[, category]) at points."""
     leading = points.shape[: points.ndim - len(model.code_shape) - 1]
     image = torch.arange(len(x), device=x.device).repeat(math.prod(leading))
     loss, derivative = at_points(model, x, points.reshape(-1, *model.code_shape), image, memory, wanted, check)
@@ -93,7 +94,7 @@ def at_all_points(
 
 
 class ByConfiguration:
-    """f(z, x) and v(z, x) = df/dz of a model and all images, which share dtype and device, by configuration."""
+    """f(z, x) and v(z, x) = df/dz for all images of a model, by configuration. They share dtype and device."""
 
     def __init__(self, model: LatentModel, x: Tensor):
         self.model, self.x = model, x
@@ -106,24 +107,24 @@ class ByConfiguration:
 
     @functools.cached_property
     def decoder(self) -> int:
-        """Operations of a row. Counting them for the first time loads what takes torch a second."""
+        """The number of operations of a row. The first count takes a second, because torch loads a module."""
         return decoder_operations(self.model, self.x)
 
     @property
     def operations(self) -> int:
-        """For one configuration, of a Jacobian and its products with all images."""
+        """The number of operations of a Jacobian and its products with all images, for one configuration."""
         return (1 + self.inputs) * self.decoder + 2 * self.inputs * self.pixels * len(self.x)
 
     def pays(self, pairs_each: float) -> bool:
-        """Whether Jacobians are possible and cost less than so many pairs of each configuration."""
+        """True if Jacobians are possible and cost less than `pairs_each` pairs per configuration."""
         if self.stack:
             return self.stack.jacobian_pays(pairs_each)
-        if 2 * pairs_each <= 1 + self.inputs:  # whatever the decoder
+        if 2 * pairs_each <= 1 + self.inputs:  # for any decoder
             return False
         return self.operations < 2 * self.decoder * pairs_each and self.forward_mode_agrees()
 
     def step(self, memory: int, more: int = 0) -> int:
-        """Configurations of a block; `more`: numbers that the caller needs beside each."""
+        """The number of configurations per block; the caller needs `more` further numbers for each."""
         if self.stack:
             return self.stack.step(memory, more)
         jacobian = (1 + self.inputs) * (self.activations + 2 * self.pixels)
@@ -158,9 +159,9 @@ class ByConfiguration:
         memory: int,
         check: checks.Check,
     ) -> tuple[Tensor, Tensor | None]:
-        """f (pair,) and, if wanted, v (pair, input) of configurations `of` among `indices`, and images.
+        """f (pair,) and, if `wanted`, v (pair, input) for pairs of configurations `of` (among `indices`) and images.
 
-        From Jacobians and all images, or, in a stack, pair by pair.
+        Uses Jacobians and all images or, in a stack, single pairs.
         """
         if self.stack is None:
             f, v = self.losses(indices, memory, check), self.derivatives(indices, memory, check)
@@ -178,7 +179,7 @@ class ByConfiguration:
         return latents.codes_at(indices, self.model.categories, self.model.binary, precision(self.model, self.x))
 
     def forward_mode_agrees(self) -> bool:
-        """Whether forward mode takes this decoder, and agrees with a backward pass at three configurations."""
+        """True if forward mode works for this decoder and agrees with a backward pass at three configurations."""
         if self.stack:
             return True
         if not isinstance(self.model.likelihood, likelihoods.Canonical):
@@ -197,10 +198,10 @@ class ByConfiguration:
 
 
 class Table:
-    """f(z, x) and v(z, x) at every configuration and image, block by block, by the cheaper way."""
+    """f(z, x) and v(z, x) at every configuration and image, block by block, computed in the cheaper way."""
 
     def __init__(self, model: LatentModel, x: Tensor, memory: int, *, more: int = 0):
-        """`more`: numbers that the caller needs beside each configuration of a block."""
+        """`more` is the number of further numbers that the caller needs for each configuration."""
         self.model, self.x, self.memory = model, x, memory
         self.configurations = ByConfiguration(model, x)
         self.by_configuration = self.configurations.stack is not None or self.configurations.pays(pairs_each=len(x))
@@ -209,10 +210,8 @@ class Table:
     def blocks(
         self, losses: bool = True, derivatives: bool = True
     ) -> Iterator[tuple[range, Tensor, Tensor | None, Tensor | None]]:
-        """For each block of configurations, in their order, their numbers, and what is wanted of:
-
-        category indices (configuration, latent), losses (example, configuration), derivatives
-        (example, configuration, latent[, category]).
+        """Yields for each block of configurations: their numbers, category indices (configuration, latent), and if
+        requested losses (example, configuration) and derivatives (example, configuration, latent[, category]).
         """
         of, counts, device = self.configurations, self.model.category_counts, self.x.device
         with checks.deferred(device) as check:
@@ -235,7 +234,7 @@ class Table:
 
 
 def decoder_operations(model: LatentModel, x: Tensor) -> int:
-    """Multiplications and additions of one row, of matrix products and convolutions; without any, its activations."""
+    """The number of multiplications and additions of one row, or of activations if there are none."""
     zero = torch.zeros(1, model.latents, dtype=torch.long, device=x.device)
     codes = latents.codes_at(zero, model.categories, model.binary, precision(model, x))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -244,13 +243,13 @@ def decoder_operations(model: LatentModel, x: Tensor) -> int:
 
 
 def by_forward_mode(model: LatentModel, codes: Tensor, x: Tensor) -> Tensor:
-    """v (example, configuration, latent[, category]) at codes (configuration, latent[, category]), canonical f."""
+    """v (example, configuration, latent[, category]) at codes (configuration, ...) for a canonical likelihood."""
     likelihood = model.likelihood
     assert isinstance(likelihood, likelihoods.Canonical)
     basis = torch.eye(math.prod(codes.shape[1:]), dtype=codes.dtype, device=codes.device)
 
     def decode(z: Tensor) -> Tensor:
-        return model.decode(z.clone()).flatten(1)  # a copy, since layers may work in place
+        return model.decode(z.clone()).flatten(1)  # a copy, because layers may work in place
 
     def along(direction: Tensor) -> tuple[Tensor, Tensor]:
         tangent = direction.reshape(codes.shape[1:]).expand_as(codes)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: write beside the target, flush to disk, rename; and checksums."""
+"""Atomic writing of files (write to a temporary file, flush, rename), and checksums."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the system reports these without a name
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors that the system reports without a file name
 _SPECIAL = {stat.S_IFCHR: "device", stat.S_IFBLK: "device", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
 _SPECIAL |= {stat.S_IFLNK: "symbolic link", stat.S_IFDIR: "folder"}
 
 
 @contextlib.contextmanager
 def written_aside(path: str | Path) -> Iterator[Path]:
-    """A temporary path in the target's folder that becomes `path` if the block ends well, else is removed.
+    """Yields a temporary path in the folder of `path`. It is renamed to `path` if the block succeeds, else removed.
 
-    Behind a symbolic link the file that it points to is replaced; a file that was there keeps its permissions.
-    OSError where it cannot be written, with the target's name in it.
+    If `path` is a symbolic link, its target is replaced. An existing file keeps its permissions. Raises OSError with
+    the name of the target if the file cannot be written.
     """
     target = target_of(writable(path))
     aside, mode = _new_file(target)
@@ -30,7 +30,7 @@ def written_aside(path: str | Path) -> Iterator[Path]:
         with open(aside, "rb") as file:
             os.fsync(file.fileno())
         aside.chmod(mode)  # the block may have put another file there
-        _check_replaceable(target)  # again: the block may have taken hours
+        _check_replaceable(target)  # again, because the block may take hours
         os.replace(aside, target)
     except OSError as error:
         if error.errno in FULL and error.filename is None:
@@ -41,8 +41,8 @@ def written_aside(path: str | Path) -> Iterator[Path]:
 
 
 def _new_file(target: Path) -> tuple[Path, int]:
-    """An empty file beside `target`, and the permissions that `target` is to have."""
-    # a name of full length leaves no room for what is added
+    """A new empty file in the folder of `target`, and the permissions for `target`."""
+    # shortened, because a name of maximal length leaves no room for the suffix
     aside = target.with_name(f".{target.name[:40]}.{secrets.token_hex(4)}.part")
     handle = os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)  # the system applies the umask
     try:
@@ -54,35 +54,35 @@ def _new_file(target: Path) -> tuple[Path, int]:
 
 
 def writable(path: str | Path) -> Path:
-    """`path`, its folder made; OSError where no file can be there or what is there must not be replaced."""
+    """The path, after its folder is created. Raises OSError if a file there cannot be created or replaced."""
     path = Path(path)
     target_of(path).parent.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def target_of(path: str | Path) -> Path:
-    """The file that writing to `path` replaces or makes, behind all symbolic links.
+    """The file that writing to `path` creates or replaces, with all symbolic links resolved.
 
-    OSError for a folder, a device, a pipe or a socket, and for links that lead nowhere or in circles.
+    Raises OSError for a folder, a device, a pipe or a socket, and for circular links.
     """
     path = Path(path)
     _check_replaceable(path)
     target = Path(os.path.realpath(path))
     if path.exists() and not target.exists():  # a link of /proc to a file without a name
-        raise OSError(f"{path}: leads to a file without a name; give the name of a file")
+        raise OSError(f"{path}: expected the name of a file, got a link to a file without a name")
     return target
 
 
 def _check_replaceable(path: Path) -> None:
-    """OSError unless `path` is free or a regular file: renaming onto a device or a pipe removes it."""
+    """Raises OSError unless `path` is a regular file or does not exist: renaming onto a device or a pipe removes it."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
         return
     if stat.S_ISDIR(mode):
-        raise IsADirectoryError(f"{path}: a folder; give the name of a file")
+        raise IsADirectoryError(f"{path}: expected the name of a file, got a folder")
     if not stat.S_ISREG(mode):
-        raise OSError(f"{path}: a {_SPECIAL.get(stat.S_IFMT(mode), 'special file')}; give the name of a file")
+        raise OSError(f"{path}: expected the name of a file, got a {_SPECIAL.get(stat.S_IFMT(mode), 'special file')}")
 
 
 def check_own(path: str | Path, kind: str) -> None:
@@ -103,7 +103,7 @@ def remove(path: str | Path) -> None:
 
 @contextlib.contextmanager
 def named_in_utf8(path: str | Path) -> Iterator[str]:
-    """The path or, where its name is no UTF-8, another one to the same file, for libraries that take no other."""
+    """Yields the path or, if it is not UTF-8, another path of the same file, for libraries that accept only UTF-8."""
     try:
         yield os.fsencode(path).decode("utf-8")
     except UnicodeDecodeError:
@@ -112,5 +112,6 @@ def named_in_utf8(path: str | Path) -> Iterator[str]:
 
 
 def sha256(path: str | Path) -> str:
+    """The sha256 of a file, as hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,6 +1,6 @@
-"""HDF5 results files from anywhere: sizes are checked before memory is taken.
+"""Reads untrusted HDF5 results files: sizes are checked before memory is allocated.
 
-`hdf5_sandbox` runs this in a process of its own, which is why it imports no torch.
+`hdf5_sandbox` runs this in a separate process, so it does not import torch.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ import xarray as xr
 
 MOST_BYTES = 2**34  # of one results file, in memory
 MOST_VARIABLES = 1000
-MOST_RATIO = 1100  # of data to file; no zlib stream expands more
-STRING = 128  # bytes that one of free length takes in memory, at least: a Python object and its place
+MOST_RATIO = 1100  # of data to file size; zlib cannot expand more
+STRING = 128  # bytes of memory of a variable-length string, at least
 
 
 class Refused(ValueError):
-    """A file that is no results file; the message, which does not name the file, says why."""
+    """A file that is not a results file. The message gives the reason, without the name of the file."""
 
 
 def load(path: str, announced: Callable[[int, int], None] = lambda size, variables: None) -> xr.Dataset:
-    """The file's Dataset; before any data are read, `announced` is called with their bytes and the number of variables.
+    """The Dataset of a file.
 
-    Raises Refused, PermissionError, MemoryError.
+    Before it reads data, `announced` is called with the number of bytes and the number of variables. Raises Refused,
+    PermissionError or MemoryError.
     """
     try:
         with h5py.File(path, "r") as file:
@@ -33,38 +34,39 @@ def load(path: str, announced: Callable[[int, int], None] = lambda size, variabl
         ds = xr.load_dataset(path, engine="h5netcdf", phony_dims="access")
     except (Refused, PermissionError, MemoryError):
         raise
-    except Exception as error:  # what three libraries raise at damaged files is no closed list
-        raise Refused(f"no whole HDF5 results file ({first_line(error)})") from None
+    except Exception as error:  # three libraries raise many kinds of errors for damaged files
+        raise Refused(f"expected a complete HDF5 results file, got a damaged one ({first_line(error)})") from None
     if any(str(dim).startswith("phony_dim") for dim in ds.dims):
-        raise Refused("no results file (its dimensions have no names)")
+        raise Refused("expected a results file, got dimensions without names")
     return ds
 
 
 def first_line(error: BaseException) -> str:
+    """The first line of the message of an error, or its type if the message is empty."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _checked_size(file: h5py.File, stored: int) -> int:
-    """Bytes of data; Refused unless all are numbers or strings, lie in the file itself, and fit in memory."""
+    """The number of bytes of data. Raises Refused unless they are numbers or strings in this file and fit in memory."""
     if len(file) > MOST_VARIABLES:
-        raise Refused(f"no results file ({len(file):,} variables; up to {MOST_VARIABLES:,} can be read)")
+        raise Refused(f"expected a results file of at most {MOST_VARIABLES:,} variables, got {len(file):,}")
     size = 0
     for name in file:
         if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-            raise Refused(f"{name} is a link to elsewhere; results hold their own data")
+            raise Refused(f"expected data inside the file, got a link to another place for {name}")
         item = file[name]
         if isinstance(item, h5py.Datatype):
             continue
         if not isinstance(item, h5py.Dataset) or item.shape is None:
-            raise Refused(f"no results file ({name} is no array)")
+            raise Refused(f"expected a results file, got {name}, which is not an array")
         if item.external or item.is_virtual:
-            raise Refused(f"{name} keeps its data elsewhere; results hold their own data")
+            raise Refused(f"expected data inside the file, got external data for {name}")
         string = h5py.check_string_dtype(item.dtype)
         if item.dtype.kind not in "biufcSU" and string is None:
-            raise Refused(f"no results file ({name} is of type {item.dtype})")
+            raise Refused(f"expected a results file of numbers and strings, got {name} of type {item.dtype}")
         width = STRING if string is not None and string.length is None else item.dtype.itemsize
         size += max(math.prod(item.shape), math.prod(item.chunks or ())) * width
     most = min(MOST_BYTES, 2**24 + MOST_RATIO * stored)
     if size > most:
-        raise Refused(f"announces {size:,} bytes of data; at most {most:,} are read from it")
+        raise Refused(f"expected at most {most:,} bytes of data in this file, got {size:,} announced")
     return size

@@ -1,8 +1,8 @@
-"""HDF5 files tried in another process before this one reads them.
+"""Reads HDF5 files in another process first, to detect damaged files.
 
-The HDF5 library hangs at some damaged files and takes the process down at others, which no check beforehand can rule
-out. So one helper process waits for paths, and forks for each a child that reads the file in limited time and memory.
-A system without `fork` (Windows) has no such helper: there the checks of `hdf5` alone guard the reader.
+The HDF5 library hangs at some damaged files and crashes at others, and no check can exclude this in advance. So a
+helper process receives paths and forks a child for each one, which reads the file with limited time and memory. A
+system without `fork` (Windows) has no helper; there only the checks of `hdf5` protect the reader.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import threading
 from pathlib import Path
 from typing import NoReturn
 
-SECONDS = 0.5  # of computing, for a file without data
-PER_VARIABLE = 0.02  # seconds; some four times what it takes
-RATE = 2**25  # bytes of announced data for which another second is given
-MEMORY = 2**29  # bytes of address space for a file without data, beyond what the process has
-COPIES = 4  # of the announced data, that decoding may take at once
+SECONDS = 0.5  # of CPU time, for a file without data
+PER_VARIABLE = 0.02  # seconds; about four times what it takes
+RATE = 2**25  # bytes of announced data per further second
+MEMORY = 2**29  # bytes of additional address space for a file without data
+COPIES = 4  # of the announced data that decoding may need at the same time
 
 _START = f"import json, sys; sys.path = json.loads(sys.argv[1]); import {__name__} as here; here.serve()"
 _CAN_FORK = hasattr(os, "fork")
@@ -32,20 +32,20 @@ _helper: subprocess.Popen[str] | None = None
 
 
 def fault(path: str | Path) -> str:
-    """Why a results file cannot be read, in one line; "" if it can. OSError where no helper can be started."""
+    """The reason why a results file cannot be read, in one line, or "". Raises OSError if the helper does not start."""
     if not _CAN_FORK:
         return ""
     with _lock:
-        for _ in range(2):  # a helper that somebody killed is replaced
+        for _ in range(2):  # a second time if the helper was killed
             answer = _ask(os.path.abspath(path))
             if answer:
                 return json.loads(answer)
             _end()
-    raise OSError(f"{path}: cannot be tried, the helper process does not start")
+    raise OSError(f"{path}: cannot be checked, because the helper process does not start")
 
 
 def _ask(path: str) -> str:
-    """The helper's line, "" if it has died."""
+    """The answer of the helper, or "" if it has died."""
     global _helper
     if _helper is None:
         paths = json.dumps([os.path.abspath(p) for p in sys.path])
@@ -53,9 +53,9 @@ def _ask(path: str) -> str:
             [sys.executable, "-I", "-c", _START, paths],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # whose memory would count as the file's
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # its memory counts as that of the file
             cwd="/",
-            start_new_session=True,  # Ctrl-C is for this process
+            start_new_session=True,  # so that Ctrl-C reaches only this process
             text=True,
         )
     assert _helper.stdin is not None
@@ -66,7 +66,7 @@ def _ask(path: str) -> str:
         return _helper.stdout.readline()
     except BrokenPipeError:
         return ""
-    except BaseException:  # Ctrl-C: the answer would be taken for that to the next question
+    except BaseException:  # Ctrl-C: otherwise this answer is taken for the next one
         _end()
         raise
 
@@ -82,7 +82,7 @@ def _end() -> None:
 
 
 def _forget() -> None:
-    """In a forked process: the helper, and a lock that another thread held, are the parent's."""
+    """Resets the helper and the lock in a forked process, because they belong to the parent."""
     global _helper, _lock
     _helper, _lock = None, threading.Lock()
 
@@ -95,7 +95,7 @@ if _CAN_FORK:
 
 
 def serve() -> None:
-    """Answer each path on standard input with a line, until there are no more."""
+    """Answers each path on standard input with one line."""
     _warm_up()
     for line in sys.stdin:
         if end := _tried(json.loads(line)):
@@ -103,18 +103,18 @@ def serve() -> None:
 
 
 def _tried(path: str) -> str:
-    """How the child that reads the file ended, "" if it lived to answer."""
+    """Forks a child that reads the file. Returns the fault if the child ended without an answer, else ""."""
     child = os.fork()
     if not child:
         _child(path)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code == -signal.SIGPROF:
-        return "no whole results file (reading it does not come to an end)"
-    return "no whole results file (the HDF5 library crashes at it)" if code else ""
+        return "expected a complete results file, got a corrupt one: reading timed out"
+    return "expected a complete results file, got a corrupt one: the HDF5 library crashes" if code else ""
 
 
 def _warm_up() -> None:
-    """Read numbers, strings and dates, so that all that is imported for them is there before children are forked."""
+    """Reads numbers, strings and dates, so that all modules are imported before children are forked."""
     import numpy as np
     import xarray as xr
 
@@ -132,7 +132,7 @@ def _answer(text: str) -> None:
 
 
 def _child(path: str) -> NoReturn:
-    """Answers, unless the library hangs or crashes."""
+    """Reads the file and answers, unless the library hangs or crashes."""
     import resource
 
     from . import hdf5
@@ -145,7 +145,7 @@ def _child(path: str) -> NoReturn:
             hdf5.load(path, _allow)
             found = ""
         except MemoryError:
-            found = "no results file (reading it takes more memory than its data do)"
+            found = "expected a results file, got one that takes more memory than its data"
         except Exception as error:
             found = hdf5.first_line(error)
         signal.setitimer(signal.ITIMER_PROF, 0)
@@ -156,18 +156,18 @@ def _child(path: str) -> NoReturn:
 
 
 def _address_space() -> int:
-    """Bytes that the process holds; libraries may reserve many times what they use (Arrow does, which pandas loads)."""
+    """Bytes of address space of this process. Libraries such as Arrow reserve much more than they use."""
     import resource
 
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return MEMORY
     return pages * resource.getpagesize()
 
 
 def _allow(size: int, variables: int) -> None:
-    """The time and memory that so much data may take; computing is counted, so that a busy machine does not matter."""
+    """Limits time and memory for this amount of data. CPU time is counted, so a busy machine does not matter."""
     import resource
 
     signal.setitimer(signal.ITIMER_PROF, SECONDS + PER_VARIABLE * variables + size / RATE)

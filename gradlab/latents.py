@@ -1,7 +1,7 @@
-"""The code space: the two kinds of latent, their noise, their Jacobians, and the enumeration of configurations.
+"""The code space: the two kinds of latents, their noise and Jacobians, and the enumeration of configurations.
 
-Categorical latents have logits `(..., latent, category)`; binary latents have one logit per unit, `(..., latent)`,
-and are the categorical pair with logits (l, 0). Everything below broadcasts over leading dimensions.
+Categorical latents have logits `(..., latent, category)`. Binary latents have one logit per unit, `(..., latent)`, and
+are the categorical pair with logits (l, 0). All functions broadcast over leading dimensions.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# The logit of a category that a latent does not have, where others have it. exp(PADDING/t) is exactly 0 in float64,
-# whose least number is exp(-745), up to t = 1e5, beside other logits above -2e7; and float32 holds PADDING/t and sums
-# of it down to t = 1e-29. Infinity would do for probabilities, but 0 times its logarithm is no number.
+# The logit of a category that one latent lacks and others have. exp(PADDING/t) is exactly 0 in float64, whose smallest
+# number is exp(-745), for t up to 1e5 and other logits above -2e7. float32 represents PADDING/t and its sums for t down
+# to 1e-29. Infinity also gives the probability 0, but 0 times its logarithm is NaN.
 PADDING = -1e8
 
 
 class LatentKind(ABC):
-    """What an estimator has to know of a latent: how logits and noise become codes, and J(q)."""
+    """The functions of a latent that an estimator needs: from logits and noise to codes, and J(q)."""
 
     name: str
     event_dims: int  # trailing dimensions that belong to one latent: 1 for (category,), 0 for one logit
 
-    exponentials: int  # Exp(1) numbers that one number of noise is made of
+    exponentials: int  # Exp(1) numbers per number of noise
 
     def noise(
         self,
@@ -36,7 +36,7 @@ class LatentKind(ABC):
         device: torch.device | str = "cpu",
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Standard noise g, such that hard(l + g) has the law with logits l."""
+        """Standard noise g, so that hard(l + g) has the distribution with logits l."""
         e = torch.empty((self.exponentials, *shape), dtype=dtype, device=device)
         return self.noise_from(e.exponential_(generator=generator))
 
@@ -50,46 +50,46 @@ class LatentKind(ABC):
 
     @abstractmethod
     def soft(self, a: Tensor) -> Tensor:
-        """The relaxed code at perturbed logits a; at plain logits, the probabilities."""
+        """The relaxed code at perturbed logits a; for plain logits, the probabilities."""
 
     @abstractmethod
     def score(self, a: Tensor, code: Tensor) -> Tensor:
-        """code - soft(a), to full relative precision also where the code is all but certain."""
+        """code - soft(a), with full relative precision also if the code is almost certain."""
 
     @abstractmethod
     def centred(self, v: Tensor, a: Tensor) -> Tensor:
-        """v less its value at the largest of a, which J takes no notice of: then J(q) v does not cancel as q -> onehot.
+        """v minus its value at the largest entry of a. J(q) v stays the same and does not cancel as q -> onehot.
 
-        q (v - q.v) is 0 but for rounding where q is nearly one-hot and v is the same everywhere.
+        If q is nearly one-hot and v is constant, q (v - q.v) is 0 apart from rounding.
         """
 
     @abstractmethod
     def jacobian(self, a: Tensor) -> Tensor:
-        """What `pull` needs of J(q) at q = soft(a), to full relative precision."""
+        """The part of J(q) that `pull` needs, at q = soft(a), with full relative precision."""
 
     @abstractmethod
     def jacobian_of(self, q: Tensor) -> Tensor:
-        """The same of q itself: binary units lose 1 - q where it is below rounding."""
+        """The same from q: for binary units, 1 - q is lost if it is below rounding."""
 
     @abstractmethod
     def pull(self, jacobian: Tensor, v: Tensor) -> Tensor:
-        """J v, v being `centred`."""
+        """J v for a `centred` v."""
 
     @abstractmethod
     def pull_into(self, out: Tensor, jacobian: Tensor, v: Tensor) -> Tensor:
-        """J v in `out`, all (..., category or 1, batch, cell): far faster with categories not last."""
+        """J v in `out`, all (..., category or 1, batch, cell), which is much faster than categories last."""
 
     def pullback(self, q: Tensor, v: Tensor) -> Tensor:
         """J(q) v with J(q) = diag(q) - q q^T, per latent."""
         return self.pull(self.jacobian_of(q), self.centred(v, q))
 
     def pullback_at(self, a: Tensor, v: Tensor) -> Tensor:
-        """J(soft(a)) v, to full relative precision also where soft(a) is all but one-hot."""
+        """J(soft(a)) v, with full relative precision also if soft(a) is almost one-hot."""
         return self.pull(self.jacobian(a), self.centred(v, a))
 
     @abstractmethod
     def indices(self, a: Tensor) -> Tensor:
-        """`category_indices` of hard(a), without the code."""
+        """The `category_indices` of hard(a), without computing the code."""
 
     @abstractmethod
     def kl_to_uniform(self, logits: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ class LatentKind(ABC):
 
     @abstractmethod
     def two_category(self, logits: Tensor) -> Tensor:
-        """Logits of the same law as `(..., latent, category)`."""
+        """Logits of the same distribution as `(..., latent, category)`."""
 
 
 class Categorical(LatentKind):
@@ -140,9 +140,9 @@ class Categorical(LatentKind):
         return a.argmax(-1)
 
     def kl_to_uniform(self, logits):
-        # bounded, since an impossible category adds 0 log 0 = 0
+        # bounded, because an impossible category adds 0 log 0 = 0
         log_p = torch.log_softmax(logits, -1).clamp(min=torch.finfo(logits.dtype).min)
-        categories = (logits > PADDING / 2).sum(-1).to(logits.dtype)  # of each latent its own
+        categories = (logits > PADDING / 2).sum(-1).to(logits.dtype)  # the number of categories of each latent
         return (log_p.exp() * log_p).sum((-2, -1)) + categories.log().sum(-1)
 
     def two_category(self, logits):
@@ -201,9 +201,9 @@ BINARY = Binary()
 
 
 def bounded(kind: LatentKind, logits: Tensor) -> Tensor:
-    """Logits of the same law, in which impossible categories, -inf or any large mask, are all alike and finite.
+    """Logits of the same distribution, in which impossible categories (-inf or a large mask) have one finite value.
 
-    A binary unit may be certain, +-inf. Other infinities and NaN stay.
+    A binary unit may be certain, +-inf. Other infinities and NaN are kept.
 
     Examples
     --------
@@ -219,7 +219,7 @@ def bounded(kind: LatentKind, logits: Tensor) -> Tensor:
 
 
 def masked(kind: LatentKind, logits: Tensor) -> Tensor:
-    """Where a category is impossible, or a binary unit certain, by a mask in the logits.
+    """True where the logits mask a category as impossible or a binary unit as certain.
 
     Examples
     --------
@@ -245,7 +245,7 @@ def configurations(
     stop: int,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Category indices `(configuration, latent)` of configurations start .. stop-1; the last latent turns fastest.
+    """Category indices `(configuration, latent)` of configurations start .. stop-1; the last latent varies fastest.
 
     `categories` is one number, or one for each latent.
 
@@ -260,7 +260,7 @@ def configurations(
 
 
 def counts_of_categories(categories: Sequence[int], numbers: range) -> list[list[int]]:
-    """Of each latent, how many of consecutive configurations have each category.
+    """For each latent, the number of the consecutive configurations with each category.
 
     Examples
     --------
@@ -279,7 +279,7 @@ def counts_of_categories(categories: Sequence[int], numbers: range) -> list[list
 
 
 def strides(categories: Sequence[int]) -> list[int]:
-    """By how many configurations each latent's next category is further on, from the number of categories of each.
+    """For each latent, the distance in configurations to its next category.
 
     Examples
     --------
@@ -292,7 +292,7 @@ def strides(categories: Sequence[int]) -> list[int]:
 def codes_at(indices: Tensor, categories: int, binary: bool, dtype: torch.dtype) -> Tensor:
     """Codes of category indices `(..., latent)`: one-hot `(..., latent, category)`, or units `(..., latent)`.
 
-    A binary unit of category index 0 is on: the pair of logits is (l, 0).
+    A binary unit with category index 0 is on, because the pair of logits is (l, 0).
 
     Examples
     --------
@@ -305,7 +305,7 @@ def codes_at(indices: Tensor, categories: int, binary: bool, dtype: torch.dtype)
 
 
 def category_indices(kind: LatentKind, codes: Tensor) -> Tensor:
-    """The inverse of `codes_at` on discrete codes.
+    """The inverse of `codes_at` for discrete codes.
 
     Examples
     --------
@@ -317,11 +317,11 @@ def category_indices(kind: LatentKind, codes: Tensor) -> Tensor:
 
 
 def derived_seed(seed: int, *path: int | str) -> int:
-    """A 63-bit seed for one place of a computation, in any order.
+    """A 63-bit seed for one position of a computation, independent of the order.
 
-    A GPU's generator uses all of it. torch's CPU generator keeps the low 32 bits, so that two places get the same noise
-    with probability 2^-32. Of n draws n²/2^33 pairs are expected to share theirs: 1.2e-4 of 1,024, 2 of 131,072, which
-    widen the true interval by 2 parts in 131,072.
+    The generator of a GPU uses all bits. torch's CPU generator uses the low 32 bits, so two positions have the same
+    noise with probability 2^-32. Among n draws, n²/2^33 pairs are expected to share their noise: 1.2e-4 for 1,024 and 2
+    for 131,072, which widens the true interval by 2 parts in 131,072.
 
     Examples
     --------
@@ -333,7 +333,7 @@ def derived_seed(seed: int, *path: int | str) -> int:
 
 
 def generator_seed(seed: int) -> int:
-    """A seed of torch's CPU generator, which keeps 32 bits: as it is where it has no more, else derived from all.
+    """A seed for torch's CPU generator, which uses 32 bits: the seed itself if it fits, else derived from all bits.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""Losses f(z, x) per example, given the decoder's outputs o(z), the likelihood's parameters.
+"""Losses f(z, x) per example from the decoder's outputs o(z), the parameters of the likelihood.
 
-A canonical likelihood also writes itself as f(z, x) = A(o) - s o.x + c(x), so that the losses of all
-configurations and all images are one matrix product.
+A canonical likelihood is f(z, x) = A(o) - s o.x + c(x), so the losses of all configurations and all images are one
+matrix product.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class Canonical:
         raise NotImplementedError
 
     def check(self, x: Tensor) -> None:
-        """ValueError where x is no possible observation."""
+        """Raises ValueError if x is not a possible observation."""
 
 
 class Bernoulli(Canonical):
-    """Negative log-likelihood in nats, summed over pixels; parameters are logits, targets lie in [0, 1]."""
+    """Negative log-likelihood in nats, summed over pixels. Parameters are logits, targets are in [0, 1]."""
 
     name = "bernoulli"
     unit = "nats"
@@ -54,7 +54,7 @@ class Bernoulli(Canonical):
         return functional.binary_cross_entropy_with_logits(o, x.flatten(1).expand_as(o), reduction="none").sum(1)
 
     def log_partition(self, parameters):
-        # beyond its threshold, by default 20, softplus takes o for log(1 + e^o): 2e-9 off; here where e^o may overflow
+        # above its threshold (default 20) softplus returns o, an error of 2e-9; here only where e^o may overflow
         threshold = 0.9 * math.log(torch.finfo(parameters.dtype).max)
         return functional.softplus(parameters, threshold=threshold).sum(1)
 
@@ -72,13 +72,13 @@ class Bernoulli(Canonical):
         if bool(outside.any()):
             index = tuple(int(i) for i in torch.nonzero(outside)[0])
             raise ValueError(
-                f"x: {x[index].item():g} at index {index}; the Bernoulli likelihood takes targets in [0, 1]"
-                " (divide grey values by 255, or choose likelihood='gaussian')"
+                f"x: expected targets in [0, 1] for the Bernoulli likelihood, got {x[index].item():g} at index {index};"
+                " divide grey values by 255 or use likelihood='gaussian'"
             )
 
 
 class Gaussian(Canonical):
-    """Squared error, mean over pixels."""
+    """Squared error, averaged over pixels."""
 
     name = "gaussian"
     unit = "squared error"

@@ -1,8 +1,8 @@
-"""What silently falsifies every figure, found and named: rows that are random, or depend on other rows or on the past.
+"""Detects models whose rows are random, depend on each other or depend on earlier calls.
 
-Encoder, decoder and a likelihood of one's own are functions of rows. Each is run twice on the same rows, once more for
-its derivative, of which one row's output must have none at any other row (exactly 0, however weak the mixing), and on
-some rows alone. Buffers must be as they were. A stack of torch's layers that can do nothing else is not probed.
+Encoder, decoder and a user's likelihood must be functions of single rows. Each is run twice on the same rows, on some
+rows alone, and once for its derivative: the output of a row must have derivative 0 with respect to all other rows.
+Buffers must not change. A stack of torch layers that are known to be row-wise is not tested.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from . import latents, likelihoods
 from .latents import derived_seed
 from .model import LatentModel
 
-MOST_ROWS = 256  # of a probe
-NUMBERS = 2**25  # activations of a probe, about
-REPEATED = 2**11  # rows, of what draws random numbers and yet gives the same twice
-_ROUNDING = 32  # in units of eps, of the largest output; what a CPU gives twice differs by less
+MOST_ROWS = 256  # rows of a probe
+NUMBERS = 2**25  # approximate number of activations of a probe
+REPEATED = 2**11  # rows to repeat if a function draws random numbers but returned equal values twice
+_ROUNDING = 32  # eps of the largest output; repeated results of a CPU differ by less
 
 _BY_ROW = {nn.Sequential, nn.Linear, nn.Identity, nn.Flatten, nn.Unflatten}
 _BY_ROW |= {nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Softplus, nn.Tanh, nn.Sigmoid}
@@ -33,19 +33,19 @@ Function = Callable[..., Tensor]
 
 
 def check_modes(model: nn.Module) -> None:
-    """ValueError that names a layer which is random or mixes examples because it is in training mode."""
+    """Raises ValueError if a layer is random or mixes examples because it is in training mode."""
     for name, module in model.named_modules():
         if module.training and _only_for_training(module):
             raise ValueError(
-                f"model: {name} ({type(module).__name__}) is in training mode, so the loss is random or mixes examples;"
-                " call model.eval() before measuring"
+                f"model: expected evaluation mode, got {name} ({type(module).__name__}) in training mode, so the loss"
+                " is random or mixes examples; call model.eval() before measuring"
             )
 
 
 def by_row(module: nn.Module) -> bool:
-    """Whether it is made of torch's layers that compute a row from itself alone, whatever their weights, and no hooks.
+    """True if a module consists of torch layers that compute each row from itself alone, without hooks.
 
-    Convolutions are not among them: they take what lacks a dimension for a single example, rows for channels.
+    Convolutions are not among them: for an input with one dimension less, they treat rows as channels.
     """
     return all(type(layer) in _BY_ROW and unhooked(layer) and _leaves_rows(layer) for layer in module.modules())
 
@@ -57,7 +57,7 @@ def _leaves_rows(layer: nn.Module) -> bool:
 
 
 def unhooked(module: nn.Module) -> bool:
-    """Whether calling it runs the `forward` of its class and nothing else."""
+    """True if a call runs only the `forward` of the class."""
     if "forward" in vars(module) or nn.modules.module._has_any_global_hook():
         return False
     return not any(getattr(module, hooks) for hooks in _HOOKS)
@@ -73,9 +73,9 @@ def _only_for_training(module: nn.Module) -> bool:
 
 @contextlib.contextmanager
 def unchanged(model: nn.Module) -> Iterator[None]:
-    """ValueError after the block if floating-point buffers or parameters changed in it: a state kept between calls.
+    """Raises ValueError if the block changes floating-point buffers or parameters: a state kept between calls.
 
-    The global random state is as before, whatever happens.
+    Restores the global random state.
     """
     buffers = {name: (b, b.clone()) for name, b in model.named_buffers() if b.is_floating_point()}
     versions = {name: p._version for name, p in model.named_parameters() if _versioned(p)}
@@ -87,8 +87,8 @@ def unchanged(model: nn.Module) -> Iterator[None]:
     changed += [n for n, p in model.named_parameters() if n in versions and p._version != versions[n]]
     if changed:
         raise ValueError(
-            f"model: {changed[0]} changes as the model runs (spectral norm or running statistics in training mode, a"
-            " state kept between calls?), so the loss depends on what went before; call model.eval()"
+            f"model: expected no change by a call, got another {changed[0]} (spectral norm or running statistics in"
+            " training mode, a state kept between calls?), so the loss depends on earlier calls; call model.eval()"
         )
 
 
@@ -101,9 +101,9 @@ def _alike(now: Tensor | None, was: Tensor) -> bool:
 
 
 def check(model: LatentModel, x: Tensor, seen: Tensor, logits: Tensor) -> None:
-    """ValueError that names encoder, decoder or likelihood, and the layer where it shows, if it breaks a rule.
+    """Raises ValueError with the part and the layer that breaks a rule: encoder, decoder or likelihood.
 
-    `seen` is x as the encoder takes it, `logits` those of all of it at once.
+    `seen` is the input of the encoder, `logits` its output for all examples at once.
     """
     generator = torch.Generator(x.device).manual_seed(derived_seed(0, "probe"))
 
@@ -141,7 +141,7 @@ def check(model: LatentModel, x: Tensor, seen: Tensor, logits: Tensor) -> None:
 
 @torch.no_grad()
 def rows_of(module: nn.Module, run: Callable[[], Any], rows: int) -> int:
-    """How many rows a probe may take, from the numbers that the module's layers put out in `run` on `rows`."""
+    """The number of rows for a probe, from the activations of the module for `rows` rows."""
     return min(MOST_ROWS, max(4, NUMBERS * rows // max(1, activations(module, run))))
 
 
@@ -151,7 +151,7 @@ def _hookable(module: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def activations(module: nn.Module, run: Callable[[], Any]) -> int:
-    """Numbers that the module's layers put out in `run`."""
+    """The number of activations of the module's layers in `run`."""
     total = 0
 
     def count(layer: Any, given: Any, output: Any) -> None:
@@ -168,12 +168,12 @@ def activations(module: nn.Module, run: Callable[[], Any]) -> int:
 
 
 def _probe(name: str, function: Function, rows: Rows, generator: torch.Generator, module: nn.Module | None) -> None:
-    """ValueError unless each row comes out the same, together with others and alone, every time."""
+    """Raises ValueError unless each row has the same output every time, alone and together with other rows."""
     before = _random_state(rows[0].device)
     together = _run(function, rows)
     again = _run(function, rows)
     drew = any(not torch.equal(a, b) for a, b in zip(before, _random_state(rows[0].device), strict=True))
-    if drew:  # then the least difference is noise; what shows rarely is given more chances
+    if drew:  # then any difference is noise; repeat, because it may be rare
         repeats = itertools.chain([again], (_run(function, rows) for _ in range(REPEATED // len(rows[0]) + 1)))
         random = any(not torch.equal(together, other) for other in repeats)
     else:
@@ -182,20 +182,20 @@ def _probe(name: str, function: Function, rows: Rows, generator: torch.Generator
     if random:
         where = _layer(module, function, rows, rows, slice(None), 0.0)
         raise ValueError(
-            f"{name}: gives other values for the same input{where} (dropout or noise, a state kept between calls?); it"
-            " must be a function of its input (call model.eval() if it is in training mode)"
+            f"{name}: expected the same values for the same input, got others{where} (dropout or noise, a state kept"
+            " between calls?); call model.eval() if it is in training mode"
         )
     at = _some(len(rows[0]))
     leaks = _leaks(function, rows, generator)
     if leaks or _off(together[at], _alone(function, [r[at] for r in rows]), together) > 1:
-        last = [row[-2:] for row in rows]  # batch norm takes no row alone
+        last = [row[-2:] for row in rows]  # two rows, because batch norm refuses a single one
         raise ValueError(_mixes(name, _layer(module, function, rows, last, slice(-2, None), 1.0)))
 
 
 def _mixes(name: str, where: str) -> str:
     return (
-        f"{name}: its output for one row depends on the others in the batch{where} (batch norm without running"
-        " statistics, attention or a mean over the batch?); a row must be computed from itself alone"
+        f"{name}: expected each row to be computed from itself alone, got rows that depend on others in the"
+        f" batch{where} (batch norm without running statistics, attention or a mean over the batch?)"
     )
 
 
@@ -205,7 +205,7 @@ def _some(count: int) -> list[int]:
 
 @torch.no_grad()
 def _run(function: Function, rows: Sequence[Tensor]) -> Tensor:
-    return function(*(row.clone() for row in rows)).detach()  # copies, since layers may work in place
+    return function(*(row.clone() for row in rows)).detach()  # copies, because layers may work in place
 
 
 def _alone(function: Function, rows: Sequence[Tensor]) -> Tensor:
@@ -214,7 +214,7 @@ def _alone(function: Function, rows: Sequence[Tensor]) -> Tensor:
 
 
 def _off(found: Tensor, wanted: Tensor, scale: Tensor) -> float:
-    """Largest difference, over sqrt(eps) of the largest number; 0 where both are infinite or no numbers alike."""
+    """Largest difference divided by sqrt(eps) of the largest number. Equal infinities and NaN count as 0."""
     most = float(scale.abs().nan_to_num(posinf=0.0).max())
     difference = float((found - wanted).abs().nan_to_num(posinf=0.0).max())
     return difference / (torch.finfo(scale.dtype).eps ** 0.5 * most) if most else difference
@@ -226,7 +226,7 @@ def _random_state(device: torch.device) -> list[Tensor]:
 
 
 def _leaks(function: Function, rows: Rows, generator: torch.Generator) -> bool:
-    """Whether the output at some rows has a derivative at others, halves of them taken at random."""
+    """True if the output of random half of the rows has a derivative with respect to the other half, or vice versa."""
     leaves = [row.detach().clone().requires_grad_(row.is_floating_point()) for row in rows]
     differentiable = [leaf for leaf in leaves if leaf.requires_grad]
     with torch.enable_grad():
@@ -240,7 +240,7 @@ def _leaks(function: Function, rows: Rows, generator: torch.Generator) -> bool:
             weight = slope * own.reshape(-1, *[1] * (out.ndim - 1))
             try:
                 found = torch.autograd.grad((out * weight).sum(), differentiable, retain_graph=True, allow_unused=True)
-            except RuntimeError:  # not differentiable: said, where it matters, by what needs the derivative
+            except RuntimeError:  # not differentiable: reported by the code that needs the derivative
                 return False
             if any(bool((g[~own].nan_to_num(posinf=0.0, neginf=0.0) != 0).any()) for g in found if g is not None):
                 return True
@@ -255,7 +255,7 @@ def _layer(
     rows: slice,
     within: float,
 ) -> str:
-    """The first, innermost layer that makes other outputs of equal inputs, `rows` of the first being the second."""
+    """The first innermost layer with different outputs for equal inputs; `rows` of `first` equal `second`."""
     if module is None:
         return ""
     once, twice = (_recorded(module, function, rows) for rows in (first, second))
@@ -291,7 +291,7 @@ def _recorded(
 
 
 def _tensors(value: Any) -> list[Tensor]:
-    """Copies of the tensors in it, since layers may work in place."""
+    """Copies of the tensors in a value, because layers may work in place."""
     if isinstance(value, Tensor):
         return [value.detach().clone()]
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
@@ -299,7 +299,7 @@ def _tensors(value: Any) -> list[Tensor]:
 
 
 def _equal(first: list[Tensor], second: list[Tensor], rows: slice, within: float) -> bool:
-    """Whether `rows` of the first are the second; tensors whose first dimension is not that of rows do not count."""
+    """True if `rows` of the first tensors equal the second ones. Tensors with other shapes are ignored."""
     pairs = [(one[rows], other) for one, other in zip(first, second, strict=False) if one.ndim and one.numel()]
     return all(
         _off(one, other, one) <= within for one, other in pairs if one.shape == other.shape and one.is_floating_point()

@@ -1,4 +1,4 @@
-"""What the machine may do to the numbers, and how much of its memory is used."""
+"""Precision settings and memory limits."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 from . import errors
 
 MEMORY = 2**28  # bytes of working memory, on a CPU
-SHARE = 4  # of what is free on a GPU one part in so many
+SHARE = 4  # a quarter of the free memory of a GPU is used
 
-# where torch may compute with fewer bits than float32 has; convolutions on a GPU do so unless told otherwise
+# operations in which torch may use fewer bits than float32; convolutions on a GPU do so by default
 _BACKENDS: Any = torch.backends
 _ON_GPU = (_BACKENDS.cuda.matmul, _BACKENDS.cudnn.conv, _BACKENDS.cudnn.rnn)
 _ON_CPU = (_BACKENDS.mkldnn.matmul, _BACKENDS.mkldnn.conv, _BACKENDS.mkldnn.rnn)
@@ -28,7 +28,7 @@ _callers: list[str] = []
 
 
 def working_memory(memory: int | None, device: torch.device) -> int:
-    """Bytes: what was asked for, else MEMORY, on a GPU a quarter of what is free."""
+    """The working memory in bytes: the given number, or MEMORY on a CPU and a quarter of the free memory on a GPU."""
     if device.type == "cpu":
         keep_freed_pages()
     if memory is not None:
@@ -69,7 +69,7 @@ def plain_arithmetic(tf32: bool = False) -> Iterator[None]:
             yield
     finally:
         with _lock:
-            # by identity: another thread may ask for the same
+            # by identity, because another thread may have equal settings
             del _asked[next(i for i, asked in enumerate(_asked) if asked is own)]
             _set(_asked[-1] if _asked else _callers)
 
@@ -80,12 +80,14 @@ def _set(precisions: list[str]) -> None:
 
 
 def precision_and_place(dtype: object, device: object) -> None:
-    """ValueError unless None or a floating-point dtype, and None or a device that can be used here."""
+    """Raises ValueError unless dtype is None or floating-point, and device is None or usable."""
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise ValueError(f"dtype: got {dtype!r}; a floating-point one would do, torch.float32 or torch.float64")
+        raise ValueError(f"dtype: expected a floating-point dtype, torch.float32 or torch.float64, got {dtype!r}")
     if device is not None:
         try:
             torch.zeros(1, device=device).item()  # type: ignore[call-overload]
         except (RuntimeError, AssertionError, TypeError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ValueError(f"device: {device!r} cannot be used here ({reason}); 'cpu' would do") from None
+            raise ValueError(
+                f"device: expected a usable device, got {device!r} ({reason}); 'cpu' always works"
+            ) from None

@@ -1,7 +1,7 @@
-"""Warnings of outputs and targets on another scale than the one they are read on: probabilities where logits are due.
+"""Warnings about outputs and targets on a wrong scale, for example probabilities instead of logits.
 
-Figures of such a model are those of another one (a sigmoid read as a logit makes a probability of 0.5 to 0.73), and
-nothing in them shows it. Nothing is refused: a model may be meant like that.
+The results of such a model are those of another model (a sigmoid that is read as a logit gives probabilities from 0.5
+to 0.73), and nothing in them shows it. The model is not refused, because it may be intended.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from .latents import PADDING, derived_seed
 from .model import LatentModel
 
 ROWS = 8  # codes that are decoded
-FEWEST = 10  # outputs; the logits of an untrained model are all positive with probability 2^-10 at most
-# the last operation of a graph, as torch calls it: its name and the least and greatest output
+FEWEST = 10  # outputs; all logits of an untrained model are positive with a probability of at most 2^-10
+# the last operation of a graph in torch: its name, and the smallest and largest output
 _ENDS = {
     "Sigmoid": ("sigmoid", 0.0, 1.0),
     "Hardsigmoid": ("hard sigmoid", 0.0, 1.0),
@@ -33,9 +33,9 @@ _SHAPING |= {"Clone", "Slice", "Select", "Expand", "ToCopy", "AsStrided", "Const
 
 
 def check(model: LatentModel, x: Tensor, seen: Tensor, logits: Tensor) -> None:
-    """Warn where a Bernoulli decoder, or the encoder, seems to give probabilities, or targets are far too small.
+    """Warns if the encoder or a Bernoulli decoder seems to return probabilities, or if targets are far too small.
 
-    `seen` is x as the encoder takes it, `logits` those of all of it.
+    `seen` is the input of the encoder, `logits` its output.
     """
     doubts = [_of_encoder(model, seen, logits)]
     if isinstance(model.likelihood, likelihoods.Bernoulli):
@@ -45,14 +45,14 @@ def check(model: LatentModel, x: Tensor, seen: Tensor, logits: Tensor) -> None:
 
 
 def _of_decoder(model: LatentModel, logits: Tensor) -> str:
-    """What makes the outputs at some codes look like no logits, "" if nothing does."""
+    """The reason why the outputs at some codes are probably not logits, or ""."""
     generator = torch.Generator(logits.device).manual_seed(derived_seed(0, "scale"))
     share = torch.rand(ROWS, model.latents, generator=generator, device=logits.device)
     counts = torch.tensor(model.category_counts, device=logits.device)
     indices = (share * counts).long().minimum(counts - 1)
     with torch.enable_grad():
         codes = latents.codes_at(indices, model.categories, model.binary, logits.dtype).requires_grad_()
-        out = model.decode(codes.clone())  # a copy, since layers may work in place
+        out = model.decode(codes.clone())  # a copy, because layers may work in place
     if end := _ends_in(out):
         name, least, greatest = end
         low, high = torch.sigmoid(torch.tensor([least, greatest])).tolist()
@@ -63,7 +63,7 @@ def _of_decoder(model: LatentModel, logits: Tensor) -> str:
     if _looks_like_probabilities(out.detach().flatten(1)):
         return (
             "decoder: expected logits, got outputs that all lie in [0, 1], as probabilities do; the Bernoulli"
-            " likelihood applies the sigmoid itself (give the logits)"
+            " likelihood applies the sigmoid itself (return logits)"
         )
     return ""
 
@@ -75,8 +75,8 @@ def _of_encoder(model: LatentModel, seen: Tensor, logits: Tensor) -> str:
             end = _ends_in(model.logits((some.requires_grad_() if some.is_floating_point() else some).clone()))
         if (end and end[0].endswith("sigmoid")) or _looks_like_probabilities(logits):
             return (
-                "encoder: expected logits, got outputs that all lie in [0, 1], as probabilities do; give the logits"
-                " (remove the sigmoid), since gradlab applies it"
+                "encoder: expected logits, got outputs that all lie in [0, 1], like probabilities; return logits"
+                " (remove the sigmoid), because gradlab applies it"
             )
         return ""
     there = logits > PADDING / 2
@@ -84,8 +84,8 @@ def _of_encoder(model: LatentModel, seen: Tensor, logits: Tensor) -> str:
     within = torch.finfo(logits.dtype).eps ** 0.5
     if bool(((values >= 0) & (values <= 1)).all() and ((values.sum(-1) - 1).abs() < within).all()):
         return (
-            "encoder: expected logits, got the probabilities of each latent, which sum to 1; give the logits (remove"
-            " the softmax), since gradlab applies it"
+            "encoder: expected logits, got the probabilities of each latent, which sum to 1; return logits (remove"
+            " the softmax), because gradlab applies it"
         )
     return ""
 
@@ -100,13 +100,13 @@ def _of_targets(x: Tensor) -> str:
 
 
 def _looks_like_probabilities(rows: Tensor) -> bool:
-    """All in [0, 1], and so many and so different that logits seldom are by chance (or because all weights are 0)."""
+    """True if all outputs are in [0, 1], and there are enough different ones that this is hardly chance."""
     inside = bool(((rows >= 0) & (rows <= 1)).all())
     return inside and rows.shape[1] >= FEWEST and bool((rows != rows[0, 0]).any())
 
 
 def _ends_in(out: Tensor) -> tuple[str, float, float] | None:
-    """The function that a graph ends in, up to changes of shape and clipping, if it bounds its outputs."""
+    """The last function of a graph, apart from reshaping and clipping, if it has bounded outputs."""
     node = out.grad_fn
     while node is not None:
         name = type(node).__name__.rstrip("0123456789").removesuffix("Backward")

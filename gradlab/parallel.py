@@ -1,7 +1,7 @@
-"""Independent pieces of work on as many threads as torch has, each operation on one of them.
+"""Runs independent pieces of work on torch's number of threads, each operation on one thread.
 
-Operations on arrays that fit the cache are over in some 50 microseconds. Split over all threads, each would wait for
-the slowest thread: a fifth faster on an idle machine, ten times slower on one that has other work.
+Operations on arrays that fit in the cache take about 50 microseconds. If each is split over all threads, it waits for
+the slowest one: this is a fifth faster on an idle machine and ten times slower on a busy one.
 """
 
 from __future__ import annotations
@@ -19,17 +19,16 @@ R = TypeVar("R")
 def each(
     work: Callable[[T], R], pieces: Iterable[T], device: torch.device, *, threads: bool = True, small: bool = True
 ) -> Iterator[R]:
-    """work(piece) of each piece, in their order; on the calling thread with `threads` False or a device that is no CPU.
+    """Yields work(piece) for each piece, in order. Uses the calling thread if `threads` is False or not on a CPU.
 
-    On threads of their own, `work` is called without torch's thread-local modes, so gradients are on in it. Where the
-    caller stops early, pieces not begun are left. On the calling thread, operations are split over all threads if they
-    are not `small`.
+    Other threads do not inherit torch's thread-local modes, so gradients are on in `work`. If the caller stops early,
+    the remaining pieces are not started. On the calling thread, operations that are not `small` use all threads.
     """
     count = torch.get_num_threads()
     if device.type != "cpu" or count == 1 or not (threads or small):
         yield from map(work, pieces)
         return
-    torch.set_num_threads(1)  # of this thread and of those begun from here
+    torch.set_num_threads(1)  # for this thread and the threads that it starts
     pool = ThreadPoolExecutor(count) if threads else None
     try:
         yield from (pool.map if pool else map)(work, pieces)

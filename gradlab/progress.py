@@ -1,4 +1,4 @@
-"""Progress with time left, on standard error: a bar where that is a terminal, else a line a minute."""
+"""Progress with the time left on standard error: a bar on a terminal, otherwise a line per minute."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .terminal import visible
 
 Advance = Callable[..., None]  # advance(steps, **figures to show)
 EVERY = 60.0  # seconds between lines
-PAUSE = 5.0  # seconds between two bars of one measurement, at most
-_told, _ended = 0.0, -PAUSE  # when the last line was printed, or the measurement began; when the last bar ended
+PAUSE = 5.0  # maximal seconds between two bars of one measurement
+_told, _ended = 0.0, -PAUSE  # time of the last line or of the start; end of the last bar
 
 
 def duration(seconds: float) -> str:
-    """In words: "34 s", "12 min", "3.5 h"."""
+    """A duration as text: "34 s", "12 min", "3.5 h"."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5970 else f"{seconds / 3600:.1f} h"
@@ -25,10 +25,10 @@ def duration(seconds: float) -> str:
 
 @contextlib.contextmanager
 def bar(description: str, total: int, shown: bool, done: int = 0, time_left: bool = True) -> Iterator[Advance]:
-    """Yields `advance(steps=1, **figures)`. Shows nothing unless `shown`.
+    """Yields `advance(steps=1, **figures)`, which updates the display. Shows nothing unless `shown`.
 
-    The time left is from the steps of the last half minute; `time_left=False` for longer ones leaves it out, and also
-    the lines where standard error is no terminal.
+    The time left is estimated from the last half minute. `time_left=False` omits it, for longer steps, and also the
+    lines if standard error is not a terminal.
     """
     if not (shown and sys.stderr is not None and sys.stderr.isatty()):
         if shown and time_left:
@@ -67,7 +67,7 @@ def bar(description: str, total: int, shown: bool, done: int = 0, time_left: boo
 
 @contextlib.contextmanager
 def _lines(description: str, total: int, done: int) -> Iterator[Advance]:
-    """Steps told in lines: none in the first minute of a measurement, then one a minute, with the time left."""
+    """Prints one line per minute with the time left, starting after one minute."""
     global _told, _ended
     began = time.monotonic()
     if began - _ended > PAUSE:
@@ -86,7 +86,7 @@ def _lines(description: str, total: int, done: int) -> Iterator[Advance]:
         left = max(0.0, (now - began) / made * (total - done - made))
         share = f"{(done + made) / max(total, 1):.0%} after {_minutes(now - began)}"
         with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error is closed
-            line = f"gradlab: {description}: {share}, some {_minutes(left)} left{shown}{_busy()}"
+            line = f"gradlab: {description}: {share}, about {_minutes(left)} left{shown}{_busy()}"
             print(visible(line), file=sys.stderr, flush=True)
 
     try:
@@ -102,7 +102,7 @@ def _minutes(seconds: float) -> str:
 
 
 def _busy() -> str:
-    """What to do where other programs keep the cores busy: torch's threads then wait for each other, and burn CPU."""
+    """Advice if other programs keep the cores busy: then torch's threads wait for each other and waste CPU time."""
     cores = os.cpu_count() or 1
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0  # unknown on Windows
     if load < 1.5 * cores + 0.5 or "OMP_NUM_THREADS" in os.environ:

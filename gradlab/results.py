@@ -88,7 +88,7 @@ def save_results(ds: xr.Dataset, path: str | Path) -> None:
     >>> gradlab.save_results(ds.sel(tf=[1.6]), "one-tf.h5")
     """
     if not isinstance(ds, xr.Dataset):
-        raise ValueError(f"ds: got {type(ds).__name__}; gradlab.bias returns the xarray.Dataset needed")
+        raise ValueError(f"ds: expected an xarray.Dataset, as gradlab.bias returns it, got {type(ds).__name__}")
     ds = with_encodable_text(ds.compute().drop_encoding())
     _check_storable(ds)
     content = _hdf5(ds)
@@ -150,18 +150,18 @@ def with_encodable_text(ds: xr.Dataset) -> xr.Dataset:
 def _check_storable(ds: xr.Dataset) -> None:
     for name, variable in ds.variables.items():
         if variable.dtype.kind == "O" and not all(isinstance(v, str) for v in variable.values.flat):
-            raise ValueError(f"ds: variable {name!r} holds Python objects; numbers or strings can be stored")
+            raise ValueError(f"ds: expected numbers or strings, got Python objects in variable {name!r}")
         if " since " in str(units := variable.attrs.get("units")) and variable.dtype.kind not in "mM":
-            raise ValueError(f"ds: variable {name!r} has the units {units!r}, with which readers take it for dates")
+            raise ValueError(f"ds: expected units that are no dates, got {units!r} for variable {name!r}")
     owners = {"ds": ds.attrs} | {f"variable {name!r}": v.attrs for name, v in ds.variables.items()}
     for owner, attributes in owners.items():
         for name, value in attributes.items():
             if name == "coordinates" or (name in DECODED and owner != "ds"):
-                raise ValueError(f"ds: {owner} has the attribute {name!r}, by which readers change values; remove it")
+                raise ValueError(f"ds: expected no attribute that changes values, got {name!r} of {owner}; remove it")
             storable = isinstance(value, str | bytes | numbers.Number | np.ndarray | list | tuple)
             if not storable or isinstance(value, bool):
                 raise ValueError(
-                    f"ds: attribute {name!r} of {owner} is {value!r}; text, numbers or lists can be stored"
+                    f"ds: expected text, numbers or lists as attributes, got {value!r} for {name!r} of {owner}"
                 )
 
 
@@ -177,5 +177,5 @@ def _hdf5(ds: xr.Dataset) -> memoryview:
         with h5netcdf.File(content, "w") as file:
             ds.dump_to_store(H5NetCDFStore(file), encoding=encoding)
     except (TypeError, ValueError, AttributeError, h5netcdf.CompatibilityError) as error:
-        raise ValueError(f"ds: cannot be stored as HDF5 ({hdf5.first_line(error)})") from None
+        raise ValueError(f"ds: expected values that HDF5 can store, got others ({hdf5.first_line(error)})") from None
     return content.getbuffer()

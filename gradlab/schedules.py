@@ -21,10 +21,10 @@ EXAMPLES = "a number such as 1.6, or a schedule START:END[:SHAPE] such as 1:0.3 
 
 @dataclass(frozen=True)
 class Schedule:
-    """From `start` to `end`, both reached exactly. `str` gives the one text for it, which `parse` reads.
+    """A temperature that goes from `start` to `end` and reaches both exactly. `parse` reads what `str` returns.
 
-    Raises ValueError for temperatures that are not finite or not above 0, an unknown shape, or a constant from one
-    temperature to another. With start = end every shape is the constant one.
+    Raises ValueError for temperatures that are not finite and above 0, an unknown shape, or shape "constant" with two
+    different temperatures. If start = end, the shape becomes "constant".
 
     Examples
     --------
@@ -41,14 +41,14 @@ class Schedule:
         start, end = errors.temperature("start", self.start), errors.temperature("end", self.end)
         shape = errors.choice("shape", self.shape, SHAPES)
         if shape == "constant" and start != end:
-            raise ValueError(f"shape: got constant from {start:g} to {end:g}; linear, exponential or cosine would do")
+            raise ValueError(f"shape: expected linear, exponential or cosine from {start:g} to {end:g}, got constant")
         for name, value in {"start": start, "end": end, "shape": "constant" if start == end else shape}.items():
             object.__setattr__(self, name, value)
 
     def at(self, progress: float) -> float:
-        """The temperature at `progress`, 0 at the start and 1 at the end. ValueError outside of these."""
+        """The temperature at `progress`, 0 at the start and 1 at the end. Raises ValueError for others."""
         if not 0 <= progress <= 1:
-            raise ValueError(f"progress: got {progress!r}; give a number from 0 to 1")
+            raise ValueError(f"progress: expected a number from 0 to 1, got {progress!r}")
         if self.shape == "constant":
             return self.start
         if self.shape == "exponential":
@@ -66,7 +66,7 @@ class Schedule:
 def parse(spec: object, argument: str = "schedule") -> Schedule:
     """A schedule from a number, "1.6", "1:0.3" (linear) or "1:0.3:exponential".
 
-    Raises ValueError that names the argument, what came and what would do; UnknownName, a ValueError, for a shape.
+    Raises ValueError for anything else (UnknownName, a ValueError, for an unknown shape).
 
     Examples
     --------
@@ -80,23 +80,21 @@ def parse(spec: object, argument: str = "schedule") -> Schedule:
         return Schedule(value, value)
     parts = [part.strip() for part in spec.split(":")]
     if len(parts) == 3 and parts[2].isdecimal():
-        raise ValueError(
-            f"{argument}: got {spec!r}, which is a grid of temperatures (start:stop:count); a training takes {EXAMPLES}"
-        )
+        raise ValueError(f"{argument}: expected {EXAMPLES}, got {spec!r}, a grid of temperatures (start:stop:count)")
     try:
         ends = [errors.temperature(argument, float(part)) for part in parts[:2]]
     except ValueError:
         ends = []
     if not ends or len(parts) > 3:
-        raise ValueError(f"{argument}: got {spec!r}; give {EXAMPLES}, temperatures finite and above 0")
+        raise ValueError(f"{argument}: expected {EXAMPLES}, with finite temperatures above 0, got {spec!r}")
     shape = errors.choice(f"{argument}: shape", parts[2], SHAPES) if len(parts) == 3 else "linear"
     return Schedule(ends[0], ends[-1], shape)
 
 
 def setting(argument: str, spec: object) -> float | str:
-    """A schedule as a training's settings hold it: a constant as a number, any other as its text.
+    """A schedule as stored in settings: a number for a constant temperature, a string for any other.
 
-    Raises ValueError as `parse` does.
+    Raises ValueError like `parse`.
 
     Examples
     --------

@@ -1,12 +1,12 @@
-"""Derivatives of losses behind a stack of affine layers and elementwise functions, whose last layer is affine.
+"""Derivatives of losses for a stack of affine layers and elementwise functions that ends in an affine layer.
 
 With a canonical likelihood f = A(o) - s o.x + c(x) and o = W h(z) + b,
 
     v(z, x) = J^T (W^T dA/do - s W^T x),   J = dh/dz:
 
-the last layer takes one product for each configuration and one for each image, none for their pairs. J is a product of
-the layers before, W_i, and of diagonals, which are the same for all images. Either it is made, each of the inputs
-being a row through these layers, or each pair's bracket goes back through them: times a diagonal, a product with W_i.
+the last layer needs one product per configuration and one per image, and none per pair. J is a product of the earlier
+layers W_i and of diagonals, which are the same for all images. Either J is computed, with one row per input, or the
+bracket of each pair is propagated back: a product with a diagonal, then with W_i.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from . import likelihoods, model_checks
 from .model import LatentModel, check_pixels
 
 _BLOCK = 2**23  # bytes of the Jacobians of a block, on a CPU
-_IN_CACHE = 2**22  # bytes of the brackets of pairs that go back together, on a CPU
-_SPARSE = 32  # times as long as in a matrix product a number takes in a product of single rows
+_IN_CACHE = 2**22  # bytes of the brackets of pairs that are propagated together, on a CPU
+_SPARSE = 32  # time of a number in a product of single rows, relative to a matrix product
 
 
 class Passed(NamedTuple):
-    """Configurations that went through a stack."""
+    """The result of a forward pass of configurations through a stack."""
 
     outputs: Tensor  # o (configuration, ...)
-    shapes: list[torch.Size]  # of what each layer takes, configurations first
-    diagonals: list[Tensor | None]  # of each layer but the last, if elementwise: its derivatives (configuration, ...)
+    shapes: list[torch.Size]  # of the inputs of each layer, configurations first
+    diagonals: list[Tensor | None]  # derivatives (configuration, ...) of each elementwise layer before the last
     log_partition: Tensor  # A (configuration,)
     bracket: Tensor  # W^T dA/do (configuration, hidden)
 
 
 class Stack:
-    """A model's decoder as a stack, and all images; make one with `of`."""
+    """The decoder of a model as a stack, and all images. `of` creates one."""
 
     def __init__(self, model: LatentModel, x: Tensor, layers: list[nn.Module]):
         self.model, self.x = model, x.flatten(1)
@@ -51,15 +51,15 @@ class Stack:
         self.bracket = self._back(scaled.reshape(-1, *passed.outputs.shape[1:]))  # s W^T x (example, hidden)
         sizes = [math.prod(shape) for shape in passed.shapes]
         self.inputs, self.hidden = math.prod(model.code_shape), sizes[-1]
-        self.numbers = 3 * sum(sizes) + 4 * passed.outputs.numel()  # that a configuration takes
-        # multiplications and additions: of a pair that goes back, and of a Jacobian
+        self.numbers = 3 * sum(sizes) + 4 * passed.outputs.numel()  # numbers of memory per configuration
+        # multiplications and additions of a pair and of a Jacobian
         of_each = [_operations(layer, size) for layer, size in zip(layers, sizes, strict=False)]
         first = next((i for i, diagonal in enumerate(passed.diagonals) if diagonal is not None), place)
         self.of_pair, self.of_jacobian = sum(of_each[:place]), self.inputs * sum(of_each[first:place])
 
     @staticmethod
     def of(model: LatentModel, x: Tensor) -> Stack | None:
-        """None where the decoder is no such stack, or the likelihood is not canonical."""
+        """The stack of a model, or None if the decoder is not a stack or the likelihood is not canonical."""
         canonical = isinstance(model.likelihood, likelihoods.Canonical)
         plain = type(model) is LatentModel and model.groups is None and canonical
         if not (plain and model_checks.by_row(model.decoder)):
@@ -69,11 +69,11 @@ class Stack:
         return Stack(model, x, layers) if affine and affine[-1] else None
 
     def jacobian_pays(self, pairs_each: float) -> bool:
-        """Whether Jacobians and their products with all images cost less than so many pairs of each configuration."""
+        """True if Jacobians and their products with all images cost less than `pairs_each` pairs per configuration."""
         return self.of_jacobian + 2 * self.inputs * self.hidden * len(self.x) < self.of_pair * pairs_each
 
     def step(self, memory: int, more: int = 0) -> int:
-        """Configurations of a block; `more`: numbers that the caller needs beside each."""
+        """The number of configurations per block; the caller needs `more` further numbers for each."""
         numbers = self.numbers + self.inputs * (2 * self.hidden + 4 * len(self.x)) + more
         step = memory // (numbers * self.bracket.element_size())
         if self.x.device.type == "cpu":
@@ -93,7 +93,7 @@ class Stack:
             else:
                 with torch.enable_grad():
                     leaf = h.detach().requires_grad_()
-                    out = layer(leaf.clone())  # a copy, since layers may work in place
+                    out = layer(leaf.clone())  # a copy, because layers may work in place
                     diagonals.append(torch.autograd.grad(out.sum(), leaf)[0])
                 h = out.detach()
         with torch.no_grad():
@@ -108,12 +108,12 @@ class Stack:
 
     @torch.no_grad()
     def _back(self, rows: Tensor) -> Tensor:
-        """W^T of rows (n, ...), of the outputs' shape: (n, hidden)."""
+        """W^T of rows (n, ...) with the shape of the outputs: (n, hidden)."""
         return (rows @ self.last.weight.to(rows.dtype)).flatten(1)
 
     @torch.no_grad()
     def losses(self, passed: Passed, of: Tensor, image: Tensor, memory: int) -> Tensor:
-        """f (pair,) of the configurations `of` among those passed, and images."""
+        """f (pair,) for pairs of passed configurations `of` and images."""
         o, x = self.model.in_one_precision(passed.outputs.flatten(1), self.x)
         if _SPARSE * len(of) > len(o) * len(x):
             products = (o @ x.T)[of, image]
@@ -124,7 +124,7 @@ class Stack:
 
     @torch.no_grad()
     def at_pairs(self, passed: Passed, of: Tensor, image: Tensor, memory: int) -> Tensor:
-        """v (pair, input) of the configurations `of` among those passed, and images, pair by pair."""
+        """v (pair, input) for pairs of passed configurations `of` and images, pair by pair."""
         pieces = _pieces(of, passed.bracket, memory)
         return torch.cat([self._back_through(passed, of[some], image[some]) for some in pieces])
 
@@ -140,7 +140,7 @@ class Stack:
         return r.flatten(1)
 
     def at_all_images(self, passed: Passed, memory: int) -> Tensor:
-        """v (example, configuration, input), the cheaper way."""
+        """v (example, configuration, input), computed in the cheaper way."""
         configurations, images = len(passed.outputs), len(self.x)
         if self.jacobian_pays(images):
             return self.by_jacobians(passed)
@@ -150,9 +150,9 @@ class Stack:
 
     @torch.no_grad()
     def by_jacobians(self, passed: Passed) -> Tensor:
-        """v (example, configuration, input)."""
+        """v (example, configuration, input), computed with Jacobians."""
         eye = torch.eye(self.inputs, dtype=passed.outputs.dtype, device=passed.outputs.device)
-        # (input, configuration or 1, ...): up to the first elementwise layer they are the same for all configurations
+        # (input, configuration or 1, ...): equal for all configurations before the first elementwise layer
         columns = eye.reshape(self.inputs, 1, *passed.shapes[0][1:])
         for layer, diagonal, shape in zip(self.body, passed.diagonals, passed.shapes[1:], strict=True):
             if isinstance(layer, nn.Linear):
@@ -166,7 +166,7 @@ class Stack:
 
 
 def _pieces(of: Tensor, rows: Tensor, memory: int) -> tuple[Tensor, ...]:
-    """Places in `of`, cut such that some arrays of so many `rows` fit the memory and, on a CPU, one fits the cache."""
+    """Positions in `of`, split so that the arrays of `rows` fit in the memory and, on a CPU, one fits in the cache."""
     row = rows.shape[1] * rows.element_size()
     step = memory // (4 * row)
     if of.device.type == "cpu":
@@ -175,7 +175,7 @@ def _pieces(of: Tensor, rows: Tensor, memory: int) -> tuple[Tensor, ...]:
 
 
 def _in_order(layer: nn.Module) -> Iterator[nn.Module]:
-    """The layers that a Sequential calls, those of Sequentials in it too."""
+    """The layers that a Sequential calls, including those of nested Sequentials."""
     if type(layer) is not nn.Sequential:
         yield layer
         return
@@ -184,7 +184,7 @@ def _in_order(layer: nn.Module) -> Iterator[nn.Module]:
 
 
 def _operations(layer: nn.Module, size: int) -> int:
-    """Multiplications and additions for `size` numbers that go into the layer."""
+    """The number of multiplications and additions for `size` inputs of the layer."""
     return 2 * size * layer.out_features if isinstance(layer, nn.Linear) else 0
 
 

@@ -1,4 +1,4 @@
-"""Weights of a model of one's own, from safetensors or a state dict of torch.save; no code of the file is run."""
+"""Weights of your own model, from safetensors or a state dict of torch.save. No code of the file runs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from torch import Tensor
 from . import checkpoints, errors, files
 from .model import LatentModel, check_is_model
 
-MOST_PICKLE = 2**21  # bytes that name the tensors of a state dict, some 10,000 of them
-# what a dict of plain tensors asks for
+MOST_PICKLE = 2**21  # bytes; enough for the names of about 10,000 tensors
+# the names that a pickle of a dict of plain tensors imports
 _NEEDED = re.compile(
     r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter)|torch (\w*Storage|Size)"
     r"|torch\.storage (Untyped|_Untyped)Storage"
@@ -26,19 +26,21 @@ _SHOWN = 3  # names in a message
 
 
 def load_weights(model: LatentModel, path: str | Path) -> LatentModel:
-    """Fill a model, in place, with the weights of a file, and return it in the file's precision.
+    """Loads the weights of a file into a model, in place, and returns the model in the precision of the file.
 
     Parameters
     ----------
-    model : LatentModel as its own code makes it
-    path : safetensors, or what torch.save(model.state_dict(), path) wrote; of tensors that the model shares under
-        several names one is enough
+    model : the LatentModel
+    path : a safetensors file, or a file of torch.save(model.state_dict(), path). A tensor that the model uses under
+        several names may be stored under one of them.
 
     Raises
     ------
-    ValueError
-        BadFile: a file that is neither, is cut short, compressed, holds values that are not finite or a pickle that
-        asks for more than tensors, which is not read; names or shapes other than the model's. FileNotFoundError.
+    BadFile, a ValueError
+        A file of another kind, a truncated or compressed file, values that are not finite, a pickle that contains
+        more than tensors (it is not read), or names or shapes that differ from the model's.
+    FileNotFoundError
+        The file does not exist.
 
     Examples
     --------
@@ -59,7 +61,7 @@ def load_weights(model: LatentModel, path: str | Path) -> LatentModel:
     precision = {t.dtype for t in tensors.values() if t.is_floating_point()}
     if len(precision) > 1:
         names = " and ".join(sorted(map(str, precision)))
-        raise errors.BadFile(f"{path}: its tensors are of {names}; one floating-point precision is needed")
+        raise errors.BadFile(f"{path}: expected tensors of one floating-point precision, got {names}")
     for of_file in precision:
         model.to(dtype=of_file)
     model.load_state_dict(tensors, strict=False)
@@ -73,59 +75,67 @@ def _safetensors(path: Path) -> Iterator[tuple[dict[str, tuple[int, ...]], Calla
         with files.named_in_utf8(path) as name, safe_open(name, framework="pt") as file:
             yield {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}, file.get_tensor  # noqa: SIM118
     except SafetensorError as error:
-        raise errors.BadFile(f"{path}: not a whole safetensors file ({error})") from None
+        raise errors.BadFile(f"{path}: expected a complete safetensors file, got a damaged one ({error})") from None
 
 
 @contextlib.contextmanager
 def _archive(path: Path) -> Iterator[tuple[dict[str, tuple[int, ...]], Callable[[str], Tensor]]]:
-    """A zip archive of torch.save, its tensors left in the file until they are wanted."""
+    """Yields the shapes in a zip archive of torch.save, and a function that reads a tensor by its name."""
     _check_archive(path)
     try:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # what torch raises at damaged archives is no closed list
+    except Exception as error:  # torch raises many kinds of errors for damaged archives
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise errors.BadFile(f"{path}: no whole file of torch.save ({reason})") from None
+        raise errors.BadFile(f"{path}: expected a complete file of torch.save, got a damaged one ({reason})") from None
     if not isinstance(found, dict) or not all(isinstance(t, Tensor) for t in found.values()):
         what = f"a dict of {_names(found)}" if isinstance(found, dict) else f"a {type(found).__name__}"
-        raise errors.BadFile(f"{path}: holds {what}; a state dict is needed, torch.save(model.state_dict(), FILE)")
+        raise errors.BadFile(
+            f"{path}: expected a state dict, as torch.save(model.state_dict(), FILE) writes it, got {what}"
+        )
     yield {str(name): tuple(t.shape) for name, t in found.items()}, {str(n): t for n, t in found.items()}.__getitem__
 
 
 def _check_archive(path: Path) -> None:
-    """BadFile for what is no archive of torch.save, unfolds when read, or whose pickle asks for more than tensors."""
+    """Raises BadFile unless the file is an uncompressed archive of torch.save whose pickle contains only tensors."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             pickles = [m for m in members if m.filename.endswith("/data.pkl")]
             if len(pickles) != 1:
-                raise errors.BadFile(f"{path}: an archive, but not of torch.save")
+                raise errors.BadFile(f"{path}: expected an archive of torch.save, got another zip archive")
             size = sum(m.file_size for m in members)
             if any(m.compress_type != zipfile.ZIP_STORED for m in members) or size > path.stat().st_size:
-                raise errors.BadFile(f"{path}: announces {size:,} bytes, compressed, which torch.save does not write")
+                raise errors.BadFile(
+                    f"{path}: expected an uncompressed archive of torch.save, got a compressed one of {size:,} bytes"
+                )
             if pickles[0].file_size > MOST_PICKLE:
-                raise errors.BadFile(f"{path}: its pickle has more than {MOST_PICKLE:,} bytes")
+                raise errors.BadFile(f"{path}: expected a pickle of at most {MOST_PICKLE:,} bytes, got a larger one")
             content = archive.read(pickles[0])
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
         if path.open("rb").read(1) == b"\x80":
-            raise errors.BadFile(f"{path}: a bare pickle, which may run any code; torch.save writes archives") from None
-        raise errors.BadFile(f"{path}: no whole file of torch.save ({error})") from None
+            raise errors.BadFile(
+                f"{path}: expected an archive of torch.save, got a plain pickle, which can run any code"
+            ) from None
+        raise errors.BadFile(f"{path}: expected a complete file of torch.save, got a damaged one ({error})") from None
     more = next((asked for asked in _asked_for(path, content) if not _NEEDED.fullmatch(asked)), None)
     if more is not None:
         name = more.replace(" ", ".")
-        raise errors.BadFile(f"{path}: its pickle asks for {name}, which no state dict needs; it is not read")
+        raise errors.BadFile(
+            f"{path}: expected a state dict of tensors only, got a pickle that imports {name}; it was not read"
+        )
 
 
 def _asked_for(path: Path, content: bytes) -> Iterator[str]:
-    """ "MODULE NAME" of all that a pickle asks Python for."""
+    """Yields "MODULE NAME" of everything that a pickle imports."""
     try:
         for code, argument, _ in pickletools.genops(content):
             if code.name == "GLOBAL":
                 yield str(argument)
-            elif code.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"):  # torch.save writes none
+            elif code.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"):  # torch.save does not write these
                 yield f"{code.name.lower()} {argument or ''}".strip()
     except Exception as error:  # a damaged pickle
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise errors.BadFile(f"{path}: its pickle is damaged ({reason})") from None
+        raise errors.BadFile(f"{path}: expected a state dict, got a damaged pickle ({reason})") from None
 
 
 def _check_names(path: Path, own: dict[str, Tensor], there: dict[str, tuple[int, ...]]) -> None:
@@ -135,12 +145,12 @@ def _check_names(path: Path, own: dict[str, Tensor], there: dict[str, tuple[int,
     missing = [name for names in shared.values() if not names & set(there) for name in sorted(names)[:1]]
     unexpected = [name for name in there if name not in own]
     if missing or unexpected:
-        faults = {"lacks": missing, "has": unexpected}
-        said = " and ".join(f"{verb} {_names(names)}" for verb, names in faults.items() if names)
-        raise errors.BadFile(f"{path}: {said}; the model's tensors are {_names(own)}")
+        faults = {"without": missing, "with": unexpected}
+        got = " and ".join(f"{word} {_names(names)}" for word, names in faults.items() if names)
+        raise errors.BadFile(f"{path}: expected the tensors of the model, {_names(own)}, got a file {got}")
     for name, shape in there.items():
         if shape != tuple(own[name].shape):
-            raise errors.BadFile(f"{path}: {name} has shape {shape}, the model needs {tuple(own[name].shape)}")
+            raise errors.BadFile(f"{path}: expected shape {tuple(own[name].shape)} for {name}, got {shape}")
 
 
 def _names(names: object) -> str:
@@ -152,6 +162,6 @@ def _names(names: object) -> str:
 def _check_values(path: Path, own: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if tensor.is_floating_point() != own[name].is_floating_point() or tensor.is_complex():
-            raise errors.BadFile(f"{path}: {name} is of {tensor.dtype}, the model's of {own[name].dtype}")
+            raise errors.BadFile(f"{path}: expected {own[name].dtype} for {name}, got {tensor.dtype}")
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise errors.BadFile(f"{path}: {name} holds values that are not finite (has training diverged?)")
+            raise errors.BadFile(f"{path}: expected finite weights, got others in {name} (has training diverged?)")

@@ -75,5 +75,7 @@ def test_from_models_to_figure_and_verdicts(tmp_path, monkeypatch):
     plots.save(figure, tmp_path / "x.png")
     with pytest.raises(ValueError, match="ds: got a Dataset without models"):
         plots.gap_and_bias(again.sel(model="8x4 VAE"))
-    with pytest.raises(ValueError, match="checkpoint: gap-and-bias measures the two bundled models"):
+    with pytest.raises(
+        ValueError, match="checkpoint: expected none, because gap-and-bias measures the two bundled models"
+    ):
         gap_and_bias.measure(Given(folder=tmp_path, checkpoint="own.safetensors"), "quick")

@@ -232,7 +232,7 @@ def test_kl_of_the_command_line_is_that_of_settings():
 def test_all_and_a_name_are_one_too_many(run):
     done = run("reproduce", "figure6", "--all")
     assert done.code == 2
-    assert "leave out figure6" in done.err
+    assert "remove figure6" in done.err
 
 
 def test_a_results_file_that_cannot_be_judged_is_named(run, tmp_path):

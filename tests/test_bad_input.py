@@ -66,46 +66,46 @@ def test_temperatures_are_finite_and_positive(problem, value):
         del calls["estimator"]  # which takes several, of several models
         calls["estimator of no temperatures"] = lambda: gradlab.estimators.get("decoupled-st-gs", tf=value.long())
     for call in calls.values():
-        with pytest.raises(ValueError, match=r"tf: (got .* above 0|expected .*, got shape)"):
+        with pytest.raises(ValueError, match=r"tf: expected .*, got"):
             call()
 
 
 def test_backward_temperatures_are_checked_too(problem):
     for value in (0, -1.5, float("nan"), float("inf"), "warm"):
-        with pytest.raises(ValueError, match="tb: got"):
+        with pytest.raises(ValueError, match=r"tb: expected .*, got"):
             gradlab.bias(problem.model, problem.x, tf=1.0, tb=value, draws=2)
-        with pytest.raises(ValueError, match="tb: got"):
+        with pytest.raises(ValueError, match=r"tb: expected .*, got"):
             gradlab.decoupled_st_gumbel_softmax(torch.zeros(2, 3), tb=value)
 
 
 BAD_PARTS = {
     "NaN in logits": (
         lambda p: {"encoder": Returns(p.model.encoder, planted(float("nan"), 2, 4))},
-        "logits: nan at index (2, 1, 1)",
+        "logits: expected finite values, got nan at index (2, 1, 1)",
     ),
     "infinite logits": (
         lambda p: {"encoder": Returns(p.model.encoder, planted(float("inf"), 1, 0))},
-        "logits: inf at index (1, 0, 0)",
+        "logits: expected finite values, got inf at index (1, 0, 0)",
     ),
     "too many logits": (
         lambda p: {"encoder": Returns(p.model.encoder, lambda out: torch.cat([out, out], 1))},
-        "encoder: got logits of shape (5, 30); 5 latents of 3 categories need (5, 15) or (5, 5, 3)",
+        "encoder: expected logits of shape (5, 15) or (5, 5, 3) for 5 latents (3 categories), got (5, 30)",
     ),
     "transposed logits": (
         lambda p: {"encoder": Returns(p.model.encoder, lambda out: out.reshape(-1, 3, 5))},
-        "encoder: got logits of shape (5, 3, 5); 5 latents of 3 categories need (5, 15) or (5, 5, 3)",
+        "encoder: expected logits of shape (5, 15) or (5, 5, 3) for 5 latents (3 categories), got (5, 3, 5)",
     ),
     "logits of one image": (
         lambda p: {"encoder": Returns(p.model.encoder, lambda out: out[:1])},
-        "encoder: got a tensor of shape (1, 15) for 5 examples",
+        "for 5 examples, got a tensor of shape (1, 15)",
     ),
     "encoder gives a tuple": (
         lambda p: {"encoder": Returns(p.model.encoder, lambda out: (out, out))},
-        "encoder: got a tuple for 5 examples",
+        "for 5 examples, got a tuple",
     ),
     "NaN from decoder": (
         lambda p: {"decoder": Returns(p.model.decoder, planted(float("nan"), 0, 0, 1, 2))},
-        "losses: nan at example 0",
+        "got nan at example 0",
     ),
     "decoder for other codes": (
         lambda p: {"decoder": nn.Sequential(nn.Flatten(), nn.Linear(7, 16).double())},
@@ -121,7 +121,7 @@ BAD_PARTS = {
     ),
     "NaN from likelihood": (
         lambda p: {"likelihood": lambda o, x: bernoulli(o, x) * planted(float("nan"), -1)(torch.ones(len(o)))},
-        "losses: nan at example",
+        "got nan at example",
     ),
     "loss of the whole batch": (
         lambda p: {"likelihood": lambda o, x: bernoulli(o, x).sum()},
@@ -158,11 +158,11 @@ BAD_X = {
     "empty": (lambda x: x[:0], "x: got shape (0, 1, 4, 4)"),
     "above 1": (
         lambda x: planted(1.5, 2, 0, 1, 3)(x),
-        "x: 1.5 at index (2, 0, 1, 3); the Bernoulli likelihood",
+        "x: expected targets in [0, 1] for the Bernoulli likelihood, got 1.5 at index (2, 0, 1, 3)",
     ),
-    "below 0": (lambda x: planted(-0.25, 0, 0, 0, 1)(x), "x: -0.25 at index (0, 0, 0, 1)"),
+    "below 0": (lambda x: planted(-0.25, 0, 0, 0, 1)(x), "got -0.25 at index (0, 0, 0, 1)"),
     "grey values": (lambda x: (255 * x).to(torch.uint8), "x: got torch.uint8; floating-point images"),
-    "not finite": (lambda x: planted(float("nan"), 1, 0, 0, 0)(x), "x: nan at index (1, 0, 0, 0)"),
+    "not finite": (lambda x: planted(float("nan"), 1, 0, 0, 0)(x), "got nan at index (1, 0, 0, 0)"),
     "no images at all": (lambda x: "mnist", "x: got a str"),
     "nothing": (lambda x: None, "x: got a NoneType"),
 }
@@ -207,16 +207,18 @@ def test_unknown_names_come_with_near_matches(problem, call, hint):
         call(problem)
 
 
-@pytest.mark.parametrize("draws", [1, 0, -3, 2.5, "8", None, True, float("inf"), torch.ones(2)])
+@pytest.mark.parametrize("draws", [1, 0, -3, 2.5, "8", True, float("inf"), torch.ones(2)])
 def test_a_variance_needs_two_draws(problem, draws):
-    with pytest.raises(ValueError, match=r"draws: got .* at least 2"):
+    with pytest.raises(ValueError, match=r"draws: expected .* at least 2 .*, got"):
         gradlab.bias(problem.model, problem.x, draws=draws)
 
 
 def test_too_large_a_space_is_refused_with_its_size_the_limit_and_a_way_out():
     model = networks.build("categorical-vae", {"latents": 12, "categories": 16, "hidden": [4]}, seed=0)
     for measure, options in ((gradlab.exact_gradient, {}), (gradlab.bias, {"reference": "exact"})):
-        with pytest.raises(errors.SpaceTooLarge, match=r"16\^12 = 2.815e\+14 .*limit is 16,777,216.*gap"):
+        with pytest.raises(
+            errors.SpaceTooLarge, match=r"at most 16,777,216 configurations .*, got 16\^12 = 2.815e\+14.*gap"
+        ):
             measure(model, torch.rand(2, 784), **options)
 
 

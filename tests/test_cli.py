@@ -269,7 +269,11 @@ BAD = {
         1,
         ["nan.safetensors", "encoder.1.weight", "not finite"],
     ),
-    "logits overflow": (["bias", "overflowing-encoder.safetensors"], 1, ["logits: inf at index (0, 0, 0)"]),
+    "logits overflow": (
+        ["bias", "overflowing-encoder.safetensors"],
+        1,
+        ["logits: expected finite values, got inf at index (0, 0, 0)"],
+    ),
     "losses overflow": (["bias", "overflowing-decoder.safetensors"], 1, ["losses: ", "at example 0"]),
     "space too large": (
         ["bias", "large.safetensors", "--reference", "exact"],
@@ -284,7 +288,7 @@ BAD = {
     ),
     "one draw": (["bias", "--draws", "1"], 2, ["--draws", "1", "2"]),
     "no images": (["bias", "--images", "0"], 2, ["--images", "0"]),
-    "more images than there are": (["bias", "--images", "1001"], 1, ["--images: got 1001", "has 1000"]),
+    "more images than there are": (["bias", "--images", "1001"], 1, ["--images: expected at most 1000", "got 1001"]),
     "unknown estimator": (["bias", "--estimator", "st-g"], 2, ["--estimator", "'st-g'", "did you mean st-gs"]),
     "unknown parameter": (
         ["bias", "--estimator", "st-gs:conventoin=jang"],
@@ -305,8 +309,12 @@ BAD = {
     "unknown target": (["bias", "--target", "modl"], 2, ["--target", "modl", "model"]),
     "unknown moments": (["bias", "--moments", "exat"], 2, ["--moments", "exat"]),
     "unknown data": (["bias", "--data", "mnist-smaple"], 2, ["--data", "mnist-smaple", "mnist-sample"]),
-    "unknown device": (["bias", "--device", "nosuch"], 1, ["--device: 'nosuch'", "cpu"]),
-    "device without numbers": (["bias", "--device", "meta"], 1, ["--device: 'meta'", "cpu"]),
+    "unknown device": (["bias", "--device", "nosuch"], 1, ["--device: expected a usable device, got 'nosuch'", "cpu"]),
+    "device without numbers": (
+        ["bias", "--device", "meta"],
+        1,
+        ["--device: expected a usable device, got 'meta'", "cpu"],
+    ),
     "negative seed": (["bias", "--seed", "-1"], 2, ["--seed", "-1"]),
     "seed no file can hold": (["bias", "--seed", str(2**63)], 2, ["--seed", str(2**63)]),
     "no memory": (["bias", "--memory", "0"], 2, ["--memory", "0"]),
@@ -445,7 +453,7 @@ def test_data_check_fails_where_a_file_is_broken(run, tmp_path):
     (tmp_path / "own" / "train-images-idx3-ubyte.gz").write_bytes(b"\x1f\x8bbroken")
     ran = run("data", "check", "own")
     assert ran.code == 1
-    assert ran.err.splitlines() == ["gradlab: own: train split not as it should be"]
+    assert ran.err.splitlines() == ["gradlab: own: train split missing or damaged"]
 
 
 def test_plot_of_one_target_draws_that_one_whatever_the_kind(run, tmp_path):

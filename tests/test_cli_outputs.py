@@ -46,7 +46,7 @@ def test_a_checkpoint_is_not_written_over(run, tmp_path, command, path):
     (tmp_path / "link.safetensors").symlink_to("in.safetensors")
     os.link(tmp_path / "in.safetensors", tmp_path / "hard.safetensors")
     before = (tmp_path / "in.safetensors").read_bytes()
-    refused(run(command, "in.safetensors", "--no-plot", "--out", path), 2, f"--out: {path!r} would overwrite")
+    refused(run(command, "in.safetensors", "--no-plot", "--out", path), 2, f"--out: expected a new file, got {path!r}")
     assert (tmp_path / "in.safetensors").read_bytes() == before
 
 
@@ -81,7 +81,7 @@ def test_a_trained_model_is_replaced_if_asked_for(run, tmp_path):
     command = ["train", "vae", "--data", "own", "--data-dir", ".", "--epochs", "1", "--out", "vae.safetensors"]
     assert run(*command).out.endswith("wrote vae.safetensors\n")
     before = (tmp_path / "vae.safetensors").read_bytes()
-    refused(run(*command, "--seed", "1"), 1, "vae.safetensors: is there; --overwrite replaces it")
+    refused(run(*command, "--seed", "1"), 1, "vae.safetensors: file exists; --overwrite replaces it")
     assert (tmp_path / "vae.safetensors").read_bytes() == before
     assert run(*command, "--seed", "1", "--overwrite").out.endswith("replaced vae.safetensors\n")
     assert (tmp_path / "vae.safetensors").read_bytes() != before
@@ -89,7 +89,7 @@ def test_a_trained_model_is_replaced_if_asked_for(run, tmp_path):
     tracked = [*command, "--track", "gap", "--track-images", "2"]
     assert run(*tracked).code == 0
     (tmp_path / "vae.safetensors").unlink()
-    refused(run(*tracked), 1, "vae.gap.h5: is there; --overwrite")
+    refused(run(*tracked), 1, "vae.gap.h5: file exists; --overwrite")
 
 
 # --- figures ---

@@ -91,19 +91,19 @@ def test_seeds_are_counted_ranged_or_listed(text, wanted):
 def test_what_are_no_seeds_is_wrong_usage(run, own, text):
     ran = run("sweep", "vae", *SMALL, "--tf", "1", "--tb", "1", "--seeds", text)
     assert (ran.code, ran.out) == (2, "")
-    assert "are no seeds: 5 (0 to 4), 3:7 (3 to 7) or 0,1,7" in ran.err
+    assert "expected 5 (seeds 0 to 4), 3:7 (3 to 7) or 0,1,7" in ran.err
 
 
 @pytest.mark.parametrize(
     ("arguments", "fragment"),
     [
-        (["--every", "2"], "--every is for --track"),
-        (["--track-draws", "8"], "--track-draws is for --track"),
-        (["--workers", "2", "--scheduler", "tcp://127.0.0.1:1"], "--workers are processes here"),
+        (["--every", "2"], "--every: needs --track"),
+        (["--track-draws", "8"], "--track-draws: needs --track"),
+        (["--workers", "2", "--scheduler", "tcp://127.0.0.1:1"], "--workers: expected none with --scheduler"),
         (["--estimator", "st-g"], "did you mean"),
-        (["--estimator", "disarm"], "disarm is for binary latents"),
+        (["--estimator", "disarm"], "estimator: expected one for categorical latents, got disarm"),
         (["--folder", "own/train-images-idx3-ubyte.gz"], "--folder"),
-        (["--device", "gpu"], "device: 'gpu'"),
+        (["--device", "gpu"], "device: expected a usable device, got 'gpu'"),
         (["--data", "nowhere"], "nowhere"),
     ],
 )
@@ -253,7 +253,7 @@ def test_failed_cells_are_listed_and_the_exit_code_is_1(run, own, monkeypatch):
     assert "failed: tf 0.5, tb 1.5, seed 1: the loss is [gone]" in ran.out
     assert "7 cells done, 1 failed" in ran.out
     assert ran.err.splitlines()[-1] == (
-        "gradlab: 1 of 8 cells failed; the first: the loss is [gone] (--retry-failed tries them again)"
+        "gradlab: 1 of 8 cells failed; the first: the loss is [gone] (--retry-failed trains them again)"
     )
     assert "seed 1: failed (the loss is [gone])" in ran.err
     assert run("sweep", "vae", *SMALL, *GRID).code == 1
@@ -281,7 +281,7 @@ def test_warnings_are_one_line_each(run, own):
     assert ran.code == 0
     lines = ran.err.splitlines()
     assert len(lines) == 2
-    assert lines[0].startswith(f"gradlab: {os.path.join('cells', damaged.name)}: no whole HDF5")
+    assert lines[0].startswith(f"gradlab: {os.path.join('cells', damaged.name)}: expected a complete HDF5")
 
 
 def test_ctrl_c_says_how_many_are_finished_and_the_same_command_goes_on(run, own, monkeypatch):
@@ -297,7 +297,7 @@ def test_ctrl_c_says_how_many_are_finished_and_the_same_command_goes_on(run, own
         patch.setattr(training.Run, "one_step", interrupting)
         ran = run("sweep", "vae", *SMALL, *GRID)
     assert (ran.code, ran.out) == (130, "")
-    assert ran.err.splitlines()[-1] == "gradlab: interrupted; 2 of 8 cells are finished, the same command goes on"
+    assert ran.err.splitlines()[-1] == "gradlab: interrupted; 2 of 8 cells are finished, and the same command continues"
     assert not os.path.exists("sweep.h5")
     ran = run("sweep", "vae", *SMALL, *GRID)
     assert ran.code == 0

@@ -33,10 +33,10 @@ def files(made, run, tmp_path):
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
 
 
-RESULTS = ["an HDF5 file, as of results", "gradlab show, plot and report take it"]
-CHECKPOINT = ["a safetensors file, as of checkpoints", "gradlab bias, gap and plot --reconstructions take it"]
-ARCHIVE = ["a zip archive, as of torch.save", "--weights"]
-ARRAY = ["an array of numpy", "--observations"]
+RESULTS = ["an HDF5 file (results)", "gradlab show, plot and report take it"]
+CHECKPOINT = ["a safetensors file (checkpoints)", "gradlab bias, gap and plot --reconstructions take it"]
+ARCHIVE = ["a zip archive (torch.save", "--weights"]
+ARRAY = ["a numpy array", "--observations"]
 OTHER_KINDS = {
     "bias b.h5": (["bias", "bias.h5"], ["bias.h5: expected a checkpoint file", *RESULTS]),
     "gap b.h5": (["gap", "bias.h5"], ["bias.h5: expected a checkpoint file", *RESULTS]),
@@ -66,15 +66,23 @@ IN_OPTIONS = {
     ),
     "no tensors": (["plot", "bias.h5", "--kind", "parameters"], 1, "gradlab bias --wrt encoder"),
     "a suffix": (["plot", "bias.h5", "--out", "a.gif"], 1, "gradlab: --out: got 'a.gif'"),
-    "draws": (["bias", "--images", "5000"], 1, "gradlab: --images: got 5000"),
+    "draws": (["bias", "--images", "5000"], 1, "gradlab: --images: expected at most 1000"),
     "other options": (
         ["bias", "--moments", "exact", "--reference", "rloo"],
         1,
-        "--reference exact would do, or --moments",
+        "--moments: expected 'monte-carlo' beside a sampled reference",
     ),
     "an estimator": (["bias", "--estimator", "nope"], 2, "'--estimator': unknown name 'nope'"),
-    "its parameter": (["bias", "--estimator", "rloo:n=1"], 2, "'--estimator': n: got 1"),
-    "one for other latents": (["bias", "--estimator", "disarm"], 1, "gradlab: --estimator: disarm is for binary"),
+    "its parameter": (
+        ["bias", "--estimator", "rloo:n=1"],
+        2,
+        "'--estimator': n: expected a whole number of at least 2, got 1",
+    ),
+    "one for other latents": (
+        ["bias", "--estimator", "disarm"],
+        1,
+        "gradlab: --estimator: expected one for categorical latents, got disarm",
+    ),
     "data": (["gap", "--data", "nope"], 2, "gradlab: --data: unknown name 'nope'"),
     "data to fetch": (["data", "fetch", "nope"], 2, "gradlab: NAME: unknown name 'nope'"),
     "a variable": (["plot", "bias.h5", "--variable", "nope"], 2, "gradlab: --variable: unknown name 'nope'"),
@@ -117,5 +125,5 @@ def test_draws_that_are_raised_to_whole_batches_are_told(run):
     arguments = ["--tf", "1", "--tb", "1", "--sweep", "none", "--images", "2", "--no-plot", "--reference", "rloo"]
     ran = run("bias", "m.safetensors", *arguments, "--draws", "8")
     assert ran.code == 0
-    assert ran.err == "gradlab: draws: got 8; a sampled reference takes whole batches, 64 draws\n"
+    assert ran.err == "gradlab: draws: expected whole batches beside a sampled reference, got 8; 64 are taken\n"
     assert run("bias", "m.safetensors", *arguments, "--draws", "64").err == ""

@@ -160,12 +160,12 @@ def test_the_order_of_variables_does_not_matter_and_others_are_passed_over(path)
 @pytest.mark.parametrize("labels", [[0], [11], [255]])
 def test_labels_out_of_range_are_refused(path, labels):
     y = np.array([[1], [10], labels, [2], [3]], dtype=np.uint8)
-    refused(path, mat(X=VARIABLES["test"]["X"], y=y), f"label {labels[0]} of image 2; 1 to 10 are SVHN's")
+    refused(path, mat(X=VARIABLES["test"]["X"], y=y), f"expected labels 1 to 10, got {labels[0]} for image 2")
 
 
 @pytest.mark.parametrize("label", [2.5, np.nan, np.inf, -1.0])
 def test_labels_that_are_no_digits_are_refused(path, label):
-    refused(path, mat(X=ONE["X"], y=np.array([[label]])), "label .* of image 0; 1 to 10 are SVHN's")
+    refused(path, mat(X=ONE["X"], y=np.array([[label]])), "expected labels 1 to 10, got .* for image 0")
 
 
 # variables that are not as they should be
@@ -213,35 +213,35 @@ WRONG_Y = {
 @pytest.mark.parametrize("do_compression", [True, False])
 @pytest.mark.parametrize("wrong", WRONG_X.values(), ids=WRONG_X)
 def test_images_of_another_shape_or_type_are_refused(path, wrong, do_compression):
-    match = r"X is .*; uint8 of shape \(32, 32, 3, example\) is needed|announces \(32, 32, 3, 0\) pixels"
+    match = r"expected X as uint8 of shape \(32, 32, 3, example\), got|announced shape of \(32, 32, 3, 0\)"
     refused(path, mat(do_compression, X=wrong, y=GOOD_Y), match)
 
 
 @pytest.mark.parametrize("do_compression", [True, False])
 @pytest.mark.parametrize("wrong", WRONG_Y.values(), ids=WRONG_Y)
 def test_labels_of_another_shape_or_type_are_refused(path, wrong, do_compression):
-    refused(path, mat(do_compression, X=GOOD_X, y=wrong), "y is .*; a label for each of the 2 images is needed")
+    refused(path, mat(do_compression, X=GOOD_X, y=wrong), "expected y with one label for each of 2 images, got")
 
 
 def test_a_missing_variable_is_named(path):
-    refused(path, mat(X=GOOD_X), "no variable 'y' in it")
-    refused(path, mat(y=GOOD_Y, x=GOOD_X), "no variable 'X' in it")
-    refused(path, mat(), "no variable 'X' in it")
+    refused(path, mat(X=GOOD_X), "got a file without 'y'")
+    refused(path, mat(y=GOOD_Y, x=GOOD_X), "got a file without 'X'")
+    refused(path, mat(), "got a file without 'X'")
 
 
 @pytest.mark.parametrize("array_class", [3, 16, 17, 18, 0, 255])
 @pytest.mark.parametrize("compressed", [False, True])
 def test_objects_and_functions_are_refused(path, array_class, compressed):
     hostile = variable(b"X", array_class, (32, 32, 3, 1), 2, X1)
-    refused(path, mat_5(hostile, LABEL, compressed=compressed), "X is (object|function|opaque|unknown) of shape")
+    refused(path, mat_5(hostile, LABEL, compressed=compressed), "got (object|function|opaque|unknown) of shape")
 
 
 @pytest.mark.parametrize("stored", [0, 1, 3, 5, 7, 8, 9, 14, 15, 99, 2**16 - 1])
 def test_values_stored_as_another_type_are_refused(path, stored):
     """Of X, any other: it would not be as many bytes as pixels; of y, what is no number or of another length."""
-    refused(path, mat_5(variable(b"X", 9, (32, 32, 3, 1), stored, X1), LABEL), "X is uint8 .* is needed")
+    refused(path, mat_5(variable(b"X", 9, (32, 32, 3, 1), stored, X1), LABEL), "expected X as uint8 .*, got uint8")
     if stored != 1:
-        refused(path, mat_5(IMAGE, variable(b"y", 9, (1, 1), stored, Y1)), "y is uint8")
+        refused(path, mat_5(IMAGE, variable(b"y", 9, (1, 1), stored, Y1)), "y.* uint8")
 
 
 def test_a_short_element_of_more_than_it_can_hold_is_refused(path):
@@ -256,12 +256,12 @@ def test_a_short_element_of_more_than_it_can_hold_is_refused(path):
 
 @pytest.mark.parametrize("twice", [IMAGE, LABEL])
 def test_a_variable_that_is_there_twice_is_refused(path, twice):
-    refused(path, mat_5(IMAGE, LABEL, twice), "is there twice")
+    refused(path, mat_5(IMAGE, LABEL, twice), "each once")
 
 
 def test_a_flood_of_variables_is_refused(path):
     many = [variable(b"%d" % k, 9, (1, 1), 2, b"1") for k in range(17)]
-    refused(path, mat_5(*many, IMAGE, LABEL), "17th variable")
+    refused(path, mat_5(*many, IMAGE, LABEL), "at most 16 variables")
 
 
 # damaged and foreign
@@ -303,7 +303,7 @@ def test_a_damaged_byte_is_refused_or_harmless(path, do_compression):
 @pytest.mark.parametrize("do_compression", [True, False])
 def test_rubbish_behind_the_variables_is_refused(path, do_compression):
     for rubbish in (b"\0", b"rubbish", bytes(8), bytes(100), b"rubbish" * 100):
-        refused(path, mat(do_compression, **ONE) + rubbish, "damaged or cut short|cut short")
+        refused(path, mat(do_compression, **ONE) + rubbish, "damaged or truncated|cut short")
 
 
 HANDED_IN = [*FOREIGN, b"MATLAB 5.0 MAT-file", mat(**ONE)[:128], gzip.compress(mat(**ONE)), mat(**ONE)[::-1]]
@@ -317,7 +317,7 @@ def test_a_foreign_file_is_refused(path, foreign):
 def test_a_matlab_4_file_is_refused_with_what_is_needed(path):
     packed = io.BytesIO()
     scipy.io.savemat(packed, {"X": np.zeros((32, 96)), "y": GOOD_Y}, format="4")
-    refused(path, packed.getvalue(), r"no MATLAB 5 file \(it begins with .*\); MATLAB 5 is needed, as `save -v7`")
+    refused(path, packed.getvalue(), r"expected a MATLAB 5 file, as `save -v7` writes it, got .* as first bytes")
 
 
 @pytest.mark.parametrize("userblock", [0, 512])
@@ -327,13 +327,13 @@ def test_a_matlab_7_3_file_is_refused_with_what_is_needed(path, userblock):
     content = bytearray(path.read_bytes())
     if userblock:
         content[:128] = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM"
-    refused(path, bytes(content), r"a MATLAB 7.3 \(HDF5\) file; MATLAB 5 is needed")
+    refused(path, bytes(content), r"expected a MATLAB 5 file, .* got a MATLAB 7.3 \(HDF5\) file")
 
 
 def test_a_big_endian_file_is_refused(path):
     content = bytearray(mat(**ONE))
     content[124:128] = b"\x01\x00MI"
-    refused(path, bytes(content), "no MATLAB 5 file")
+    refused(path, bytes(content), "expected a MATLAB 5 file")
 
 
 # sizes
@@ -347,7 +347,7 @@ ABSURD = [2**31 - 1, 2**31 // 3072, 2**30 // 3072 + 1]
 def test_absurd_sizes_are_refused_before_memory_is_taken(path, count, compressed):
     hostile = variable(b"X", 9, (32, 32, 3, count), 2, X1)
     content = mat_5(hostile, LABEL, compressed=compressed)
-    assert peak_of(lambda: refused(path, content, "announces .* bytes can be read")) < 2**20
+    assert peak_of(lambda: refused(path, content, "got an announced shape")) < 2**20
 
 
 @pytest.mark.parametrize("shape", [(2**31 - 1,) * 4, (32,) * 32, (32, 32, 3, 1) * 20, (), (-32, -32, 3, 1)])
@@ -373,7 +373,7 @@ def test_memory_follows_what_is_there_and_not_what_is_announced(path, compressed
     images = variable(b"X", 9, (32, 32, 3, count), 2, X1, announced=3072 * count)
     labels = variable(b"y", 9, (count, 1), 2, Y1, announced=count)
     content = mat_5(images, labels, compressed=compressed)
-    assert peak_of(lambda: refused(path, content, "'X' announces 921,600,000 bytes")) < 2**20
+    assert peak_of(lambda: refused(path, content, "'X': expected at most .* got 921,600,000 announced")) < 2**20
 
 
 def test_names_that_announce_too_much_are_refused(path):
@@ -382,20 +382,20 @@ def test_names_that_announce_too_much_are_refused(path):
         hostile = element(14, described + element(1, bytes(2**23), announced))
         for compressed in (False, True):
             content = mat_5(hostile, IMAGE, LABEL, compressed=compressed)
-            assert peak_of(lambda content=content: refused(path, content, "damaged or cut short")) < 2**25
+            assert peak_of(lambda content=content: refused(path, content, "damaged or truncated")) < 2**25
     # of what the peak holds 8 MiB are the hostile file, which the test writes
 
 
 def test_a_name_of_several_lines_is_told_in_one(path):
     hostile = variable(b"a\nb", 9, (1, 1), 2, b"1", announced=10**6)
-    refused(path, mat_5(hostile), r"'a\\nb' announces 1,000,000 bytes")
+    refused(path, mat_5(hostile), r"'a\\nb': expected at most .* got 1,000,000 announced")
 
 
 @pytest.mark.parametrize("behind", [IMAGE, LABEL], ids=["X", "y"])
 def test_a_bomb_behind_the_values_is_not_expanded(path, behind):
     """512 MiB of zeros in the stream of a variable that is as it should be; scipy expands 128 KiB at a time."""
     both = [zipped(body, 2**29 if body is behind else 0) for body in (IMAGE, LABEL)]
-    assert peak_of(lambda: refused(path, mat_5(*both), "damaged or cut short")) < 2**28
+    assert peak_of(lambda: refused(path, mat_5(*both), "damaged or truncated")) < 2**28
 
 
 def test_a_bomb_in_a_variable_that_is_passed_over_is_not_expanded(path):
@@ -434,7 +434,7 @@ def test_files_of_one_s_own_are_found(path):
     assert (test.path, test.fault) == (path, "")
     assert TRAIN in train.fault
     path.write_bytes(b"rubbish")
-    assert "no MATLAB 5 file" in datasets.check(path.parent)[1].fault
+    assert "expected a MATLAB 5 file" in datasets.check(path.parent)[1].fault
 
 
 @pytest.mark.parametrize("sub", ["", "tiny"])
@@ -444,9 +444,9 @@ def test_known_files_are_found_and_compared(tmp_path, sub):
     place.write_bytes(PUBLISHED["test"])
     assert torch.equal(datasets.load("tiny", folder=tmp_path).pixels, pictures(VARIABLES["test"]))
     place.write_bytes(mat(False, **VARIABLES["test"]))
-    with pytest.raises(BadFile, match=r"sha256 .* is not that of tiny") as raised:
+    with pytest.raises(BadFile, match=r"expected sha256 .* of tiny, got") as raised:
         datasets.load("tiny", folder=tmp_path)
-    assert str(raised.value).endswith(f"give {place.parent} as the data set to use it all the same")
+    assert str(raised.value).endswith(f"to use this file anyway, give {place.parent} as the data set")
     assert torch.equal(datasets.load(place.parent).pixels, pictures(VARIABLES["test"]))
 
 
@@ -459,7 +459,7 @@ def test_check_takes_each_known_checksum_once_and_reads_no_images(path, monkeypa
     path.with_name(TRAIN).write_bytes(PUBLISHED["train"][:-1])
     train, test = datasets.check("tiny", path.parent)
     assert test.fault == ""
-    assert "is not that of tiny" in train.fault
+    assert "of tiny, got" in train.fault
     assert taken == [path.with_name(TRAIN), path]
 
 
@@ -476,9 +476,9 @@ def test_fetch_downloads_both_files(server, tmp_path):
 @pytest.mark.parametrize("body", [b"", b"<html></html>", PUBLISHED["test"], PUBLISHED["train"][:-1]])
 def test_wrong_content_leaves_no_file(server, tmp_path, body):
     server.content[f"/{TRAIN}"] = body
-    with pytest.raises(BadFile, match="is not that of tiny") as raised:
+    with pytest.raises(BadFile, match="of tiny, got") as raised:
         datasets.fetch("tiny", tmp_path, server.url)
-    assert str(raised.value).startswith(f"{server.url}/{TRAIN}: sha256")
+    assert str(raised.value).startswith(f"{server.url}/{TRAIN}: expected sha256")
     assert [found for found in tmp_path.rglob("*") if found.is_file()] == []
 
 
@@ -493,4 +493,4 @@ def test_what_scipy_would_take_for_matlab_4_is_refused(path):
     version_4 = struct.pack("<5i", 0, 10**5, 10**5, 0, 2) + b"X\0"
     content = version_4 + mat(**ONE)[len(version_4) :]
     assert scipy.io.matlab.matfile_version(io.BytesIO(content)) == (0, 0)
-    refused(path, content, "no MATLAB 5 file")
+    refused(path, content, "expected a MATLAB 5 file")

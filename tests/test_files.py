@@ -93,7 +93,10 @@ def test_missing_folders_are_made(tmp_path):
 
 
 def test_a_folder_is_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(IsADirectoryError, match="give the name of a file"), files.written_aside(tmp_path):
+    with (
+        pytest.raises(IsADirectoryError, match="expected the name of a file, got a folder"),
+        files.written_aside(tmp_path),
+    ):
         pytest.fail("the block was entered")
     assert os.listdir(tmp_path) == []
 
@@ -134,7 +137,7 @@ def test_only_regular_files_are_replaced(tmp_path, monkeypatch, kind, link):
         Path("link").symlink_to("there")
         path = Path("link")
     before = of_all(tmp_path)
-    with pytest.raises(OSError, match=r"give the name of a file|symbolic links"), files.written_aside(path):
+    with pytest.raises(OSError, match=r"expected the name of a file|symbolic links"), files.written_aside(path):
         pytest.fail("the block was entered")
     assert of_all(tmp_path) == before
 
@@ -206,7 +209,7 @@ def write_with(writer, path):
 @pytest.mark.parametrize("writer", ["results", "checkpoint", "images", "figure", "report"])
 def test_no_writer_replaces_a_pipe(tmp_path, writer):
     path = special(tmp_path / "there.png", "pipe")
-    with pytest.raises(OSError, match="a pipe; give the name of a file"):
+    with pytest.raises(OSError, match="expected the name of a file, got a pipe"):
         write_with(writer, path)
     assert path.is_fifo()
     assert os.listdir(tmp_path) == [path.name]
@@ -228,7 +231,7 @@ def test_no_command_replaces_a_pipe_or_a_device(run, tmp_path, command, kind):
         "sweep": ["vae", "--tf", "1", "--tb", "1", "--seeds", "1", *training],
     }[command]
     there = special(tmp_path / "there.pdf", kind)
-    refused(run(command, *arguments, "--out", "there.pdf"), 1, f"a {kind}; give the name of a file")
+    refused(run(command, *arguments, "--out", "there.pdf"), 1, f"expected the name of a file, got a {kind}")
     assert not there.is_file()
     assert there.exists()
 

@@ -350,14 +350,14 @@ def test_changes_use_the_common_noise():
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ({"tf": 0.0}, "tf: got 0"),
-        ({"tf": float("nan")}, "tf: got nan"),
-        ({"tb": [1.0, 1.0]}, "tb: got"),
-        ({"tb": "1"}, "tb: got '1'"),
-        ({"draws": 1}, "draws: got 1"),
-        ({"seed": -1}, "seed: got -1"),
-        ({"compute": gradlab.Compute(device="nowhere")}, "device: 'nowhere'"),
-        ({"compute": gradlab.Compute(dtype=torch.int32)}, "dtype: got"),
+        ({"tf": 0.0}, "tf: expected .*, got 0"),
+        ({"tf": float("nan")}, "tf: expected .*, got nan"),
+        ({"tb": [1.0, 1.0]}, "tb: expected distinct temperatures, got"),
+        ({"tb": "1"}, "tb: expected .*, got '1'"),
+        ({"draws": 1}, "draws: expected .*, got 1"),
+        ({"seed": -1}, "seed: expected .*, got -1"),
+        ({"compute": gradlab.Compute(device="nowhere")}, "device: expected .*, got 'nowhere'"),
+        ({"compute": gradlab.Compute(dtype=torch.int32)}, "dtype: expected .*, got"),
         ({"tb": 5e-324}, "tf, tb: gradients at tf = 1, tb = 4.94066e-324 are not finite"),
     ],
 )

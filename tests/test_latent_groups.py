@@ -225,11 +225,23 @@ class Gives(nn.Module):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda n: torch.zeros(n, 5, 4), "encoder: got a Tensor; a dict of logits by group, content, style, switch"),
-        (lambda n: {"content": torch.zeros(n, 2, 4)}, "encoder: got a dict of content; a dict of logits by group"),
-        (lambda n: [torch.zeros(n, 8), torch.zeros(n, 6), torch.zeros(n, 3)], "shape (4, 3) for group 'switch'; 1 lat"),
+        (
+            lambda n: torch.zeros(n, 5, 4),
+            "encoder: expected a dict of logits by group, content, style, switch, got a Tensor",
+        ),
+        (
+            lambda n: {"content": torch.zeros(n, 2, 4)},
+            "encoder: expected a dict of logits by group, content, style, switch, got a dict of content",
+        ),
+        (
+            lambda n: [torch.zeros(n, 8), torch.zeros(n, 6), torch.zeros(n, 3)],
+            "for group 'switch', 1 latents of 2 categories, got torch.float32 of shape (4, 3)",
+        ),
         (lambda n: [torch.zeros(n, 8), torch.zeros(n, 6), torch.zeros(n, 2).long()], "got torch.int64 of shape (4, 2)"),
-        (lambda n: [torch.zeros(n, k).half() for k in (8, 6, 2)], "need torch.float32"),
+        (
+            lambda n: [torch.zeros(n, k).half() for k in (8, 6, 2)],
+            "expected torch.float32 for groups of unequal size, got torch.float16",
+        ),
     ],
 )
 def test_logits_that_do_not_fit_the_groups_are_refused(make, message):
@@ -242,15 +254,15 @@ def test_logits_that_do_not_fit_the_groups_are_refused(make, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"groups": {}}, "groups: got {}"),
-        ({"groups": [("a", (2, 3))]}, "name -> (latents, categories) would do"),
-        ({"groups": {"a": 3}}, "groups: got 3 for 'a'"),
-        ({"groups": {"a": (2, 1)}}, "groups: categories of 'a': got 1"),
-        ({"groups": {"a": (0, 2)}}, "groups: latents of 'a': got 0"),
+        ({"groups": {}}, "-> (latents, categories), got {}"),
+        ({"groups": [("a", (2, 3))]}, "groups: expected a dict name -> (latents, categories), got"),
+        ({"groups": {"a": 3}}, "groups: expected (latents, categories) for 'a', got 3"),
+        ({"groups": {"a": (2, 1)}}, "groups: categories of 'a': expected a whole number of at least 2, got 1"),
+        ({"groups": {"a": (0, 2)}}, "groups: latents of 'a': expected a whole number of at least 1, got 0"),
         ({"groups": {"a": (2, 3)}, "latents": 2}, "groups say the sizes"),
         ({"groups": {"a": (2, 2)}, "binary": True}, "groups say the sizes"),
-        ({}, "latents: got None"),
-        ({"latents": (2, 0), "categories": 3}, "latents: got 0"),
+        ({}, "latents: expected a whole number of at least 1, got None"),
+        ({"latents": (2, 0), "categories": 3}, "latents: expected a whole number of at least 1, got 0"),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(options, message):
@@ -294,9 +306,11 @@ def test_latents_of_a_shape_are_a_row_to_all_else(shape):
 
 
 def test_logits_that_do_not_fit_the_shape_are_refused():
-    with pytest.raises(ValueError, match=r"\(7, 4, 2, 3\);.*need \(7, 24\) or .*\(7, 2, 3, 4\) \(categories last"):
+    with pytest.raises(
+        ValueError, match=r"shape \(7, 24\) or .*\(7, 2, 3, 4\) .*, got \(7, 4, 2, 3\); put categories last"
+    ):
         grid(Gives(lambda n: torch.zeros(n, 4, 2, 3))).logits(torch.zeros(7, 5))
-    with pytest.raises(ValueError, match=r"\(7, 3, 2, 4\);"):
+    with pytest.raises(ValueError, match=r"got \(7, 3, 2, 4\)"):
         grid(Gives(lambda n: torch.zeros(n, 3, 2, 4))).logits(torch.zeros(7, 5))
 
 

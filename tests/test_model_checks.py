@@ -11,7 +11,7 @@ from gradlab import model_checks
 
 from . import problems
 
-RANDOM, MIXES = "other values for the same input", "depends on the others"
+RANDOM, MIXES = "expected the same values for the same input", "depend on others"
 STATE, TRAINING = "changes as", "training mode"
 
 

@@ -101,7 +101,7 @@ def test_memory_is_what_was_asked_for_or_a_share_of_what_is_free(monkeypatch):
     assert numerics.working_memory(None, torch.device("cpu")) == numerics.MEMORY
     assert numerics.working_memory(None, torch.device("cuda")) == 250
     assert numerics.working_memory(77, torch.device("cuda")) == 77
-    with pytest.raises(ValueError, match=r"memory: got 0; give a whole number of at least 1"):
+    with pytest.raises(ValueError, match=r"memory: expected a whole number of at least 1, got 0"):
         numerics.working_memory(0, torch.device("cpu"))
 
 

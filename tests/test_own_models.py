@@ -153,28 +153,43 @@ def cut(path):
 
 
 BAD = {
-    "code": (lambda p: archive(p, pickle.dumps({"w": System()}, 2)), "asks for posix.system"),
-    "memory": (lambda p: archive(p, pickle.dumps({"w": Memory()}, 2)), "asks for __builtin__.bytearray"),
-    "later pickle": (lambda p: archive(p, stack_global()), "asks for stack_global"),
-    "damaged pickle": (lambda p: archive(p, b"\x80\x02}q"), "pickle is damaged"),
-    "no tensors": (lambda p: archive(p, pickle.dumps({"epoch": 3}, 2)), "holds a dict of epoch; a state dict is"),
-    "a list": (lambda p: archive(p, pickle.dumps([1], 2)), "holds a list"),
-    "long pickle": (lambda p: archive(p, pickle.dumps("x" * 2**22, 2)), "its pickle has more than 2,097,152 bytes"),
+    "code": (lambda p: archive(p, pickle.dumps({"w": System()}, 2)), "imports posix.system"),
+    "memory": (lambda p: archive(p, pickle.dumps({"w": Memory()}, 2)), "imports __builtin__.bytearray"),
+    "later pickle": (lambda p: archive(p, stack_global()), "imports stack_global"),
+    "damaged pickle": (lambda p: archive(p, b"\x80\x02}q"), "got a damaged pickle"),
+    "no tensors": (
+        lambda p: archive(p, pickle.dumps({"epoch": 3}, 2)),
+        "expected a state dict, .* got a dict of epoch",
+    ),
+    "a list": (lambda p: archive(p, pickle.dumps([1], 2)), "expected a state dict, .* got a list"),
+    "long pickle": (lambda p: archive(p, pickle.dumps("x" * 2**22, 2)), "expected a pickle of at most 2,097,152 bytes"),
     "bomb": (lambda p: archive(p, None, zipfile.ZIP_DEFLATED, bytes(2**26)), "compressed"),
-    "other archive": (lambda p: zipfile.ZipFile(p, "w").writestr("a.txt", "a"), "not of torch.save"),
-    "beyond the storage": (bigger, "no whole file of torch.save"),
-    "bare pickle": (lambda p: p.write_bytes(pickle.dumps({"w": System()})), "a bare pickle"),
-    "legacy": (lambda p: torch.save(small().state_dict(), p, _use_new_zipfile_serialization=False), "a bare pickle"),
-    "cut short": (cut, "no whole file of torch.save"),
+    "other archive": (lambda p: zipfile.ZipFile(p, "w").writestr("a.txt", "a"), "got another zip archive"),
+    "beyond the storage": (bigger, "expected a complete file of torch.save"),
+    "bare pickle": (lambda p: p.write_bytes(pickle.dumps({"w": System()})), "got a plain pickle"),
+    "legacy": (
+        lambda p: torch.save(small().state_dict(), p, _use_new_zipfile_serialization=False),
+        "got a plain pickle",
+    ),
+    "cut short": (cut, "expected a complete file of torch.save"),
     "empty": (lambda p: p.write_bytes(b""), "announced header"),
-    "text": (lambda p: p.write_text("weights " * 9), "not a whole safetensors file"),
-    "missing": (changed("encoder.bias", None), "lacks encoder.bias; the model's tensors are encoder.weight, encoder.b"),
-    "unexpected": (changed("more", torch.zeros(2)), "has more; the model's tensors"),
-    "shape": (changed("encoder.bias", torch.zeros(7)), r"encoder.bias has shape \(7,\), the model needs \(6,\)"),
-    "huge shape": (changed("encoder.bias", torch.zeros(1).expand(2**40)), "encoder.bias has shape"),
-    "integers": (changed("encoder.bias", torch.zeros(6).long()), "encoder.bias is of torch.int64"),
-    "complex": (changed("encoder.bias", torch.zeros(6, dtype=torch.complex64)), "encoder.bias is of torch.complex64"),
-    "not finite": (changed("encoder.bias", torch.full((6,), torch.nan)), "encoder.bias holds values that are not fin"),
+    "text": (lambda p: p.write_text("weights " * 9), "expected a complete safetensors file"),
+    "missing": (
+        changed("encoder.bias", None),
+        "the model, encoder.weight, encoder.bias.*, got a file without encoder.bias",
+    ),
+    "unexpected": (changed("more", torch.zeros(2)), "expected the tensors of the model, .* got a file with more"),
+    "shape": (changed("encoder.bias", torch.zeros(7)), r"expected shape \(6,\) for encoder.bias, got \(7,\)"),
+    "huge shape": (changed("encoder.bias", torch.zeros(1).expand(2**40)), "for encoder.bias, got"),
+    "integers": (changed("encoder.bias", torch.zeros(6).long()), "for encoder.bias, got torch.int64"),
+    "complex": (
+        changed("encoder.bias", torch.zeros(6, dtype=torch.complex64)),
+        "for encoder.bias, got torch.complex64",
+    ),
+    "not finite": (
+        changed("encoder.bias", torch.full((6,), torch.nan)),
+        "expected finite weights, got others in encoder.bias",
+    ),
     "mixed": (changed("encoder.bias", torch.zeros(6).double()), "torch.float32 and torch.float64"),
 }
 
@@ -210,7 +225,7 @@ def test_observations_are_read_as_they_are(tmp_path):
     found = datasets.load_array(tmp_path / "x.npy")
     assert torch.equal(found.first(3).floats(), torch.from_numpy(values[:3]))
     assert found.first(3).described()["data"] == "x.npy, first 3"
-    with pytest.raises(ValueError, match=r"images: got 5; x\.npy has 4"):
+    with pytest.raises(ValueError, match=r"images: expected at most 4, all of x\.npy, got 5"):
         found.first(5)
 
 
@@ -226,13 +241,22 @@ def header(shape):
 
 
 NOT_OBSERVATIONS = {
-    "objects": (lambda p: np.save(p, np.array([[{}]], dtype=object), allow_pickle=True), "no whole .npy file"),
-    "integers": (lambda p: np.save(p, np.zeros((2, 2), int)), "holds int64 of shape"),
-    "one dimension": (lambda p: np.save(p, np.zeros(3)), r"shape \(3,\); floating-point numbers \(example, ...\)"),
+    "objects": (
+        lambda p: np.save(p, np.array([[{}]], dtype=object), allow_pickle=True),
+        "expected a complete .npy file",
+    ),
+    "integers": (lambda p: np.save(p, np.zeros((2, 2), int)), "got int64 of shape"),
+    "one dimension": (
+        lambda p: np.save(p, np.zeros(3)),
+        r"expected floating-point numbers \(example, ...\), got .*shape \(3,\)",
+    ),
     "an archive": (lambda p: np.savez(p.open("wb"), x=np.zeros((2, 2))), "expected a file of observations, got a zip"),
-    "absurd": (header("(900000000000, 2)"), "no whole .npy file"),
-    "text": (lambda p: p.write_text("1,2,3"), "no .npy file"),
-    "cut short": (lambda p: (np.save(p, np.zeros((9, 9))), p.write_bytes(p.read_bytes()[:200])), "no whole .npy file"),
+    "absurd": (header("(900000000000, 2)"), "expected a complete .npy file"),
+    "text": (lambda p: p.write_text("1,2,3"), "expected a .npy file"),
+    "cut short": (
+        lambda p: (np.save(p, np.zeros((9, 9))), p.write_bytes(p.read_bytes()[:200])),
+        "expected a complete .npy file",
+    ),
 }
 
 
@@ -283,7 +307,7 @@ def test_a_factorys_own_weights_have_a_checksum_too(run, own):
         assert done.code == 0, done.err
         digests.append(gradlab.open_results("bias.h5").attrs["checkpoint_sha256"])
     assert digests[0] == digests[1]
-    assert gradlab.open_results("bias.h5").attrs["weights"] == "as the factory makes them"
+    assert gradlab.open_results("bias.h5").attrs["weights"] == "weights of the factory"
     assert run("bias", "--model", "own_module:made", "--weights", "w.pt", *own[4:], "--sweep", "none", *FEW).code == 0
     assert gradlab.open_results("bias.h5").attrs["checkpoint_sha256"] == files.sha256("w.pt")
 
@@ -291,19 +315,35 @@ def test_a_factorys_own_weights_have_a_checksum_too(run, own):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--model", "own_module"], 1, "--model: got 'own_module'; write MODULE:FACTORY"),
+        (["--model", "own_module"], 1, "--model: expected MODULE:FACTORY, got 'own_module'"),
         (["--model", "own_module:modle"], 1, "did you mean model"),
-        (["--model", "nowhere:model"], 1, "--model: no module 'nowhere' in the current folder"),
-        (["--model", "broken_module:model"], 1, "importing broken_module raises RuntimeError: broken"),
-        (["--model", "own_module:text"], 1, "own_module:text gives a str; a gradlab.LatentModel"),
+        (
+            ["--model", "nowhere:model"],
+            1,
+            "--model: expected a module of the current folder or the environment, got 'nowhere'",
+        ),
+        (["--model", "broken_module:model"], 1, "got RuntimeError from broken_module: broken"),
+        (["--model", "own_module:text"], 1, "got a str from own_module:text"),
         (["--model", "own_module:number"], 1, "own_module:number gives a int"),
-        (["--model", "own_module:fails"], 1, "cannot be made without arguments (KeyError"),
-        (["--weights", "w.pt"], 2, "--weights: the model they belong to is given by --model"),
-        (["--model", "own_module:model", "a.safetensors"], 2, "--model: got the checkpoint a.safetensors too"),
-        (["--observations", "x.npy", "--data", "mnist"], 2, "--observations: got --data too"),
+        (["--model", "own_module:fails"], 1, "expected a call without arguments to work, got KeyError"),
+        (["--weights", "w.pt"], 2, "--weights: needs --model"),
+        (
+            ["--model", "own_module:model", "a.safetensors"],
+            2,
+            "--model: expected no checkpoint beside it, got a.safetensors",
+        ),
+        (["--observations", "x.npy", "--data", "mnist"], 2, "--observations: expected no --data beside it"),
         (["--model", "own_module:model", "--observations", "nope.npy"], 1, "nope.npy: no such file of observations"),
-        (["--model", "own_module:model", "--observations", "x.npy", "--images", 9], 1, "images: got 9; x.npy has 7"),
-        (["--model", "own_module:model", "--weights", "x.npy"], 1, "x.npy: expected a file of weights, got an array"),
+        (
+            ["--model", "own_module:model", "--observations", "x.npy", "--images", 9],
+            1,
+            "images: expected at most 7, all of x.npy, got 9",
+        ),
+        (
+            ["--model", "own_module:model", "--weights", "x.npy"],
+            1,
+            "x.npy: expected a file of weights, got a numpy array",
+        ),
         (["--model", "own_module:model"], 1, "encoder: cannot take torch.float32 of shape (100, 1, 28, 28)"),
     ],
 )

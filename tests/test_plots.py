@@ -398,7 +398,7 @@ def test_save_names_the_suffixes_that_would_do(grid, tmp_path, name):
         (lambda ds: plots.bias_trends(ds, target="modle"), "target: unknown name 'modle'; did you mean model"),
         (lambda ds: plots.bias_trends(ds.isel(target=0), target="model"), "target: unknown name 'model'; .*sampled"),
         (lambda ds: plots.bias_trends(ds, tf=1.7), r"tf: got 1\.7; one of 0\.5, 1\.6 would do"),
-        (lambda ds: plots.bias_trends(ds, tb=-1), "tb: got -1; a temperature is"),
+        (lambda ds: plots.bias_trends(ds, tb=-1), "tb: expected a finite number above 0, got -1"),
         (lambda ds: plots.comparison(ds), r"ds: got 2 tf and 2 tb; .*ds\.sel\(tf=\.\.\., tb=\.\.\.\)"),
         (lambda ds: plots.bias_trends(ds[["cosine"]]), "ds: got a Dataset without relative_bias_debiased"),
         (lambda ds: plots.auto(ds[["cosine"]]), "ds: got a Dataset without relative_bias_debiased"),

@@ -168,7 +168,7 @@ def test_a_heap_that_goes_in_circles_is_refused(tmp_path):
     assert index == 0
     content[at + 8 : at + 16] = bytes(8)
     path.write_bytes(content)
-    with pytest.raises(BadFile, match="does not come to an end"):
+    with pytest.raises(BadFile, match="reading timed out"):
         gradlab.open_results(path)
 
 
@@ -187,9 +187,7 @@ def abort(path, announced):
     os.abort()
 
 
-@pytest.mark.parametrize(
-    ("load", "words"), [(endless, "does not come to an end"), (crash, "crashes"), (abort, "crashes")]
-)
+@pytest.mark.parametrize(("load", "words"), [(endless, "reading timed out"), (crash, "crashes"), (abort, "crashes")])
 def test_how_the_reading_child_ends_is_told(monkeypatch, load, words, tmp_path):
     monkeypatch.setattr(hdf5, "load", load)
     assert words in hdf5_sandbox._tried(str(tmp_path / "a.h5"))
@@ -220,11 +218,11 @@ def test_a_trusted_file_is_read_without_the_helper(path, no_helper):
     """Damage that the HDF5 library reports is refused all the same, and so are sizes."""
     assert gradlab.open_results(path, trusted=True).a.values.shape == (3,)
     path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(BadFile, match="no whole HDF5 results file"):
+    with pytest.raises(BadFile, match="expected a complete HDF5 results file"):
         gradlab.open_results(path, trusted=True)
     with h5py.File(path, "w") as file:
         many_variables(file)
-    with pytest.raises(BadFile, match="1,001 variables"):
+    with pytest.raises(BadFile, match="at most 1,000 variables, got 1,001"):
         gradlab.open_results(path, trusted=True)
 
 
@@ -297,5 +295,5 @@ def test_a_string_that_is_referred_to_many_times_is_refused(tmp_path):
     content = bytearray(path.read_bytes())
     content[at : at + 16 * 4096] = bytes(content[at : at + 16]) * 4096
     path.write_bytes(content)
-    with pytest.raises(BadFile, match=r"memory|come to an end"):
+    with pytest.raises(BadFile, match=r"memory|timed out"):
         gradlab.open_results(path)

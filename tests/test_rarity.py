@@ -149,8 +149,8 @@ def test_moments_of_code_only_estimators_are_enumerated_where_draws_would_miss_t
     assert any("moments of reinmax are enumerated" in line for line in cautions(ds))
     # at tf = 0.5 all is certain to 1e-13, at 1.0 to 1e-6
     certain, rare = warned
-    assert certain.startswith("At tf = 0.5, 4 of 4 examples have every code certain: relative figures mean nothing")
-    assert rare.startswith("At tf = 1, 4 of 4 examples are near-deterministic: what carries the exact gradient is exp")
+    assert certain.startswith("At tf = 0.5, 4 of 4 examples have every code certain: relative metrics have no meaning")
+    assert rare.startswith("At tf = 1, 4 of 4 examples are near-deterministic: in")
     assert "in 256 draws" in rare
     assert "take moments='exact'" in rare
     assert "a larger tf" in rare
@@ -200,7 +200,7 @@ def test_collapse_is_named_in_place_of_figures(binary, given, tmp_path):
     logits = 60 * torch.tensor([[1.0, -1.0, 1.0], [-1.0, 1.0, 1.0]]).double() if binary else gapped(60.0)
     model, x = problem(logits, binary)
     ds, (warning,) = said(gradlab.bias, model, x, draws=64, **given)
-    words = f"At tf = 1, {len(x)} of {len(x)} examples have every code certain: relative figures mean nothing"
+    words = f"At tf = 1, {len(x)} of {len(x)} examples have every code certain: relative metrics have no meaning"
     assert warning.startswith(words)
     assert headline(ds).startswith(words)
     for name in ("relative_bias_debiased", "relative_std", "cosine_debiased", "matched_bias_debiased"):
@@ -224,7 +224,7 @@ def test_a_resolved_bias_never_stands_beside_what_is_not_known():
 
 
 def test_the_gap_says_it_too():
-    for gap, words in ((16.0, "are near-deterministic: what carries the gap"), (60.0, "have every code certain")):
+    for gap, words in ((16.0, "what carries the gap is expected"), (60.0, "have every code certain")):
         model, x = problem(gapped(gap))
         ds, (warning,) = said(gradlab.gap, model, x, 1.0, [1.0, 2.0], draws=64)
         assert f"4 of 4 examples {words}" in warning
@@ -295,5 +295,5 @@ def test_a_negative_interval_is_worded_as_what_it_is():
         ds[f"relative_bias_debiased{end}"][:] = value
     assert "its square is estimated below 0, which sampling noise alone does: no bias resolved" in headline(ds)
     (caution,) = cautions(ds)
-    assert caution.startswith("Relative bias: the whole interval lies below 0.")
+    assert caution.startswith("Relative bias: the whole interval is below 0.")
     assert "not resolved from 0" in caution

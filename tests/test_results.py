@@ -187,7 +187,7 @@ def test_values_are_stored_as_they_are_and_not_as_the_file_they_come_from_had_th
     ids=lambda attributes: next(iter(attributes)),
 )
 def test_attributes_with_which_other_values_would_be_read_are_refused(tmp_path, attributes):
-    with pytest.raises(ValueError, match=f"ds: variable 'a' has the .*{next(iter(attributes))}"):
+    with pytest.raises(ValueError, match=f"ds: expected .*{next(iter(attributes))}"):
         gradlab.save_results(xr.Dataset({"a": ("x", [1.0, 2.0], attributes)}), tmp_path / "a.h5")
     assert not (tmp_path / "a.h5").exists()
 
@@ -232,16 +232,16 @@ def test_a_crash_while_writing_leaves_the_old_file(saved, content, ds, monkeypat
 @pytest.mark.parametrize(
     ("given", "match"),
     [
-        ({"a": 1}, "ds: got dict"),
-        (None, "ds: got NoneType"),
-        (xr.Dataset({"a": ("x", np.array([object()]))}), "variable 'a' holds Python objects"),
-        (xr.Dataset({"a": ("x", np.array(["a", None]))}), "variable 'a' holds Python objects"),
-        (xr.Dataset(attrs={"a": None}), "attribute 'a' of ds is None"),
-        (xr.Dataset(attrs={"a": True}), "attribute 'a' of ds is True"),
-        (xr.Dataset(attrs={"a": {}}), "attribute 'a' of ds is {}"),
-        (xr.Dataset({"v": ("x", [1.0], {"a": None})}), "attribute 'a' of variable 'v' is None"),
-        (xr.Dataset(attrs={"a": ["b", None]}), "ds: cannot be stored"),
-        (xr.Dataset({"a/b": ("x", [1.0])}), "ds: cannot be stored"),
+        ({"a": 1}, "ds: expected an xarray.Dataset, .* got dict"),
+        (None, "ds: expected an xarray.Dataset, .* got NoneType"),
+        (xr.Dataset({"a": ("x", np.array([object()]))}), "got Python objects in variable 'a'"),
+        (xr.Dataset({"a": ("x", np.array(["a", None]))}), "got Python objects in variable 'a'"),
+        (xr.Dataset(attrs={"a": None}), "got None for 'a' of ds"),
+        (xr.Dataset(attrs={"a": True}), "got True for 'a' of ds"),
+        (xr.Dataset(attrs={"a": {}}), "got {} for 'a' of ds"),
+        (xr.Dataset({"v": ("x", [1.0], {"a": None})}), "got None for 'a' of variable 'v'"),
+        (xr.Dataset(attrs={"a": ["b", None]}), "ds: expected values that HDF5 can store"),
+        (xr.Dataset({"a/b": ("x", [1.0])}), "ds: expected values that HDF5 can store"),
     ],
 )
 def test_what_cannot_be_stored_is_refused_and_the_old_file_kept(saved, content, given, match):
@@ -263,7 +263,7 @@ FOREIGN = [b"", b"\x89HDF\r\n\x1a\n", b"PK\x03\x04", b"# notes\n" * 500, bytes(5
 @pytest.mark.parametrize("foreign", FOREIGN, ids=range(len(FOREIGN)))
 def test_a_foreign_file_is_refused(tmp_path, foreign):
     (tmp_path / "a.h5").write_bytes(foreign)
-    refused(tmp_path / "a.h5", r"no whole HDF5|expected a results file, got a zip archive")
+    refused(tmp_path / "a.h5", r"expected a complete HDF5|expected a results file, got a zip archive")
 
 
 def test_a_file_cut_short_anywhere_is_refused(saved, content):
@@ -333,13 +333,13 @@ def virtual(file, elsewhere):
 @pytest.mark.parametrize(
     ("build", "match"),
     [
-        (external_link, "a is a link to elsewhere"),
-        (soft_link, "a is a link to elsewhere"),
-        (dangling_link, "a is a link to elsewhere"),
-        (link_in_a_group, "g is no array"),
-        (loop, "a is no array"),
-        (external_storage, "a keeps its data elsewhere"),
-        (virtual, "a keeps its data elsewhere"),
+        (external_link, "got a link to another place for a"),
+        (soft_link, "got a link to another place for a"),
+        (dangling_link, "got a link to another place for a"),
+        (link_in_a_group, "got g, which is not an array"),
+        (loop, "got a, which is not an array"),
+        (external_storage, "got external data for a"),
+        (virtual, "got external data for a"),
     ],
     ids=lambda v: getattr(v, "__name__", ""),
 )
@@ -378,7 +378,7 @@ def test_sizes_are_checked_before_memory_is_taken(tmp_path, build):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         build(file)
     assert (tmp_path / "a.h5").stat().st_size < 10**5
-    refused(tmp_path / "a.h5", "announces .* bytes of data; at most")
+    refused(tmp_path / "a.h5", "expected at most .* bytes of data")
 
 
 def test_address_space_that_libraries_reserve_is_not_the_file_s(saved):

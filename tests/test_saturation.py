@@ -235,7 +235,8 @@ def test_what_no_category_is_left_of_is_refused_by_name():
         logits = torch.zeros(2, 3)
         logits[1] = bad
         with pytest.raises(
-            ValueError, match=r"logits: -?(inf|nan) at index \(0, 1, 0\).*-inf for an impossible category"
+            ValueError,
+            match=r"logits: expected finite values, got .* at index \(0, 1, 0\).*-inf for an impossible category",
         ):
             gradlab.exact_gradient(model_of(logits, table), X)
 

@@ -143,7 +143,9 @@ def test_an_interrupted_cell_loses_no_finished_step_and_ends_the_same(undisturbe
             os.kill(os.getpid(), 2)
 
     monkeypatch.setattr(training.Run, "one_step", counted)
-    with pytest.raises(KeyboardInterrupt, match="interrupted; 0 of 1 cells are finished, the same command goes on"):
+    with pytest.raises(
+        KeyboardInterrupt, match="interrupted; 0 of 1 cells are finished, and the same command continues"
+    ):
         sweep(tmp_path, **ONE)
     assert leftovers(tmp_path) == [f"{cells(**ONE)[0].name}.resume.safetensors"]
     ds = sweep(tmp_path, **ONE)
@@ -272,14 +274,14 @@ def test_what_is_the_machine_s_fault_is_no_failure_of_the_cell(tmp_path, monkeyp
 
 
 def test_settings_that_fit_no_cell_are_refused_before_any(tmp_path):
-    with pytest.raises(ValueError, match="disarm is for binary latents"):
+    with pytest.raises(ValueError, match="estimator: expected one for categorical latents, got disarm"):
         sweep(tmp_path, estimator="disarm")
-    with pytest.raises(ValueError, match="images: got images of shape"):
+    with pytest.raises(ValueError, match="images: expected images that fit"):
         sweep(tmp_path, config={"latents": 2, "categories": 3})
-    with pytest.raises(ValueError, match="workers: got 0"):
+    with pytest.raises(ValueError, match=r"workers: expected .*, got 0"):
         sweep(tmp_path, workers=0)
-    with pytest.raises(ValueError, match="device: 'gpu'"):
+    with pytest.raises(ValueError, match="device: expected a usable device, got 'gpu'"):
         sweep(tmp_path, device="gpu")
-    with pytest.raises(ValueError, match="workers: got 2 with a scheduler"):
+    with pytest.raises(ValueError, match=r"workers: expected none with a scheduler, .* got 2"):
         sweep(tmp_path, workers=2, scheduler="tcp://127.0.0.1:1")
     assert os.listdir(tmp_path) == []

@@ -64,17 +64,20 @@ def test_pairs_leave_out_the_rest():
 
 
 BAD = {
-    "no temperature": ({"tf": []}, "tf: got none"),
-    "twice the same": ({"tb": [1, 1.0]}, r"tb: got \[1.0, 1.0\]; each may stand there once"),
-    "twice the same schedule": ({"tf": ["1:2", "1.0:2"]}, "tf: got .*once"),
-    "negative": ({"tf": [-1]}, "tf: got -1"),
-    "a range": ({"tb": "1:2:5"}, "tb: got '1:2:5'"),
-    "no seeds": ({"seeds": 0}, "seeds: got 0"),
-    "negative seed": ({"seeds": [-1]}, "seeds: got -1"),
-    "seed twice": ({"seeds": [1, 1]}, "seeds: got .*once"),
-    "pair off the grid": ({"pairs": [(0.5, 9.0)]}, r"pairs: got \(0.5, 9.0\); give pairs \(tf, tb\) of the values"),
-    "no pairs": ({"pairs": []}, "pairs: got none"),
-    "no pair": ({"pairs": [0.5]}, r"pairs: got \[0.5\]; give pairs \(tf, tb\)"),
+    "no temperature": ({"tf": []}, "tf: expected at least one, got none"),
+    "twice the same": ({"tb": [1, 1.0]}, r"tb: expected distinct values, got \[1.0, 1.0\]"),
+    "twice the same schedule": ({"tf": ["1:2", "1.0:2"]}, "tf: expected distinct values, got"),
+    "negative": ({"tf": [-1]}, "tf: expected .*, got -1"),
+    "a range": ({"tb": "1:2:5"}, "tb: expected .*, got '1:2:5'"),
+    "no seeds": ({"seeds": 0}, "seeds: expected .*, got 0"),
+    "negative seed": ({"seeds": [-1]}, "seeds: expected .*, got -1"),
+    "seed twice": ({"seeds": [1, 1]}, "seeds: expected distinct values, got"),
+    "pair off the grid": (
+        {"pairs": [(0.5, 9.0)]},
+        r"pairs: expected pairs \(tf, tb\) of the values of tf and tb, got \(0.5, 9.0\)",
+    ),
+    "no pairs": ({"pairs": []}, "pairs: expected pairs .*, got none"),
+    "no pair": ({"pairs": [0.5]}, r"pairs: expected pairs \(tf, tb\), got \[0.5\]"),
 }
 
 
@@ -92,7 +95,7 @@ def test_tracking_is_checked_and_nothing_tracked_is_nothing():
     with pytest.raises(errors.UnknownName, match="track: unknown name 'bais'; did you mean bias"):
         tracked(["bais"], 3, 5, None)
     for given, argument in (((0, 5, None), "track_every"), ((1, 0, None), "track_images"), ((1, 5, 1), "track_draws")):
-        with pytest.raises(ValueError, match=f"{argument}: got"):
+        with pytest.raises(ValueError, match=rf"{argument}: expected .*, got"):
             tracked(["bias"], *given)
 
 
@@ -202,5 +205,5 @@ def test_file_systems_without_locks_are_named(lock, monkeypatch):
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr("fcntl.flock", no_locks)
-    with pytest.raises(OSError, match=r"no lock can be had .*not supported.*cell\.lock"):
+    with pytest.raises(OSError, match=r"this folder allows no file locks .*not supported.*cell\.lock"):
         claim(lock)

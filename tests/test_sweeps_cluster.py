@@ -128,7 +128,7 @@ def test_a_cell_that_no_worker_can_run_is_named_and_does_not_stop_the_rest(clust
         return dataclasses.replace(found, cells=[dataclasses.replace(found.cells[0], version="99"), *found.cells[1:]])
 
     monkeypatch.setattr("gradlab.sweeps.run.grid", newer)
-    with pytest.raises(OSError, match=r"1 of 2 cells could not be run; tf 0.5, tb 0.7, seed 3: the worker has gradlab"):
+    with pytest.raises(OSError, match=r"1 of 2 cells did not run; tf 0.5, tb 0.7, seed 3: gradlab: expected version"):
         sweep(tmp_path, **ONE | {"tb": [0.7, 1.3]}, scheduler=address)
     assert len(files(tmp_path, ".h5")) == len(leftovers(tmp_path)) + 1 == 1
 
@@ -146,7 +146,7 @@ def test_ctrl_c_gives_the_claims_back(without_workers, tmp_path):
     folder = tmp_path / "folder"
     when(lambda: claimed(folder), lambda: os.kill(os.getpid(), signal.SIGINT))
     with (
-        pytest.warns(UserWarning, match="scheduler: has no workers yet"),
+        pytest.warns(UserWarning, match="scheduler: no workers yet"),
         pytest.raises(KeyboardInterrupt, match="0 of 12 cells are finished"),
     ):
         sweep(folder, scheduler=without_workers[1])
@@ -157,23 +157,25 @@ def test_ctrl_c_gives_the_claims_back(without_workers, tmp_path):
 def test_a_scheduler_that_dies_ends_the_sweep(without_workers, tmp_path):
     folder = tmp_path / "folder"
     when(lambda: claimed(folder), without_workers[0].kill)
-    with dask.config.set(QUICK), pytest.raises(OSError, match="scheduler: is gone; the same call goes on with another"):
+    with dask.config.set(QUICK), pytest.raises(OSError, match="scheduler: connection lost; the same call continues"):
         sweep(folder, scheduler=without_workers[1])
     assert os.listdir(folder) == []
 
 
 def test_no_scheduler_is_said(tmp_path):
-    with dask.config.set(QUICK), pytest.raises(OSError, match=r"scheduler: none answers at 'tcp://127.0.0.1:1'"):
+    with dask.config.set(QUICK), pytest.raises(OSError, match=r"scheduler: no answer from 'tcp://127.0.0.1:1'"):
         sweep(tmp_path, scheduler="tcp://127.0.0.1:1")
 
 
 @pytest.mark.parametrize("address", ["nonsense:1:2", "localhost", "", "foo://localhost:1"])
 def test_what_is_no_address_is_said(tmp_path, address):
-    with pytest.raises(ValueError, match=r"scheduler: got .*; an address such as tcp://host:8786 is needed"):
+    with pytest.raises(ValueError, match=r"scheduler: expected an address like tcp://host:8786, got"):
         sweep(tmp_path, scheduler=address)
 
 
 def test_without_dask_it_is_said_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradlab.sweeps.cluster", None)
-    with pytest.raises(ValueError, match=r"scheduler: needs Dask .*pip install '\.\[distributed\]'"):
+    with pytest.raises(
+        ValueError, match=r"scheduler: expected Dask to be installed, .*pip install '\.\[distributed\]'"
+    ):
         sweep(tmp_path, scheduler="tcp://127.0.0.1:1")

@@ -15,7 +15,7 @@ def test_a_cell_file_cut_short_is_named_set_aside_and_trained_anew(undisturbed, 
     cell = cells()[2]
     path = finished / f"{cell.name}.h5"
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.warns(UserWarning, match=f"{cell.name}.h5: no whole HDF5.*kept as {cell.name}.h5.damaged"):
+    with pytest.warns(UserWarning, match=f"{cell.name}.h5: expected a complete HDF5.*kept as {cell.name}.h5.damaged"):
         ds = sweep(finished)
     assert_same(ds, undisturbed[1])
     assert trainings == [cell.at]
@@ -77,7 +77,7 @@ def test_a_state_that_cannot_be_gone_on_from_is_set_aside(undisturbed, tmp_path,
 def test_a_foreign_file_where_the_model_goes_is_set_aside(undisturbed, tmp_path):
     model = tmp_path / f"{cells(**ONE)[0].name}.safetensors"
     model.write_bytes(b"mine")
-    with pytest.warns(UserWarning, match=f"{model.name}: not a whole safetensors file.*kept as"):
+    with pytest.warns(UserWarning, match=f"{model.name}: expected a complete safetensors file.*kept as"):
         assert_same(sweep(tmp_path, **ONE), undisturbed[1].sel(ONE_POINT))
     assert leftovers(tmp_path) == [f"{model.name}.damaged"]
     assert (tmp_path / f"{model.name}.damaged").read_bytes() == b"mine"
@@ -95,14 +95,14 @@ def test_foreign_files_are_let_be(undisturbed, finished):
 def test_a_folder_where_a_cell_should_be_is_refused(tmp_path):
     name = f"{cells(**ONE)[0].name}.h5"
     (tmp_path / name).mkdir()
-    with pytest.raises(OSError, match=f"{name}: a folder"):
+    with pytest.raises(OSError, match=f"{name}: expected .*, got a folder"):
         sweep(tmp_path, **ONE)
 
 
 def test_a_folder_that_cannot_be_is_named(tmp_path):
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(OSError, match=f"folder: {path} cannot be made"):
+        with pytest.raises(OSError, match=f"folder: cannot create {path}"):
             sweep(path, **ONE)
 
 
@@ -111,6 +111,6 @@ def test_a_read_only_folder_is_refused_unless_all_is_finished(undisturbed, finis
     assert_same(sweep(finished), undisturbed[1])
     (finished / f"{cells()[0].name}.h5").unlink()
     before = sorted(os.listdir(finished))
-    with pytest.raises(PermissionError, match="folder: no permission to write in"):
+    with pytest.raises(PermissionError, match="folder: no permission to write to"):
         sweep(finished)
     assert sorted(os.listdir(finished)) == before

@@ -45,7 +45,9 @@ def test_ctrl_c_writes_the_state_and_says_how_to_go_on(tmp_path):
     other = Sweep(tmp_path, epochs=FOREVER)
     wait_for(lambda: files(tmp_path, ".resume.safetensors"))
     other.signal(signal.SIGINT)
-    assert other.result() == "KeyboardInterrupt: interrupted; 0 of 12 cells are finished, the same command goes on"
+    assert (
+        other.result() == "KeyboardInterrupt: interrupted; 0 of 12 cells are finished, and the same command continues"
+    )
     assert leftovers(tmp_path) == [path.name for path in files(tmp_path, ".resume.safetensors")]
 
 

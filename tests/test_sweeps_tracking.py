@@ -84,7 +84,7 @@ def test_a_state_without_what_was_tracked_is_set_aside(tmp_path, monkeypatch, sp
             sweep(tmp_path, **options)
     (tracked,) = files(tmp_path, ".gap.h5")
     tracked.unlink() if spoil == "gone" else tracked.write_bytes(tracked.read_bytes()[:100])
-    with pytest.warns(UserWarning, match="what was tracked along it is gone; kept as"):
+    with pytest.warns(UserWarning, match="the file of its tracked metrics is missing; the file is kept as"):
         ds = sweep(tmp_path, **options)
     assert np.isfinite(ds.gap).all()
     assert ds.tracked_epoch.values.tolist() == [0, 1, 2]

@@ -51,9 +51,9 @@ def test_workers_give_what_one_process_gives_also_when_one_is_killed(undisturbed
         found = sweep(folder, workers=2)
     killer.join()
     (damaged,) = (str(one.message) for one in warned if "resume.safetensors" in str(one.message))
-    assert "not a whole safetensors file" in damaged
+    assert "expected a complete safetensors file" in damaged
     (died,) = (str(one.message) for one in warned if "died" in str(one.message))
-    assert died in [f"worker {n} of 2 died (exit code -9); the others took over" for n in (1, 2)]
+    assert died in [f"worker {n} of 2 died (exit code -9); the other workers continue" for n in (1, 2)]
     assert found.attrs.pop("threads") == "2"
     assert undisturbed.attrs.pop("threads") == "1"
     assert_same(found, undisturbed)
@@ -67,7 +67,7 @@ def test_when_all_workers_die_that_is_said(tmp_path):
             child.kill()
 
     when(lambda: len(multiprocessing.active_children()) == 2, kill_all)
-    with pytest.raises(ChildProcessError, match=r"workers: all died \(exit codes -9\); the same call goes on"):
+    with pytest.raises(ChildProcessError, match=r"workers: all died \(exit codes -9\); the same call continues"):
         sweep(tmp_path, epochs=FOREVER, workers=2)
 
 
@@ -77,7 +77,10 @@ def test_workers_end_with_their_parent_and_write_their_states(tmp_path, number):
     wait_for(lambda: len(files(tmp_path, ".resume.safetensors")) == 2)
     parent.signal(number)
     if number == signal.SIGINT:
-        assert parent.result() == "KeyboardInterrupt: interrupted; 0 of 12 cells are finished, the same command goes on"
+        assert (
+            parent.result()
+            == "KeyboardInterrupt: interrupted; 0 of 12 cells are finished, and the same command continues"
+        )
     wait_for(lambda: not claimed(tmp_path))
     wait_for(lambda: leftovers(tmp_path) == sorted(path.name for path in files(tmp_path, ".resume.safetensors")))
     assert len(leftovers(tmp_path)) == 2

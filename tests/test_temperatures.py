@@ -36,7 +36,7 @@ def test_other_numbers_are_as_they_were(number):
 
 
 def test_what_rounds_to_the_same_is_one_temperature():
-    with pytest.raises(ValueError, match=r"tf: got .* once"):
+    with pytest.raises(ValueError, match=r"tf: expected distinct temperatures, got"):
         errors.temperatures("tf", [0.9, 0.8999999999999999])
 
 
@@ -56,5 +56,5 @@ def test_results_are_selected_by_what_was_meant():
 @pytest.mark.parametrize("cross", [(0.9, 0.5), (0.9,), "0.9", (0.9, "x"), (0.9, -1.0)])
 def test_a_cross_through_no_point_is_refused(cross):
     x = torch.zeros(2, 1, 28, 28)
-    with pytest.raises(ValueError, match="cross: got"):
+    with pytest.raises(ValueError, match=r"cross: expected .*, got"):
         gradlab.bias(gradlab.bundled("vae-8x4-mnist"), x, [0.9], [0.6], cross=cross, draws=2)

@@ -266,7 +266,7 @@ def before_step(monkeypatch, step, action):
 def interrupt(outs, monkeypatch, step, **given):
     with monkeypatch.context() as patch:
         before_step(patch, step, lambda _: press_ctrl_c())
-        with pytest.raises(KeyboardInterrupt, match=f"stopped at step {step} of .*--resume goes on with all cells"):
+        with pytest.raises(KeyboardInterrupt, match=f"stopped at step {step} of .*--resume continues all cells"):
             together(outs, **given)
 
 
@@ -514,14 +514,14 @@ def test_a_cell_whose_bias_cannot_be_measured_ends_alone(outs, unbroken, monkeyp
     [
         (
             {"batch_size": BATCH + 1},
-            "settings: cell 2 has batch_size 11, cell 0 10; cells trained together may differ in",
+            "settings: expected cells that differ only in .*, got batch_size 11 for cell 2 and 10 for cell 0",
         ),
-        ({"epochs": 4}, "cell 2 has epochs 4"),
-        ({"kl": False}, "cell 2 has kl 'none'"),
-        ({"optimizer": "adam"}, "cell 2 has optimizer 'adam'"),
-        ({"config": {"latents": 2}}, "cell 2 has config {'latents': 2}"),
-        ({"architecture": "binary-autoencoder"}, "cell 2 has architecture 'binary-autoencoder'"),
-        ({"estimator": "disarm"}, "estimator: disarm is for binary latents"),
+        ({"epochs": 4}, "got epochs 4 for cell 2"),
+        ({"kl": False}, "got kl 'none' for cell 2"),
+        ({"optimizer": "adam"}, "got optimizer 'adam' for cell 2"),
+        ({"config": {"latents": 2}}, "got config {'latents': 2} for cell 2"),
+        ({"architecture": "binary-autoencoder"}, "got architecture 'binary-autoencoder' for cell 2"),
+        ({"estimator": "disarm"}, "estimator: expected one for categorical latents, got disarm"),
     ],
     ids=str,
 )
@@ -533,22 +533,24 @@ def test_cells_that_differ_too_much_are_refused(outs, other, match):
 
 def test_files_are_one_for_each_cell(outs):
     for given, match in [
-        (outs[:2], "outs: got 2 for 3 settings"),
-        ([*outs[:2], outs[0]], r"outs: .*cell0.safetensors would be written by two cells"),
-        ([*outs[:2], training.resume_path(outs[0])], r"outs: .*cell0.resume.safetensors would be written by two"),
+        (outs[:2], "outs: expected one file for each of 3 settings, got 2"),
+        ([*outs[:2], outs[0]], r"outs: .*cell0.safetensors twice"),
+        ([*outs[:2], training.resume_path(outs[0])], r"outs: .*cell0.resume.safetensors twice"),
     ]:
         with pytest.raises(ValueError, match=match):
             together(given)
-    with pytest.raises(ValueError, match="settings: got none"):
+    with pytest.raises(ValueError, match=r"settings: expected .*, got none"):
         training.ensemble.train_together([], IMAGES, VALIDATION, [])
 
 
 def test_an_interrupted_cell_is_not_overwritten(outs, monkeypatch):
     interrupt(outs, monkeypatch, 3)
     training.resume_path(outs[0]).unlink()
-    with pytest.raises(FileExistsError, match=r"cell1\.resume\.safetensors: an interrupted training is there"):
+    with pytest.raises(FileExistsError, match=r"cell1\.resume\.safetensors: this interrupted training exists"):
         together(outs)
-    with pytest.raises(ValueError, match=r"resume: .*cell1.resume.safetensors was trained with tf 0.5 \(asked: 0.6\)"):
+    with pytest.raises(
+        ValueError, match=r"resume: .*cell1.resume.safetensors, which was trained with tf 0.5 \(asked: 0.6\)"
+    ):
         together(outs, [dataclasses.replace(own, tf=0.6) for own in CELLS], resume=True)
 
 
@@ -715,7 +717,7 @@ def test_an_interrupt_between_cells_that_train_in_turn_loses_nothing(outs, unbro
 
     with monkeypatch.context() as patch:
         patch.setattr(training.Run, "one_step", acted)
-        with pytest.raises(KeyboardInterrupt, match="--resume goes on with all cells"):
+        with pytest.raises(KeyboardInterrupt, match="--resume continues all cells"):
             together(outs)
     for model, wanted in zip(together(outs, resume=True), unbroken, strict=True):
         assert all(torch.equal(t, model.state_dict()[name]) for name, t in wanted.state_dict().items())

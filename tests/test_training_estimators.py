@@ -158,10 +158,10 @@ def test_parameters_of_the_estimator_matter_and_are_recorded(tmp_path):
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("rloo:n=1", "n: got 1"),
+        ("rloo:n=1", "n: expected .*, got 1"),
         ("rloo:m=2", "unknown name 'm'"),
         ("rlo", "did you mean rloo"),
-        ("disarm", "disarm is for binary latents"),
+        ("disarm", "expected one for categorical latents, got disarm"),
         ("rloo:tf=2", "temperatures"),
     ],
 )

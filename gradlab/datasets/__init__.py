@@ -1,4 +1,4 @@
-"""Image data sets: MNIST, Fashion-MNIST, CIFAR-10, SVHN, files of one's own, a bundled sample; other observations."""
+"""Image data sets (MNIST, Fashion-MNIST, CIFAR-10, SVHN, a bundled sample, your own files) and other observations."""
 
 from .arrays import Observations, load_array
 from .fetching import fetch

@@ -1,4 +1,4 @@
-"""Observations of one's own: an array (example, ...) in a .npy file, whatever it holds. Nothing is unpickled."""
+"""Your own observations: an array (example, ...) in a .npy file. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAGIC = b"\x93NUMPY"
 
 @dataclass(frozen=True)
 class Observations:
-    """Floating-point `values` (example, ...), in the file until they are used, and where they come from."""
+    """Floating-point `values` (example, ...), which stay in the file until they are used, and their origin."""
 
     values: np.ndarray
     name: str
@@ -29,23 +29,27 @@ class Observations:
         """The first `count` observations; ValueError if there are fewer."""
         count = errors.whole_number("images", count, 1)
         if count > len(self):
-            raise ValueError(f"images: got {count}; {self.name} has {len(self)}")
+            raise ValueError(f"images: expected at most {len(self)}, all of {self.name}, got {count}")
         return Observations(self.values[:count], self.name, self.sha256)
 
     def floats(self) -> Tensor:
-        """As a tensor, in the precision of the file."""
+        """The values as a tensor, in the precision of the file."""
         return torch.from_numpy(np.array(self.values, dtype=self.values.dtype.newbyteorder("=")))
 
     def described(self) -> dict[str, str]:
-        """Attributes that tell a result what it was measured on."""
+        """Attributes for a results file: the data set and its checksum."""
         return {"data": f"{self.name}, first {len(self)}", "data_sha256": self.sha256}
 
 
 def load_array(path: str | Path) -> Observations:
-    """Observations from a file of numpy.save.
+    """Observations from a .npy file, which `numpy.save` writes.
 
-    Raises BadFile (a ValueError) for a file that is cut short, of another kind, or holds anything but floating-point
-    numbers (example, ...); FileNotFoundError for none.
+    Raises
+    ------
+    BadFile, a ValueError
+        A truncated file, a file of another kind, or an array that is not floating-point (example, ...).
+    FileNotFoundError
+        The file does not exist.
 
     Examples
     --------
@@ -56,14 +60,14 @@ def load_array(path: str | Path) -> Observations:
     path = errors.present(path, "file of observations")
     with open(path, "rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
-            raise errors.BadFile(f"{path}: no .npy file; numpy.save writes one")
+            raise errors.BadFile(f"{path}: expected a .npy file, as numpy.save writes it, got another kind")
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # what numpy raises at damaged headers is no closed list
+    except Exception as error:  # numpy raises many kinds of errors for damaged headers
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise errors.BadFile(f"{path}: no whole .npy file ({reason})") from None
+        raise errors.BadFile(f"{path}: expected a complete .npy file, got a damaged one ({reason})") from None
     if values.dtype.kind != "f" or values.dtype.itemsize > 8 or values.ndim < 2:
         raise errors.BadFile(
-            f"{path}: holds {values.dtype} of shape {values.shape}; floating-point numbers (example, ...) are needed"
+            f"{path}: expected floating-point numbers (example, ...), got {values.dtype} of shape {values.shape}"
         )
     return Observations(values, path.name, files.sha256(path))

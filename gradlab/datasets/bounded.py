@@ -1,4 +1,4 @@
-"""Files from anywhere: no more is read than a data set can hold, and no more memory taken than is there."""
+"""Reading of untrusted files: limits on the bytes read and on the memory used."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Stream(Protocol):
 
 
 def read(content: Stream, most: int) -> bytearray:
-    """Up to `most` bytes, in pieces, so that memory follows what is there and not what is announced."""
+    """Up to `most` bytes. Reads in pieces, so that memory grows with the actual content, not with an announced size."""
     body = bytearray()
     while len(body) < most and (piece := content.read(min(most - len(body), CHUNK))):
         body += piece
@@ -30,15 +30,17 @@ def read(content: Stream, most: int) -> bytearray:
 
 @contextlib.contextmanager
 def unzipping(called: str) -> Iterator[None]:
-    """BadFile, in which the file is `called` so, where the block meets broken compression."""
+    """Raises BadFile if the block reads broken compression. `called` is the name of the file in the message."""
     try:
         yield
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise errors.BadFile(f"{called}: its compression is broken or cut short ({error})") from None
+        raise errors.BadFile(
+            f"{called}: expected complete compressed data, got broken or truncated data ({error})"
+        ) from None
 
 
 def sha256(path: Path, called: str) -> str:
-    """Of the file as it is; BadFile if it is larger than any data set."""
+    """The sha256 of the file. Raises BadFile for a file that is larger than any data set."""
     if (size := path.stat().st_size) > MOST_BYTES:
-        raise errors.BadFile(f"{called}: {size:,} bytes; up to {MOST_BYTES:,} can be read")
+        raise errors.BadFile(f"{called}: expected at most {MOST_BYTES:,} bytes, got {size:,}")
     return files.sha256(path)

@@ -1,4 +1,4 @@
-"""Downloads of the known data sets, checked before they take their names."""
+"""Download of the known data sets. A file gets its final name after its checksum is verified."""
 
 from __future__ import annotations
 
@@ -11,18 +11,23 @@ from .sources import SOURCES
 
 
 def fetch(name: str, folder: str | Path | None = None, mirror: str | None = None, progress: bool = False) -> list[Path]:
-    """Download what `load` would not find of a known data set, check it, and return the files of all splits.
+    """Downloads the missing files of a known data set and returns the files of all splits.
 
-    A download is checked before it takes its final name; a file that holds both splits is there once.
-    `mirror` replaces the address of the data set's folder; `progress` draws a progress bar on standard error
-    where that is a terminal.
+    A download is verified before it gets its final name. A file that holds both splits is listed once.
+
+    Parameters
+    ----------
+    name : name of a known data set
+    folder : where data sets are stored; `default_folder()` if None
+    mirror : address that replaces the address of the data set's folder
+    progress : show a progress bar on standard error if it is a terminal
 
     Raises
     ------
     ValueError
-        An unknown name, or a mirror that is no http address.
+        An unknown name, or a mirror that is not an http address.
     BadFile, a ValueError
-        Content that does not match its checksum, downloaded or (not from a download) already there.
+        A download or an existing file with the wrong checksum.
     OSError
         The network fails or the file cannot be written.
 
@@ -34,12 +39,12 @@ def fetch(name: str, folder: str | Path | None = None, mirror: str | None = None
         raise errors.unknown_name("data", name, SOURCES)
     base = (mirror or SOURCES[name].url).rstrip("/")
     if not base.startswith(("http://", "https://")):
-        raise ValueError(f"mirror: got {mirror!r}; give an address that begins with http:// or https://")
+        raise ValueError(f"mirror: expected an address that begins with http:// or https://, got {mirror!r}")
     paths: list[Path] = []
     for one in loading.check(name, folder):
         target = finding.folders(name, folder)[0] / SOURCES[name].file(one.split)
         if one.fault and one.path not in (None, target):
-            raise errors.BadFile(f"{one.fault}; remove or rename this file, a download would not replace it")
+            raise errors.BadFile(f"{one.fault}; remove or rename this file, because a download does not replace it")
         if one.fault and target not in paths:
             with files.written_aside(target) as aside:
                 _download(f"{base}/{target.name}", aside, progress)
@@ -61,9 +66,9 @@ def _download(url: str, path: Path, progress: bool) -> None:
                 for piece in response.iter_content(bounded.CHUNK):
                     done += len(piece)
                     if done > bounded.MOST_BYTES:
-                        raise errors.BadFile(f"{url}: more than {bounded.MOST_BYTES:,} bytes, no such data set")
+                        raise errors.BadFile(f"{url}: expected at most {bounded.MOST_BYTES:,} bytes, got more")
                     file.write(piece)
                     advance(len(piece))
     except requests.RequestException as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise OSError(f"{url}: cannot be downloaded ({reason}); try again, or another mirror") from None
+        raise OSError(f"{url}: download failed ({reason}); try again or use another mirror") from None

@@ -1,4 +1,4 @@
-"""Which file holds which split."""
+"""Finds the file of each split."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Places = dict[str, Path | None]
 
 
 def default_folder() -> Path:
-    """$GRADLAB_DATA, or the user's cache folder.
+    """The folder $GRADLAB_DATA, or the user's cache folder if it is not set.
 
     Examples
     --------
@@ -26,10 +26,10 @@ def default_folder() -> Path:
 
 
 def where(name: str | Path, folder: str | Path | None = None) -> Places:
-    """The file of each split that `load` reads, None where there is none. Nothing is opened.
+    """The file that `load` reads for each split, or None. Opens no file.
 
-    Raises ValueError for a name that is no known data set, no folder and no archive, and for a folder of
-    several archives.
+    Raises ValueError for a name that is not a known data set, a folder or an archive, and for a folder with several
+    archives.
 
     Examples
     --------
@@ -56,26 +56,26 @@ def known(name: str | Path) -> bool:
 
 
 def folders(name: str | Path, folder: str | Path | None) -> list[Path]:
-    """Where the files of a known data set may lie, in the order of search."""
+    """The folders that may contain a known data set, in the order of search."""
     root = Path(folder) if folder is not None else default_folder()
     return [root / name, root]
 
 
 def layout(name: str | Path, path: Path) -> str:
-    """The format of a file that `where` found."""
+    """The format of a file that `where` returned: "idx", "cifar10" or "svhn"."""
     if known(name):
         return SOURCES[str(name)].layout
     return "cifar10" if path.name.endswith(ARCHIVE) else "svhn" if path.suffix == ".mat" else "idx"
 
 
 def missing(name: str | Path, split: str, folder: str | Path | None) -> str:
-    """What to say where `where` found no file for a split."""
+    """The message for a split without a file."""
     if name == SAMPLE:
-        return f"{SAMPLE}.gz is missing from this installation of gradlab; install it again"
+        return f"{SAMPLE}.gz is missing from this installation of gradlab; reinstall gradlab"
     if known(name):
         looked = " and ".join(str(f) for f in folders(name, folder))
         wanted = _called(SOURCES[str(name)].layout, split)
-        cure = f"`gradlab data fetch {name}` downloads it, or give the folder that holds it"
+        cure = f"`gradlab data fetch {name}` downloads it, or give the folder that contains it"
         return f"{wanted} is not in {looked}; {cure}"
     others = [path for path in where(name).values() if path is not None]
     wanted = " or ".join(_called(kind, split) for kind in ([layout(name, others[0])] if others else LAYOUTS))
@@ -87,7 +87,9 @@ def _called(kind: str, split: str) -> str:
 
 
 def _unknown(name: object) -> errors.UnknownName:
-    own = "a folder that is there and holds IDX files, SVHN's .mat files or CIFAR-10's binary .tar.gz, or its path"
+    own = (
+        "an existing folder with IDX files, SVHN's .mat files or CIFAR-10's binary .tar.gz, or the path of the .tar.gz"
+    )
     return errors.UnknownName(f"{errors.unknown_name('data', name, names())}; or give {own}")
 
 
@@ -98,7 +100,7 @@ def _of_one_s_own(folder: Path) -> Places:
             return found
     archives = sorted(path for path in folder.glob(f"*{ARCHIVE}") if path.is_file())
     if len(archives) > 1:
-        raise ValueError(f"data: {folder} holds {len(archives)} {ARCHIVE} files; give the path of one")
+        raise ValueError(f"data: expected one {ARCHIVE} file in {folder}, got {len(archives)}; give the path of one")
     return dict.fromkeys(SPLITS, archives[0] if archives else None)
 
 

@@ -1,4 +1,4 @@
-"""IDX image files, the format of MNIST: 16 bytes of header, then the pixels; plain or gzip."""
+"""IDX image files, the format of MNIST: a header of 16 bytes, then the pixels; plain or gzip."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ MAGIC = b"\x00\x00\x08\x03"  # unsigned bytes in three dimensions
 def read_idx(path: str | Path, called: str | None = None) -> tuple[Tensor, str]:
     """Pixels `(example, 1, height, width)` of an IDX image file, plain or gzip, and its content's sha256.
 
-    Reads no more than the header announces, and nothing if that is over the limit. Raises BadFile, in which
-    the file is `called` so if a name is given.
+    Reads at most the announced size, and nothing if this is above the limit. Raises BadFile for a file that is not a
+    complete IDX image file; `called` is its name in the message.
 
     Examples
     --------
@@ -40,8 +40,8 @@ def read_idx(path: str | Path, called: str | None = None) -> tuple[Tensor, str]:
             size = math.prod(shape)
             body = bounded.read(content, size + 1)
     if len(body) != size:
-        found = "more than" if len(body) > size else f"cut short, {len(body)} of"
-        raise errors.BadFile(f"{called}: {found} the {size} bytes of {shape} pixels")
+        got = "more" if len(body) > size else f"{len(body)}; the file is cut short"
+        raise errors.BadFile(f"{called}: expected {size} bytes of {shape} pixels, got {got}")
     digest = hashlib.sha256(header)
     digest.update(body)
     pixels = torch.frombuffer(body, dtype=torch.uint8).reshape(shape[0], 1, *shape[1:])
@@ -49,18 +49,20 @@ def read_idx(path: str | Path, called: str | None = None) -> tuple[Tensor, str]:
 
 
 def _announced(called: str, header: bytes) -> tuple[int, ...]:
-    """(example, height, width) by the header."""
+    """The shape (example, height, width) in the header."""
     if len(header) < 16 or header[:4] != MAGIC:
         begins = header[:4].hex(" ") or "nothing"
-        raise errors.BadFile(f"{called}: no IDX image file (it begins with {begins})")
+        raise errors.BadFile(f"{called}: expected an IDX image file, got {begins} as first bytes")
     shape = tuple(int.from_bytes(header[i : i + 4], "big") for i in (4, 8, 12))
     if not 0 < math.prod(shape) <= bounded.MOST_BYTES:
-        raise errors.BadFile(f"{called}: announces {shape} pixels; 1 to {bounded.MOST_BYTES:,} bytes can be read")
+        raise errors.BadFile(
+            f"{called}: expected 1 to {bounded.MOST_BYTES:,} bytes of pixels, got an announced shape of {shape}"
+        )
     return shape
 
 
 def write_idx(path: str | Path, pixels: Tensor) -> None:
-    """Write images `(example, 1, height, width)`, uint8, as a gzip IDX file with no time stamp in it.
+    """Writes images `(example, 1, height, width)`, uint8, to a gzip IDX file without a time stamp.
 
     Raises ValueError for a tensor of another type or shape.
 
@@ -72,8 +74,8 @@ def write_idx(path: str | Path, pixels: Tensor) -> None:
     """
     if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 1 or not pixels.numel():
         raise ValueError(
-            f"pixels: got {pixels.dtype} of shape {tuple(pixels.shape)};"
-            " torch.uint8 of shape (example, 1, height, width) is needed"
+            "pixels: expected torch.uint8 of shape (example, 1, height, width),"
+            f" got {pixels.dtype} of shape {tuple(pixels.shape)}"
         )
     n, _, height, width = pixels.shape
     header = MAGIC + b"".join(int(k).to_bytes(4, "big") for k in (n, height, width))

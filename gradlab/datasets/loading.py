@@ -1,4 +1,4 @@
-"""Images, read from files that are proved to be whole and what their name promises."""
+"""Loading of images. Files are verified: they must be complete, and known data sets must have the right checksum."""
 
 from __future__ import annotations
 
@@ -15,52 +15,54 @@ from .sources import SAMPLE, SOURCES, SPLITS, names
 
 @dataclass(frozen=True)
 class Images:
-    """Pixel values `pixels` (example, channel, height, width), uint8, and where they come from."""
+    """Pixel values `pixels` (example, channel, height, width), uint8, and their origin."""
 
     pixels: Tensor
     name: str
     split: str
-    sha256: str  # of the file the split is read from: IDX its content, decompressed; .tar.gz and .mat as they are
+    sha256: str  # of the file: of the decompressed content for IDX, of the file itself for .tar.gz and .mat
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def floats(self, which: Tensor | slice = slice(None)) -> Tensor:
-        """Pixel values in [0, 1], float32; no normalisation, no binarisation."""
+        """Pixel values in [0, 1], float32, without normalisation or binarisation."""
         return self.pixels[which].to(torch.float32).div_(255)
 
     def first(self, count: int) -> Images:
         """The first `count` images; ValueError if there are fewer."""
         count = errors.whole_number("images", count, 1)
         if count > len(self):
-            raise ValueError(f"images: got {count}; the {self.split} split of {self.name} has {len(self)}")
+            raise ValueError(
+                f"images: expected at most {len(self)}, the {self.split} split of {self.name}, got {count}"
+            )
         return Images(self.pixels[:count], self.name, self.split, self.sha256)
 
     def described(self) -> dict[str, str]:
-        """Attributes that tell a result which images it was measured on."""
+        """Attributes for a results file: the data set, split, number of images and checksum."""
         return {"data": f"{self.name}, {self.split} split, first {len(self)}", "data_sha256": self.sha256}
 
 
 def load(name: str | Path, split: str = "test", folder: str | Path | None = None) -> Images:
-    """Images of a known data set, of the bundled sample, or of files of one's own.
+    """Images of a known data set, of the bundled sample, or of your own files.
 
     Parameters
     ----------
-    name : "mnist", "fashion-mnist", "cifar10", "svhn", "mnist-sample" (bundled, test split only),
-        or the path of a folder that holds one of
+    name : "mnist", "fashion-mnist", "cifar10", "svhn", "mnist-sample" (bundled, test split only), or the path of
+        a folder that contains one of
         - train-images-idx3-ubyte and t10k-images-idx3-ubyte, plain or .gz,
         - train_32x32.mat and test_32x32.mat, of SVHN's layout,
         - cifar-10-binary.tar.gz or a single other .tar.gz, of that archive's layout;
         or the path of such a .tar.gz itself
     split : "train" or "test"
-    folder : where known data sets lie, themselves or in a sub-folder of their name; default_folder() if None
+    folder : the folder of the known data sets, or of sub-folders with their names; default_folder() if None
 
     Raises
     ------
     BadFile, a ValueError
-        A file that is cut short, foreign, or (known data sets) whose checksum does not match.
+        A truncated file, a file of another kind, or a wrong checksum (known data sets).
     FileNotFoundError
-        No such file; the message says how to get it.
+        The file does not exist. The message states how to get it.
 
     Examples
     --------
@@ -71,7 +73,7 @@ def load(name: str | Path, split: str = "test", folder: str | Path | None = None
     """
     errors.choice("split", split, SPLITS)
     if name == SAMPLE and split != "test":
-        raise ValueError(f"split: got {split!r}; {SAMPLE} has test images only")
+        raise ValueError(f"split: expected 'test', the only split of {SAMPLE}, got {split!r}")
     path = finding.where(name, folder)[split]
     if path is None:
         raise FileNotFoundError(finding.missing(name, split, folder))
@@ -81,7 +83,7 @@ def load(name: str | Path, split: str = "test", folder: str | Path | None = None
 
 @dataclass(frozen=True)
 class Check:
-    """What there is of one split; `fault` is empty where the file is whole and of the known checksum."""
+    """The result of checking one split. `fault` is empty if the file is complete and has the known checksum."""
 
     split: str
     path: Path | None
@@ -89,10 +91,10 @@ class Check:
 
 
 def check(name: str | Path, folder: str | Path | None = None) -> list[Check]:
-    """Read each split's file and compare its checksum with the known one.
+    """Reads the file of each split and compares its checksum with the known one.
 
-    Files of one's own and the bundled sample have no known checksum: they must be whole.
-    Raises ValueError for a name that is no known data set, no folder and no archive.
+    Your own files and the bundled sample have no known checksum; they must be complete.
+    Raises ValueError for a name that is not a known data set, a folder or an archive.
 
     Examples
     --------
@@ -116,7 +118,7 @@ def check(name: str | Path, folder: str | Path | None = None) -> list[Check]:
 
 
 def prove(name: str | Path, split: str, path: Path, called: str | None = None) -> None:
-    """BadFile, in which the file is `called` so, unless it is whole and of the checksum where one is known."""
+    """Raises BadFile unless the file is complete and has the known checksum. `called` is its name in messages."""
     if finding.layout(name, path) == "idx":
         _compare(name, split, path, idx.read_idx(path, called)[1], called)
     elif finding.known(name):
@@ -143,8 +145,8 @@ def _pixels(name: str | Path, split: str, path: Path) -> Tensor:
 def _compare(name: str | Path, split: str, path: Path, digest: str, called: str | None = None) -> None:
     if not finding.known(name) or digest == (known := SOURCES[str(name)].sha256[split]):
         return
-    fault = f"{called or path}: sha256 {digest} is not that of {name}, {known}"
+    fault = f"{called or path}: expected sha256 {known} of {name}, got {digest}"
     if called:
         raise errors.BadFile(fault)
     own = path if finding.layout(name, path) == "cifar10" else path.parent
-    raise errors.BadFile(f"{fault}; give {own} as the data set to use it all the same")
+    raise errors.BadFile(f"{fault}; to use this file anyway, give {own} as the data set")

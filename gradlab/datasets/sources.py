@@ -1,4 +1,4 @@
-"""The known data sets: how their files are called, where they are downloaded from, and their checksums."""
+"""The known data sets: the names of their files, their addresses and their checksums."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 SPLITS = ("train", "test")
 IDX_FILES = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
-# format: the names that a split's file may have, in the order of search, the published one last
+# format: the possible names of a split's file in the order of search, the published name last
 LAYOUTS: dict[str, dict[str, tuple[str, ...]]] = {
     "idx": {split: (name, f"{name}.gz") for split, name in IDX_FILES.items()},
     "svhn": {"train": ("train_32x32.mat",), "test": ("test_32x32.mat",)},
@@ -16,9 +16,9 @@ LAYOUTS: dict[str, dict[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Source:
-    """A known data set: where its files are downloaded from, and the sha256 of each split's file.
+    """A known data set: the address of its files and the sha256 of the file of each split.
 
-    The sha256 is of the decompressed content for IDX files, and of the file as it is for the other layouts.
+    For IDX files the sha256 is that of the decompressed content, for other layouts that of the file itself.
     """
 
     url: str

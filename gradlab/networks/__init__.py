@@ -1,4 +1,4 @@
-"""Built-in architectures: a name and a configuration (plain JSON values) make a LatentModel."""
+"""Built-in architectures. A name and a configuration (plain JSON values) define a LatentModel."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def build(architecture: str, config: dict[str, Any], seed: int | None = None) ->
     try:
         plain = json.loads(json.dumps(config))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"config: got {config!r}; plain JSON values are needed ({error})") from None
+        raise ValueError(f"config: expected plain JSON values, got {config!r} ({error})") from None
     if seed is not None and errors.whole_number("seed", seed, 0) >= 2**64:
-        raise ValueError(f"seed: got {seed}; give a whole number below 2**64")
+        raise ValueError(f"seed: expected a whole number below 2**64, got {seed}")
     with torch.random.fork_rng(devices=[]):
         if seed is not None:
-            # torch.manual_seed would seed the accelerators' generators too
+            # torch.manual_seed also seeds the generators of GPUs
             torch.default_generator.manual_seed(generator_seed(seed))
         try:
             model = ARCHITECTURES[architecture](**plain)
         except TypeError as error:
             reason = str(error).splitlines()[0]
-            raise ValueError(f"config: {architecture} does not take {config} ({reason})") from None
+            raise ValueError(f"config: expected the arguments of {architecture}, got {config} ({reason})") from None
     model.architecture, model.config = architecture, plain
     return model

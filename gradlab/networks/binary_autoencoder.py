@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .. import errors
 from ..model import LatentModel
 
-STRIDE = 4  # pixels a side that one place of the latent grid stands for
+STRIDE = 4  # pixels per side of a cell of the latent grid
 PRESETS = {"small": {"width": 16, "depth": 2}, "large": {"width": 128, "depth": 4}}
 
 
@@ -25,11 +25,11 @@ def binary_autoencoder(
     grid: int = 8,
     image_shape: Sequence[int] = (1, 28, 28),
 ) -> LatentModel:
-    """Squared error, mean over pixels; images `(example, channel, height, width)`, latent `(units, grid, grid)`.
+    """A binary autoencoder for images `(example, channel, height, width)` with squared error, averaged over pixels.
 
-    `width` channels at half the resolution, twice as many at the latent grid's, where `depth` residual blocks stand.
-    Images smaller than 4*grid pixels a side are padded with zeros around (28 to 32, two pixels a side) and the output
-    is cropped to the same place; larger ones are refused.
+    Latents have the shape `(units, grid, grid)`. The network has `width` channels at half the resolution, and twice as
+    many channels and `depth` residual blocks at the resolution of the grid. Images smaller than 4*grid pixels per side
+    are padded with zeros (28 to 32: two pixels per side), and the output is cropped. Larger images raise ValueError.
     """
     width, units, grid = (
         errors.whole_number(name, n, 1) for name, n in (("width", width), ("units", units), ("grid", grid))
@@ -39,8 +39,8 @@ def binary_autoencoder(
     side = STRIDE * grid
     if len(shape) != 3 or not all(side // 2 < n <= side for n in shape[1:]):
         raise ValueError(
-            f"image_shape: got {shape}; (channels, height, width) with sides of {side // 2 + 1} to {side} pixels fit a"
-            f" latent grid of {grid} x {grid}"
+            f"image_shape: expected (channels, height, width) with sides of {side // 2 + 1} to {side} pixels for a"
+            f" latent grid of {grid} x {grid}, got {shape}"
         )
     channels, inner = shape[0], 2 * width
     encoder = nn.Sequential(
@@ -79,14 +79,14 @@ class _Residual(nn.Module):
 
 
 class ChannelsLast(nn.Module):
-    """The memory order in which convolutions of few channels are fastest, some 1.6 times on two cores."""
+    """Converts to the memory format in which convolutions with few channels are 1.6 times as fast on two cores."""
 
     def forward(self, h: Tensor) -> Tensor:
         return h.contiguous(memory_format=torch.channels_last)
 
 
 class _Padded(nn.Module):
-    """Images of `shape`, flat ones too, in the middle of a square of `side` pixels of 0."""
+    """Pads images of `shape`, also flat ones, with zeros to a square of `side` pixels."""
 
     def __init__(self, shape: tuple[int, ...], side: int):
         super().__init__()
@@ -99,7 +99,7 @@ class _Padded(nn.Module):
 
 
 class _Cropped(nn.Module):
-    """The middle of the decoder's square."""
+    """Crops the decoder's square to the size of the images."""
 
     def __init__(self, shape: tuple[int, ...]):
         super().__init__()

@@ -18,11 +18,11 @@ def categorical_vae(
     hidden: Sequence[int] = (512, 256),
     image_shape: Sequence[int] = (1, 28, 28),
 ) -> LatentModel:
-    """Bernoulli likelihood in nats summed over pixels; images are `(example, *image_shape)` or flat."""
+    """A categorical VAE for images `(example, *image_shape)` or flat ones; Bernoulli nats, summed over pixels."""
     widths = [errors.whole_number("hidden", h, 1) for h in hidden]
     shape = tuple(errors.whole_number("image_shape", n, 1) for n in image_shape)
     if not shape:
-        raise ValueError(f"image_shape: got {image_shape!r}; give (channels, height, width)")
+        raise ValueError(f"image_shape: expected (channels, height, width), got {image_shape!r}")
     latents = errors.whole_number("latents", latents, 1)
     categories = errors.whole_number("categories", categories, 2)
     outer = [math.prod(shape), *widths]

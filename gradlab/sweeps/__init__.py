@@ -1,4 +1,4 @@
-"""Sweeps: trainings over a grid of temperatures and seeds, each a file of its own, collected into one Dataset."""
+"""Sweeps: trainings over a grid of temperatures and seeds. Each is one file; all are collected in one Dataset."""
 
 from .collecting import collect
 from .run import sweep

@@ -1,4 +1,4 @@
-"""Cells: trained, or gone on with, and written as they end."""
+"""Trains or resumes cells and writes their results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .cells import Cell
 from .folder import Folder
 from .summary import WITHOUT_CODE, loss_without_code
 
-# of the machine, not of the cell: such a cell is not recorded, and runs again when the sweep is started again
+# errors of the machine: the cell is not recorded and runs again in the next call
 OF_THE_MACHINE = (OSError, MemoryError, torch.OutOfMemoryError)
 
 LONG_NAMES = {
@@ -27,7 +27,7 @@ LONG_NAMES = {
     "validation_kl": "KL(softmax(l)) to uniform of the validation images after the epoch",
     "validation_kl_sampled": "KL(softmax(l/tf)) to uniform of the validation images after the epoch",
 }
-# attributes of what was tracked that go along
+# attributes of tracked results that are copied
 OF_TRACKING = ("draws", "target", "reference", "intervals", "examples", "data", "data_sha256")
 TRACKED = {"tf": "tracked_tf", "tb": "tracked_tb", "epoch": "tracked_epoch"}
 
@@ -41,10 +41,10 @@ def run(
     keep_model: bool = False,
     tf32: bool = False,
 ) -> None:
-    """Train cells, several as one ensemble, or go on where they were left, and write their files.
+    """Trains or resumes cells, several as one ensemble, and writes their files.
 
-    The caller has the claims. A training that fails is recorded with its error. Raises OF_THE_MACHINE, and
-    KeyboardInterrupt once the trainings' states are written.
+    The caller holds the claims. If a training fails, its error is recorded. Raises OF_THE_MACHINE, and
+    KeyboardInterrupt after the states of the trainings are written.
     """
     for cell in cells:
         folder.clear_parts(cell)
@@ -76,14 +76,14 @@ def _alone(
         return [_trained(cell, folder, images, validation, device, tf32)]
     except OF_THE_MACHINE:
         raise
-    except Exception as failure:  # whatever it is, it does not stop the rest
+    except Exception as failure:  # any error; the other cells continue
         return [failure]
 
 
 def _together(
     cells: Sequence[Cell], folder: Folder, images: Images, validation: Images, device: str, tf32: bool
 ) -> list[Outcome]:
-    """Cells that differ in temperatures and seed alone, as one ensemble."""
+    """Trains cells that differ only in temperatures and seed as one ensemble."""
     found = {cell.name: _ready(cell, folder)[0] for cell in cells}
     left = [cell for cell in cells if found[cell.name] is None]
     given = [cell.settings for cell in left], images, validation, [folder.model(cell) for cell in left]
@@ -112,7 +112,7 @@ def _trained(cell: Cell, folder: Folder, images: Images, validation: Images, dev
 
 
 def _ready(cell: Cell, folder: Folder) -> tuple[dict[str, Any] | None, bool]:
-    """The provenance of a training that ended before its cell did, and whether there is a state to go on from."""
+    """The provenance of a training that ended before its cell was written, and whether there is a state to resume."""
     out = folder.model(cell)
     state = training.resume_path(out)
     whole = _tracks_are_there(cell, folder)
@@ -120,7 +120,7 @@ def _ready(cell: Cell, folder: Folder) -> tuple[dict[str, Any] | None, bool]:
         return checkpoints.read(out)[2], False
     resume = _belongs(cell, folder, state)
     if resume and not whole:
-        folder.set_aside(state, f"{state}: what was tracked along it is gone")
+        folder.set_aside(state, f"{state}: the file of its tracked metrics is missing")
         resume = False
     return None, resume
 
@@ -132,7 +132,7 @@ def _tracking(cell: Cell) -> dict[str, Any]:
 
 
 def _belongs(cell: Cell, folder: Folder, path: Path) -> bool:
-    """Whether a checkpoint is there and of this cell; what is damaged or foreign is set aside."""
+    """True if a checkpoint exists and belongs to this cell. Damaged or foreign files are renamed."""
     if not path.is_file():
         return False
     try:
@@ -147,7 +147,7 @@ def _belongs(cell: Cell, folder: Folder, path: Path) -> bool:
         for key in ("sha256", "images")
     )
     if not of_cell:
-        folder.set_aside(path, f"{path}: of another training")
+        folder.set_aside(path, f"{path}: this file belongs to another training")
     return of_cell
 
 
@@ -164,7 +164,7 @@ def _tracks_are_there(cell: Cell, folder: Folder) -> bool:
 
 
 def _dataset(cell: Cell, provenance: dict[str, Any], tracked: xr.Dataset) -> xr.Dataset:
-    """What a training left behind: history by epoch, NaN where it did not come that far, and tracked figures."""
+    """The results of a training: its history by epoch (NaN for epochs that it did not reach) and tracked metrics."""
     loss, unit = loss_of(cell)
     epochs = cell.settings.epochs
     variables = {}
@@ -180,7 +180,7 @@ def _dataset(cell: Cell, provenance: dict[str, Any], tracked: xr.Dataset) -> xr.
 
 
 def loss_of(cell: Cell) -> tuple[str, str]:
-    """Name and unit of the loss. ValueError for a configuration that the architecture does not take."""
+    """Name and unit of the loss. Raises ValueError for an invalid configuration."""
     likelihood = _likelihood(cell)
     return likelihoods.name_of(likelihood), likelihoods.unit_of(likelihood)
 
@@ -191,7 +191,7 @@ def _likelihood(cell: Cell) -> likelihoods.Likelihood:
 
 
 def _tracked(cell: Cell, folder: Folder) -> xr.Dataset:
-    """The figures tracked, by `tracked_epoch`. The gap's carry its name, since bias has a cosine of its own."""
+    """The tracked metrics by `tracked_epoch`. Those of the gap get the prefix "gap", because bias also has a cosine."""
     found = []
     for kind, path in folder.tracks(cell).items():
         if not path.is_file():
@@ -206,7 +206,7 @@ def _tracked(cell: Cell, folder: Folder) -> xr.Dataset:
 
 
 def _one_line(failure: Exception, state: Path) -> str:
-    """The error without where the state is, which goes with the cell's end."""
+    """The error in one line, without the path of the state, which is removed with the cell."""
     text = str(failure).replace(f"; the last finite state is in {state}", "")
     foreseen = text and isinstance(failure, ValueError | FloatingPointError)
     named = text if foreseen else f"{type(failure).__name__}: {text}"

@@ -1,4 +1,4 @@
-"""A cell of a sweep: one training in full, and the name that follows from it."""
+"""A cell of a sweep: the complete configuration of one training, and the name that is derived from it."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ FORMAT = 1  # of the configuration and of a cell's file
 NAME = 32  # hexadecimal digits of a cell's name
 KINDS = ("bias", "gap")  # what can be tracked along a training
 
-Temperature = float | str  # a number, or the text of a schedule
+Temperature = float | str  # a number, or a schedule as a string
 
 
 @dataclass(frozen=True)
 class Tracking:
-    """What is measured along a training: at epoch 0, every `every`-th and the last, or at the epochs `every`."""
+    """What is measured during training: at epoch 0, each `every`-th and the last epoch, or at the epochs `every`."""
 
     kinds: tuple[str, ...]
     every: int | tuple[int, ...] = 10
-    images: int = 100  # the first so many validation images
-    draws: int | None = None  # None: as many as training.train takes
+    images: int = 100  # taken from the start of the validation images
+    draws: int | None = None  # None: the default of training.train
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training. What enters its name: settings, data, tracking, and the version of gradlab.
+    """One training. Its name is a hash of settings, data, tracking and the version of gradlab.
 
-    torch's version, the device and the number of threads do not: they change the rounding only, and two machines may
-    share a sweep. The cell's file records them.
+    The name does not depend on the version of torch, the device or the number of threads, because they change only the
+    rounding and several machines may share a sweep. The file of the cell records them.
     """
 
     settings: Settings
@@ -48,7 +48,7 @@ class Cell:
 
     @cached_property
     def configuration(self) -> str:
-        """Canonical JSON: sorted keys, no spaces, the shortest text of every float."""
+        """The configuration as canonical JSON: sorted keys, no spaces, shortest text of every float."""
         whole = {"format": FORMAT, "gradlab": self.version} | {
             name: part for name, part in dataclasses.asdict(self).items() if name != "version"
         }
@@ -60,7 +60,7 @@ class Cell:
 
     @property
     def at(self) -> tuple[Temperature, Temperature, int]:
-        """Where it stands in the grid: tf, tb, seed."""
+        """The position in the grid: tf, tb, seed."""
         return self.settings.tf, self.settings.tb, self.settings.seed
 
     def __str__(self) -> str:
@@ -69,7 +69,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """The axes of a sweep and its cells, seeds outermost: every pair is seen once before any is seen twice."""
+    """The axes of a sweep and its cells. Seeds vary slowest: every pair is trained once before any is trained twice."""
 
     tf: list[Temperature]
     tb: list[Temperature]
@@ -78,12 +78,12 @@ class Grid:
 
 
 def text(value: Temperature) -> str:
-    """A temperature where a schedule stands beside it."""
+    """A temperature as a string, for axes that contain schedules."""
     return value if isinstance(value, str) else f"{value:.12g}"
 
 
 def identity(images: Images) -> dict[str, Any]:
-    """What tells one set of images from another, wherever it lies and whatever it is called."""
+    """The identity of a set of images: checksum, split and number, without path or name."""
     return {"sha256": images.sha256, "split": images.split, "images": len(images)}
 
 
@@ -97,7 +97,7 @@ def grid(
     pairs: Iterable[Sequence[object]] | None,
     tracking: Tracking | None,
 ) -> Grid:
-    """All cells of a sweep. ValueError for axes that are empty, repeat a value or hold what is no temperature."""
+    """All cells of a sweep. Raises ValueError for axes that are empty, repeat a value or contain invalid values."""
     tfs, tbs = _temperatures("tf", tf), _temperatures("tb", tb)
     listed = _seeds(seeds)
     wanted = {(a, b) for a in tfs for b in tbs}
@@ -105,7 +105,7 @@ def grid(
         chosen = _pairs(pairs)
         if not chosen <= wanted or not chosen:
             stray = sorted(map(str, chosen - wanted)) or ["none"]
-            raise ValueError(f"pairs: got {stray[0]}; give pairs (tf, tb) of the values of tf and tb")
+            raise ValueError(f"pairs: expected pairs (tf, tb) of the values of tf and tb, got {stray[0]}")
         wanted = chosen
     data = identity(images), identity(validation)
     cells = [
@@ -119,7 +119,7 @@ def grid(
 
 
 def tracked(kinds: Iterable[str], every: int | Iterable[int], images: int, draws: int | None) -> Tracking | None:
-    """The record of what is tracked, None for nothing. ValueError for what cannot be."""
+    """The Tracking, or None if nothing is tracked. Raises ValueError for invalid arguments."""
     listed = [kinds] if isinstance(kinds, str) else list(kinds)
     if not listed:
         return None
@@ -148,13 +148,13 @@ def _pairs(given: Iterable[Sequence[object]]) -> set[tuple[Temperature, Temperat
     try:
         listed = [(a, b) for a, b in given]
     except (TypeError, ValueError):
-        raise ValueError(f"pairs: got {given!r}; give pairs (tf, tb)") from None
+        raise ValueError(f"pairs: expected pairs (tf, tb), got {given!r}") from None
     return {(schedules.setting("pairs", a), schedules.setting("pairs", b)) for a, b in listed}
 
 
 def _distinct(argument: str, listed: list[Any]) -> list[Any]:
     if not listed:
-        raise ValueError(f"{argument}: got none; give at least one")
+        raise ValueError(f"{argument}: expected at least one, got none")
     if len(set(listed)) < len(listed):
-        raise ValueError(f"{argument}: got {listed}; each may stand there once")
+        raise ValueError(f"{argument}: expected distinct values, got {listed}")
     return listed

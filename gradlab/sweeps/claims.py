@@ -1,6 +1,6 @@
-"""Who works on what: a claim is a lock that the system itself releases when its holder dies.
+"""Claims on cells: a claim is a file lock, which the system releases when the process dies.
 
-A lock is a regular file that a claim makes and removes; whatever else has its name is left alone.
+A lock is a regular file that a claim makes and removes; anything else with its name is left alone.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from .. import files
 
 
 class Claim:
-    """A claim held; released at the end of a `with` block, and its file removed."""
+    """A claim. It is released, and its file removed, at the end of a `with` block."""
 
     def __init__(self, path: Path, handle: int):
         self._path, self._handle = path, handle
 
     def release(self) -> None:
-        """Removes the file while the lock is still held, so that nobody locks a file about to go."""
+        """Removes the file while the lock is held, so that no process locks a file that is about to be removed."""
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
         os.close(self._handle)
@@ -38,10 +38,10 @@ class Claim:
 
 
 def claim(path: Path) -> Claim | None:
-    """Claim what the lock file at `path` stands for; None if somebody else, in whatever process, holds it.
+    """Locks the file at `path` and returns the Claim, or None if another thread or process holds it.
 
-    OSError where the file cannot be made, something else than a lock has its name, or the system or the file system has
-    no locks.
+    Raises OSError if the file cannot be created, something other than a lock has its name, or the system or the file
+    system has no locks.
     """
     try:
         import fcntl
@@ -59,13 +59,13 @@ def claim(path: Path) -> Claim | None:
             return None
         except OSError as error:
             os.close(handle)
-            raise OSError(error.errno, f"no lock can be had ({error.strerror})", str(path)) from None
-        os.close(handle)  # the holder before removed this file: try the one that is there now
+            raise OSError(error.errno, f"this folder allows no file locks ({error.strerror})", str(path)) from None
+        os.close(handle)  # the previous holder removed this file: try the new one
 
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Ctrl-C is heeded at the end of the block, so that no claim is lost between its making and its keeping."""
+    """Delays Ctrl-C to the end of the block, so that no claim is lost between creating and storing it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,7 +1,7 @@
-"""A sweep on a Dask cluster: each cell is a task that trains in a folder of its worker's and returns the files.
+"""A sweep on a Dask cluster: each cell is a task that trains in a local folder of a worker and returns the files.
 
-The images are sent, once to every worker that is there or joins later: no worker needs the data set or a disk in common
-with the others. Claims are taken here, in the sweep's folder, so other sweeps on it share the work as ever.
+The images are sent once to every worker, also to those that join later. So a worker needs neither the data set nor a
+shared disk. Claims are taken in the sweep's folder on this machine, so other sweeps on it share the work.
 """
 
 from __future__ import annotations
@@ -26,32 +26,30 @@ from .folder import Folder
 from .processes import place
 from .queue import POLL, Job
 
-AHEAD = 2  # tasks under way per thread of the cluster: no thread waits for its next one
+AHEAD = 2  # tasks per thread of the cluster, so that no thread waits for its next one
 
 
 class Data(WorkerPlugin):
-    """The images of a sweep, which every worker keeps."""
+    """The images of a sweep, stored by every worker."""
 
     def __init__(self, images: Images, validation: Images):
         self.images, self.validation = images, validation
 
 
 def work_on_cluster(job: Job, address: str, after: Callable[[], None]) -> None:
-    """Train all cells on the cluster whose scheduler is at `address`.
+    """Trains all cells on the cluster whose scheduler is at `address`.
 
-    A cell whose worker dies is run again by another. Raises ValueError for what is no address, OSError if no scheduler
-    answers or if cells are left that no worker can run; what is finished stays.
+    If a worker dies, another one runs its cell again. Raises ValueError for an invalid address, and OSError if the
+    scheduler does not answer or no worker can run the remaining cells. Finished cells are kept.
     """
     try:
-        distributed.comm.get_address_host_port(address)  # a client that is given nonsense takes a minute to close
+        distributed.comm.get_address_host_port(address)  # with an invalid address the client takes a minute to close
     except ValueError as error:
-        raise ValueError(
-            f"scheduler: got {address!r} ({error}); an address such as tcp://host:8786 is needed"
-        ) from None
+        raise ValueError(f"scheduler: expected an address like tcp://host:8786, got {address!r} ({error})") from None
     try:
         client = distributed.Client(address, set_as_default=False)
     except OSError as error:
-        raise OSError(f"scheduler: none answers at {address!r} ({error})") from None
+        raise OSError(f"scheduler: no answer from {address!r} ({error})") from None
     with client:
         tasks = _Tasks(client, job)
         try:
@@ -61,7 +59,7 @@ def work_on_cluster(job: Job, address: str, after: Callable[[], None]) -> None:
 
 
 class _Tasks:
-    """The cells under way on a cluster."""
+    """The cells that a cluster is training."""
 
     def __init__(self, client: distributed.Client, job: Job):
         self.client, self.job = client, job
@@ -71,12 +69,12 @@ class _Tasks:
         self.changed = threading.Event()
         client.register_plugin(Data(job.images, job.validation), name=self.key)
         if not client.nthreads():
-            warnings.warn("scheduler: has no workers yet; waiting for some", stacklevel=4)
+            warnings.warn("scheduler: no workers yet; waiting for them", stacklevel=4)
 
     def run(self, after: Callable[[], None]) -> None:
         while left := self._left():
             if self.client.status != "running":
-                raise OSError("scheduler: is gone; the same call goes on with another")
+                raise OSError("scheduler: connection lost; the same call continues with another scheduler")
             self._submit(left)
             self.changed.wait(POLL)
             self.changed.clear()
@@ -85,10 +83,10 @@ class _Tasks:
             after()
         if self.errors:
             first = next(iter(self.errors.values()))
-            raise OSError(f"{len(self.errors)} of {len(self.job.cells)} cells could not be run; {first}")
+            raise OSError(f"{len(self.errors)} of {len(self.job.cells)} cells did not run; {first}")
 
     def end(self) -> None:
-        """Give back all claims; a cell under way ends on its worker, and is dropped."""
+        """Releases all claims. Cells that are still training end on their workers, and their results are dropped."""
         with contextlib.suppress(Exception):  # the scheduler may be gone
             self.client.cancel(list(self.under_way), force=True)
             self.client.unregister_worker_plugin(self.key)
@@ -99,7 +97,7 @@ class _Tasks:
         return [c for c in self.job.cells if c.name not in self.errors and not self.job.folder.finished(c)]
 
     def _submit(self, left: list[Cell]) -> None:
-        """As many as keep the cluster busy: a claim holds a file open, and other sweeps want their share."""
+        """Submits enough cells to keep the cluster busy: each claim keeps a file open, and other sweeps need cells."""
         most = AHEAD * max(1, sum(self.client.nthreads().values()))
         there = {cell.name for cell, _ in self.under_way.values()}
         for cell in left:
@@ -113,10 +111,10 @@ class _Tasks:
                 future.add_done_callback(lambda _: self.changed.set())
 
     def _submit_one(self, cell: Cell) -> Any:
-        """None if the cell is finished, or somebody else has it."""
+        """Submits a cell. Returns its future, or None if the cell is finished or claimed by others."""
         if (held := self.job.folder.claim(cell)) is None:
             return None
-        if self.job.folder.finished(cell):  # between the look and the claim
+        if self.job.folder.finished(cell):  # finished between the check and the claim
             held.release()
             return None
         given = (self.key, cell, self.job.device, self.job.keep_models, self.job.tf32)
@@ -125,7 +123,7 @@ class _Tasks:
         return future
 
     def _take(self, future: Any) -> None:
-        """What came of a task: files, an error, or nothing, if the cluster lost it; then it is submitted again."""
+        """Writes the files of a finished task or stores its error. A task that the cluster lost is submitted again."""
         cell, claim = self.under_way.pop(future)
         with claim:
             if future.status == "finished":
@@ -134,11 +132,11 @@ class _Tasks:
                 self.errors[cell.name] = f"{cell}: {future.exception()}"
 
     def _write(self, cell: Cell, content: dict[str, bytes]) -> None:
-        """A worker's files, the cell's own last. BadFile if it is not the cell that was asked for."""
+        """Writes the files of a worker, the file of the cell last. Raises BadFile if it is not the requested cell."""
         folder = self.job.folder
         own = folder.file(cell).name
         if own not in content:
-            raise errors.BadFile(f"{cell}: the worker returned {sorted(content) or 'nothing'}, not {own}")
+            raise errors.BadFile(f"{cell}: expected {own} from the worker, got {sorted(content) or 'nothing'}")
         for name in sorted(content, key=lambda name: name == own):
             with files.written_aside(folder.path / name) as aside:
                 aside.write_bytes(content[name])
@@ -146,9 +144,11 @@ class _Tasks:
 
 
 def run_task(key: str, cell: Cell, device: str, keep_model: bool, tf32: bool) -> dict[str, bytes]:
-    """On a worker: train a cell and return its files by name."""
+    """Trains a cell on a worker and returns its files by name."""
     if cell.version != __version__:
-        raise RuntimeError(f"the worker has gradlab {__version__}, the sweep {cell.version}; give both the same")
+        raise RuntimeError(
+            f"gradlab: expected version {cell.version}, that of the sweep, on the worker, got {__version__}"
+        )
     worker = distributed.get_worker()
     data: Any = worker.plugins[key]
     with tempfile.TemporaryDirectory(dir=worker.local_directory) as path:

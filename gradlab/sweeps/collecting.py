@@ -1,4 +1,4 @@
-"""Finished cells -> one labelled Dataset with dims tf, tb, seed, epoch."""
+"""Collects finished cells in one Dataset with dims tf, tb, seed, epoch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OF_ONE_CELL = {
     "torch",
 }
 LOSS = "validation_loss"
-FINAL = {  # of the history, the figures whose last value a cell has by itself
+FINAL = {  # figures of the history whose last value becomes a variable
     LOSS: "validation loss",
     "validation_kl": "KL(softmax(l)) to uniform of the validation images",
     "validation_kl_sampled": "KL(softmax(l/tf)) to uniform of the validation images",
@@ -42,26 +42,26 @@ TOTALS = {
     "final_validation_loss_with_kl": "validation_kl",
     "final_validation_loss_with_kl_sampled": "validation_kl_sampled",
 }
-# cells may differ in them
+# attributes in which cells may differ
 OF_THE_MACHINE = {"torch": "trained_torch", "device": "device", "threads": "threads", "tf32": "tf32"}
 
 At = tuple[Temperature, Temperature, int]
 
 
 def collect(folder: str | Path, base: Settings | None = None) -> xr.Dataset:
-    """The finished cells of a folder as the Dataset that `sweep` returns; points without one have status "missing".
+    """The finished cells of a folder, as the Dataset that `sweep` returns. Points without a cell are "missing".
 
     Parameters
     ----------
-    folder : of a sweep, under way or ended; nothing in it is changed, and files that are no cells are let be
-    base : take the cells with these settings alone, whatever their tf, tb and seed
+    folder : the folder of a sweep, finished or not. It is not changed, and other files in it are ignored
+    base : take only the cells with these settings, apart from tf, tb and seed
 
     Raises
     ------
     FileNotFoundError
-        No such folder.
+        The folder does not exist.
     ValueError
-        No finished cell in it, or cells that differ in more than tf, tb and seed: give `base`.
+        There is no finished cell, or cells differ in more than tf, tb and seed. In that case pass `base`.
 
     Examples
     --------
@@ -81,16 +81,21 @@ def collect(folder: str | Path, base: Settings | None = None) -> xr.Dataset:
             ds = results.open_results(path, trusted=True)
             at, others = _taken_apart(ds, path)
         except errors.BadFile as fault:
-            warnings.warn(f"{fault}; left out", stacklevel=2)
+            warnings.warn(f"{fault}; this cell is left out", stacklevel=2)
             continue
         if base is None or others["settings"] == _without_axes(dataclasses.asdict(base)):
             found[at] = ds
             rest.add(json.dumps(others, sort_keys=True))
     if not found:
-        raise ValueError(f"folder: no finished cell {'of these settings ' if base else ''}in {folder}")
+        raise ValueError(
+            f"folder: expected at least one finished cell{' of these settings' if base else ''}, got none in {folder}"
+        )
     if len(rest) > 1:
         differing = _differing([json.loads(one) for one in rest])
-        raise ValueError(f"folder: the cells in {folder} differ in {differing}; give the base settings wanted")
+        raise ValueError(
+            f"folder: expected cells of the same settings, got different {differing} in {folder};"
+            " pass the base settings"
+        )
     tfs, tbs, seeds = (sorted(set(axis), key=_order) for axis in zip(*found, strict=True))
     return assembled(found, tfs, tbs, seeds)
 
@@ -98,7 +103,7 @@ def collect(folder: str | Path, base: Settings | None = None) -> xr.Dataset:
 def assembled(
     found: Mapping[At, xr.Dataset], tfs: Sequence[Temperature], tbs: Sequence[Temperature], seeds: Sequence[int]
 ) -> xr.Dataset:
-    """Cells, by where they stand, as one Dataset over these axes; at least one."""
+    """One Dataset over these axes, from at least one cell by its (tf, tb, seed)."""
     shape = len(tfs), len(tbs), len(seeds)
     places = {at: np.unravel_index(i, shape) for i, at in enumerate((a, b, s) for a in tfs for b in tbs for s in seeds)}
     coordinates = [ds.coords.to_dataset() for ds in found.values()]
@@ -118,7 +123,7 @@ def assembled(
 
 
 def _of_cells(found: Mapping[At, xr.Dataset], places: Mapping[At, Any], shape: tuple[int, ...]) -> dict[str, Any]:
-    """One value per cell: how it ended, its last validation loss and KL, its time."""
+    """Variables with one value per cell: status, error, last validation loss and KL, time."""
     final = {name: np.full(shape, np.nan) for name in FINAL}
     seconds = np.full(shape, np.nan)
     status, error = np.full(shape, "missing", object), np.full(shape, "", object)
@@ -137,7 +142,7 @@ def _of_cells(found: Mapping[At, xr.Dataset], places: Mapping[At, Any], shape: t
 
 
 def _final(last: Mapping[str, np.ndarray], unit: str) -> dict[str, Any]:
-    """The last losses as variables: without KL, both kinds of KL and, of losses in nats, their sums."""
+    """Variables of the last losses without KL, of both KL terms and, for losses in nats, of their sums."""
     values = {f"final_{name}": last[name] for name in FINAL}
     words = {f"final_{name}": f"{begun} after the last epoch" for name, begun in FINAL.items()}
     loss = f"{words['final_validation_loss']}, one code per image"
@@ -153,14 +158,14 @@ def _final(last: Mapping[str, np.ndarray], unit: str) -> dict[str, Any]:
 
 
 def _axis(name: str, values: Sequence[Temperature]) -> Any:
-    """Numbers as they are; all as texts where one is a schedule."""
+    """The coordinate of an axis: numbers, or strings if one value is a schedule."""
     if any(isinstance(value, str) for value in values):
         return coordinate(name, np.array([text(value) for value in values], object), AXES[name])
     return coordinate(name, list(values), AXES[name])
 
 
 def _attributes(cells: Iterable[xr.Dataset]) -> dict[str, Any]:
-    """The base settings and what all cells have in common; of what may differ by machine, all there is."""
+    """Attributes: the base settings, what all cells have in common, and all values of what may differ by machine."""
     cells = list(cells)
     configuration = json.loads(cells[0].attrs["configuration"])
     settings = _without_axes(configuration["settings"])
@@ -181,31 +186,31 @@ def _attributes(cells: Iterable[xr.Dataset]) -> dict[str, Any]:
 
 
 def _taken_apart(ds: xr.Dataset, path: Path) -> tuple[At, dict[str, Any]]:
-    """Where a cell stands, and all else of its configuration. BadFile for what is no cell."""
+    """The (tf, tb, seed) of a cell and the rest of its configuration. Raises BadFile if it is not a cell."""
     try:
         configuration = json.loads(ds.attrs["configuration"])
         settings = Settings(**configuration["settings"])
         if ds.attrs["analysis"] != ANALYSIS or ds.attrs["status"] not in STATUSES:
-            raise ValueError("no cell")
+            raise ValueError(f"expected analysis {ANALYSIS!r}, got {ds.attrs['analysis']!r}")
         ds.attrs["seconds"], ds.attrs["error"], ds.attrs["unit"], ds.validation_loss[-1]
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise errors.BadFile(f"{path}: no cell of a sweep ({error!r:.100})") from None
+        raise errors.BadFile(f"{path}: expected a cell of a sweep, got another file ({error!r:.100})") from None
     configuration["settings"] = _without_axes(configuration["settings"])
     return (settings.tf, settings.tb, settings.seed), configuration
 
 
 def _without_axes(settings: Mapping[str, Any]) -> dict[str, Any]:
-    plain = json.loads(json.dumps(settings))  # lists for tuples, as in a file
+    plain = json.loads(json.dumps(settings))  # lists instead of tuples, as in a file
     return {name: value for name, value in plain.items() if name not in AXES}
 
 
 def _differing(configurations: Sequence[dict[str, Any]]) -> str:
-    """Names of what is not the same in all."""
+    """The names of settings that differ."""
     flat = [{**c["settings"], **{k: v for k, v in c.items() if k != "settings"}} for c in configurations]
     names = {name for one in flat for name in one}
     return ", ".join(sorted(n for n in names if len({json.dumps(one.get(n), sort_keys=True) for one in flat}) > 1))
 
 
 def _order(value: Temperature) -> tuple[bool, Temperature]:
-    """Numbers by size, then texts."""
+    """A sort key: numbers by size, then strings."""
     return isinstance(value, str), value

@@ -1,11 +1,11 @@
-"""The folder of a sweep: per cell its file, and while it is worked on a lock, a checkpoint and a state beside it.
+"""The folder of a sweep. Each cell has one file and, during its training, a lock, a checkpoint and a state.
 
-NAME.h5                 the finished cell, written whole or not at all
-NAME.lock               held by whoever trains the cell (claims.py)
-NAME.safetensors        its model, between the training's end and the cell's; stays with `keep_models`
-NAME.resume.safetensors the training's state after its last epoch
-NAME.bias.h5, .gap.h5   what is tracked, until it is in the cell's file
-.NAME...part            a write that was cut off
+NAME.h5                 the finished cell, written atomically
+NAME.lock               held by the process that trains the cell (claims.py)
+NAME.safetensors        its model, until the cell is written; kept with `keep_models`
+NAME.resume.safetensors the state of the training after its last epoch
+NAME.bias.h5, .gap.h5   tracked metrics, until they are in the file of the cell
+.NAME...part            an interrupted write
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from .. import errors, files, results, training
 from .cells import KINDS, NAME, Cell
 from .claims import Claim, claim
 
-ANALYSIS = "sweep cell"  # what a cell's file says it is
+ANALYSIS = "sweep cell"  # the attribute `analysis` of a cell
 
 
 class Folder:
-    """Where the cells of a sweep lie. Nothing is opened or made before it is needed."""
+    """The folder that contains the cells of a sweep. Opens and creates nothing before it is needed."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -45,48 +45,50 @@ class Folder:
         return self.file(cell).is_file()
 
     def claim(self, cell: Cell) -> Claim | None:
-        """The right to work on a cell and to touch its files; None if somebody else has it."""
+        """A claim on a cell and its files, or None if another process holds it."""
         return claim(self.path / f"{cell.name}.lock")
 
     def write(self, cell: Cell, ds: xr.Dataset) -> None:
         results.save_results(ds.assign_attrs(analysis=ANALYSIS, configuration=cell.configuration), self.file(cell))
 
     def read(self, cell: Cell) -> xr.Dataset | None:
-        """The finished cell, None if there is none. BadFile for a file that is not whole or of another cell."""
+        """The finished cell, or None. Raises BadFile for a damaged file or the file of another cell."""
         path = self.file(cell)
         if not self.finished(cell):
             return None
         stat = path.stat()
         now = stat.st_ino, stat.st_size, stat.st_mtime_ns
         before, ds = self._read.get(path, (None, None))
-        if ds is None or before != now:  # reading takes tens of milliseconds, and a sweep has thousands of cells
+        if (
+            ds is None or before != now
+        ):  # cached: reading takes tens of milliseconds, and a sweep has thousands of cells
             ds = results.open_results(path, trusted=True)
             if ds.attrs.get("configuration") != cell.configuration:
-                raise errors.BadFile(f"{path}: not the cell of its name (another configuration)")
+                raise errors.BadFile(f"{path}: expected the cell of this name, got another configuration")
             self._read[path] = now, ds
         return ds
 
     def make(self) -> None:
-        """OSError, in one line, where there can be no such folder or nothing can be written into it."""
+        """Creates the folder. Raises OSError if this is impossible or the folder is not writable."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OSError(f"folder: {self.path} cannot be made ({error.strerror or error})") from None
+            raise OSError(f"folder: cannot create {self.path} ({error.strerror or error})") from None
         if not os.access(self.path, os.W_OK | os.X_OK):
-            raise PermissionError(f"folder: no permission to write in {self.path.resolve()}")
+            raise PermissionError(f"folder: no permission to write to {self.path.resolve()}")
 
     def set_aside(self, path: Path, reason: object) -> None:
-        """Rename what is damaged or foreign, so that nothing is lost, and say so."""
+        """Renames a damaged or foreign file, so that nothing is lost, and warns."""
         kept = path.with_name(f"{path.name}.damaged")
         number = 1
         while os.path.lexists(kept):
             number += 1
             kept = path.with_name(f"{path.name}.damaged{number}")
         path.rename(kept)
-        warnings.warn(f"{reason}; kept as {kept.name}, and the cell is trained anew", stacklevel=2)
+        warnings.warn(f"{reason}; the file is kept as {kept.name}, and the cell is trained again", stacklevel=2)
 
     def clear(self, cell: Cell, keep_model: bool = False) -> None:
-        """Remove all but the finished cell (and its model); the caller has the claim."""
+        """Removes all files except the finished cell (and its model). The caller holds the claim."""
         model = self.model(cell)
         tracks = [training.track_path(model, kind) for kind in KINDS]
         for path in (*tracks, training.resume_path(model), *([] if keep_model else [model])):
@@ -94,14 +96,15 @@ class Folder:
         self.clear_parts(cell)
 
     def clear_parts(self, cell: Cell) -> None:
-        """Remove writes that were cut off; the caller has the claim, so nobody is writing."""
+        """Removes interrupted writes. The caller holds the claim, so no other process is writing."""
         for part in self.path.glob(f".{cell.name}*.part"):
             files.remove(part)
 
     def tidy(self, cells: Iterable[Cell], keep_models: bool, retry_failed: bool) -> None:
-        """Before a sweep: set damaged files aside, drop failed cells to be tried again, remove what kills left over.
+        """Prepares a sweep: renames damaged files, removes failed cells that are tried again, and removes leftovers.
 
-        Cells that somebody is working on are let be. OSError where something else than a file has a file's name.
+        Cells that other processes are working on are not touched. Raises OSError if something other than a file has the
+        name of a file.
         """
         more = self._with_leftovers(keep_models)
         for cell in cells:
@@ -122,7 +125,7 @@ class Folder:
             files.writable(path)
 
     def _tidy(self, cell: Cell, keep_models: bool, retry_failed: bool) -> None:
-        """Reads the file again: before the claim somebody else may have put it right."""
+        """Tidies one cell. Reads the file again, because another process may have repaired it before the claim."""
         try:
             ds = self.read(cell)
         except errors.BadFile as fault:
@@ -134,7 +137,7 @@ class Folder:
             self.clear(cell, keep_models)
 
     def _with_leftovers(self, keep_models: bool) -> set[str]:
-        """Names of cells that have more here than a sweep leaves."""
+        """Names of cells that have more files than a finished sweep leaves."""
         expected = (".h5", ".safetensors") if keep_models else (".h5",)
         with os.scandir(self.path) as found:
             more = [entry.name for entry in found if not (entry.is_file() and entry.name[NAME:] in expected)]

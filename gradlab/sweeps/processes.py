@@ -1,4 +1,4 @@
-"""Several workers on one machine: processes that pull cells by the same claims as any other sweep on the folder."""
+"""Several worker processes on one machine, which claim cells like any other sweep on the folder."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class _Worker:
 
 
 def work_in_processes(job: Job, count: int, after: Callable[[], None]) -> None:
-    """Train all cells on `count` processes, which share torch's threads and take a GPU each where there are several.
+    """Trains all cells in `count` processes, which share torch's threads and use one GPU each if there are several.
 
-    A worker that dies is named in a warning, and its cell goes to the others. Raises its error if no worker is left
-    and cells are; KeyboardInterrupt once all workers have written their states.
+    If a worker dies, a warning names it and the others take its cell. If all workers die before the end, raises the
+    error of the first. Raises KeyboardInterrupt after all workers have written their states.
     """
     threads = max(1, torch.get_num_threads() // count)
     with _all_stopped_at_the_end() as workers:
@@ -43,7 +43,7 @@ def work_in_processes(job: Job, count: int, after: Callable[[], None]) -> None:
             workers.append(_start(threads))
             workers[-1].process.name = f"worker {index + 1} of {count}"
         for index, worker in enumerate(workers):
-            with contextlib.suppress(BrokenPipeError):  # it died: seen below
+            with contextlib.suppress(BrokenPipeError):  # the worker died; handled below
                 own = replace(job, folder=Folder(job.folder.path), device=place(job.device, index))
                 worker.pipe.send_bytes(pickle.dumps(own))
         running = list(workers)
@@ -59,7 +59,7 @@ def work_in_processes(job: Job, count: int, after: Callable[[], None]) -> None:
 
 
 def place(device: str, index: int = 0) -> str:
-    """The device of a worker: "auto" is a GPU where there is one, else the CPU; of several GPUs each in turn."""
+    """The device of a worker: "auto" is a GPU if there is one, else the CPU. Several GPUs are used in turn."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     count = torch.cuda.device_count() if device == "cuda" else 0
@@ -67,9 +67,9 @@ def place(device: str, index: int = 0) -> str:
 
 
 def _start(threads: int) -> _Worker:
-    """A process that waits for its job. SIGINT is held back in it until it can be told from a terminal's."""
+    """A process that waits for its job. It blocks SIGINT until it is in another process group than the terminal."""
     ours, theirs = SPAWN.Pipe()
-    resource_tracker.ensure_running()  # which Process.start would do, and let SIGINT through again
+    resource_tracker.ensure_running()  # otherwise Process.start does it and unblocks SIGINT
     held_back = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process = SPAWN.Process(target=_main, args=(theirs, threads))
@@ -81,8 +81,8 @@ def _start(threads: int) -> _Worker:
 
 
 def _main(pipe: Connection, threads: int) -> None:
-    """The life of a worker."""
-    os.setpgrp()  # a terminal's Ctrl-C goes to the parent alone, which passes it on once
+    """The main function of a worker."""
+    os.setpgrp()  # Ctrl-C of a terminal reaches only the parent, which passes it on once
     torch.set_num_threads(threads)
     warnings.showwarning = lambda message, *_: pipe.send(str(message))
     try:
@@ -102,7 +102,7 @@ def _main(pipe: Connection, threads: int) -> None:
 
 
 def _stop_with_parent() -> None:
-    """As on Ctrl-C when the parent is gone: nobody would see what comes of it."""
+    """Stops the worker, as Ctrl-C does, when its parent ends."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -110,7 +110,7 @@ def _stop_with_parent() -> None:
 
 
 def _listen(worker: _Worker) -> None:
-    """Pass on a worker's warnings, keep its error."""
+    """Repeats the warnings of a worker and stores its error."""
     with contextlib.suppress(EOFError, ConnectionResetError):
         while worker.pipe.poll():
             said = worker.pipe.recv()
@@ -121,20 +121,20 @@ def _listen(worker: _Worker) -> None:
 
 
 def _account_for_deaths(job: Job, workers: list[_Worker]) -> None:
-    """Warn of workers that died; raise if cells are left that nobody trains any more."""
+    """Warns of workers that died. Raises an error if unfinished cells are left."""
     dead = [worker for worker in workers if worker.error or worker.process.exitcode != 0]
     if not all(job.folder.finished(cell) for cell in job.cells):
         first = next((worker.error for worker in dead if worker.error), None)
         codes = ", ".join(sorted({str(worker.process.exitcode) for worker in workers}))
-        raise first or ChildProcessError(f"workers: all died (exit codes {codes}); the same call goes on")
+        raise first or ChildProcessError(f"workers: all died (exit codes {codes}); the same call continues the sweep")
     for worker in dead:
         reason = worker.error or f"exit code {worker.process.exitcode}"
-        warnings.warn(f"{worker.process.name} died ({reason}); the others took over", stacklevel=3)
+        warnings.warn(f"{worker.process.name} died ({reason}); the other workers continue", stacklevel=3)
 
 
 @contextlib.contextmanager
 def _all_stopped_at_the_end() -> Iterator[list[_Worker]]:
-    """A list of workers; on the way out they are told to stop and waited for, at a second Ctrl-C killed."""
+    """Yields a list of workers. At the end they are stopped and joined; a second Ctrl-C kills them."""
     workers: list[_Worker] = []
     try:
         yield workers

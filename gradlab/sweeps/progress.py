@@ -1,4 +1,4 @@
-"""What a sweep shows while it runs: a bar on a terminal, elsewhere a line per finished cell, on standard error."""
+"""The progress of a sweep on standard error: a bar on a terminal, otherwise a line per finished cell."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .folder import Folder, has_failed
 
 
 class Watch:
-    """The cells of a sweep as they are finished, by whomever."""
+    """Watches which cells of a sweep are finished, here or by other processes."""
 
     def __init__(self, folder: Folder, cells: list[Cell]):
         self._folder, self._waiting, self.total = folder, list(cells), len(cells)
@@ -29,17 +29,17 @@ class Watch:
 
     @property
     def finished(self) -> int:
-        """How many cells are done or failed."""
+        """The number of cells that are done or failed."""
         return self.total - len(self._waiting)
 
     def new(self) -> list[Cell]:
-        """Cells finished and not taken yet."""
+        """Finished cells that are not counted yet."""
         return [cell for cell in self._waiting if self._folder.finished(cell)]
 
     def take(self, cell: Cell) -> str:
-        """Count a finished cell; in words what came of it."""
+        """Counts a finished cell and returns a line about its result."""
         self._waiting.remove(cell)
-        with contextlib.suppress(errors.BadFile):  # damaged since: said when it is collected
+        with contextlib.suppress(errors.BadFile):  # damaged since then; reported when it is collected
             ds = self._folder.read(cell)
             if ds is not None and has_failed(ds):
                 self.failed += 1
@@ -51,7 +51,7 @@ class Watch:
         return f"{cell}: finished"
 
     def figures(self) -> dict[str, str]:
-        """Failed cells, rate and time left from the cells of this run, and the pair with the lowest mean loss."""
+        """The number of failed cells, the rate, the time left and the pair with the lowest mean loss, as strings."""
         shown = {"cells": f"{self.finished}/{self.total}", "failed": str(self.failed)}
         new, seconds = self.finished - self._earlier, time.monotonic() - self._since
         if new and seconds > 0:
@@ -66,7 +66,7 @@ class Watch:
 
 @contextlib.contextmanager
 def display(watch: Watch, drawn: bool) -> Iterator[Callable[[], None]]:
-    """Yields what is to be called now and then. Shows nothing unless `drawn`."""
+    """Yields a function that updates the display when it is called. Shows nothing unless `drawn`."""
     lines = drawn and not sys.stderr.isatty()
     with bar("sweep", watch.total, drawn, done=watch.finished, time_left=False) as advance:
         advance(0, **watch.figures())

@@ -1,4 +1,4 @@
-"""What every worker of a sweep does: claim a cell, train it, until all are finished."""
+"""The loop of a worker: claim a cell and train it, until all cells are finished."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .cell_runner import run
 from .cells import Cell
 from .folder import Folder
 
-POLL = 0.5  # seconds between two looks at what others do
+POLL = 0.5  # seconds between checks of other processes
 
 
 @dataclass(frozen=True)
 class Job:
-    """All that a worker is told."""
+    """The job of a worker."""
 
     cells: list[Cell]
     folder: Folder
@@ -30,9 +30,9 @@ class Job:
 
 
 def work(job: Job, after: Callable[[], None] = lambda: None) -> None:
-    """Train cells until all are finished, here or by others on the same folder; `after()` now and then.
+    """Trains cells until all are finished, here or by others on the same folder. Calls `after()` regularly.
 
-    Cells that others have claimed are waited for: should their holder die, the claim is free.
+    Waits for cells that others have claimed; if their process dies, the claim becomes free.
     """
     waiting = job.cells
     while True:
@@ -48,14 +48,14 @@ def work(job: Job, after: Callable[[], None] = lambda: None) -> None:
 
 
 def work_on(cells: Sequence[Cell], job: Job) -> bool:
-    """Train those that are neither finished nor claimed by somebody else. Whether there were any."""
+    """Trains the cells that are not finished and not claimed by others. Returns True if there were any."""
     with contextlib.ExitStack() as claims:
         own = []
         for cell in cells:
             if job.folder.finished(cell) or (held := job.folder.claim(cell)) is None:
                 continue
             claims.enter_context(held)
-            if not job.folder.finished(cell):  # between the look and the claim
+            if not job.folder.finished(cell):  # finished between the check and the claim
                 own.append(cell)
         if own:
             run(own, job.folder, job.images, job.validation, job.device, job.keep_models, job.tf32)

@@ -1,4 +1,4 @@
-"""The sweep: a grid of trainings, run where asked, and collected."""
+"""Runs a grid of trainings and collects the results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .processes import place, work_in_processes
 from .progress import Watch, display
 from .queue import Job, work
 
-ANNOUNCED_FROM = 2000  # steps that take long enough to be said beforehand how long
+ANNOUNCED_FROM = 2000  # steps; from this number on the expected time is printed first
 
 
 def sweep(
@@ -48,49 +48,50 @@ def sweep(
     retry_failed: bool = False,
     progress: bool = False,
 ) -> xr.Dataset:
-    """Train a model for every (tf, tb, seed) and collect losses, times and tracked figures.
+    """Trains a model for every (tf, tb, seed) and returns losses, times and tracked metrics as a Dataset.
 
-    Each cell, one training, is a file in `folder`, named by a hash of its complete configuration and written as it
-    ends. Killed at any moment and called again, a sweep goes on: finished cells are never repeated, cells under way
-    resume after their last epoch. Any number of sweeps, on this machine or others, may work on one folder: each cell
-    is trained once. A training that fails is recorded with its error, and does not stop the rest.
+    Each training is a cell, one file in `folder`, whose name is a hash of the complete configuration. If a sweep is
+    interrupted, the same call continues it: finished cells are not repeated, and unfinished ones resume after their
+    last epoch. Several sweeps, also on different machines, may share a folder; each cell is trained once. If a training
+    fails, its error is recorded and the other trainings continue.
 
     Parameters
     ----------
-    base : settings of all cells, but for tf, tb and seed
-    images, validation : to train on, and to take the validation loss of
-    folder : where the cells lie; other files in it are let be
-    tf, tb : forward and backward temperatures: numbers, or schedules such as "1:0.3" or "1:0.3:cosine"
-    seeds : how many, counted from 0, or which
-    pairs : train only these (tf, tb) of the grid
-    track : "bias", "gap" or both, measured at epoch 0, every `track_every`-th and the last, or at the epochs that
-        `track_every` lists, on the first `track_images` validation images with `track_draws` draws
-        (gradlab.training.train)
-    workers : processes, which share torch's threads and take a GPU each where there are several; with more than one,
-        a script that calls this needs its `if __name__ == "__main__"`
-    ensemble : cells that a worker trains at once, on a GPU stacked into batched products, each with the results it has
-        alone up to rounding; "auto": as many as fit a GPU's memory, on a CPU one
-    device : "cpu", "cuda", "cuda:1", ... or "auto", a GPU where there is one
-    tf32 : let a GPU's matrix products use TensorFloat-32
-    scheduler : address of a Dask scheduler, "tcp://host:8786"; cells are trained by its workers (extra `distributed`)
+    base : settings of all cells, except tf, tb and seed
+    images, validation : images for training and for the validation loss
+    folder : the folder of the cells; other files in it are ignored
+    tf, tb : forward and backward temperatures: numbers, or schedules like "1:0.3" or "1:0.3:cosine"
+    seeds : the number of seeds, counted from 0, or a list of seeds
+    pairs : train only these pairs (tf, tb) of the grid
+    track : "bias", "gap" or both. They are measured at epoch 0, every `track_every` epochs and at the last epoch (or
+        at the epochs in `track_every`), on the first `track_images` validation images with `track_draws` draws
+    workers : number of processes. They share torch's threads and use one GPU each if there are several. With more than
+        one, the calling script needs `if __name__ == "__main__"`
+    ensemble : number of cells that a worker trains at once. On a GPU they are stacked into batched products; results
+        equal those of single cells up to rounding. "auto": all that fit in the memory of the GPU; 1 on a CPU
+    device : "cpu", "cuda", "cuda:1", ... or "auto" (a GPU if there is one)
+    tf32 : allow TensorFloat-32 in matrix products on a GPU
+    scheduler : address of a Dask scheduler, "tcp://host:8786", whose workers train the cells (extra `distributed`)
     keep_models : keep the trained models, NAME.safetensors, in the folder
-    retry_failed : train cells that are recorded as failed again
+    retry_failed : train failed cells again
     progress : show progress on standard error
 
     Returns
     -------
-    Dataset with train_loss, train_kl, validation_loss, validation_kl (tf, tb, seed, epoch), NaN where a training did
-    not come; final_validation_loss, seconds, status ("done", "failed", "missing") and error (tf, tb, seed); tracked
-    figures (tf, tb, seed, tracked_epoch), those of the gap with its name. tf and tb are texts if any is a schedule.
+    Dataset with train_loss, train_kl, validation_loss, validation_kl (tf, tb, seed, epoch), NaN for epochs that a
+    training did not reach; final_validation_loss, seconds, status ("done", "failed", "missing") and error
+    (tf, tb, seed); tracked metrics (tf, tb, seed, tracked_epoch), those of the gap with the prefix "gap". tf and tb are
+    strings if one of them is a schedule.
 
     Raises
     ------
     ValueError
-        Settings, images or axes that do not fit; no `distributed` installed for a `scheduler`.
+        Invalid settings, images or axes, or a `scheduler` without the extra `distributed`.
     OSError
-        The folder cannot be written or is full, no scheduler answers, or all workers died. Finished cells stay.
+        The folder cannot be written or is full, the scheduler does not answer, or all workers died. Finished cells
+        are kept.
     KeyboardInterrupt
-        On Ctrl-C, once the cells under way are written; the same call goes on.
+        Ctrl-C, after the unfinished cells are written. The same call continues the sweep.
 
     Examples
     --------
@@ -104,13 +105,13 @@ def sweep(
     cells = grid(base, images, validation, tf, tb, seeds, pairs, tracking)
     count = errors.whole_number("workers", workers, 1)
     if scheduler is not None and count > 1:
-        raise ValueError(f"workers: got {count} with a scheduler, whose workers are used; give one of both")
+        raise ValueError(f"workers: expected none with a scheduler, which has its own workers, got {count}")
     together = 0 if ensemble == "auto" else errors.whole_number("ensemble", ensemble, 1)
     if scheduler is not None and together > 1:
-        raise ValueError(f"ensemble: got {together} with a scheduler, whose tasks are single cells; give one of both")
+        raise ValueError(f"ensemble: expected none with a scheduler, whose tasks are single cells, got {together}")
     if scheduler is None and device != "auto":
         numerics.precision_and_place(None, device)
-    # what would keep every cell from training, said at once
+    # raise errors that concern every cell before the first one starts
     Run(cells.cells[0].settings, images, validation, "cpu")
     place_of_cells = Folder(folder)
     together = together or _fitting(cells.cells, images, validation, device, count, scheduler)
@@ -125,13 +126,13 @@ def sweep(
     except KeyboardInterrupt:
         there = sum(map(place_of_cells.finished, job.cells))
         raise KeyboardInterrupt(
-            f"interrupted; {there} of {len(job.cells)} cells are finished, the same command goes on"
+            f"interrupted; {there} of {len(job.cells)} cells are finished, and the same command continues"
         ) from None
     return _collected(cells, place_of_cells)
 
 
 def _announced(job: Job, workers: int, scheduler: str | None) -> str:
-    """What is about to be trained and, unless elsewhere, how long that takes, by steps timed here; "" if not long."""
+    """The number of trainings and steps and, unless a cluster trains, the expected time; "" for short sweeps."""
     left = [cell for cell in job.cells if not job.folder.finished(cell)]
     settings = job.cells[0].settings
     steps = settings.epochs * -(-len(job.images) // settings.batch_size)
@@ -150,7 +151,7 @@ def _announced(job: Job, workers: int, scheduler: str | None) -> str:
 def _fitting(
     cells: list[Cell], images: Images, validation: Images, device: str, workers: int, scheduler: str | None
 ) -> int:
-    """How many cells a worker trains at once, where it is left to the GPU's memory."""
+    """The number of cells that a worker trains at once with ensemble="auto"."""
     if scheduler is not None or torch.device(here := place(device)).type != "cuda":
         return 1
     share = -(-len(cells) // workers)
@@ -158,7 +159,7 @@ def _fitting(
 
 
 def _prepare(job: Job, retry_failed: bool) -> None:
-    """A folder that can be worked in; one with every cell finished need not be."""
+    """Creates and tidies the folder. A folder whose cells are all finished may be read-only."""
     folder = job.folder
     if not all(map(folder.finished, job.cells)) or os.access(folder.path, os.W_OK | os.X_OK):
         folder.make()
@@ -174,7 +175,7 @@ def _run(job: Job, workers: int, scheduler: str | None, after: Callable[[], None
             from .cluster import work_on_cluster
         except ImportError as error:
             cure = "in the checkout of gradlab: pip install '.[distributed]'"
-            raise ValueError(f"scheduler: needs Dask ({cure}; {error})") from None
+            raise ValueError(f"scheduler: expected Dask to be installed, got {error}; {cure}") from None
         work_on_cluster(job, scheduler, after)
     elif min(workers, len(left)) > 1:
         work_in_processes(job, min(workers, len(left)), after)

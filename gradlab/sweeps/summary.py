@@ -1,4 +1,4 @@
-"""Means and medians over seeds, trainings that collapsed, and the pair of temperatures that is best."""
+"""Means and medians over seeds, collapsed trainings, and the best pair of temperatures."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .cells import text
 
 FINAL = "final_validation_loss"
 WITHOUT_CODE = "loss_without_code"  # attribute of a sweep: the loss of one picture for all images
-COLLAPSED = 0.98  # of the loss without a code: from here on the code says nothing of the image
+COLLAPSED = 0.98  # of the loss without a code; above it the code carries no information about the image
 BLOCK = 10_000  # images at once
 
 
 class Mean(NamedTuple):
-    """A mean over seeds with its 95 % interval (Student's t), NaN below two seeds."""
+    """A mean over seeds with its 95 % interval (Student's t). The ends are NaN for fewer than two seeds."""
 
     value: float
     low: float
@@ -38,10 +38,10 @@ class Best(NamedTuple):
 
 
 def over_seeds(ds: xr.Dataset, name: str = FINAL) -> xr.Dataset:
-    """Mean, low, high and number of seeds of a variable, along its other dims; NaN are left out.
+    """The mean, its interval (low, high) and the number of seeds of a variable, without NaN.
 
-    mean -/+ t(0.975, n - 1) s / sqrt(n), s the standard deviation over the n seeds that are not NaN; no interval below
-    two. Raises KeyError if there is no such variable.
+    mean -/+ t(0.975, n - 1) s / sqrt(n), where s is the standard deviation over the n seeds that are not NaN. There is
+    no interval for fewer than two. Raises KeyError if there is no such variable.
 
     Examples
     --------
@@ -63,9 +63,9 @@ def over_seeds(ds: xr.Dataset, name: str = FINAL) -> xr.Dataset:
 
 
 def with_means(ds: xr.Dataset) -> xr.Dataset:
-    """A sweep and the figures over seeds that its figures show: NAME_mean, NAME_mean_low, NAME_mean_high, NAME_median.
+    """The sweep with the variables over seeds that plots need: NAME_mean, NAME_mean_low, NAME_mean_high, NAME_median.
 
-    And how many of a pair's seeds are `collapsed`, where the loss without a code is known.
+    Also `collapsed`, the number of collapsed seeds of each pair, if the loss without a code is known.
 
     Examples
     --------
@@ -86,10 +86,10 @@ def with_means(ds: xr.Dataset) -> xr.Dataset:
 
 
 def collapsed(ds: xr.Dataset) -> xr.DataArray:
-    """(tf, tb, seed): whether a training ended with at least 98 % of the loss without a code (`loss_without_code`).
+    """True (tf, tb, seed) for trainings that ended with at least 98 % of the loss without a code.
 
-    Its code then says nothing of the image, whatever the KL term: all images share one code, or the code is noise.
-    False of failed trainings, and everywhere where the loss without a code is not known.
+    Their code carries no information about the image: all images share one code, or the code is noise. False for
+    failed trainings, and everywhere if the attribute `loss_without_code` is missing.
 
     Examples
     --------
@@ -103,8 +103,8 @@ def collapsed(ds: xr.Dataset) -> xr.DataArray:
 def loss_without_code(likelihood: likelihoods.Likelihood, images: Images, validation: Images) -> float:
     """The mean validation loss of a decoder that shows every image the mean of the training images.
 
-    No decoder that gets no code does better than the mean of its training images. Of a Bernoulli likelihood the mean
-    of N images is (sum + 1/2)/(N + 1), since a pixel that is 0 in all of them would have an infinite loss at 1.
+    A decoder without a code cannot be better than the mean of its training images. For a Bernoulli likelihood the mean
+    of N images is (sum + 1/2)/(N + 1), because a pixel that is 0 in all images has an infinite loss at 1.
 
     Examples
     --------
@@ -132,8 +132,8 @@ def _mean_image(images: Images) -> Tensor:
 def best(ds: xr.Dataset, diagonal: bool = False, name: str = FINAL) -> Best | None:
     """The pair with the lowest mean over seeds, among those with the most seeds done; None if there is none.
 
-    `diagonal`: among the pairs with tf = tb. The interval is the pair's own: that it was chosen for being the lowest,
-    which makes it look better than it is, is not in it.
+    `diagonal`: only pairs with tf = tb. The interval is that of a single pair. It does not allow for the choice of the
+    lowest of many, which makes the pair look better than it is.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Training built-in models with any estimator: settings, the loop, and what a run leaves behind."""
+"""Training of built-in models with any estimator: settings, training loop and files."""
 
 from .cost import most_together, step_seconds
 from .ensemble import train_together

@@ -1,4 +1,4 @@
-"""A stack's step as a CUDA graph: its kernels are launched once for good, and replayed for each step."""
+"""The step of a stack as a CUDA graph, which is captured once and replayed for each step."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import torch
 from . import updates
 from .stack import Stack
 
-WARM_UP = 3  # steps before one is captured, as torch asks for
+WARM_UP = 3  # steps before the capture, as torch requires
 
 
 def capture(stack: Stack, examples: int, compiled: bool) -> Callable[[], Any] | None:
-    """A call that makes a step of so many examples; None, and a warning, where a step waits for the device.
+    """A function that makes a step with this number of examples, or None, with a warning, if a step cannot be captured.
 
-    `compiled`: make the optimizer's update one kernel a tensor, where torch can. The stack's numbers are as before.
+    `compiled`: fuse the update of the optimizer into one kernel per tensor, if torch can. The state of the stack is not
+    changed.
     """
     before = [tensor.clone() for tensor in stack.state]
 
@@ -49,7 +50,10 @@ def capture(stack: Stack, examples: int, compiled: bool) -> Callable[[], Any] | 
         torch.cuda.synchronize(stack.device)
         restore()
         reason = str(error).splitlines()[0][:200]
-        warnings.warn(f"this training's steps are launched one by one, not captured ({reason})", stacklevel=2)
+        warnings.warn(
+            f"the steps of this training are launched one by one, because they cannot be captured ({reason})",
+            stacklevel=2,
+        )
         return None
     return graph.replay
 
@@ -58,7 +62,7 @@ def _compile(stack: Stack, examples: int, restore: Callable[[], None]) -> None:
     stack.update = _compiled()
     try:
         stack.step(examples)
-    except Exception as error:  # whatever a machine without a compiler raises
+    except Exception as error:  # a machine without a compiler raises many kinds of errors
         if isinstance(error, torch.OutOfMemoryError):
             raise
         stack.update = updates.update
@@ -74,7 +78,7 @@ def _compiled() -> Callable[..., None]:
 def _waiting_is_an_error() -> Iterator[None]:
     before = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch says that this mode is a prototype
+        warnings.simplefilter("ignore")  # torch warns that this mode is a prototype
         torch.cuda.set_sync_debug_mode("error")
     try:
         yield

@@ -1,4 +1,4 @@
-"""What trainings cost on this machine, measured before they start: seconds a step, and how many fit a GPU's memory."""
+"""The cost of trainings on this machine: seconds per step, and the number that fits in the memory of a GPU."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from .run import Run
 from .settings import Settings
 from .step import VALIDATED
 
-TIMED = 0.3  # seconds of steps to time, at least
-FEWEST = 3  # steps to time
+TIMED = 0.3  # minimal seconds of steps to time
+FEWEST = 3  # minimal number of steps to time
 FREE_SHARE = 0.8  # of a GPU's free memory that a stack may fill
-PROBED = 4  # runs whose memory is measured, and taken for that of others
+PROBED = 4  # runs whose memory is measured; others are assumed to use the same
 
 
 def step_seconds(
     settings: Sequence[Settings], images: Images, validation: Images, device: str = "cpu", tf32: bool = False
 ) -> float:
-    """Seconds of one step of all these trainings together, their share of validating included, measured here and now.
+    """Measured seconds of one step of all these trainings, including their share of the validation.
 
-    On a GPU they are a stack, as `train_together` makes it; on a CPU one of them is timed, and counted for each.
+    On a GPU they are a stack, as in `train_together`. On a CPU one training is timed and multiplied.
 
     Examples
     --------
@@ -49,7 +49,7 @@ def step_seconds(
 
         def one_step() -> None:
             run.one_step(batch)
-            run.step = 0  # a schedule ends with the training's last step
+            run.step = 0  # because a schedule ends at the last step
 
         one_step()
         step = _timed(one_step, run.device)
@@ -60,7 +60,7 @@ def step_seconds(
 
 
 def most_together(settings: Settings, images: Images, validation: Images, device: str) -> int:
-    """How many trainings of this shape fit the free memory of a GPU as one stack; on a CPU 1.
+    """The number of trainings of this shape that fit in the free memory of a GPU as one stack; 1 on a CPU.
 
     Examples
     --------
@@ -85,7 +85,7 @@ def most_together(settings: Settings, images: Images, validation: Images, device
         engine.stack.feed.fill(0)
         engine.stack.step(engine.runs[0].examples(0))
         engine.stack.evaluate(validation.first(min(VALIDATED, len(validation))))
-        kept = [tensor.clone() for tensor in engine.stack.state]  # as capturing does
+        kept = [tensor.clone() for tensor in engine.stack.state]  # as `capture` does
     used = torch.cuda.max_memory_allocated(place) - before
     del engine, kept
     torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""How runs make their steps: one run after another, or all as a stack, on a GPU captured once and replayed."""
+"""Engines that make the steps of runs: one run after another, or all as a stack (captured and replayed on a GPU)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .run import Run
 from .stack import Stack, reason_against
 from .streams import BLOCK
 
-COMPILED_FROM = 3000  # steps left that are worth some ten seconds of compiling the optimizer's update
+COMPILED_FROM = 3000  # remaining steps that are worth ten seconds for compiling the optimizer's update
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 AHEAD = 4  # blocks of steps that the host may be ahead of the device
 
@@ -26,20 +26,20 @@ class Engine(Protocol):
     runs: list[Run]
 
     def epoch(self, stop: threading.Event, advance: progress.Advance) -> None:
-        """The steps of all runs up to the end of the epoch, or up to the one during which `stop` is set."""
+        """Makes the steps of all runs up to the end of the epoch, or until `stop` is set."""
 
     def finite(self, run: Run) -> bool:
-        """Whether its sums and weights are."""
+        """True if the sums and weights of the run are finite."""
 
     def figures(self, run: Run) -> Sequence[float]:
-        """MEASURED, of the epoch that ends."""
+        """The values MEASURED of the epoch that ends."""
 
 
 def engine_for(runs: Sequence[Run]) -> Engine:
-    """Runs of one shape, at one step, on one device: on a GPU as a stack, if they can be stacked.
+    """The engine for runs of one shape, at the same step and on one device: on a GPU a stack, if they can be stacked.
 
-    On a CPU the products of one run fill the cores already, and a stack only falls out of the caches. Convolutions of
-    several models are grouped ones, which a GPU may do slower than one after the other: there both are timed.
+    On a CPU, one run already uses all cores, and a stack does not fit in the caches. A stack of convolutions becomes a
+    grouped convolution, which can be slower on a GPU than separate ones, so both are timed.
     """
     if not stacks_pay(runs[0].device) or reason_against(runs):
         return InTurn(runs)
@@ -61,7 +61,7 @@ def synchronize(device: torch.device) -> None:
 
 
 class InTurn:
-    """Runs that make an epoch one after another, each by an optimizer of its own."""
+    """Trains runs one after another, epoch by epoch, each with its optimizer."""
 
     def __init__(self, runs: Sequence[Run]):
         self.runs = list(runs)
@@ -84,7 +84,7 @@ class InTurn:
 
 
 class Several:
-    """Engines that make an epoch one after another."""
+    """Runs several engines one after another, epoch by epoch."""
 
     def __init__(self, engines: Sequence[Stacked]):
         self.engines = list(engines)
@@ -106,7 +106,7 @@ class Several:
 
 
 class Stacked:
-    """Runs that make each step together; on a GPU a step is captured once and replayed."""
+    """Makes each step of all runs together. On a GPU a step is captured once and replayed."""
 
     def __init__(self, runs: Sequence[Run]):
         self.stack = Stack(runs)
@@ -120,7 +120,7 @@ class Stacked:
         at = shown = first.step
         end = (at // first.steps + 1) * first.steps
         for examples in {first.examples(at), first.examples(end - 1)}:
-            self.prepare(examples)  # before the counters are set, which this moves
+            self.prepare(examples)  # before the counters are set, because this changes them
         self.stack.feed.begin(at)
         behind: collections.deque[torch.cuda.Event] = collections.deque()
         while at < end and not stop.is_set():
@@ -138,7 +138,7 @@ class Stacked:
             self._measure()
 
     def seconds(self, steps: int = 8) -> float:
-        """Of one step of a whole batch, from `steps` that are undone."""
+        """Seconds of one step with a full batch, measured over `steps` that are undone."""
         examples, kept = self.runs[0].examples(0), [tensor.clone() for tensor in self.stack.state]
         self.prepare(examples)
         self.stack.feed.begin(0)
@@ -164,14 +164,14 @@ class Stacked:
         return self.of_epoch[self.runs.index(run)]
 
     def _measure(self) -> None:
-        """Of the epoch that ends, for all runs at once."""
+        """Computes the values MEASURED of the epoch that ends, for all runs."""
         of_training = self.stack.sums[:, :2] / self.stack.sums[:, 2:]
         found = torch.cat([of_training, self.stack.evaluate(self.runs[0].validation)], 1)
         self.of_epoch = found.tolist()
         self.stack.sums.zero_()
 
     def prepare(self, examples: int) -> None:
-        """Make the call that makes a step of so many examples; on a GPU, capture it."""
+        """Creates the function for a step with this number of examples. On a GPU it is captured."""
         if examples in self.steps:
             return
         step: Callable[[], Any] | None = None
@@ -181,7 +181,7 @@ class Stacked:
         self.steps[examples] = step or (lambda: self.stack.step(examples))
 
     def _keep_pace(self, behind: collections.deque[torch.cuda.Event]) -> None:
-        """Wait for the device where it is too far behind, so that Ctrl-C is heeded soon."""
+        """Waits for the device if it is too far behind, so that Ctrl-C takes effect soon."""
         if self.stack.device.type != "cuda":
             return
         event = torch.cuda.Event()

@@ -1,7 +1,7 @@
-"""Several trainings of equal shape at once, on a GPU as a stack: a step is one of batched products.
+"""Several trainings of equal shape at once. On a GPU they are a stack, and a step uses batched products.
 
-Every random number is that of the cell trained alone, so its figures are those of `train` but for rounding. What a
-cell saves and tracks is its own: to files and measurements it is an ordinary training.
+Every random number is the same as in a single training, so results equal those of `train` up to rounding. The files and
+the tracking of a cell are those of a single training.
 """
 
 from __future__ import annotations
@@ -45,32 +45,31 @@ def train_together(
     track_draws: int | None = None,
     tf32: bool = False,
 ) -> list[LatentModel | ValueError | FloatingPointError]:
-    """Train a model for each of `settings`, all in one go, write each to its own of `outs`, and return them.
+    """Trains one model for each of `settings` at the same time, writes them to `outs` and returns them.
 
-    Files, histories and states are those of `train`, cell by cell, within rounding: a cell begun here can be gone on
-    with alone, and the other way round. `provenance["ensemble"]` is the number of cells; a cell's `seconds` are its
-    equal share of the steps, so that those of all cells add up. The other arguments are those of `train`. States are
-    written after every epoch, unless that takes over a second in all: then in a twentieth of the time.
+    Files, histories and states equal those of `train` up to rounding. A cell that was started here can be resumed with
+    `train`, and vice versa. `provenance["ensemble"]` is the number of cells; the `seconds` of a cell are its equal
+    share of the steps. The other arguments are those of `train`. States are written after every epoch or, if this takes
+    more than a second, in 5 % of the time.
 
-    On a GPU the cells are stacked, where they can be: models without buffers, estimators of equal numbers of loss
-    evaluations. Otherwise they train one after another, epoch by epoch, which on a CPU is faster.
+    On a GPU the cells are stacked if the models have no buffers and the estimators have equal numbers of loss
+    evaluations. Otherwise they are trained one after another, epoch by epoch, which is faster on a CPU.
 
-    With `resume` each cell goes on from its own state. One that is finished is read, one without a state begins anew,
-    and cells that are behind catch up first.
+    With `resume`, each cell continues from its state. Finished cells are read, cells without a state start from the
+    beginning, and cells that are behind catch up first.
 
     Returns
     -------
-    A model for each cell. A cell that fails does not stop or change the others: in its place stands the error that
-    `train` would raise, FloatingPointError where a loss or weight is no longer finite, ValueError where its bias or gap
-    cannot be measured.
+    One model per cell. If a cell fails, the others continue, and the list contains its error instead of a model:
+    FloatingPointError if the loss or a weight is not finite, ValueError if its bias or gap cannot be measured.
 
     Raises
     ------
     ValueError
-        No settings, or another number of `outs`; cells that differ in more than seed, tf, tb, lr and estimator; and
-        what `train` raises before its first step, as it does FileExistsError and FileNotFoundError.
+        No settings, a different number of `outs`, or cells that differ in more than seed, tf, tb, lr and estimator.
+        Also the errors of `train` before its first step, like FileExistsError and FileNotFoundError.
     KeyboardInterrupt
-        On Ctrl-C, once all states are written.
+        Ctrl-C, after all states are written.
 
     Examples
     --------
@@ -115,7 +114,7 @@ def _train(cells: Sequence[_Cell], progress: bool) -> list[LatentModel | ValueEr
                 cell.run.since = time.perf_counter() - share
                 if cell.run.step > step:
                     cell.settle(stop, engine, pace)
-                elif step:  # stopped before its turn came
+                elif step:  # stopped before this cell started its epoch
                     pace.save(cell.run, cell.state)
             at = together[0].run
             advance(0, epoch=f"{at.step // at.steps}/{at.settings.epochs}")
@@ -125,17 +124,17 @@ def _train(cells: Sequence[_Cell], progress: bool) -> list[LatentModel | ValueEr
 
 
 def _kept_or_new(engine: Engine, runs: list[Run]) -> Engine:
-    """The stack that made the last epoch, unless another run joins it, or over half of its runs have failed."""
+    """The engine of the last epoch, or a new one if a run joins or more than half of its runs have failed."""
     kept = {*map(id, runs)} <= {*map(id, engine.runs)} and 2 * len(runs) > len(engine.runs)
     return engine if kept and not isinstance(engine, InTurn) else engine_for(runs)
 
 
 def _stopped(run: Run) -> KeyboardInterrupt:
-    return KeyboardInterrupt(f"stopped at step {run.step} of {run.total}; --resume goes on with all cells")
+    return KeyboardInterrupt(f"stopped at step {run.step} of {run.total}; --resume continues all cells")
 
 
 class _Run(Run):
-    """A training that is one of an ensemble of `count`."""
+    """A training in an ensemble of `count`."""
 
     def __init__(self, settings: Settings, images: Images, validation: Images, device: str, tf32: bool, count: int):
         super().__init__(settings, images, validation, device, tf32)
@@ -146,12 +145,12 @@ class _Run(Run):
 
 
 class _Cell(Training):
-    """A training, and what came of it: its model, or the error that ended it."""
+    """A training and its outcome: the model, or the error that ended it."""
 
     outcome: LatentModel | ValueError | FloatingPointError | None = None
 
     def begin(self, resume: bool) -> None:
-        """Go on from the state there is, or from the start; a finished cell is read."""
+        """Restores the saved state, reads a finished cell, or starts from the beginning."""
         if resume and not self.state.is_file() and (found := self._finished()) is not None:
             self.outcome, self.run.step = found, self.run.total
             self.tracks.resume()
@@ -159,7 +158,7 @@ class _Cell(Training):
             super().begin(resume and self.state.is_file())
 
     def _finished(self) -> LatentModel | None:
-        """The model that this very training has written."""
+        """The model that a finished training with the same settings and images has written, or None."""
         try:
             model, _, provenance = checkpoints.read(self.target)
             whole = provenance["step"] == self.run.total and not state.difference(self.run.about(), provenance)
@@ -168,7 +167,7 @@ class _Cell(Training):
         return model.to(self.run.device) if whole else None
 
     def start(self) -> None:
-        """Before the first step."""
+        """Measures at epoch 0, before the first step."""
         if self.outcome is None:
             with self._alone():
                 self.tracks.measure()
@@ -182,7 +181,7 @@ class _Cell(Training):
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """What fails here ends this cell only."""
+        """Stores an error of the block as outcome, so that it ends this cell only."""
         try:
             yield
         except (ValueError, FloatingPointError) as error:
@@ -196,22 +195,22 @@ class _Cell(Training):
 
 def _check_alike(settings: Sequence[Settings]) -> None:
     if not len(settings):
-        raise ValueError("settings: got none; give those of at least one cell")
+        raise ValueError("settings: expected the settings of at least one cell, got none")
     for index, own in enumerate(settings):
         for name in (field.name for field in dataclasses.fields(Settings) if field.name not in VARIED):
             if getattr(own, name) != getattr(settings[0], name):
                 raise ValueError(
-                    f"settings: cell {index} has {name} {getattr(own, name)!r}, cell 0 {getattr(settings[0], name)!r};"
-                    f" cells trained together may differ in {', '.join(VARIED)} only"
+                    f"settings: expected cells that differ only in {', '.join(VARIED)}, got {name}"
+                    f" {getattr(own, name)!r} for cell {index} and {getattr(settings[0], name)!r} for cell 0"
                 )
 
 
 def _distinct(settings: Sequence[Settings], outs: Sequence[str | Path]) -> list[Path]:
     if len(outs) != len(settings):
-        raise ValueError(f"outs: got {len(outs)} for {len(settings)} settings; give a file for each")
+        raise ValueError(f"outs: expected one file for each of {len(settings)} settings, got {len(outs)}")
     targets = [files.writable(out) for out in outs]
     paths = [*targets, *map(resume_path, targets)]
     for path in paths:
         if paths.count(path) > 1:
-            raise ValueError(f"outs: {path} would be written by two cells; give each a file of its own")
+            raise ValueError(f"outs: expected a different file for each cell, got {path} twice")
     return targets

@@ -1,7 +1,7 @@
-"""What a step of several runs needs, on their device: batches, noise and temperatures, each found by a counter there.
+"""Batches, noise and temperatures for the steps of several runs, on their device and indexed by counters there.
 
-The host lays out an epoch's order and a block's noise and temperatures beforehand; `take` reads the device's counters
-only and moves them on, so that a step with its `take` can be captured and replayed.
+The host prepares the order of an epoch and the noise and temperatures of a block. `take` only reads and advances the
+counters on the device, so a step that includes it can be captured and replayed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .run import Run
 
 
 class Feed:
-    """Batches of all runs. Those of one seed share order and noise, which are laid out and drawn once."""
+    """The batches of all runs. Runs with the same seed share order and noise, which are created once."""
 
     def __init__(self, runs: Sequence[Run]):
         self.runs, first = runs, runs[0]
@@ -34,8 +34,8 @@ class Feed:
         self.temperatures = torch.empty((streams.BLOCK, 2, len(runs)), dtype=self.dtype, device=self.device)
         self.order = torch.zeros((len(self.seeds), len(self.images)), dtype=torch.long, device=self.device)
         self.within = torch.arange(self.batch, device=self.device)
-        self.at = torch.zeros((), dtype=torch.long, device=self.device)  # images of the epoch that are behind
-        self.slot = torch.zeros((), dtype=torch.long, device=self.device)  # of the next step, in its block
+        self.at = torch.zeros((), dtype=torch.long, device=self.device)  # images of the epoch that are done
+        self.slot = torch.zeros((), dtype=torch.long, device=self.device)  # index of the next step in its block
         self._constant: Tensor | None = None
 
     @property
@@ -43,14 +43,14 @@ class Feed:
         return [self.at, self.slot]
 
     def begin(self, step: int) -> None:
-        """Lay out what the steps from this one to the end of its epoch go through."""
+        """Prepares the order of the images from this step to the end of its epoch."""
         epoch, into = divmod(step, self.runs[0].steps)
         for seed, row in zip(self.seeds, self.order, strict=True):
             row.copy_(streams.order(seed, epoch, len(self.images)))
         self.at.fill_(into * self.batch)
 
     def fill(self, step: int) -> None:
-        """Draw the noise of the block that holds this step, and set its temperatures."""
+        """Draws the noise of the block that contains this step, and sets its temperatures."""
         block, into = divmod(step, streams.BLOCK)
         kind, shape = self.runs[0].model.kind, tuple(self.noise.shape[3:])
         for i, seed in enumerate(self.seeds):
@@ -60,7 +60,7 @@ class Feed:
         self._set_temperatures(block * streams.BLOCK)
 
     def take(self, examples: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of the next step: x (run, example, ...), noise (array, run, example, ...), tf and tb (run,)."""
+        """The next step: x (run, example, ...), noise (array, run, example, ...), tf and tb (run,)."""
         x = self.images.floats(self.order.index_select(1, self.at + self.within[:examples]))
         noise = self.noise.index_select(0, self.slot.reshape(1))[0][:, :, :examples]
         temperatures = self.temperatures.index_select(0, self.slot.reshape(1))[0]

@@ -1,7 +1,7 @@
 """The linear layers of several models as one batched product.
 
-vmap of torch's own linear layer gives the weights' gradients transposed, and a pass over all of them is lost to turn
-them around: a third of a step on a GPU. Here they come as the weights lie.
+vmap of torch's linear layer returns transposed gradients of the weights. Transposing them takes a third of a step on a
+GPU. Here they have the layout of the weights.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class LinearLayers(torch.autograd.Function):
-    """x W^T + b of one model, x (row, in), W (out, in), b (out,); under vmap of all models, with one more dim ahead."""
+    """x W^T + b of one model: x (row, in), W (out, in), b (out,). vmap over models adds a leading dimension."""
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

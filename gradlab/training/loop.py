@@ -1,4 +1,4 @@
-"""Training with any estimator: resumable bit for bit, every random number follows from (seed, step)."""
+"""Training with any estimator. It can be resumed bit for bit: every random number depends only on (seed, step)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .tracking import Tracks
 
 
 def resume_path(out: str | Path) -> Path:
-    """Where a training that writes `out` keeps its state until it ends.
+    """The file in which a training that writes `out` keeps its state until it ends.
 
     Examples
     --------
@@ -48,38 +48,44 @@ def train(
     track_draws: int | None = None,
     tf32: bool = False,
 ) -> LatentModel:
-    """Train a built-in model, write it to `out`, and return it.
+    """Trains a built-in model, writes it to `out` and returns it.
 
-    The state is written to `resume_path(out)` after every epoch and on Ctrl-C, and removed at the end;
-    `resume=True` goes on from there to the same weights, bit for bit, as an unbroken run on the same machine.
-    `keep_every=10` also keeps the model of every tenth epoch, as NAME-epoch0010.safetensors.
+    The state is written to `resume_path(out)` after every epoch and on Ctrl-C, and removed at the end. `resume=True`
+    continues from it and ends with the same weights, bit for bit, as an uninterrupted run on the same machine. All
+    computation uses float32, independent of the caller's autocast and precision. On a GPU a step is captured once as a
+    CUDA graph and replayed.
 
-    `track` names what is measured on the way, "bias" (`gradlab.bias`, of the training's estimator) or "gap"
-    (`gradlab.gap`), at epoch 0, every `track_every`-th and the last, or at the epochs that `track_every` lists: at the
-    temperatures in force, on the first `track_images` validation images (all, where there are fewer), with
-    `track_draws` draws (1,024 for bias, 64 for gap). Bias is measured against the exact gradient or, where the code
-    space is too large to enumerate, against an unbiased reference, rloo (of binary latents arms with n = 4), whose
-    draws are whole batches, 64 at least. The figures of every epoch are in `track_path(out, kind)` as soon as they are
-    measured. They do not change the training, and `resume` goes on with them too. A file that an earlier training
-    tracked is replaced.
-
-    Numbers are float32 throughout, whatever autocast and precision the caller has set; `tf32` lets a GPU's matrix
-    products use TensorFloat-32. On a GPU a step is captured once as a CUDA graph and replayed.
+    Parameters
+    ----------
+    settings : all settings of the training
+    images, validation : images for training and for the validation loss
+    out : checkpoint file
+    resume : continue an interrupted training
+    keep_every : 10 also keeps the model of every tenth epoch, as NAME-epoch0010.safetensors
+    device : "cpu", "cuda", "cuda:1", ...
+    progress : show progress on standard error
+    track : "bias" (`gradlab.bias` of the training's estimator), "gap" (`gradlab.gap`) or both. Bias is measured against
+        the exact gradient or, if the code space is too large to enumerate, against an unbiased reference (rloo, or arms
+        with n = 4 for binary latents), with at least 64 draws. Tracking does not change the training. The results are
+        written to `track_path(out, kind)` after each measurement; the file of an earlier training is replaced.
+    track_every : measure at epoch 0, every `track_every` epochs and the last epoch, or a list of epochs
+    track_images : number of validation images for tracking, taken from the start
+    track_draws : number of draws for tracking; 1,024 for bias and 64 for gap if None
+    tf32 : allow TensorFloat-32 in matrix products on a GPU
 
     Raises
     ------
     ValueError
-        Settings out of range, images that do not fit; `resume` with a state or tracked figures of other settings or
-        images.
+        Invalid settings or images, or `resume` with a state or tracked results of other settings or images.
     FileExistsError
-        The state of an interrupted training is there and `resume` was not given, or a file that no training wrote is
-        where tracked figures go: they are not overwritten.
+        The state of an interrupted training exists and `resume` is False, or a file that no training wrote has the
+        name of a tracked file. These files are not overwritten.
     FileNotFoundError
-        `resume` without a state, or without tracked figures, to go on from.
+        `resume` without a state or without tracked results.
     FloatingPointError
-        The loss or a weight is no longer finite; the last finite state is kept.
+        The loss or a weight is not finite. The last finite state is kept.
     KeyboardInterrupt
-        On Ctrl-C, once the state is written.
+        Ctrl-C, after the state is written.
 
     Examples
     --------
@@ -110,22 +116,22 @@ def _train(training: Training, resume: bool, progress: bool) -> LatentModel:
                 advance(0, epoch=f"{run.step // run.steps}/{run.settings.epochs}", **figures)
             if stop.is_set():
                 at = f"stopped at step {run.step} of {run.total}"
-                raise KeyboardInterrupt(f"{at}; --resume goes on from {training.state}")
+                raise KeyboardInterrupt(f"{at}; --resume continues from {training.state}")
     training.end()
     return run.model
 
 
 class Pace:
-    """When states are written: after every epoch or, where that takes over a second, in a twentieth of the time.
+    """Decides when states are written: after every epoch or, if this takes over a second, in 5 % of the time.
 
-    A stack of a hundred runs makes an epoch in a second or two and has gigabytes of state.
+    A stack of a hundred runs takes a second or two per epoch and has gigabytes of state.
     """
 
     def __init__(self) -> None:
         self.due, self._took, self._since = True, 0.0, time.monotonic()
 
     def next_epoch(self) -> None:
-        """Decide for the epoch that begins."""
+        """Decides for the next epoch."""
         self.due = self._took < 1 or time.monotonic() - self._since >= 20 * self._took
         if self.due:
             self._took = 0.0
@@ -138,7 +144,7 @@ class Pace:
 
 
 class Training:
-    """A run with the files it leaves: its state, its model, what is tracked along it."""
+    """A run and its files: state, model and tracked results."""
 
     def __init__(self, run: Run, target: Path, tracks: Tracks, keep_every: int):
         self.run, self.target, self.tracks = run, target, tracks
@@ -146,7 +152,7 @@ class Training:
         self.state = resume_path(target)
 
     def begin(self, resume: bool) -> None:
-        """Go on from the state there is, or from the start."""
+        """Restores the saved state if `resume`, else starts from the beginning."""
         for path in (self.target, self.state):
             files.writable(path)
         if resume:
@@ -155,14 +161,15 @@ class Training:
             return
         if self.state.is_file():
             raise FileExistsError(
-                f"{self.state}: an interrupted training is there; go on with it (--resume), or remove it to begin anew"
+                f"{self.state}: this interrupted training exists; continue it with --resume, or remove the file to"
+                " start again"
             )
         self.tracks.begin()
 
     def settle(self, stop: threading.Event, engine: Engine, pace: Pace) -> None:
-        """After the steps of an epoch, or those up to where `stop` was set."""
+        """Ends an epoch, or its part up to the step at which `stop` was set: history, state, tracking."""
         run = self.run
-        if not engine.finite(run):  # before a state that cannot be gone on from replaces one that can
+        if not engine.finite(run):  # checked first, so that a bad state does not replace a good one
             raise run.diverged(self.state)
         if run.step % run.steps == 0:
             run.end_epoch(engine.figures(run), self.state)
@@ -174,7 +181,7 @@ class Training:
             pace.save(run, self.state)
         run.lap()
         if not stop.is_set():
-            self.tracks.measure()  # after the state: a run interrupted here measures when resumed
+            self.tracks.measure()  # after the state is written, so that a resumed run measures it
 
     def end(self) -> None:
         self.run.detach()
@@ -184,7 +191,7 @@ class Training:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[threading.Event]:
-    """Ctrl-C sets the event yielded, so that no step is cut in two; a second one interrupts at once."""
+    """Yields an event that Ctrl-C sets, so that no step is interrupted. A second Ctrl-C interrupts at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -1,4 +1,4 @@
-"""A training under way: its steps, its epochs, and the files it writes."""
+"""A run: the steps, epochs and files of one training."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ HISTORY = (*MEASURED, "tf", "tb")  # temperatures of the epoch's last step
 
 
 class Run:
-    """A training under way: model, optimizer, step, running sums of the epoch, history."""
+    """One training: model, optimizer, step, running sums of the epoch, history."""
 
     def __init__(self, settings: Settings, images: Images, validation: Images, device: str, tf32: bool = False):
         self.tf32 = tf32
         self.settings, self.images, self.validation = settings, images, validation
         self.device = torch.device(device)
         if self.device.type == "cpu":
-            keep_freed_pages()  # gradients are freed at each step; to get their pages anew took a fifth of it
+            keep_freed_pages()  # gradients are freed at each step, and new pages take a fifth of its time
         model = networks.build(settings.architecture, settings.config, settings.seed)
         check_fit(model, "images", images)
         check_fit(model, "validation", validation)
@@ -44,13 +44,18 @@ class Run:
         self.estimator = estimators.parse(settings.estimator)
         if model.kind.name not in self.estimator.kinds:
             kinds = " and ".join(self.estimator.kinds)
-            raise ValueError(f"estimator: {settings.estimator} is for {kinds} latents, not {model.kind.name}")
-        self.estimator.evaluations_at(self.model.kind, torch.empty(1, *self.model.code_shape))  # refuses large spaces
+            raise ValueError(
+                f"estimator: expected one for {model.kind.name} latents, got {settings.estimator}, which is for {kinds}"
+                " latents"
+            )
+        self.estimator.evaluations_at(
+            self.model.kind, torch.empty(1, *self.model.code_shape)
+        )  # raises an error for large spaces
         decay = self.estimator.baseline_decay
         self.baseline = None if decay is None else RunningMean(decay)
         self.steps = -(-len(images) // settings.batch_size)  # per epoch
         self.total = settings.epochs * self.steps
-        # foreach: the update as few large operations; on two cores the step is a quarter shorter
+        # foreach: the update uses few large operations, which shortens a step by a quarter on two cores
         optimizer: Any = OPTIMIZERS[settings.optimizer]
         self.optimizer = optimizer(self.model.parameters(), lr=settings.lr, foreach=True)
         self.step = 0
@@ -58,12 +63,12 @@ class Run:
         self.history: dict[str, list[float]] = {name: [] for name in MEASURED}
         self.seconds = 0.0
         self.since = time.perf_counter()
-        self._noise: tuple[int, Tensor] | None = None  # the block under way
+        self._noise: tuple[int, Tensor] | None = None  # the current block
 
     def temperatures(self, step: int) -> tuple[float, float]:
-        """tf and tb of the step of this number, from 0. A schedule starts at the first and ends at the last step.
+        """tf and tb of a step, counted from 0. A schedule starts at the first step and ends at the last one.
 
-        A training of one step is at the start.
+        A training with a single step uses the start of the schedule.
         """
         progress = step / (self.total - 1) if self.total > 1 else 0.0
         tf, tb = (schedule.at(progress) for schedule in self.schedules)
@@ -71,7 +76,7 @@ class Run:
 
     @property
     def in_force(self) -> tuple[float, float]:
-        """tf and tb of the last step made; before any, of the first."""
+        """tf and tb of the last step, or of the first one before training starts."""
         return self.temperatures(max(self.step - 1, 0))
 
     def one_step(self, batch: Tensor) -> None:
@@ -84,7 +89,7 @@ class Run:
         self.step += 1
 
     def noise(self, estimator: Estimator, x: Tensor) -> Tensor:
-        """The noise of the next step, as many arrays as the estimator takes."""
+        """The noise of the next step, with the number of arrays that the estimator needs."""
         block, into = divmod(self.step, streams.BLOCK)
         if self._noise is None or self._noise[0] != block:
             shape = (self.settings.batch_size, *self.model.code_shape)
@@ -93,12 +98,12 @@ class Run:
         return self._noise[1][into, :, : len(x)]
 
     def batches_left(self) -> tuple[Tensor, ...]:
-        """Indices of the images of each step up to the end of the epoch under way."""
+        """Indices of the images for each remaining step of the current epoch."""
         order = streams.order(self.settings.seed, self.step // self.steps, len(self.images))
         return order.split(self.settings.batch_size)[self.step % self.steps :]
 
     def examples(self, step: int) -> int:
-        """In the batch of this step; fewer in the last of an epoch, where the images are no whole number of batches."""
+        """The number of examples in the batch of a step. The last batch of an epoch may be smaller."""
         behind = step % self.steps * self.settings.batch_size
         return min(self.settings.batch_size, len(self.images) - behind)
 
@@ -106,26 +111,26 @@ class Run:
         return evaluate(self.model, self.validation, self.in_force[0], self.settings.seed)
 
     def end_epoch(self, figures: Sequence[float], kept: Path) -> None:
-        """Take down the figures, MEASURED, of the epoch that ends. FloatingPointError where one is not finite."""
+        """Stores the values MEASURED of the epoch that ends. Raises FloatingPointError if one is not finite."""
         if not all(map(math.isfinite, figures)):
             raise self.diverged(kept)
         for name, value in zip(MEASURED, figures, strict=True):
             self.history[name].append(value)
 
     def lap(self) -> None:
-        """Add the time since the last lap to the training's."""
+        """Adds the time since the last call to the time of the training."""
         now = time.perf_counter()
         self.seconds, self.since = self.seconds + now - self.since, now
 
     def detach(self) -> None:
-        """Take the weights out of a stack that holds them."""
+        """Copies the weights out of a stack."""
         for parameter in self.model.parameters():
             parameter.data = parameter.data.clone()
 
     def diverged(self, kept: Path) -> FloatingPointError:
         last = f"; the last finite state is in {kept}" if kept.is_file() else ""
         return FloatingPointError(
-            f"the loss or a weight is no longer finite after step {self.step}{last} (a smaller lr may do)"
+            f"the loss or a weight is no longer finite after step {self.step}{last} (try a smaller lr)"
         )
 
     def about(self) -> dict[str, Any]:
@@ -164,28 +169,29 @@ class Run:
         return found | {"tf": [tf for tf, _ in ends], "tb": [tb for _, tb in ends]}
 
     def restore(self, path: Path) -> None:
-        """Go on from what `save` wrote.
+        """Restores the state that `save` wrote.
 
-        Raises FileNotFoundError, BadFile for what is no such file, ValueError for the state of another training.
+        Raises FileNotFoundError, BadFile for a file of another kind, and ValueError for the state of another training.
         """
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: no interrupted training; begin one without --resume")
+            raise FileNotFoundError(f"{path}: no interrupted training; start one without --resume")
         model, training, provenance = checkpoints.read(path)
         try:
             difference = self._difference(provenance)
             if not difference:
                 self._take(model, training, provenance)
         except (KeyError, TypeError, AttributeError, ValueError, IndexError, RuntimeError) as error:
-            raise errors.BadFile(f"{path}: no whole state of a training ({error!r:.200})") from None
+            fault = f"{path}: expected a complete state of a training, got another file ({error!r:.200})"
+            raise errors.BadFile(fault) from None
         if difference:
-            raise ValueError(f"resume: {path} {difference}")
+            raise ValueError(f"resume: expected the state of this training, got {path}, which {difference}")
 
     def _difference(self, provenance: dict[str, Any]) -> str:
-        """What keeps the state from being of this training; "" if nothing does."""
+        """The difference between the stored training and this one, as text, or ""."""
         other = state.difference(self.about(), provenance)
         if not other and provenance["step"] > self.total:
             done = provenance["step"] // self.steps
-            return f"has gone through {done} epochs (asked: epochs {self.settings.epochs}); give no fewer"
+            return f"has {done} epochs (asked: epochs {self.settings.epochs}); ask for at least as many"
         return other
 
     def _take(self, model: LatentModel, training: dict[str, Tensor], provenance: dict[str, Any]) -> None:
@@ -197,23 +203,23 @@ class Run:
         self.step = errors.whole_number("step", provenance["step"], 1)
         self.history = {name: [float(v) for v in provenance["history"][name]] for name in MEASURED}
         if any(len(values) != self.step // self.steps for values in self.history.values()):
-            raise ValueError(f"the history is not of {self.step // self.steps} epochs")
+            raise ValueError(f"expected a history of {self.step // self.steps} epochs, got another length")
         self.seconds = float(provenance["seconds"])
 
 
 def check_fit(model: LatentModel, argument: str, images: Images) -> None:
-    """ValueError unless the model takes such images."""
+    """Raises ValueError unless the model accepts these images."""
     if not len(images):
-        raise ValueError(f"{argument}: got none; give at least one image")
+        raise ValueError(f"{argument}: expected at least one image, got none")
     x = images.floats(slice(0, 1))
-    model.eval()  # one image must not move a layer's running statistics
+    model.eval()  # one image must not change running statistics
     try:
         with torch.no_grad():
             _, units = model.encoded(x)
             model.with_units(units).losses(torch.zeros(1, *model.code_shape), x)
     except (RuntimeError, ValueError) as error:
-        got = f"{argument}: got images of shape {tuple(images.pixels.shape[1:])}"
+        expected = f"{argument}: expected images that fit config {model.config}"
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{got}, which do not fit config {model.config} ({reason})") from None
+        raise ValueError(f"{expected}, got shape {tuple(images.pixels.shape[1:])} ({reason})") from None
     finally:
         model.train()

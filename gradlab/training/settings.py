@@ -1,4 +1,4 @@
-"""The settings of a training: all that decides its final weights, but the images."""
+"""The settings of a training. Together with the images they determine the final weights."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ KLS = ("none", "model", "sampled")  # terms of the loss
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All that decides the final weights, but the images. Defaults: the paper's 8x4 VAE (appendix A.2).
+    """The settings of a training. The defaults are those of the paper's 8x4 VAE (appendix A.2).
 
-    `tf` and `tb` are numbers, or schedules such as "1:0.3" and "1:0.3:cosine" (see gradlab.schedules); a schedule runs
-    from the first step to the last of all `epochs`. `kl` names the KL term of the loss: "model", KL(softmax(l) ||
-    uniform); "sampled", KL(softmax(l/tf) || uniform), of the distribution that codes are sampled from; or "none". True
-    and False are shorthands of "model" and "none". Raises ValueError for what is out of range.
+    `tf` and `tb` are numbers, or schedules like "1:0.3" and "1:0.3:cosine" (see gradlab.schedules) from the first to
+    the last step. `kl` is the KL term of the loss: "model" for KL(softmax(l) || uniform), "sampled" for
+    KL(softmax(l/tf) || uniform) of the distribution that codes are sampled from, or "none". True and False mean "model"
+    and "none". Raises ValueError for invalid values.
 
     Examples
     --------
@@ -57,11 +57,11 @@ class Settings:
             object.__setattr__(self, name, value)
         estimators.parse(self.estimator)  # a name, or name:key=value
         if "tf=" in self.estimator or "tb=" in self.estimator:
-            raise ValueError(f"estimator: got {self.estimator!r}; its temperatures are given as tf and tb")
+            raise ValueError(f"estimator: expected one without temperatures (use tf and tb), got {self.estimator!r}")
         if not isinstance(self.lr, int | float) or not (math.isfinite(self.lr) and self.lr > 0):
-            raise ValueError(f"lr: got {self.lr!r}; a learning rate is a finite number above 0")
+            raise ValueError(f"lr: expected a finite number above 0, got {self.lr!r}")
         if not isinstance(self.config, dict):
-            raise ValueError(f"config: got {self.config!r}; a dict of the architecture's arguments is needed")
+            raise ValueError(f"config: expected a dict of the architecture's arguments, got {self.config!r}")
 
 
 # the paper's binary autoencoder (appendix A.1) at the temperatures its figure 2 found best; 20 epochs of its 100

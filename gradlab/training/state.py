@@ -1,4 +1,4 @@
-"""What the file of an interrupted training holds: of which training it is, and the optimizer's state."""
+"""The file of an interrupted training: its identity and the state of the optimizer."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-PER_PARAMETER = {"step", "exp_avg", "exp_avg_sq"}  # of every optimizer there is
+PER_PARAMETER = {"step", "exp_avg", "exp_avg_sq"}  # of every optimizer in OPTIMIZERS
 _PREFIX = "optimizer."
 
 
 def difference(asked: dict[str, Any], there: dict[str, Any]) -> str:
-    """What keeps two accounts (`Run.about`) from being of one training; "" if nothing does."""
+    """The difference between two descriptions (`Run.about`) as text, or "" if they are of the same training."""
     scheduled = any(isinstance(asked["settings"][name], str) for name in ("tf", "tb"))
     wanted, found = _identity(asked, scheduled), _identity(there, scheduled)
     other = [f"{k} {found.get(k)} (asked: {wanted[k]})" for k in wanted if wanted[k] != found.get(k)]
@@ -25,20 +25,20 @@ def difference(asked: dict[str, Any], there: dict[str, Any]) -> str:
 
 
 def _identity(about: dict[str, Any], scheduled: bool) -> dict[str, Any]:
-    """What two runs of one training share; `epochs` only under a schedule, else more than planned are no other."""
-    plain = json.loads(json.dumps(about))  # lists for tuples, as in a file
+    """What identifies a training. `epochs` only with a schedule: otherwise a training may be extended."""
+    plain = json.loads(json.dumps(about))  # lists instead of tuples, as in a file
     images = {f"{k} {of}": plain[k][of] for k in ("data", "validation") for of in ("sha256", "images")}
     return {k: v for k, v in plain["settings"].items() if k != "epochs" or scheduled} | images
 
 
 def of_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state as named tensors."""
+    """The state of the optimizer as named tensors."""
     states = optimizer.state_dict()["state"].items()
     return {f"{_PREFIX}{index}.{key}": value for index, values in states for key, value in values.items()}
 
 
 def into_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """What `of_optimizer` gave, put back; raises ValueError or IndexError for tensors that do not fit."""
+    """Restores the state from `of_optimizer`. Raises ValueError or IndexError for tensors that do not fit."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     whole = optimizer.state_dict()
     whole["state"] = {}
@@ -46,8 +46,10 @@ def into_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor])
         if name.startswith(_PREFIX):
             _, index, key = name.split(".")
             if value.shape not in (torch.Size([]), parameters[int(index)].shape):
-                raise ValueError(f"{name} has shape {tuple(value.shape)}")
+                raise ValueError(
+                    f"expected shape {tuple(parameters[int(index)].shape)} for {name}, got {tuple(value.shape)}"
+                )
             whole["state"].setdefault(int(index), {})[key] = value
     if any(set(state) != PER_PARAMETER for state in whole["state"].values()):
-        raise ValueError(f"the optimizer's state is not {sorted(PER_PARAMETER)}")
+        raise ValueError(f"expected the optimizer's state {sorted(PER_PARAMETER)}, got another")
     optimizer.load_state_dict(whole)

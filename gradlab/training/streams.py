@@ -1,8 +1,7 @@
-"""Random numbers of a training: a stream for each seed, drawn in blocks of steps.
+"""The random numbers of a training: one stream per seed, drawn in blocks of steps.
 
-They follow from (seed, purpose, place) alone, so every training of one seed sees the same batches and noise, whatever
-its temperatures, alone or beside others, from its first step or resumed: differences between temperatures are sharper
-than either end.
+They depend only on (seed, purpose, position). So all trainings with the same seed use the same batches and noise, at
+any temperature, alone or in an ensemble, resumed or not, and differences between temperatures are more precise.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ BLOCK = 16  # steps whose noise is drawn at once
 
 
 def order(seed: int, epoch: int, images: int) -> Tensor:
-    """Indices (images,) in the order in which an epoch goes through them."""
+    """Indices (images,) in the order of an epoch."""
     generator = torch.Generator().manual_seed(derived_seed(seed, "order", epoch))
     return torch.randperm(images, generator=generator)
 
@@ -30,9 +29,9 @@ def noise_block(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
-    """Noise (BLOCK, array, *shape) of the steps from BLOCK * block on, `shape` a batch's (example, latent, category).
+    """Noise (BLOCK, array, *shape) of the steps from BLOCK * block on, where `shape` is (example, latent, category).
 
-    Each array has a generator of its own, so that estimators that take several share the first ones with all others.
+    Each array has a separate generator, so that estimators with several arrays share the first ones with all others.
     """
     generator = torch.Generator(device)
     drawn = []

@@ -1,6 +1,6 @@
-"""Bias or gap along a training: measured every so many epochs, one labelled Dataset beside the checkpoint.
+"""Measures bias or gap during training, in one Dataset per kind beside the checkpoint.
 
-Measuring takes no random number of the training and leaves the model as it was, so the weights do not depend on it.
+Measuring uses no random number of the training and does not change the model, so the weights do not depend on it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from . import state
 from .run import Run
 
 DRAWS = {"bias": 1024, "gap": 64}  # by kind, unless given
-# References of bias where the codes are too many to enumerate, by kind of latent; the first that is not the training's
-# own estimator, the same at all epochs.
+# references of the bias for code spaces that are too large to enumerate, by kind of latents: the first one that is not
+# the estimator of the training
 UNBIASED = {"categorical": ("rloo", "rloo:n=4"), "binary": ("arms:n=4", "disarm")}
-TRAINING = "training"  # the attribute that tells which training a file is of, as JSON
+TRAINING = "training"  # the attribute that identifies the training of a file, as JSON
 
 
 def track_path(out: str | Path, kind: str) -> Path:
-    """Where a training that writes `out` keeps what it measured on its way, kind "bias" or "gap".
+    """The file of tracked results of a training that writes `out`; kind is "bias" or "gap".
 
     Examples
     --------
@@ -43,7 +43,7 @@ def track_path(out: str | Path, kind: str) -> Path:
 
 
 def epochs_to_track(every: int | Iterable[int]) -> int | tuple[int, ...]:
-    """What `track_every` is: a number of epochs, or the epochs themselves in order. ValueError for neither."""
+    """`track_every` as a number of epochs or a sorted tuple of epochs. Raises ValueError for other values."""
     if not isinstance(every, Iterable) or isinstance(every, str):
         return errors.whole_number("track_every", every, 1)
     epochs = tuple(sorted({errors.whole_number("track_every", epoch, 0) for epoch in every}))
@@ -53,11 +53,11 @@ def epochs_to_track(every: int | Iterable[int]) -> int | tuple[int, ...]:
 
 
 class Tracks:
-    """What a run measures on its way: each kind at epoch 0, every `every`-th and the last, or at the epochs `every`.
+    """The tracked results of a run: each kind at epoch 0, each `every`-th and the last epoch, or at the epochs `every`.
 
-    On the first `images` validation images, or all of them where there are fewer, with `draws` draws, at the
-    temperatures in force, with the training's estimator and seed. Bias is measured against the exact gradient or,
-    where the code space is too large to enumerate, against an unbiased reference.
+    Measures on at most `images` validation images with `draws` draws, at the current temperatures, with the estimator
+    and seed of the training. Bias is measured against the exact gradient or, if the code space is too large to
+    enumerate, against an unbiased reference.
     """
 
     def __init__(
@@ -86,23 +86,28 @@ class Tracks:
         self.found: dict[str, xr.Dataset] = {}
 
     def begin(self) -> None:
-        """FileExistsError where a file that no training wrote would be overwritten."""
+        """Raises FileExistsError if a file that no training wrote has the name of a tracked file."""
         for kind in self.draws:
             path = files.writable(track_path(self.out, kind))
             if path.exists() and _training_of(path) is None:
-                raise FileExistsError(f"{path}: not of a tracked training; move it away, or choose another out")
+                raise FileExistsError(
+                    f"{path}: this file is not of a tracked training; move it away, or choose another out"
+                )
 
     def resume(self) -> None:
-        """Take up what the interrupted training has measured; ValueError where it is not what would be measured."""
+        """Reads the results of the interrupted training. Raises ValueError if they were measured differently."""
         for kind in DRAWS:
             path = track_path(self.out, kind)
             if kind in self.draws:
                 self.found[kind] = self._taken_up(kind, path)
             elif path.exists() and (about := _training_of(path)) and not state.difference(self.run.about(), about):
-                raise ValueError(f"track: {kind} was tracked into {path}; give it again, or remove that file")
+                raise ValueError(
+                    f"track: expected {kind}, which {path} tracks, got another choice; track it again, or"
+                    " remove that file"
+                )
 
     def measure(self) -> None:
-        """What is due after the step last made and not measured yet."""
+        """Measures what is due after the last step and not measured yet."""
         epoch, into = divmod(self.run.step, self.run.steps)
         if into or not self._due(epoch):
             return
@@ -110,7 +115,7 @@ class Tracks:
         for kind in self.draws:
             if kind not in self.found or epoch not in self.found[kind].epoch:
                 self._add(kind, epoch)
-        self.run.since += time.perf_counter() - started  # `seconds` are those of the training alone
+        self.run.since += time.perf_counter() - started  # `seconds` do not include tracking
 
     @property
     def _when(self) -> int | str:
@@ -132,14 +137,14 @@ class Tracks:
         self.found[kind] = row
 
     def _measured(self, kind: str) -> xr.Dataset:
-        # imported here: that takes as long as importing torch, and most trainings are not tracked
+        # imported here, because it is slow and most trainings are not tracked
         from ..fidelity.bias_analysis import bias
         from ..fidelity.gap_analysis import gap
 
         x = self.images.floats().to(self.run.device)
         given: dict[str, Any] = {"draws": self.draws[kind], "seed": self.run.settings.seed}
         with _measurable(self.run.model) as model, warnings.catch_warnings():
-            warnings.simplefilter("ignore", SamplingWarning)  # of every epoch: the file says it
+            warnings.simplefilter("ignore", SamplingWarning)  # would be repeated at every epoch; the file contains it
             if kind == "bias":
                 given |= {"estimator": self.run.estimator, "reference": self.reference}
                 return bias(model, x, *self.run.in_force, **given)
@@ -155,12 +160,15 @@ class Tracks:
         }
 
     def _taken_up(self, kind: str, path: Path) -> xr.Dataset:
-        """The rows of an interrupted training's file that this one would have measured so far."""
+        """The rows in the file of an interrupted training that this training has measured so far."""
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: {kind} was not tracked so far; resume without, or begin anew")
+            raise FileNotFoundError(f"{path}: {kind} was not tracked so far; resume without tracking, or start again")
         about = _training_of(path)
         if about is None:
-            raise errors.BadFile(f"{path}: not of a tracked training; move it away, and begin anew or resume without")
+            raise errors.BadFile(
+                f"{path}: expected the file of a tracked training, got another; move it away, and start again"
+                " or resume without tracking"
+            )
         ds = results.open_results(path, trusted=True)
         draws = self.draws[kind]
         if kind == "bias" and self.reference != "exact":
@@ -173,11 +181,12 @@ class Tracks:
         if other and not difference:
             difference = f"was measured with {', '.join(other)}; give the same"
         if difference:
-            raise ValueError(f"track: {path} {difference}")
+            raise ValueError(f"track: expected the results of this training, got {path}, which {difference}")
         passed = [epoch for epoch in range(-(-self.run.step // self.run.steps)) if self._due(epoch)]
         missing = sorted({*passed} - {*ds.epoch.values.tolist()})
         if missing:
-            raise ValueError(f"track: {path} lacks epoch {missing[0]}, which the training has passed; begin anew")
+            expected = f"track: expected epoch {missing[0]}, which the training has passed, in {path}"
+            raise ValueError(f"{expected}, got a file without it; start again")
         return ds.sel(epoch=[epoch for epoch in ds.epoch.values.tolist() if self._due(epoch)])
 
 

@@ -1,4 +1,4 @@
-"""The optimizers' updates of several models at once, as torch.optim makes them, with a learning rate for each model.
+"""The updates of torch.optim for several models at once, with one learning rate per model.
 
 With step t, m and v the running means of gradients and of their squares, c = 1 - beta^t:
 
@@ -27,7 +27,7 @@ Update = Callable[[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor], Sequenc
 
 
 def numbers(optimizer: str, t: Tensor) -> Tensor:
-    """(1/c1, a, s, u) as float64, at step t, a scalar tensor counted from 1; nothing waits for its device."""
+    """(1/c1, a, s, u) as float64 at step t, a scalar tensor that counts from 1. Does not wait for the device."""
     c1, c2 = 1 - BETA1**t, 1 - BETA2**t
     one, zero = torch.ones_like(t), torch.zeros_like(t)
     if optimizer == "adam":
@@ -48,7 +48,7 @@ def update(
     lr: Tensor,
     of_step: Tensor,
 ) -> None:
-    """One step, in place. Tensors are (model, ...), `lr` (model,), `of_step` what `numbers` gives."""
+    """Makes one step in place. Tensors are (model, ...), `lr` is (model,), `of_step` is the result of `numbers`."""
     for w, g, m, v in zip(weights, gradients, means, squares, strict=True):
         inverse_c1, a, s, u = of_step.to(w.dtype)
         m.lerp_(g, 1 - BETA1)
