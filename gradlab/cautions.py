@@ -8,20 +8,14 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-# roots of squares that are estimated without sampling noise, and may come out negative
-SIGNED = {
-    "relative_bias_debiased": "relative bias",
-    "matched_bias_debiased": "matched bias",
-    "mean_norm_debiased": "norm of the mean estimate",
-}
-# variables that say where a figure can be trusted, and are no figures themselves
-ABOUT_SAMPLING = ("expected_count", "unseen", "rare_examples", "certain_examples", "enumerated")
+from .schema import negative_by_chance, ranked, short_name, upgraded
+
 SEEN = 10  # draws that have to show what carries the exact gradient
 MOST_NAMED = 4
 
 
 class SamplingWarning(UserWarning):
-    """Of figures from draws that do not show what they are about."""
+    """Of metrics from draws that do not show what they are about."""
 
 
 def cautions(ds: xr.Dataset) -> list[str]:
@@ -90,12 +84,11 @@ def _enumerated(ds: xr.Dataset) -> list[str]:
 
 
 def _below_zero(ds: xr.Dataset) -> list[str]:
+    ds = upgraded(ds)
+    signed = [str(name) for name in ds.data_vars if negative_by_chance(ds, str(name)) and f"{name}_high" in ds]
     found = []
-    for name, words in SIGNED.items():
-        high = f"{name}_high"
-        if name not in ds or high not in ds:
-            continue
-        count = int((ds[high] < 0).sum())
+    for name in dict.fromkeys([*ranked(ds, signed), *signed]):
+        words, count = short_name(ds, name), int((ds[f"{name}_high"] < 0).sum())
         if count:
             where = f"at {count:,} of {int(ds[name].notnull().sum()):,} points " if ds[name].size > 1 else ""
             found.append(

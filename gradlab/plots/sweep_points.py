@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from .axes_style import units
-from .selection import check_dataset, chosen
+from .selection import checked, chosen
 
 FINAL = "final_validation_loss"
 MEAN = f"{FINAL}_mean"
@@ -22,7 +22,7 @@ def trained(ds: xr.Dataset, *needed: str) -> xr.Dataset:
     Raises ValueError for another Dataset, for one without the variables `needed` (means over seeds) or with those of
     other seeds, and for a sweep of which no training is done.
     """
-    check_dataset(ds)
+    ds = checked(ds)
     for name in (FINAL, "status"):
         if name not in ds or "seed" not in ds[name].dims:
             raise ValueError(f"ds: got a Dataset without {name} along seed; one of gradlab.sweeps.sweep would do")

@@ -12,103 +12,84 @@ import numpy as np
 import xarray as xr
 
 from ..cautions import nothing_left, of_sampling
+from ..kinds import first_metrics, kind
+from ..schema import negative_by_chance, short_name
 from ..terminal import counted
-from .points import Figure, analysis_of, centre, coordinates_at, figures_at, first_figures, places
+from .points import Estimate, centre, coordinates_at, estimates_at, places
 
-WORDS = {
-    "relative_bias_debiased": "relative bias",
-    "bias_norm_debiased": "bias",
-    "mean_norm_debiased": "norm of the mean estimate",
-    "cosine_debiased": "cosine",
-    "matched_bias_debiased": "matched bias",
-    "matched_scale_debiased": "matched scale",
-    "relative_std": "relative standard deviation",
-    "std_norm": "standard deviation",
-    "relative_gap_pooled": "relative gap",
-    "final_validation_loss_mean": "validation loss",
-}
 LAWS = {"sampled": "softmax(l/tf)", "model": "softmax(l)", "both": "both softmax(l/tf) and softmax(l)"}
-
-
-def words_of(ds: xr.Dataset, name: str) -> str:
-    """What a figure is called, and whether it includes sampling noise."""
-    noise = ", noise included" if includes_noise(ds, name) else ""
-    return WORDS.get(name, name.replace("_", " ")) + noise
-
-
-def includes_noise(ds: xr.Dataset, name: str) -> bool:
-    return "sampling noise included" in str(ds[name].attrs.get("long_name", ""))
 
 
 def headline(ds: xr.Dataset) -> str:
     """What was found, in one or two sentences. Raises ValueError for a Dataset of no known analysis."""
-    analysis, first = analysis_of(ds), first_figures(ds)
+    of, first = kind(ds), first_metrics(ds)
     around = centre(ds)
     at = places(around, first)
     vanishes = nothing_left(around)
-    if analysis == "bias" and vanishes is not None and bool(vanishes.all()):
+    if of.name.startswith("bias") and vanishes is not None and bool(vanishes.all()):
         return of_sampling(around)[0]
     if not len(at):
-        return "Nothing in it is a finite number." if analysis != "sweep" else "No training is done."
+        return "Nothing in it is a finite number." if not of.of_trainings else "No training is done."
     if len(at) == 1:
-        if analysis == "sweep":
-            return f"Validation loss {written(figures_at(around, first[0], at)[0])} {unit_of(ds, first[0])}."
+        if of.of_trainings:
+            return f"Validation loss {written(estimates_at(around, first[0], at)[0])} {unit_of(ds, first[0])}."
         point = coordinates_at(around, at)[0]
-        sentence = _point(around, first, at, analysis, point)
+        sentence = _point(around, first, at, point)
         return sentence if len(around[first[0]].values.ravel()) == ds[first[0]].size else f"{sentence} {_range(ds)}"
     return _range(ds)
 
 
-def _point(ds: xr.Dataset, first: list[str], at: np.ndarray, analysis: str, point: Mapping[str, Any]) -> str:
-    found = {name: figures_at(ds, name, at)[0] for name in first}
+def _point(ds: xr.Dataset, first: list[str], at: np.ndarray, point: Mapping[str, Any]) -> str:
     where = ", ".join(f"{name} = {short(point[name])}" for name in ("tf", "tb") if name in point)
-    reference = _reference(ds)
-    parts = []
-    for name, figure in found.items():
-        if name == "relative_bias_debiased":
-            what = f"the mean estimate is off {reference} by {written(figure)} of its norm{_unresolved(figure)}"
-        elif name == "relative_std":
-            what = f"a single estimate scatters by {written(figure)} of that norm"
-        elif name == "cosine_debiased":
-            beyond = " (beyond 1 by sampling noise)" if abs(figure.value) > 1 else ""
-            what = f"cosine of the two {written(figure)}{beyond}"
-        else:
-            what = f"{words_of(ds, name)} {written(figure)}{_unit(ds, name)}"
-        parts.append(what)
+    parts = [_told(ds, name, estimates_at(ds, name, at)[0]) for name in first]
     whose = f"{alone} at" if (alone := _estimator(ds)) else "At"
     return f"{whose} {where}: {'; '.join(parts)}."
 
 
+def _told(ds: xr.Dataset, name: str, estimate: Estimate) -> str:
+    """A metric in the words that its record gives it."""
+    about = ds[name].attrs
+    plain = f"{short_name(ds, name)} {{value}}{_unit(ds, name)}"
+    told = str(about.get("sentence", plain)).replace("{reference}", _reference(ds))
+    beyond = ""
+    if negative_by_chance(ds, name):
+        beyond = _unresolved(estimate)
+    elif estimate.value > about.get("largest", math.inf) or estimate.value < about.get("smallest", -math.inf):
+        end = about["largest" if estimate.value > about.get("largest", math.inf) else "smallest"]
+        beyond = f" (beyond {end:g} by sampling noise)"
+    return told.replace("{value}", written(estimate)) + beyond
+
+
 def _range(ds: xr.Dataset) -> str:
-    """Least and greatest of the figure that leads, and where."""
-    analysis, name = analysis_of(ds), first_figures(ds)[0]
+    """Least and greatest of the metric that leads, and where."""
+    of_trainings, name = kind(ds).of_trainings, first_metrics(ds)[0]
     at = places(ds, [name])
-    figures, points = figures_at(ds, name, at), coordinates_at(ds, at)
-    values = np.array([figure.value for figure in figures])
-    ends = [f"{written(figures[k])} ({_where(ds, points[k])})" for k in (int(values.argmin()), int(values.argmax()))]
+    estimates, points = estimates_at(ds, name, at), coordinates_at(ds, at)
+    values = np.array([estimate.value for estimate in estimates])
+    ends = [f"{written(estimates[k])} ({_where(ds, points[k])})" for k in (int(values.argmin()), int(values.argmax()))]
     unit = _unit(ds, name)
-    noun = "pairs of temperatures" if analysis == "sweep" else "points"
-    what = words_of(ds, name).capitalize() + (f" of {alone}" if (alone := _estimator(ds)) else "")
+    noun = "pairs of temperatures" if of_trainings else "points"
+    what = short_name(ds, name).capitalize() + (f" of {alone}" if (alone := _estimator(ds)) else "")
     text = f"{what} over {len(at):,} {noun}: least {ends[0]}, greatest {ends[1]}{unit}."
-    if "epoch" in ds.dims and analysis != "sweep" and len(at) > 1:
-        last = figures[-1]
-        text = f"{what} from {written(figures[0])} ({_where(ds, points[0])}) to {written(last)}"
+    if "epoch" in ds.dims and not of_trainings and len(at) > 1:
+        last = estimates[-1]
+        text = f"{what} from {written(estimates[0])} ({_where(ds, points[0])}) to {written(last)}"
         text += f" ({_where(ds, points[-1])}){unit}; least {ends[0]}, greatest {ends[1]}."
-    if name == "relative_bias_debiased" and (open_ones := sum(not is_resolved(figure) for figure in figures)):
+    if negative_by_chance(ds, name) and (open_ones := sum(not is_resolved(estimate) for estimate in estimates)):
         text += f" No bias is resolved at {open_ones:,} of them: the interval holds 0, or lies below it by chance."
     return text
 
 
-def _unresolved(figure: Figure) -> str:
-    if figure.high < 0:
+def _unresolved(estimate: Estimate) -> str:
+    if estimate.high < 0:
         return " (its square is estimated below 0, which sampling noise alone does: no bias resolved)"
-    return "" if is_resolved(figure) else " (the interval holds 0: no bias resolved)"
+    return "" if is_resolved(estimate) else " (the interval holds 0: no bias resolved)"
 
 
 def sureness(ds: xr.Dataset) -> str:
     """What the intervals are, and what they leave out."""
     a = ds.attrs
-    if analysis_of(ds) == "sweep":
+    if kind(ds).of_trainings:
         seeds = ds.sizes.get("seed", 1)
         if seeds < 2:
             return "One seed: no interval."
@@ -127,7 +108,7 @@ def sureness(ds: xr.Dataset) -> str:
 def subject(ds: xr.Dataset) -> list[str]:
     """On what: model, data, estimators, target law, aggregation; a line each."""
     a = ds.attrs
-    if analysis_of(ds) == "sweep":
+    if kind(ds).of_trainings:
         settings = _json(a.get("settings"), {})
         settings = settings if isinstance(settings, dict) else {}
         of = [str(settings[k]) for k in ("architecture", "estimator") if k in settings]
@@ -149,7 +130,7 @@ def subject(ds: xr.Dataset) -> list[str]:
         f"{a.get('checkpoint', 'model not named')}: {size}, {a.get('loss', '?')} loss in {a.get('unit', '?')}",
         f"{a.get('data', 'data not named')} ({counted(a.get('examples', '?'), 'example')}); {how} {names}{equal}",
     ]
-    lead = ds[first_figures(ds)[0]]
+    lead = ds[first_metrics(ds)[0]]
     aggregation = str(lead.attrs.get("aggregation", ""))
     if "target" in a:
         law = LAWS.get(str(a["target"]), "")
@@ -163,15 +144,19 @@ def subject(ds: xr.Dataset) -> list[str]:
     return lines
 
 
-def is_resolved(figure: Figure) -> bool:
+def is_resolved(estimate: Estimate) -> bool:
     """Whether a bias is told from 0, as far as there is an interval."""
-    return not figure.low <= 0
+    return not estimate.low <= 0
 
 
-def written(figure: Figure) -> str:
+def written(estimate: Estimate) -> str:
     """0.8622 [0.8050, 0.9158]."""
-    ends = "" if math.isnan(figure.low) or math.isnan(figure.high) else f" [{text(figure.low)}, {text(figure.high)}]"
-    return text(figure.value) + ends
+    ends = (
+        ""
+        if math.isnan(estimate.low) or math.isnan(estimate.high)
+        else f" [{text(estimate.low)}, {text(estimate.high)}]"
+    )
+    return text(estimate.value) + ends
 
 
 def text(value: float | None) -> str:
@@ -230,7 +215,7 @@ def _count(value: Any) -> str:
 def _estimator(ds: xr.Dataset) -> str:
     """The estimator, where there is but one and bias is of it."""
     named = _json(ds.attrs.get("estimator"), "")
-    return named if isinstance(named, str) and analysis_of(ds) == "bias" else ""
+    return named if isinstance(named, str) and kind(ds).name.startswith("bias") else ""
 
 
 def _json(text: Any, otherwise: Any) -> Any:

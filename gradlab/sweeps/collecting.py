@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from .. import errors, results
-from ..fidelity.labels import coordinate
+from ..schema import coordinate
 from ..training import Settings
 from .cells import NAME, Temperature, text
 from .folder import ANALYSIS, has_failed

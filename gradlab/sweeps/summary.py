@@ -57,7 +57,7 @@ def over_seeds(ds: xr.Dataset, name: str = FINAL) -> xr.Dataset:
 
 
 def with_means(ds: xr.Dataset) -> xr.Dataset:
-    """A sweep and the figures over seeds that its figures show: NAME_mean, NAME_mean_low, NAME_mean_high, NAME_median.
+    """A sweep and the means over seeds that its figures show: NAME_mean, NAME_mean_low, NAME_mean_high, NAME_median.
 
     And how many of a pair's seeds are `collapsed`, where the loss without a code is known.
     """
@@ -65,6 +65,7 @@ def with_means(ds: xr.Dataset) -> xr.Dataset:
     for name in (FINAL, "validation_loss"):
         means = over_seeds(ds, name)
         ds = ds.assign({f"{name}_{ending}": means[part] for part, ending in parts.items()})
+    ds[f"{FINAL}_mean"].attrs |= {"short_name": "validation loss", "rank": 1.0}
     words = {"long_name": f"median over seeds of {ds[FINAL].attrs['long_name']}", "units": ds[FINAL].attrs["units"]}
     ds[f"{FINAL}_median"] = ds[FINAL].median("seed").assign_attrs(words)
     if WITHOUT_CODE in ds.attrs:
