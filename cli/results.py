@@ -119,17 +119,16 @@ def _check_usage(kind, variable, target, checkpoint, reconstructions) -> None:
 
 
 def _figure(path, kind, variable, target, checkpoint):
-    from gradlab import plots
-    from gradlab.kinds import first_metrics, kind
+    from gradlab import kinds, plots
     from gradlab.results import open_results
 
     ds = open_results(path)
-    if kind(ds).of_trainings:
+    if kinds.kind(ds).of_trainings:
         from gradlab.sweeps import with_means
 
         ds = with_means(ds)
     if kind == "heatmap" or variable:
-        return plots.heatmap(ds, variable or first_metrics(ds)[0], target=target)
+        return plots.heatmap(ds, variable or kinds.first_metrics(ds)[0], target=target)
     if kind == "gap" or checkpoint is not None:
         return plots.gap(ds, checkpoint)
     if kind == "auto":

@@ -56,9 +56,10 @@ def _unseen(ds: xr.Dataset) -> list[str]:
         return []
     count = ds["expected_count"].where(unseen)
     rare, examples = int(ds["rare_examples"].where(unseen).max()), ds.attrs.get("examples", "?")
-    draws = float(ds["draws"].max()) if "draws" in ds else float(ds.attrs.get("draws", np.nan))
+    draws = _draws(ds)
     needed = draws * SEEN / float(count.min()) if float(count.min()) > 0 else np.inf
     cures = [f"{_rounded_up(needed)} draws"] * bool(needed < 1e7) + ["a larger tf"]
+    in_all = f"in {draws:,.0f} draws" if np.isfinite(draws) else "in all draws"
     if not _is_gap(ds) and str(ds.attrs.get("reference", "exact")) == "exact" and ds.attrs.get("wrt") != "encoder":
         cures.insert(0, "moments='exact' where the estimator has them")
     carried = "gap" if _is_gap(ds) else "exact gradient"
@@ -66,10 +67,18 @@ def _unseen(ds: xr.Dataset) -> list[str]:
         _sentence(
             _at_tf(unseen),
             f"{rare} of {examples} examples are near-deterministic: what carries the {carried} is expected"
-            f" {_few(float(count.max()))} times in {draws:,.0f} draws. Figures from draws miss it, and their intervals"
+            f" {_few(float(count.max()))} times {in_all}. Figures from draws miss it, and their intervals"
             f" do not say so; take {', or '.join(cures)}.",
         )
     ]
+
+
+def _draws(ds: xr.Dataset) -> float:
+    """How many at a point; of what a sweep tracked, too. NaN where it is not known."""
+    if "draws" in ds:
+        return float(ds["draws"].max())
+    known = [ds.attrs[name] for name in ("draws", "bias_draws", "gap_draws") if name in ds.attrs]
+    return float(known[0]) if known else np.nan
 
 
 def _enumerated(ds: xr.Dataset) -> list[str]:

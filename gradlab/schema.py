@@ -106,6 +106,11 @@ def dataset(
 # --- reading ---
 
 
+def ends_of(ds: xr.Dataset, name: str) -> list[str]:
+    """The variables that hold the ends of a metric's interval."""
+    return [name + end for end in ENDS if end and name + end in ds]
+
+
 def is_end(ds: xr.Dataset, name: str) -> bool:
     """Whether a variable is the end of another one's interval."""
     return any(end and name.endswith(end) and name.removesuffix(end) in ds for end in ENDS)

@@ -10,8 +10,8 @@ import numpy as np
 import xarray as xr
 
 from ..kinds import first_metrics, metric_names, point_dims
-from ..schema import short_name
-from .points import evenly
+from ..schema import ends_of, short_name
+from .points import evenly, of_all_points
 from .prose import short
 
 MOST_SIDE = 100  # temperatures a side
@@ -25,8 +25,10 @@ def panels(ds: xr.Dataset) -> tuple[dict[str, Any] | None, list[str]]:
     """
     dims = point_dims(ds)
     first = first_metrics(ds)
+    names = [*first, *(n for n in metric_names(ds) if n not in first)]
     if not {"tf", "tb"} <= set(dims) or min(ds.sizes["tf"], ds.sizes["tb"]) < 2:
         return None, []
+    ds = ds.assign({n: of_all_points(ds, n) for name in names for n in (name, *ends_of(ds, name))})
     lead = ds[first[0]]
     if float(lead.notnull().any([d for d in dims if d not in ("tf", "tb")]).mean()) < 0.5:
         return None, []  # a cross: its lines say it all
@@ -36,7 +38,6 @@ def panels(ds: xr.Dataset) -> tuple[dict[str, Any] | None, list[str]]:
         if len(kept) < ds.sizes[t]:
             left_out.append(f"the heatmap has {len(kept)} of {ds.sizes[t]:,} {t}, evenly spaced")
     outer = [d for d in dims if d not in ("tf", "tb")]
-    names = [*first, *(n for n in metric_names(ds) if n not in first)]
     choices = list(itertools.product(*(range(ds.sizes[d]) for d in outer)))
     per_panel = len(at["tf"]) * len(at["tb"])
     room = max(1, MOST_CELLS // per_panel)

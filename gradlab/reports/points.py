@@ -40,11 +40,15 @@ def estimates_at(ds: xr.Dataset, name: str, at: np.ndarray) -> list[Estimate]:
     return [Estimate(*values) for values in zip(*(c.tolist() for c in columns), strict=True)]
 
 
-def _values(ds: xr.Dataset, name: str) -> np.ndarray:
-    """Along `point_dims`; the same along dims on which a variable does not depend."""
+def of_all_points(ds: xr.Dataset, name: str) -> xr.DataArray:
+    """A variable along `point_dims`; the same along dims on which it does not depend."""
     dims = point_dims(ds)
     absent = {dim: ds.sizes[dim] for dim in dims if dim not in ds[name].dims}
-    return ds[name].expand_dims(absent).transpose(*dims).to_numpy().astype(float)
+    return ds[name].expand_dims(absent).transpose(*dims) if absent else ds[name]
+
+
+def _values(ds: xr.Dataset, name: str) -> np.ndarray:
+    return of_all_points(ds, name).transpose(*point_dims(ds)).to_numpy().astype(float)
 
 
 def coordinates_at(ds: xr.Dataset, at: np.ndarray) -> list[dict[str, Any]]:
