@@ -21,6 +21,7 @@ MOST_LINES, MOST_COLUMNS = 30, 12
 
 def report(ds: Any, as_json: bool, written: Sequence[str]) -> None:
     """A result: one point as a table of all its figures, many as a line each."""
+    from gradlab.attributes import plain
     from gradlab.cautions import cautions
     from gradlab.kinds import first_metrics
     from gradlab.reports.prose import headline, subject, sureness
@@ -28,7 +29,7 @@ def report(ds: Any, as_json: bool, written: Sequence[str]) -> None:
     line = first_metrics(ds)
     points = list(_points(ds))
     if as_json:
-        about = {name: value.item() if hasattr(value, "item") else value for name, value in ds.attrs.items()}
+        about = {name: plain(value) for name, value in ds.attrs.items()}
         found = {"attributes": about, "cautions": cautions(ds), "points": points, "files": list(written)}
         click.echo(json.dumps(found, allow_nan=False))
         return

@@ -51,8 +51,7 @@ def _of_bias(ds: xr.Dataset) -> list[Drawing]:
     sizes = [ds.sizes.get(name, 1) for name in ("tf", "tb")]
     if max(sizes) == 1:
         return [Drawing("Bias and standard deviation", "comparison")]
-    lead = ds[first_metrics(ds)[0]]
-    if min(sizes) < LEAST_GRID or not bool(lead.notnull().all()):
+    if min(sizes) < LEAST_GRID or not bool(ds[first_metrics(ds)[0]].notnull().all()):
         return [Drawing("Bias and standard deviation", "bias_trends")]
     trends = Drawing("Bias and standard deviation along each temperature", "bias_trends")
     return [Drawing("Bias over the temperatures", "heatmap"), trends]

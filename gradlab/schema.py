@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from . import attributes
 from .metrics.record import Record
 from .metrics.registry import of_analysis
 
@@ -58,12 +59,12 @@ def temperatures(tfs: list[float], tbs: list[float]) -> dict[str, Any]:
     return {"tf": coordinate("tf", tfs), "tb": coordinate("tb", tbs)}
 
 
-def with_interval(name: str, dims: Sequence[str], values: np.ndarray, attributes: Mapping[str, Any]) -> dict[str, Any]:
+def with_interval(name: str, dims: Sequence[str], values: np.ndarray, said: Mapping[str, Any]) -> dict[str, Any]:
     """Variables NAME, NAME_low, NAME_high from an array whose last axis holds the three."""
-    of_ends = {key: attributes[key] for key in ("long_name", "units", "aggregation") if key in attributes}
+    of_ends = {key: said[key] for key in ("long_name", "units", "aggregation") if key in said}
     found = {}
     for k, (suffix, words) in enumerate(ENDS.items()):
-        about = of_ends | {"long_name": words + attributes["long_name"]} if suffix else dict(attributes)
+        about = of_ends | {"long_name": words + said["long_name"]} if suffix else dict(said)
         found[name + suffix] = (dims, values[..., k].copy(), about)
     return found
 
@@ -94,10 +95,10 @@ def dataset(
 ) -> xr.Dataset:
     """The Dataset of variables and coordinates (dims, values, attributes), `without` some dims of length one."""
 
-    def left(dims: str | Sequence[str], values: Any, attributes: dict[str, Any]) -> tuple[list[str], Any, Any]:
+    def left(dims: str | Sequence[str], values: Any, said: dict[str, Any]) -> tuple[list[str], Any, Any]:
         dims = [dims] if isinstance(dims, str) else list(dims)
         at = tuple(0 if dim in without else slice(None) for dim in dims)
-        return [dim for dim in dims if dim not in without], np.asarray(values)[at], attributes
+        return [dim for dim in dims if dim not in without], np.asarray(values)[at], said
 
     kept = {name: left(*of) for name, of in coords.items() if name not in without}
     return xr.Dataset({name: left(*of) for name, of in variables.items()}, kept, attrs)
@@ -116,52 +117,60 @@ def is_end(ds: xr.Dataset, name: str) -> bool:
     return any(end and name.endswith(end) and name.removesuffix(end) in ds for end in ENDS)
 
 
+def said(ds: xr.Dataset, name: str) -> dict[str, Any]:
+    """What a variable says of itself; of a metric that says nothing, in an earlier file say, what its record does."""
+    about = dict(ds[name].attrs)
+    if "short_name" in about or (record := _known(ds).get(name)) is None:
+        return about
+    of_record = record.attributes("")
+    if "sampling noise included" not in about.get("long_name", of_record["long_name"]):  # against a sampled reference
+        of_record.pop("sampling_noise", None)
+    return of_record | about
+
+
 def is_metric(ds: xr.Dataset, name: str) -> bool:
     """Whether a variable is a metric: it has a short name, and is no end of an interval."""
-    return "short_name" in ds[name].attrs
+    return "short_name" in said(ds, name)
 
 
 def ranked(ds: xr.Dataset, names: Sequence[str]) -> list[str]:
     """Those of `names` that have a rank, the lowest first."""
-    having = [name for name in names if "rank" in ds[name].attrs]
-    return sorted(having, key=lambda name: float(ds[name].attrs["rank"]))
+    ranks = {name: said(ds, name).get("rank") for name in names}
+    return sorted((name for name in names if ranks[name] is not None), key=lambda name: float(ranks[name]))
 
 
 def short_name(ds: xr.Dataset, name: str) -> str:
     """What a metric is called, and whether it includes sampling noise."""
     noise = ", noise included" if includes_noise(ds, name) else ""
-    return str(ds[name].attrs.get("short_name", name.replace("_", " "))) + noise
+    return str(said(ds, name).get("short_name", name.replace("_", " "))) + noise
 
 
 def includes_noise(ds: xr.Dataset, name: str) -> bool:
     """Whether a metric includes what sampling adds."""
-    return ds[name].attrs.get("sampling_noise") == "included"
+    return said(ds, name).get("sampling_noise") == "included"
 
 
 def negative_by_chance(ds: xr.Dataset, name: str) -> bool:
     """Whether values below 0 are sampling noise: a root of a square that is estimated without it."""
-    return ds[name].attrs.get("below_zero") == "by chance"
+    return said(ds, name).get("below_zero") == "by chance"
 
 
 def upgraded(ds: xr.Dataset) -> xr.Dataset:
     """A Dataset as this version writes it: the same one, or a copy if an earlier version wrote it.
 
-    Earlier files have a dim `figure` in place of `metric`, and their metrics do not say what they are called and where
-    they are shown.
+    Earlier files have a dim `figure` in place of `metric`, metrics that do not say what they are called and where they
+    are shown, and attributes that are texts of JSON.
     """
     if ds.attrs.get("format") == FORMAT:
         return ds
     if "figure" in ds.dims:
         ds = ds.rename({"figure": "metric"})
     ds = ds.copy()
-    for name, record in _known(ds).items():
+    for name in _known(ds):
         if name in ds.data_vars:
-            of_file = ds[name].attrs
-            about = record.attributes("") | of_file
-            if "sampling noise included" not in str(of_file.get("long_name")):  # against a sampled reference
-                about.pop("sampling_noise", None)
-            ds[name].attrs = about
-    return ds.assign_attrs(format=FORMAT)
+            ds[name].attrs = said(ds, name)
+    ds.attrs = attributes.upgraded(ds.attrs) | {"format": FORMAT}
+    return ds
 
 
 def _known(ds: xr.Dataset) -> dict[str, Record]:

@@ -208,7 +208,7 @@ def test_the_result_is_labelled_and_survives_a_file(measured, tmp_path):
         gradlab.save_results(ds, tmp_path / "r.h5")
         assert gradlab.open_results(tmp_path / "r.h5").identical(ds)
     assert {ds.attrs["reference"] for _, ds in measured.values()} <= {"rloo", "disarm", "arms(n=4)"}
-    assert ds.attrs["reference_candidates"].count(":") == 3
+    assert len(ds.attrs["reference_candidates"]) == 3
     assert "sampled" in str(gradlab.plots.auto(ds).axes[0].get_legend() or "sampled")
 
 

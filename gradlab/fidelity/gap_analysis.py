@@ -12,7 +12,6 @@ does not depend on tb: two decoder passes per noise array and tf serve all tb.
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -122,7 +121,7 @@ def gap(
                     found = _measure(setup.model, x[examples], some, g, t, tbs, memory, check)
                     sums.add(i, examples, chunk, *found)
                     advance(len(g) * len(some))
-    about = attributes("gap", setup, draws, estimator=json.dumps("decoupled-st-gs"), tf32=int(compute.tf32))
+    about = attributes("gap", setup, draws, estimator="decoupled-st-gs", tf32=int(compute.tf32))
     rare = rarity(model.kind, logits, tfs).of_middle_example()
     taken = np.full((len(DEFINITIONS), len(tfs), len(tbs)), float(draws))
     ds = sums.dataset(about).assign(variables(rare, taken, grid=("definition", "tf", "tb")))

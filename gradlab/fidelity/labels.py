@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import xarray as xr
 
 from .. import likelihoods, results
+from ..attributes import of_groups, of_parameters, stored
 from ..methods import Integrated, MonteCarlo
 from ..model import LatentModel
 from ..sampling import batch_bounds
@@ -37,7 +37,7 @@ def attributes(analysis: str, setup: Setup, draws: int | None, **more: Any) -> d
         unit=likelihoods.unit_of(model.likelihood),
         latents=model.latents,
         categories=model.categories,
-        **({"groups": json.dumps(model.groups.sizes)} if model.groups else {}),
+        **(of_groups(model.groups.sizes) if model.groups else {}),
         latent_kind=model.kind.name,
         examples=len(x),
         data="given as a tensor",
@@ -50,17 +50,16 @@ def attributes(analysis: str, setup: Setup, draws: int | None, **more: Any) -> d
 
 def attributes_of(setup: Setup, request: Request, draws: int | None) -> dict[str, Any]:
     """What an analysis of bias says of itself; `draws` None: moments without any."""
-    listed = "estimator" not in request.dropped
     costs = [e.evaluations_at(setup.kind, setup.logits) for e in request.estimators]
     own = [{k: v for k, v in e.parameters.items() if k not in ("tf", "tb")} for e in request.estimators]
     about = attributes(
         "bias",
         setup,
         draws,
-        estimator=json.dumps(request.labels if listed else request.labels[0]),
-        estimator_parameters=json.dumps(own),
+        estimator=stored(request.labels),
+        estimator_parameters=stored([of_parameters(one) for one in own]),
         equal_cost=int(isinstance(request.moments, MonteCarlo) and request.moments.equal_cost),
-        evaluations=json.dumps(costs if listed else costs[0]),
+        evaluations=stored(costs),
         target=request.targets[0] if "target" in request.dropped else "both",
         moments="exact" if isinstance(request.moments, Integrated) else "monte-carlo",
         reference="exact",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import warnings
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import torch
 import xarray as xr
 
 from .. import likelihoods
+from ..attributes import of_candidates
 from ..exact import kl_gradient
 from ..methods import MonteCarlo, Sampled
 from ..metrics import NONE
@@ -52,7 +52,7 @@ def bias_by_reference(setup: Setup, request: Request) -> xr.Dataset:
     about: dict[str, Any] = {}
     if isinstance(reference, str):
         reference, over = choose(setup, tfs)
-        about["reference_candidates"] = json.dumps(over)
+        about |= of_candidates(over)
     points = [
         Point(e.at(tfs[i], tbs[j]), t, (k, t, i, j), tfs[i])
         for i, j in request.pairs

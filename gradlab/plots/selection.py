@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import json
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
@@ -14,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from .. import errors
+from ..attributes import texts
 from ..schema import negative_by_chance, short_name, upgraded
 
 
@@ -87,10 +86,7 @@ def known_name(ds: xr.Dataset, name: str) -> str | None:
     """The estimator, the target law: of the selection, or of the whole Dataset, where it is known."""
     if name in ds.coords and ds[name].ndim == 0:
         return str(ds[name].item())
-    text = str(ds.attrs.get(name, ""))
-    with contextlib.suppress(ValueError):
-        text = str(json.loads(text))
-    return text or None
+    return ", ".join(texts(ds.attrs.get(name, ""))) or None
 
 
 def least_drawn(ds: xr.Dataset, name: str) -> float:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
 import xarray as xr
 
+from ..attributes import nested
 from .axes_style import units
 from .selection import checked, chosen
 
@@ -110,7 +110,7 @@ def temperature(value: float | str) -> str:
 
 def facts(ds: xr.Dataset, of_pairs: xr.Dataset) -> list[str]:
     """For the caption: what was trained, how long, and from how many seeds."""
-    settings = json.loads(ds.attrs.get("settings", "{}"))
+    settings = nested(ds.attrs, "settings")
     config, epochs, count = settings.get("config", {}), settings.get("epochs", 1), done(of_pairs)
     most = int(count.max())
     size = " {categories}x{latents}".format(**config) if {"categories", "latents"} <= set(config) else ""

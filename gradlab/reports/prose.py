@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import PurePath
@@ -11,9 +10,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..attributes import groups, nested, texts
 from ..cautions import nothing_left, of_sampling
 from ..kinds import first_metrics, kind
-from ..schema import negative_by_chance, short_name
+from ..schema import negative_by_chance, said, short_name
 from ..terminal import counted
 from .points import Estimate, centre, coordinates_at, estimates_at, places
 
@@ -48,7 +48,7 @@ def _point(ds: xr.Dataset, first: list[str], at: np.ndarray, point: Mapping[str,
 
 def _told(ds: xr.Dataset, name: str, estimate: Estimate) -> str:
     """A metric in the words that its record gives it."""
-    about = ds[name].attrs
+    about = said(ds, name)
     plain = f"{short_name(ds, name)} {{value}}{_unit(ds, name)}"
     told = str(about.get("sentence", plain)).replace("{reference}", _reference(ds))
     beyond = ""
@@ -109,8 +109,7 @@ def subject(ds: xr.Dataset) -> list[str]:
     """On what: model, data, estimators, target law, aggregation; a line each."""
     a = ds.attrs
     if kind(ds).of_trainings:
-        settings = _json(a.get("settings"), {})
-        settings = settings if isinstance(settings, dict) else {}
+        settings = nested(a, "settings")
         of = [str(settings[k]) for k in ("architecture", "estimator") if k in settings]
         epochs = [counted(settings["epochs"], "epoch")] if "epochs" in settings else []
         trained = f"{', '.join(of + epochs)}; {a.get('data', 'data not named')}"
@@ -118,16 +117,17 @@ def subject(ds: xr.Dataset) -> list[str]:
     size = f"{counted(a.get('latents', '?'), 'latent')} x {a.get('categories', '?')} categories"
     if a.get("latent_kind") == "binary":
         size = counted(a.get("latents", "?"), "binary unit")
-    sizes = _json(a.get("groups"), {})
-    if isinstance(sizes, dict) and sizes and all(isinstance(s, list) and len(s) == 2 for s in sizes.values()):
-        parts = [f"{name} ({counted(count, 'latent')} x {most} categories)" for name, (count, most) in sizes.items()]
-        size = " + ".join(parts)
-    named = _json(a.get("estimator"), str(a.get("estimator", "?")))
-    names = named if isinstance(named, str) else ", ".join(str(n) for n in named)
+    if of_groups := groups(a):
+        size = " + ".join(f"{name} ({counted(count, 'latent')} x {most} categories)" for name, count, most in of_groups)
+    names = ", ".join(texts(a.get("estimator", "?")))
     equal = ", at equal loss evaluations" if a.get("equal_cost") else ""
     how = "moments without sampling of" if a.get("moments") == "exact" else f"{_draws(ds)}draws of"
+    if "model" in ds.dims:
+        models = f"models: {', '.join(str(name) for name in ds['model'].values)}"
+    else:
+        models = f"{a.get('checkpoint', 'model not named')}: {size}, {a.get('loss', '?')} loss in {a.get('unit', '?')}"
     lines = [
-        f"{a.get('checkpoint', 'model not named')}: {size}, {a.get('loss', '?')} loss in {a.get('unit', '?')}",
+        models,
         f"{a.get('data', 'data not named')} ({counted(a.get('examples', '?'), 'example')}); {how} {names}{equal}",
     ]
     lead = ds[first_metrics(ds)[0]]
@@ -151,12 +151,8 @@ def is_resolved(estimate: Estimate) -> bool:
 
 def written(estimate: Estimate) -> str:
     """0.8622 [0.8050, 0.9158]."""
-    ends = (
-        ""
-        if math.isnan(estimate.low) or math.isnan(estimate.high)
-        else f" [{text(estimate.low)}, {text(estimate.high)}]"
-    )
-    return text(estimate.value) + ends
+    known = not (math.isnan(estimate.low) or math.isnan(estimate.high))
+    return text(estimate.value) + (f" [{text(estimate.low)}, {text(estimate.high)}]" if known else "")
 
 
 def text(value: float | None) -> str:
@@ -214,12 +210,5 @@ def _count(value: Any) -> str:
 
 def _estimator(ds: xr.Dataset) -> str:
     """The estimator, where there is but one and bias is of it."""
-    named = _json(ds.attrs.get("estimator"), "")
-    return named if isinstance(named, str) and kind(ds).name.startswith("bias") else ""
-
-
-def _json(text: Any, otherwise: Any) -> Any:
-    try:
-        return json.loads(text)
-    except (TypeError, ValueError):
-        return otherwise
+    named = texts(ds.attrs.get("estimator", ""))
+    return named[0] if len(named) == 1 and "estimator" not in ds.dims and kind(ds).name.startswith("bias") else ""
