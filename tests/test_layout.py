@@ -126,7 +126,7 @@ def test_plots_see_results_only(name):
     found = imports(name)
     assert [one for one in found if within(one, "torch", "scipy")] == []
     own = [one for one in found if within(one, "gradlab")]
-    allowed = ("errors", "files", "cautions", "terminal", "plots", "schema", "kinds")
+    allowed = ("errors", "files", "cautions", "terminal", "plots", "schema", "kinds", "attributes")
     allowed = tuple(f"gradlab.{module}" for module in allowed)
     assert [one for one in own if not within(one, *allowed)] == []
 
@@ -160,6 +160,17 @@ def test_metrics_are_plain_arrays(name):
         one for one in found if within(one, "torch", "xarray", "gradlab") and one not in (*PLAIN, "gradlab.errors")
     ]
     assert foreign == []
+
+
+@pytest.mark.parametrize("name", ["gradlab.schema", "gradlab.kinds", "gradlab.attributes", "gradlab.metrics"])
+def test_what_files_hold_is_known_without_torch_and_matplotlib(name):
+    """By way of others too; `gradlab` itself imports when used."""
+    reached, left = set(), {name}
+    while left:
+        reached |= left
+        left = {found for one in left if one in EVERYTHING and one != "gradlab" for found in imports(one)} - reached
+    assert "gradlab.metrics.record" in reached or name == "gradlab.attributes"
+    assert [found for found in reached if within(found, "torch", "matplotlib", "gradlab.plots")] == []
 
 
 @pytest.mark.parametrize("name", [name for name in EVERYTHING if within(name, "gradlab.cli")])

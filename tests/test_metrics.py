@@ -262,6 +262,35 @@ def test_ratios_are_quantiles_and_skip_zeros():
     assert np.isnan(coordinates.quantiles(coordinates.elementwise_ratios(np.zeros(3), np.ones(3))[None])).all()
 
 
+# --- without draws ---
+
+
+@pytest.mark.parametrize(("bias", "error", "std_error"), [(0.3, 1e-3, 1e-3), (-2.0, 0.05, 0.0), (0.0, 1e-3, 0.1)])
+def test_ends_without_draws_hold_what_the_metric_is_within_the_error(bias, error, std_error):
+    """10,000 means at the distance `error` in random directions: changes up to half the half width, some near it."""
+    rng = RNG(5)
+    exact = np.linspace(-1, 2, 3)
+    mean, variance = exact * (1 + bias) + [0.1, -0.2, 0.05], np.array([0.5, 1.0, 2.0])
+    ends = {
+        metric.name: three for metric, *three in routes.without_draws(METRICS, exact, mean, variance, error, std_error)
+    }
+    step = rng.normal(size=(10_000, 3))
+    means = mean + error * step / np.linalg.norm(step, axis=1, keepdims=True)
+    std = np.sqrt(variance.sum()) + std_error * rng.choice([-1, 1], size=(10_000, 1))
+    found = all_metrics(exact, means, std**2, np.inf)
+    for name, (value, low, high) in ends.items():
+        assert value == pytest.approx(all_metrics(exact, mean, variance, np.inf)[name], rel=1e-12)
+        change, half = np.abs(found[name] - value).max(), max(high - value, value - low)
+        assert change <= 1.003 * half / 2, name
+        assert change >= 0.95 * half / 2, name
+
+
+def test_moments_without_error_have_ends_without_width():
+    exact, mean = np.array([1.0, 2.0, 0.5]), np.array([1.5, 2.0, 0.1])
+    for metric, value, low, high in routes.without_draws(METRICS, exact, mean, np.ones(3), 0.0, 0.0):
+        assert low == value == high, metric.name
+
+
 # --- from inner products ---
 
 

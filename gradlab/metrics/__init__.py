@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from .record import GRADIENT, NONE, SQUARED, GapMetric, GapTerms, Metric, Norms, Products
-from .registry import get, names, register
+from .registry import describe, get, names, register
 
 __all__ = [
     "GRADIENT",
@@ -17,6 +17,7 @@ __all__ = [
     "Metric",
     "Norms",
     "Products",
+    "describe",
     "get",
     "names",
     "register",

@@ -92,6 +92,22 @@ def get(name: str, analysis: str = "bias") -> Metric | GapMetric:
     return known[name]
 
 
+def describe(analysis: str = "bias") -> list[dict[str, Any]]:
+    """What is known of every metric of an analysis, as plain values. Raises ValueError for another analysis."""
+    return [
+        {
+            "name": metric.name,
+            "long_name": metric.long_name,
+            "formula": metric.formula,
+            "unit": metric.unit,
+            "bounds": tuple(map(float, metric.bounds)),
+            "rank": metric.rank,
+            "noisy": getattr(metric, "noisy", False),
+        }
+        for metric in of_analysis(analysis).values()
+    ]
+
+
 def of_analysis(analysis: str) -> dict[str, Any]:
     """The metrics of "bias" or "gap" that are known now, by name. Raises ValueError for another analysis."""
     return dict(_BIAS if errors.choice("analysis", analysis, ("bias", "gap")) == "bias" else _GAP)
