@@ -105,7 +105,8 @@ def _joined(bias: xr.Dataset, gap: xr.Dataset) -> xr.Dataset:
         kept[f"{BIAS}_replicates"] = bias.replicates.sel(metric=BIAS, drop=True)
     else:
         kept[f"{BIAS}_replicates"] = bias[BIAS].expand_dims(batch=gap.batch).copy()
-    joined = xr.merge([kept, gaps], combine_attrs="drop", join="exact", compat="no_conflicts")
+    joined = xr.merge([kept, gaps], combine_attrs="override", join="exact", compat="no_conflicts")
+    joined.attrs = {}
     for name in ("gap", "gap_low", "gap_high"):
         joined[name].attrs["units"] = "loss per logit"
     return joined

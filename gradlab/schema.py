@@ -135,8 +135,8 @@ def is_metric(ds: xr.Dataset, name: str) -> bool:
 
 def ranked(ds: xr.Dataset, names: Sequence[str]) -> list[str]:
     """Those of `names` that have a rank, the lowest first."""
-    ranks = {name: said(ds, name).get("rank") for name in names}
-    return sorted((name for name in names if ranks[name] is not None), key=lambda name: float(ranks[name]))
+    ranks = {name: float(about["rank"]) for name in names if "rank" in (about := said(ds, name))}
+    return sorted(ranks, key=lambda name: ranks[name])
 
 
 def short_name(ds: xr.Dataset, name: str) -> str:

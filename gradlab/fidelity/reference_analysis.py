@@ -110,7 +110,9 @@ class _Arrays:
         self.request = request
         self.parameters = of if isinstance(of, EncoderStatistics) else None
         grid = (len(request.estimators), len(request.targets), len(request.tfs), len(request.tbs))
-        self.metrics = MetricArrays(metrics(), BATCHES, (*grid, len(of.names)) if self.parameters else grid)
+        self.metrics = MetricArrays(
+            metrics(), BATCHES, (*grid, len(self.parameters.names)) if self.parameters else grid
+        )
         self.draws = np.full(grid, np.nan)
 
     def fill(self, at: tuple[int, ...], found: Sequence[UStatistics], taken: int, nothing_left: bool) -> None:
