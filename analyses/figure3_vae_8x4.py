@@ -16,7 +16,6 @@ does not list its temperatures; the grid has those that it names, 0.3, 1, 1.3, 1
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -73,7 +72,7 @@ def verdicts(
 
 def _kl(ds: xr.Dataset) -> str:
     """The KL term that the models were trained with."""
-    return str(ds.kl.item() if "kl" in ds.coords else json.loads(ds.attrs["settings"])["kl"])
+    return str(ds.kl.item() if "kl" in ds.coords else ds.attrs["settings.kl"])
 
 
 def _of_one(values: xr.DataArray, unit: str, best: tuple[float, float] | None) -> list[Verdict]:

@@ -100,12 +100,13 @@ def _joined(bias: xr.Dataset, gap: xr.Dataset) -> xr.Dataset:
     kept = bias[names]
     gaps = gap[[name + end for name in GAPS for end in ("", "_low", "_high")]]
     for name in GAPS:
-        gaps[f"{name}_replicates"] = gap.replicates.sel(figure=name, drop=True)
+        gaps[f"{name}_replicates"] = gap.replicates.sel(metric=name, drop=True)
     if "replicates" in bias:
-        kept[f"{BIAS}_replicates"] = bias.replicates.sel(figure=BIAS, drop=True)
+        kept[f"{BIAS}_replicates"] = bias.replicates.sel(metric=BIAS, drop=True)
     else:
         kept[f"{BIAS}_replicates"] = bias[BIAS].expand_dims(batch=gap.batch).copy()
-    joined = xr.merge([kept, gaps], combine_attrs="drop", join="exact", compat="no_conflicts")
+    joined = xr.merge([kept, gaps], combine_attrs="override", join="exact", compat="no_conflicts")
+    joined.attrs = {}
     for name in ("gap", "gap_low", "gap_high"):
         joined[name].attrs["units"] = "loss per logit"
     return joined

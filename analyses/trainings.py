@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from gradlab.attributes import nested
 from gradlab.training import Settings
 
 from . import sizing
@@ -122,9 +122,8 @@ def _seeds(
 def _joined(found: Sequence[xr.Dataset], kls: Sequence[str]) -> xr.Dataset:
     """Joins sweeps that differ only in the KL term along a dim `kl`."""
     coordinate = xr.Variable("kl", list(kls), {"long_name": "KL term of the training loss", "units": "1"})
-    settings = json.loads(found[0].attrs["settings"]) | {"kl": "see coordinate"}
     ds = xr.concat(found, coordinate, combine_attrs="override", join="exact")
-    return ds.assign_attrs(settings=json.dumps(settings, sort_keys=True))
+    return ds.assign_attrs({"settings.kl": "see coordinate"})
 
 
 def thinned(ds: xr.Dataset) -> xr.Dataset:
@@ -141,7 +140,7 @@ def thinned(ds: xr.Dataset) -> xr.Dataset:
 
 def lacking(ds: xr.Dataset, claim: Trainings, data: str) -> list[str]:
     """The ways in which a sweep falls short of the trainings of a claim, as texts."""
-    settings, about = json.loads(ds.attrs["settings"]), ds.attrs
+    settings, about = nested(ds.attrs, "settings"), ds.attrs
     counts = [
         ("epochs", settings["epochs"], claim.epochs),
         ("images", about.get("images", 0), claim.images),
@@ -151,7 +150,7 @@ def lacking(ds: xr.Dataset, claim: Trainings, data: str) -> list[str]:
     found = [f"{got:,} of {needed:,} {of}" for of, got, needed in counts if got < needed]
     if (seeds := _most_seeds(ds)) < LEAST_SEEDS:
         found.append(f"{seeds} of at least {LEAST_SEEDS} seeds")
-    config = settings["config"]
+    config = settings.get("config", {})
     found += [f"{name} {config.get(name)} of {value}" for name, value in claim.config if config.get(name, 0) < value]
     if (name := str(about.get("data", "")).split(",")[0]) != data:
         found.append(f"data {name}, not {data}")

@@ -16,26 +16,20 @@ from rich.table import Table
 
 from .output import WIDTH, console, text
 
-POINT_DIMS = ("checkpoint", "epoch", "estimator", "target", "definition", "parameter", "tf", "tb")
 MOST_LINES, MOST_COLUMNS = 30, 12
-ANALYSES = ("bias", "gap", "bias-along-training", "gap-along-training")
 
 
 def report(ds: Any, as_json: bool, written: Sequence[str]) -> None:
     """A result: one point as a table of all its figures, many as a line each."""
+    from gradlab.attributes import plain
     from gradlab.cautions import cautions
-    from gradlab.reports.points import first_figures
+    from gradlab.kinds import first_metrics
     from gradlab.reports.prose import headline, subject, sureness
 
-    if ds.attrs.get("analysis") not in ANALYSES:
-        raise ValueError(
-            f"results: analysis {ds.attrs.get('analysis')!r} is not known; a file that `gradlab bias` or `gradlab gap`"
-            " wrote would do"
-        )
-    line = first_figures(ds)
+    line = first_metrics(ds)
     points = list(_points(ds))
     if as_json:
-        about = {name: value.item() if hasattr(value, "item") else value for name, value in ds.attrs.items()}
+        about = {name: plain(value) for name, value in ds.attrs.items()}
         found = {"attributes": about, "cautions": cautions(ds), "points": points, "files": list(written)}
         click.echo(json.dumps(found, allow_nan=False))
         return
@@ -72,29 +66,22 @@ def provenance(ds: Any) -> None:
 
 
 def _points(ds: Any) -> Iterator[dict[str, Any]]:
-    """One dict per point: its coordinates and {figure: {value, low, high}}; pairs not measured are left out."""
-    dims = [dim for dim in POINT_DIMS if dim in ds.dims]
-    from gradlab.cautions import ABOUT_SAMPLING
+    """One dict per point: its coordinates and {metric: {value, low, high}}; pairs not measured are left out."""
+    from gradlab.kinds import metric_names, point_dims
+    from gradlab.reports.points import coordinates_at, estimates_at, places
+    from gradlab.schema import ABOUT_SAMPLING
 
-    names = [n for n in ds.data_vars if set(ds[n].dims) == set(dims) and not n.endswith(("_low", "_high"))]
-    columns = {n: ds[n].transpose(*dims).values for n in ds.data_vars if set(ds[n].dims) == set(dims)}
-    for at in itertools.product(*(range(ds.sizes[dim]) for dim in dims)):
-        if all(
-            math.isnan(float(columns[n][at])) for n in names if n not in ("exact_norm", "resolved", *ABOUT_SAMPLING)
-        ):
-            continue
-        figures = {}
-        for n in names:
-            ends = {"value": n, "low": f"{n}_low", "high": f"{n}_high"}
-            figures[n] = {key: _number(columns[of][at]) for key, of in ends.items() if of in columns}
-        where = {dim: ds[dim].values[i].item() for dim, i in zip(dims, at, strict=True)}
-        if "epoch" in where:  # along a training the temperatures go with the epoch
-            where |= {t: ds[t].sel(epoch=where["epoch"]).item() for t in ("tf", "tb")}
-        yield where | {"figures": figures}
+    names = metric_names(ds)
+    at = places(ds, names)
+    names += [name for name in ABOUT_SAMPLING if name in ds and set(ds[name].dims) == set(point_dims(ds))]
+    columns = {name: estimates_at(ds, name, at) for name in names}
+    for k, where in enumerate(coordinates_at(ds, at)):
+        yield where | {"figures": {name: _as_object(of[k], f"{name}_low" in ds) for name, of in columns.items()}}
 
 
-def _number(value: Any) -> float | None:
-    return float(value) if math.isfinite(float(value)) else None
+def _as_object(estimate: Any, with_ends: bool) -> dict[str, float | None]:
+    kept = estimate._asdict() if with_ends else {"value": estimate.value}
+    return {key: value if math.isfinite(value) else None for key, value in kept.items()}
 
 
 def _centre(ds: Any, points: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -118,8 +105,7 @@ def _sorted_lines(ds: Any, points: list[dict[str, Any]]) -> list[list[dict[str, 
 
 def _all_figures(ds: Any, points: list[dict[str, Any]]) -> Iterator[Table]:
     """Every figure of one or two points; those that include sampling noise apart."""
-    from gradlab.cautions import ABOUT_SAMPLING
-    from gradlab.reports.prose import includes_noise
+    from gradlab.schema import ABOUT_SAMPLING, includes_noise
 
     first = points[0]
     noisy = [name for name in first["figures"] if includes_noise(ds, name)]
@@ -129,7 +115,7 @@ def _all_figures(ds: Any, points: list[dict[str, Any]]) -> Iterator[Table]:
         table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
         table.add_column("figure", no_wrap=True)
         for point in points:
-            which = escape(" ".join(str(point[d]) for d in POINT_DIMS[:-2] if d in point))
+            which = escape(" ".join(str(point[d]) for d in _dims(point)[:-2]))
             table.add_column(f"{which or 'value'} {_ends(ds)}", no_wrap=True)
         table.add_column("unit", no_wrap=True)
         for name in names:
@@ -141,7 +127,7 @@ def _all_figures(ds: Any, points: list[dict[str, Any]]) -> Iterator[Table]:
 
 def _lines(ds: Any, points: list[dict[str, Any]], names: Sequence[str]) -> Table:
     """A line a point: what tells the points apart, and some of the figures."""
-    dims = [dim for dim in POINT_DIMS if dim in points[0]]
+    dims = _dims(points[0])
     alone = [dim for dim in dims if dim in ("tf", "tb") and len({p[dim] for p in points}) == 1]
     dims = [dim for dim in dims if dim not in alone or len(alone) == len(dims)]
     at = ", ".join(f"{dim} = {points[0][dim]:g}" for dim in alone)
@@ -172,16 +158,20 @@ def _short_names(paths: list[str]) -> dict[str, str]:
     return stems if len(set(stems.values())) == len(stems) else {}
 
 
+def _dims(point: dict[str, Any]) -> list[str]:
+    return [name for name in point if name != "figures"]
+
+
 def _is_grid(ds: Any, points: list[dict[str, Any]]) -> bool:
     """Whether the points are every pair of many temperatures, and their table fits the width."""
     of_tf, of_tb = ds.sizes.get("tf", 1), ds.sizes.get("tb", 1)
-    full = len(points) == math.prod(ds.sizes[dim] for dim in POINT_DIMS if dim in ds.dims)
+    full = len(points) == math.prod(ds.sizes[dim] for dim in _dims(points[0]) if dim in ds.dims)
     return full and of_tf * of_tb > MOST_LINES and min(of_tf, of_tb) > 1 and of_tf <= MOST_COLUMNS
 
 
 def _grids(ds: Any, points: list[dict[str, Any]], names: Sequence[str]) -> Iterator[tuple[str, Table]]:
     """Title and table of one figure each, tf to the right and tb downwards; the title has the widest interval."""
-    outer = [dim for dim in POINT_DIMS[:-2] if dim in ds.dims]
+    outer = [dim for dim in _dims(points[0]) if dim in ds.dims and dim not in ("tf", "tb")]
     tfs, tbs = ([f"{t:g}" for t in ds[dim].values] for dim in ("tf", "tb"))
     for _, group in itertools.groupby(points, key=lambda p: [p[dim] for dim in outer]):
         rows = list(group)

@@ -24,7 +24,6 @@ KINDS = {
 }
 WITH_TARGET = ("trends", "comparison", "parameters")
 COMMAND_LINE = ParameterSource.COMMANDLINE
-USUAL = {"gap": "relative_gap", "sweep": "final_validation_loss_mean"}  # in a heatmap, by analysis
 
 
 @click.command()
@@ -37,6 +36,7 @@ def show(results, as_json):
     Example:
       gradlab show bias.h5
     """
+    from gradlab.kinds import kind
     from gradlab.results import open_results
 
     from . import report, sweep_report
@@ -45,7 +45,7 @@ def show(results, as_json):
     if "kl" in ds.dims:
         sweep_report.report_each_kl(ds, as_json)
         return
-    if ds.attrs.get("analysis") == "sweep":
+    if kind(ds).of_trainings:
         sweep_report.report(ds, as_json, [])
         return
     report.report(ds, as_json, [])
@@ -64,7 +64,7 @@ def show(results, as_json):
 )
 @click.option(
     "--variable",
-    help="Variable of a heatmap.  [default: relative_bias_debiased; relative_gap of a gap; mean loss of a sweep]",
+    help="Variable of a heatmap.  [default: the leading metric, or the mean loss of a sweep]",
 )
 @click.option("--target", help="Draw only this target law.")
 @click.option("--checkpoint", help="Draw only this checkpoint of a gap.")
@@ -119,17 +119,16 @@ def _check_usage(kind, variable, target, checkpoint, reconstructions) -> None:
 
 
 def _figure(path, kind, variable, target, checkpoint):
-    from gradlab import plots
+    from gradlab import kinds, plots
     from gradlab.results import open_results
 
     ds = open_results(path)
-    analysis = str(ds.attrs.get("analysis", ""))
-    if analysis == "sweep":
+    if kinds.kind(ds).of_trainings:
         from gradlab.sweeps import with_means
 
         ds = with_means(ds)
     if kind == "heatmap" or variable:
-        return plots.heatmap(ds, variable or USUAL.get(analysis, "relative_bias_debiased"), target=target)
+        return plots.heatmap(ds, variable or kinds.first_metrics(ds)[0], target=target)
     if kind == "gap" or checkpoint is not None:
         return plots.gap(ds, checkpoint)
     if kind == "auto":

@@ -70,7 +70,9 @@ def _best(ds: Any) -> dict[str, Any]:
 
 
 def _as_object(ds: Any) -> dict[str, Any]:
-    about = {name: value.item() if hasattr(value, "item") else value for name, value in ds.attrs.items()}
+    from gradlab.attributes import plain
+
+    about = {name: plain(value) for name, value in ds.attrs.items()}
     rows = {(row["tf"], row["tb"]): row for row in _rows(ds)}
     chosen = {name: rows[one.tf, one.tb] if one else None for name, one in _best(ds).items()}
     return {"attributes": about, "pairs": list(rows.values()), **chosen, "failed": failures(ds)}
@@ -113,9 +115,10 @@ def _known(value: float) -> float | None:
 
 
 def _headline(ds: Any) -> str:
+    from gradlab.attributes import nested
     from gradlab.terminal import counted
 
-    a, settings = ds.attrs, json.loads(ds.attrs["settings"])
+    a, settings = ds.attrs, nested(ds.attrs, "settings")
     count = {status: int((ds.status == status).sum()) for status in ("done", "failed")}
     failed = f", {count['failed']} failed" if count["failed"] else ""
     return (

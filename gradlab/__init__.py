@@ -25,7 +25,7 @@ _HOME = {
     "open_results": "results",
     "report": "reports.page",
 }
-_MODULES = ("datasets", "estimators", "latents", "likelihoods", "plots", "schedules", "sweeps", "training")
+_MODULES = ("datasets", "estimators", "latents", "likelihoods", "metrics", "plots", "schedules", "sweeps", "training")
 
 __all__ = [
     "Compute",
@@ -45,6 +45,7 @@ __all__ = [
     "likelihoods",
     "load",
     "load_weights",
+    "metrics",
     "open_results",
     "plots",
     "report",
@@ -56,7 +57,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from . import datasets, estimators, latents, likelihoods, plots, schedules, sweeps, training
+    from . import datasets, estimators, latents, likelihoods, metrics, plots, schedules, sweeps, training
     from .checkpoints import bundled, load, save
     from .estimators import decoupled_st_gumbel_softmax
     from .exact import exact_gradient

@@ -8,14 +8,8 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-# roots of estimated squares, which can be negative
-SIGNED = {
-    "relative_bias_debiased": "relative bias",
-    "matched_bias_debiased": "matched bias",
-    "mean_norm_debiased": "norm of the mean estimate",
-}
-# variables that describe where a metric can be trusted
-ABOUT_SAMPLING = ("expected_count", "unseen", "rare_examples", "certain_examples", "enumerated")
+from .schema import negative_by_chance, ranked, short_name, upgraded
+
 SEEN = 10  # minimal expected number of draws that show what carries the exact gradient
 MOST_NAMED = 4
 
@@ -62,20 +56,29 @@ def _unseen(ds: xr.Dataset) -> list[str]:
         return []
     count = ds["expected_count"].where(unseen)
     rare, examples = int(ds["rare_examples"].where(unseen).max()), ds.attrs.get("examples", "?")
-    draws = float(ds["draws"].max()) if "draws" in ds else float(ds.attrs.get("draws", np.nan))
+    draws = _draws(ds)
     needed = draws * SEEN / float(count.min()) if float(count.min()) > 0 else np.inf
     cures = [f"{_rounded_up(needed)} draws"] * bool(needed < 1e7) + ["a larger tf"]
+    in_all = f"in {draws:,.0f} draws" if np.isfinite(draws) else "in all draws"
     if not _is_gap(ds) and str(ds.attrs.get("reference", "exact")) == "exact" and ds.attrs.get("wrt") != "encoder":
         cures.insert(0, "moments='exact' if the estimator supports it")
     carried = "gap" if _is_gap(ds) else "exact gradient"
     return [
         _sentence(
             _at_tf(unseen),
-            f"{rare} of {examples} examples are near-deterministic: in {draws:,.0f} draws, what carries the {carried}"
-            f" is expected {_few(float(count.max()))} times. Values from draws miss it, and their intervals do not show"
-            f" this; use {', or '.join(cures)}.",
+            f"{rare} of {examples} examples are near-deterministic: {in_all}, what carries the {carried} is expected"
+            f" {_few(float(count.max()))} times. Values from draws miss it, and their intervals do not show this; use"
+            f" {', or '.join(cures)}.",
         )
     ]
+
+
+def _draws(ds: xr.Dataset) -> float:
+    """How many at a point; of what a sweep tracked, too. NaN where it is not known."""
+    if "draws" in ds:
+        return float(ds["draws"].max())
+    known = [ds.attrs[name] for name in ("draws", "bias_draws", "gap_draws") if name in ds.attrs]
+    return float(known[0]) if known else np.nan
 
 
 def _enumerated(ds: xr.Dataset) -> list[str]:
@@ -90,12 +93,11 @@ def _enumerated(ds: xr.Dataset) -> list[str]:
 
 
 def _below_zero(ds: xr.Dataset) -> list[str]:
+    ds = upgraded(ds)
+    signed = [str(name) for name in ds.data_vars if negative_by_chance(ds, str(name)) and f"{name}_high" in ds]
     found = []
-    for name, words in SIGNED.items():
-        high = f"{name}_high"
-        if name not in ds or high not in ds:
-            continue
-        count = int((ds[high] < 0).sum())
+    for name in dict.fromkeys([*ranked(ds, signed), *signed]):
+        words, count = short_name(ds, name), int((ds[f"{name}_high"] < 0).sum())
         if count:
             where = f"at {count:,} of {int(ds[name].notnull().sum()):,} points " if ds[name].size > 1 else ""
             found.append(

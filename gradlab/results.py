@@ -19,7 +19,7 @@ import xarray as xr
 from torch import Tensor
 from xarray.backends import H5NetCDFStore
 
-from . import __version__, errors, files, hdf5, hdf5_sandbox
+from . import __version__, errors, files, hdf5, hdf5_sandbox, schema
 from .terminal import encodable
 
 # attributes of a variable by which xarray decodes what it reads
@@ -39,6 +39,7 @@ PER_CHECKPOINT = {
 def stamp(**about: Any) -> dict[str, Any]:
     """Attributes every result carries: versions, date, command line, and what else is given."""
     return {
+        "format": schema.FORMAT,
         "gradlab": __version__,
         "torch": str(torch.__version__),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -101,7 +102,7 @@ def open_results(path: str | Path, trusted: bool = False) -> xr.Dataset:
 
     Parameters
     ----------
-    path : of a file that `save_results` or a command wrote
+    path : of a file that `save_results` or a command wrote; one of an earlier version is read as this one writes it
     trusted : read the file in this process alone, tens of milliseconds faster. The HDF5 library hangs at some
         damaged files and crashes at others, so by default another process tries the file first.
 
@@ -123,9 +124,10 @@ def open_results(path: str | Path, trusted: bool = False) -> xr.Dataset:
     if not trusted and (reason := hdf5_sandbox.fault(path)):
         raise errors.BadFile(f"{path}: {reason}")
     try:
-        return hdf5.load(str(path))
+        ds = hdf5.load(str(path))
     except hdf5.Refused as refused:
         raise errors.BadFile(f"{path}: {refused}") from None
+    return schema.upgraded(ds) if "gradlab" in ds.attrs else ds
 
 
 def with_encodable_text(ds: xr.Dataset) -> xr.Dataset:

@@ -1,9 +1,9 @@
 """Sweeps whose losses are known."""
 
-import json
-
 import numpy as np
 import xarray as xr
+
+from gradlab.attributes import flattened
 
 TEMPERATURES = (0.3, 1.0, 3.0)
 
@@ -24,4 +24,4 @@ def swept(values, tf, tb, **about):
     settings = {"epochs": 160, "kl": "model", "config": {}} | about.pop("settings", {})
     about = {"unit": "nats", "images": 60_000, "validation_images": 10_000, "data": "mnist, train split"} | about
     ds = xr.Dataset({"final_validation_loss": (dims, values), "status": (dims, status)}, coordinates)
-    return ds.assign_attrs(about, settings=json.dumps(settings))
+    return ds.assign_attrs(about | flattened("settings", settings))

@@ -205,7 +205,7 @@ def test_seeds_time_and_kl_reach_the_trainings(run, tiny, monkeypatch, tmp_path)
     assert "figure3: 12 trainings (6 pairs, 2 seeds) of 1 steps take about 24 s, in the 30 s given\n" in done.err
     ds = gradlab.open_results("made/figure3-quick-kl-sampled.h5")
     assert ds.sizes["seed"] == 2
-    assert json.loads(ds.attrs["settings"])["kl"] == "sampled"
+    assert ds.attrs["settings.kl"] == "sampled"
     assert {row["KL"] for row in json.loads(done.out)["verdicts"]} == {"sampled"}
     more = run(*common, "--kl", "sampled", "--seeds", 3)
     assert "18 trainings (6 pairs, 3 seeds)" in more.err

@@ -10,13 +10,16 @@ from torch import nn
 
 import gradlab
 from gradlab import estimators, sampling
-from gradlab.fidelity import coordinates, encoder_gradients, jackknife, metrics
+from gradlab.fidelity import coordinates, encoder_gradients, jackknife
 from gradlab.fidelity.differences import change
+from gradlab.metrics import Norms, registry, routes
 from gradlab.sampling.batches import empty
 
 from . import oracles, problems
 
 DRAWS = 70
+
+METRICS = registry.of_analysis("bias")
 
 
 def measured(problem, **options):
@@ -77,13 +80,14 @@ def assert_figures(at, exact, draws, share=1.0):
     n, means, variances = jackknife.leave_one_out(*batched(draws))
     norm = np.linalg.norm(exact)
     assert float(at.exact_norm) == pytest.approx(norm, rel=1e-9)
-    of = metrics.Norms(*coordinates.norms(exact, means))
-    for name, values, *wanted in metrics.measured(of, share * variances.sum(-1), share * n):
+    of = Norms(*coordinates.norms(exact, means))
+    for metric, values, *wanted in routes.measured(METRICS, of, share * variances.sum(-1), share * n):
+        name = metric.name
         np.testing.assert_allclose(at[name], values[0], rtol=1e-9, atol=1e-9 * norm, err_msg=name)
         ends = [at[f"{name}_low"], at[f"{name}_high"]]
         np.testing.assert_allclose(ends, wanted, rtol=1e-6, atol=1e-6 * norm, err_msg=name)
         if "replicates" in at:
-            np.testing.assert_allclose(at.replicates.sel(figure=name), values[1:], rtol=1e-9, atol=1e-9 * norm)
+            np.testing.assert_allclose(at.replicates.sel(metric=name), values[1:], rtol=1e-9, atol=1e-9 * norm)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from torch import nn
 
 import gradlab
 from gradlab import estimators
+from gradlab.attributes import groups
 from gradlab.latents import PADDING, configurations, counts_of_categories
 
 from . import oracles
@@ -133,7 +134,7 @@ def test_every_estimator_is_finite_on_groups_and_0_where_there_is_no_category():
             assert np.isfinite(values).all(), (name, tf, tb)
             assert not values[..., absent().numpy()].any(), (name, tf, tb)
     assert ds.group.values.tolist() == ["content"] * 2 + ["style"] * 2 + ["switch"]
-    assert ds.attrs["groups"] == '{"content": [2, 4], "style": [2, 3], "switch": [1, 2]}'
+    assert groups(ds.attrs) == [("content", 2, 4), ("style", 2, 3), ("switch", 1, 2)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -38,7 +38,7 @@ def test_imports_are_read_from_source():
 
 
 def test_all_modules_are_looked_at():
-    assert {"gradlab", "gradlab.errors", "gradlab.estimators.base", "gradlab.fidelity.metrics"} <= set(MODULES)
+    assert {"gradlab", "gradlab.errors", "gradlab.estimators.base", "gradlab.metrics.record"} <= set(MODULES)
     assert {"gradlab.cli.main", "gradlab.analyses"} <= set(EVERYTHING)
 
 
@@ -84,8 +84,9 @@ def test_only_plots_draws():
 
 
 def test_plots_see_results_only():
-    """Neither models nor what computes: of the library, errors, files, cautions, text and each other."""
-    allowed = ("gradlab.errors", "gradlab.files", "gradlab.cautions", "gradlab.terminal", "gradlab.plots")
+    """Neither models nor what computes: of the library, errors, files, text, what files hold, and each other."""
+    allowed = ("errors", "files", "cautions", "terminal", "plots", "schema", "kinds", "attributes")
+    allowed = tuple(f"gradlab.{module}" for module in allowed)
     assert offenders(inside("gradlab.plots"), outside(allowed)) == {}
     assert offenders(inside("gradlab.plots"), lambda name: within(name, "torch", "scipy")) == {}
 
@@ -109,10 +110,22 @@ def test_estimators_see_no_model():
 
 
 def test_metrics_are_plain_arrays():
-    plain = [f"gradlab.fidelity.{name}" for name in ("metrics", "inversion", "jackknife", "coordinates")]
-    wrong = offenders(plain, lambda name: within(name, "torch", "xarray", "gradlab") and name not in plain)
+    plain = [f"gradlab.fidelity.{name}" for name in ("inversion", "jackknife", "coordinates")]
+    plain += inside("gradlab.metrics")
+    allowed = (*plain, "gradlab.errors")
+    wrong = offenders(plain, lambda name: within(name, "torch", "xarray", "gradlab") and name not in allowed)
     assert wrong == {}
-    assert set(offenders(plain, lambda name: within(name, "numpy"))) == set(plain)
+
+
+@pytest.mark.parametrize("name", ["gradlab.schema", "gradlab.kinds", "gradlab.attributes", "gradlab.metrics"])
+def test_what_files_hold_is_known_without_torch_and_matplotlib(name):
+    """By way of others too; `gradlab` itself imports when used."""
+    reached, left = set(), {name}
+    while left:
+        reached |= left
+        left = {found for one in left if one in EVERYTHING and one != "gradlab" for found in imports(one)} - reached
+    assert "gradlab.metrics.record" in reached or name == "gradlab.attributes"
+    assert [found for found in reached if within(found, "torch", "matplotlib", "gradlab.plots")] == []
 
 
 def test_the_command_line_imports_the_library_only_when_a_command_runs():

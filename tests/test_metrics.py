@@ -7,9 +7,13 @@ import pytest
 import torch
 from scipy.optimize import minimize_scalar
 
-from gradlab.fidelity import coordinates, jackknife, metrics
+from gradlab import metrics
+from gradlab.fidelity import coordinates, jackknife
+from gradlab.metrics import registry, routes
 
 RNG = np.random.default_rng
+METRICS = registry.of_analysis("bias")
+NOISY = {name for name, metric in METRICS.items() if metric.noisy}
 
 
 def sampled(seed, draws, coordinates, bias=0.0, spread=1.0):
@@ -31,15 +35,20 @@ def measured(exact, parts):
     """{name: (values without each batch, low, high)} of all metrics, from count, mean and squares by batch."""
     n, means, variances = jackknife.leave_one_out(*parts)
     of = metrics.Norms(*coordinates.norms(exact, means))
-    return {name: found for name, *found in metrics.measured(of, variances.sum(-1), n)}
+    return {metric.name: found for metric, *found in routes.measured(METRICS, of, variances.sum(-1), n)}
+
+
+def all_metrics(*of):
+    """By name, of exact gradient, mean, variance and number of draws."""
+    return routes.values(METRICS, routes.products_of(*of))
 
 
 def test_metrics_are_their_definitions():
     exact, e, _ = sampled(0, 50, 7, bias=0.2)
     mean, variance = e.mean(0), e.var(0, ddof=1)
-    found = metrics.figures(exact, mean, variance, 50)
+    found = all_metrics(exact, mean, variance, 50)
     norm = np.linalg.norm
-    assert set(found) == set(metrics.METRICS)
+    assert set(found) == set(METRICS)
     wanted = {
         "mean_norm": norm(mean),
         "std_norm": np.sqrt(variance.sum()),
@@ -68,18 +77,18 @@ def test_matched_bias_is_the_minimum_over_scales():
     exact, e, _ = sampled(3, 20, 9, bias=-0.4)
     mean = e.mean(0)
     best = minimize_scalar(lambda a: np.linalg.norm(a * mean - exact) / np.linalg.norm(exact))
-    found = metrics.figures(exact, mean, e.var(0, ddof=1), 20)
+    found = all_metrics(exact, mean, e.var(0, ddof=1), 20)
     assert found["matched_bias"] == pytest.approx(best.fun, rel=1e-8)
     assert found["matched_scale"] == pytest.approx(best.x, rel=1e-6)
-    assert metrics.figures(exact, 3 * exact, 0 * exact, 20)["matched_bias"] == pytest.approx(0, abs=1e-15)
+    assert all_metrics(exact, 3 * exact, 0 * exact, 20)["matched_bias"] == pytest.approx(0, abs=1e-15)
 
 
 def test_debiased_metrics_are_signed_and_nan_where_noise_is_all_there_is():
     exact = np.array([3.0, 0.0, 4.0])
-    found = metrics.figures(exact, exact, np.array([5.0, 5.0, 5.0]), 10)  # |m|^2 = 25, noise 1.5
+    found = all_metrics(exact, exact, np.array([5.0, 5.0, 5.0]), 10)  # |m|^2 = 25, noise 1.5
     assert found["cosine_debiased"] == pytest.approx(5 / np.sqrt(23.5))  # beyond 1
     assert found["matched_bias_debiased"] == pytest.approx(-np.sqrt(1.5 / 23.5))
-    drowned = metrics.figures(exact, exact, 10 * np.array([5.0, 50.0, 5.0]), 10)
+    drowned = all_metrics(exact, exact, 10 * np.array([5.0, 50.0, 5.0]), 10)
     assert drowned["mean_norm_debiased"] == pytest.approx(-np.sqrt(35))
     for name in ("cosine_debiased", "matched_bias_debiased", "matched_scale_debiased"):
         assert np.isnan(drowned[name])
@@ -92,7 +101,7 @@ def test_debiased_square_has_no_noise_floor():
         for seed in range(400):
             exact, e, _ = sampled(seed, 64, 12, spread=3.0)
             e = e + bias
-            found = metrics.figures(exact, e.mean(0), e.var(0, ddof=1), 64)
+            found = all_metrics(exact, e.mean(0), e.var(0, ddof=1), 64)
             raw.append(found["bias_norm"] ** 2)
             debiased.append(found["squared_bias_debiased"])
         true = 12 * bias**2
@@ -129,7 +138,7 @@ def test_tensors_give_what_arrays_give(zeros):
     found = jackknife.means_without_each(count, there(mean))
     np.testing.assert_allclose(found, means, rtol=1e-13)
     arguments = exact, means, variances, draws
-    wanted, found = metrics.figures(*arguments), metrics.figures(there(exact), there(means), variances, draws)
+    wanted, found = all_metrics(*arguments), all_metrics(there(exact), there(means), variances, draws)
     for name, values in wanted.items():
         np.testing.assert_allclose(found[name], values, rtol=1e-12, err_msg=name)
     for ratios, given in ((coordinates.per_example_ratios, [4]), (coordinates.elementwise_ratios, [])):
@@ -171,7 +180,7 @@ def repeated(draws, repetitions, bias):
     for seed in range(repetitions):
         exact, e, variance = sampled(seed, draws, 12, bias=bias)
         ends.append({name: found[1:] for name, found in measured(exact, batched(e)).items()})
-    true = metrics.figures(exact, exact * (1 + bias) + bias, variance, np.inf)
+    true = all_metrics(exact, exact * (1 + bias) + bias, variance, np.inf)
     return {name: (true[name], *np.array([found[name] for found in ends]).T) for name in true}
 
 
@@ -182,7 +191,7 @@ def covered(name, draws, repetitions, bias, shrink=1.0):
     return np.mean((middle - half <= true) & (true <= middle + half))
 
 
-COVERED = [name for name, metric in metrics.METRICS.items() if not metric.noisy]
+COVERED = [name for name, metric in METRICS.items() if not metric.noisy]
 
 
 @pytest.mark.parametrize("name", COVERED)
@@ -203,7 +212,7 @@ def test_intervals_cover_no_bias(name):
 @pytest.mark.parametrize("name", ["bias_norm", "relative_bias", "matched_bias"])
 def test_noise_included_is_not_what_the_estimator_has(name):
     """Without bias all there is is noise: the interval is that of the metric with noise, and misses 0."""
-    assert name in metrics.NOISY
+    assert name in NOISY
     assert covered(name, 64, 250, bias=0.0) < 0.5
 
 
@@ -218,7 +227,7 @@ def test_intervals_cover_deep(name, bias):
 def test_values_lie_in_their_intervals_which_lie_where_they_can(draws):
     exact, e, _ = sampled(11, draws, 5)
     for name, (values, low, high) in measured(exact, batched(e, min(draws, 32))).items():
-        metric = metrics.METRICS[name]
+        metric = METRICS[name]
         if draws == 2 and name in ("std_norm", "relative_std"):  # of one draw there is no variance, so no interval
             assert np.isnan([low, high]).all()
             continue
@@ -238,7 +247,7 @@ def test_no_noise_no_width():
 
 
 def test_exact_gradient_of_zero_gives_nan_not_a_crash():
-    found = metrics.figures(np.zeros(3), np.ones(3), np.ones(3), 10)
+    found = all_metrics(np.zeros(3), np.ones(3), np.ones(3), 10)
     assert np.isnan(found["cosine"])
     assert not np.isfinite(found["relative_bias"])
     assert found["bias_norm"] == pytest.approx(np.sqrt(3))
@@ -253,6 +262,35 @@ def test_ratios_are_quantiles_and_skip_zeros():
     assert np.isnan(coordinates.quantiles(coordinates.elementwise_ratios(np.zeros(3), np.ones(3))[None])).all()
 
 
+# --- without draws ---
+
+
+@pytest.mark.parametrize(("bias", "error", "std_error"), [(0.3, 1e-3, 1e-3), (-2.0, 0.05, 0.0), (0.0, 1e-3, 0.1)])
+def test_ends_without_draws_hold_what_the_metric_is_within_the_error(bias, error, std_error):
+    """10,000 means at the distance `error` in random directions: changes up to half the half width, some near it."""
+    rng = RNG(5)
+    exact = np.linspace(-1, 2, 3)
+    mean, variance = exact * (1 + bias) + [0.1, -0.2, 0.05], np.array([0.5, 1.0, 2.0])
+    ends = {
+        metric.name: three for metric, *three in routes.without_draws(METRICS, exact, mean, variance, error, std_error)
+    }
+    step = rng.normal(size=(10_000, 3))
+    means = mean + error * step / np.linalg.norm(step, axis=1, keepdims=True)
+    std = np.sqrt(variance.sum()) + std_error * rng.choice([-1, 1], size=(10_000, 1))
+    found = all_metrics(exact, means, std**2, np.inf)
+    for name, (value, low, high) in ends.items():
+        assert value == pytest.approx(all_metrics(exact, mean, variance, np.inf)[name], rel=1e-12)
+        change, half = np.abs(found[name] - value).max(), max(high - value, value - low)
+        assert change <= 1.003 * half / 2, name
+        assert change >= 0.95 * half / 2, name
+
+
+def test_moments_without_error_have_ends_without_width():
+    exact, mean = np.array([1.0, 2.0, 0.5]), np.array([1.5, 2.0, 0.1])
+    for metric, value, low, high in routes.without_draws(METRICS, exact, mean, np.ones(3), 0.0, 0.0):
+        assert low == value == high, metric.name
+
+
 # --- from inner products ---
 
 
@@ -261,20 +299,20 @@ def of_products(exact, parts):
     count, mean, squares = parts
     m = count @ mean / count.sum()
     fixed, off = np.stack([exact, m, m - exact]), mean - m
-    norms = metrics.norms_without_each(count, fixed @ fixed.T, off @ fixed.T, np.square(off).sum(1))
+    norms = routes.norms_without_each(count, fixed @ fixed.T, off @ fixed.T, np.square(off).sum(1))
     n, variance = jackknife.variances_without_each(count, squares.sum(1)[:, None], np.square(off).sum(1)[:, None])
-    return metrics.values(metrics.Products(norms, variance[:, 0], n))
+    return routes.values(METRICS, metrics.Products(norms, variance[:, 0], n))
 
 
 @pytest.mark.parametrize(("bias", "spread"), [(0.3, 1.0), (0.0, 1.0), (-2.0, 0.01), (1e-4, 1e-4)])
 @pytest.mark.parametrize("batches", [32, 7])
-def test_inner_products_give_the_figures_of_the_arrays(bias, spread, batches):
+def test_inner_products_give_the_metrics_of_the_arrays(bias, spread, batches):
     exact, e, _ = sampled(4, 100, 9, bias, spread)
     parts = batched(e, batches)
     n, means, variances = jackknife.leave_one_out(*parts)
     found = of_products(exact, parts)
-    assert set(found) == set(metrics.METRICS)
-    for name, wanted in metrics.figures(exact, means, variances, n).items():
+    assert set(found) == set(METRICS)
+    for name, wanted in all_metrics(exact, means, variances, n).items():
         np.testing.assert_allclose(found[name], wanted, rtol=1e-10, atol=1e-14, err_msg=name)
 
 

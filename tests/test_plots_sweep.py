@@ -479,11 +479,11 @@ def test_bias_along_a_training_is_drawn_by_epoch(tracked):
 def test_gap_along_a_training_has_a_colour_for_each_definition(tracked):
     ds = tracked["gap"]
     figure = plots.tracked(ds)
-    for ax, name in zip(figure.axes, ("relative_gap_pooled", "cosine"), strict=True):
+    for ax, name in zip(figure.axes, ("relative_gap_pooled", "gap", "cosine"), strict=True):
         assert len({to_hex(line.get_color()) for line in curves(ax)}) == 2
         for line, definition in zip(curves(ax), ds.definition.values, strict=True):
             np.testing.assert_array_equal(line.get_ydata(), ds[name].sel(definition=definition))
-    assert [ax.get_ylabel() for ax in figure.axes] == ["relative gap (1)", "cosine (1)"]
+    assert [ax.get_ylabel() for ax in figure.axes] == ["relative gap (1)", "gap (nats per logit)", "cosine (1)"]
     assert legend(figure) == ["autodiff", "shared-backward"]
     one = plots.tracked(ds.sel(definition="autodiff"))
     assert len(curves(one.axes[0])) == 1
@@ -506,6 +506,7 @@ def test_a_file_from_before_the_debiased_cosine_is_drawn(tracked):
     assert [ax.get_ylabel().split("(")[0] for ax in plots.tracked(ds).axes] == [
         "relative bias ",
         "relative standard\ndeviation ",
+        "matched bias ",
     ]
 
 
@@ -611,8 +612,11 @@ def test_unsorted_temperatures_are_drawn_in_order():
             "ds: got a sweep without a finished training",
         ),
         (lambda ds: plots.losses(scheduled()), r"ds: got a sweep of schedules; plots\.schedules draws one"),
-        (lambda ds: plots.tracked(ds), "ds: got a Dataset without bias or gap by epoch; one of gradlab train --track"),
-        (lambda ds: plots.auto(ds[["validation_loss"]]), "ds: got a Dataset without bias or gap by epoch"),
+        (
+            lambda ds: plots.tracked(ds),
+            "ds: expected bias or gap by epoch, of gradlab train --track",
+        ),
+        (lambda ds: plots.auto(ds[["validation_loss"]]), "ds: got a Dataset without final_validation_loss along seed"),
         (lambda ds: plots.heatmap(ds, "final_validation_loss"), "variable: final_validation_loss has the dims"),
     ],
 )

@@ -144,8 +144,8 @@ def test_moments_of_code_only_estimators_are_enumerated_where_draws_would_miss_t
     assert (found.relative_std.sel(tf=[0.5, 1.0]) > 10).all()
     # and stands for its replicates: a difference to a point that is drawn has that one's interval
     for name in ("relative_bias_debiased", "std_norm"):
-        assert (found.replicates.sel(figure=name, tf=1.0) == found[name].sel(tf=1.0)).all()
-    assert json.loads(ds.attrs["moments_enumerated"]) == {"reinmax": [0.5, 1.0]}
+        assert (found.replicates.sel(metric=name, tf=1.0) == found[name].sel(tf=1.0)).all()
+    assert ds.attrs["moments_enumerated"] == "reinmax at tf = 0.5, 1"
     assert any("moments of reinmax are enumerated" in line for line in cautions(ds))
     # at tf = 0.5 all is certain to 1e-13, at 1.0 to 1e-6
     certain, rare = warned

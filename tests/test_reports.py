@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 
 import gradlab
+from gradlab.kinds import first_metrics
 from gradlab.reports import points, prose
 
 from .chromium import needs_browser, opened
@@ -212,7 +213,7 @@ def test_a_page_reads_without_script_and_asks_for_nothing(results, page_of):
         ds = gradlab.open_results(results / f"{name}.h5")
         assert [value for value in map(str, ds.attrs.values()) if value not in read] == []
         if name != "sweep":
-            assert prose.text(float(ds[points.first_figures(ds)[0]].max())) in read
+            assert prose.text(float(ds[first_metrics(ds)[0]].max())) in read
             assert prose.sureness(ds) in read
             assert "unbiased reference" not in " ".join([prose.headline(ds), *prose.subject(ds)])
 
@@ -333,7 +334,7 @@ def test_the_headline_says_where_least_and_greatest_lie():
     for end in (values.min(), values.max()):
         place = values.where(values == end, drop=True)
         where = f"({place.estimator.item()}, tf {place.tf.item():g}, tb {place.tb.item():g})"
-        figure = points.Figure(end.item(), end.item() - 0.1, end.item() + 0.1)
+        figure = points.Estimate(end.item(), end.item() - 0.1, end.item() + 0.1)
         assert f"{prose.written(figure)} {where}" in text
     assert "No bias is resolved" not in text
 

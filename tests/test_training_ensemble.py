@@ -241,7 +241,7 @@ def test_bias_is_tracked_cell_by_cell(tmp_path, outs, monkeypatch):
         assert ds.epoch.values.tolist() == [0, 2, 3]
         for name in ("relative_bias", "tf", "tb"):
             assert ds[name].values == pytest.approx(wanted[name].values, rel=1e-4)
-        assert json.loads(ds.attrs["training"])["ensemble"] == 2
+        assert ds.attrs["training.ensemble"] == 2
 
 
 def with_few_figures(patch):

@@ -9,6 +9,7 @@ import torch
 import xarray as xr
 
 from gradlab import sweeps, training
+from gradlab.attributes import plain
 from gradlab.datasets import Images
 from gradlab.sweeps.cells import Cell, grid
 
@@ -42,7 +43,7 @@ def assert_same(a: xr.Dataset, b: xr.Dataset) -> None:
     """Bit for bit, but for timings, dates and places."""
     a, b = a.drop_vars(TIMINGS), b.drop_vars(TIMINGS)
     xr.testing.assert_equal(a, b)
-    differing = {name for name in a.attrs | b.attrs if a.attrs.get(name) != b.attrs.get(name)}
+    differing = {name for name in a.attrs | b.attrs if plain(a.attrs.get(name)) != plain(b.attrs.get(name))}
     unforeseen = {name: (a.attrs.get(name), b.attrs.get(name)) for name in differing - {"date", "command_line"}}
     assert not unforeseen, unforeseen
 

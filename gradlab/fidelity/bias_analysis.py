@@ -82,17 +82,17 @@ def bias(
     -------
     Dataset with dims tf, tb, example, latent, category (no category: binary; estimator first if a list was given).
     `exact_gradient`, `mean_gradient`, `std_gradient` per coordinate in the loss's unit per logit; per point
-    `exact_norm` and the figures of `gradlab.fidelity.metrics.METRICS`, norms over example, latent and category;
-    each sampled figure NAME with NAME_low and NAME_high, a 95 % interval from batches of draws. Those of figures whose
-    long_name says that sampling noise is included are intervals of the figure at this number of draws.
+    `exact_norm` and the metrics of `gradlab.metrics`, norms over example, latent and category;
+    each sampled metric NAME with NAME_low and NAME_high, a 95 % interval from batches of draws. Those of metrics whose
+    long_name says that sampling noise is included are intervals of the metric at this number of draws.
     `expected_count`, `unseen`, `rare_examples` and `certain_examples` say where sampling cannot see, `enumerated` where
     moments of code-only estimators are therefore exact (spaces of up to 2^14 configurations). `replicates` holds each
-    figure without each batch in turn: differences between temperatures, which share their noise, are sharper than their
+    metric without each batch in turn: differences between temperatures, which share their noise, are sharper than their
     ends. With moments="exact" there are no replicates, the ends are twice the estimated numerical error off, and
     `mean_numerical_error` and `std_numerical_error` hold that error.
 
     With wrt="encoder" there is a dim `parameter`: "all", then by name each of the encoder's tensors that require
-    gradients; `entries` are their sizes. Figures, `exact_norm` and `replicates` are those of G = (1/B) sum over the B
+    gradients; `entries` are their sizes. Metrics, `exact_norm` and `replicates` are those of G = (1/B) sum over the B
     examples of J^T g, J = d logits / d parameters, in the loss's unit per parameter, norms over the entries of a
     tensor; there are no arrays per coordinate or example. Means are pulled back in float64, the deviation of each draw
     in the precision of the draws. A tensor that the decoder shares counts through the logits only; one that the logits

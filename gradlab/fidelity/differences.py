@@ -1,4 +1,4 @@
-"""How a figure changes from one point to another, with an interval that uses their common noise."""
+"""How a metric changes from one point to another, with an interval that uses their common noise."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import xarray as xr
 
 from .. import errors
 from ..sampling import batch_bounds
+from ..schema import is_metric, upgraded
 from .jackknife import LEVEL, standard_error, students_t
-from .metrics import METRICS
 
 
 class Change(NamedTuple):
-    """value = figure at the end minus figure at the start, with its interval."""
+    """value = metric at the end minus metric at the start, with its interval."""
 
     value: float
     low: float
@@ -28,19 +28,20 @@ class Change(NamedTuple):
 
 
 def change(
-    ds: xr.Dataset, figure: str, start: Mapping[str, object], end: Mapping[str, object], level: float = LEVEL
+    ds: xr.Dataset, metric: str, start: Mapping[str, object], end: Mapping[str, object], level: float = LEVEL
 ) -> Change:
-    """Change of `figure` of a `gradlab.bias` Dataset between the points `start` and `end`, as for `ds.sel`.
+    """Change of `metric` of a `gradlab.bias` Dataset between the points `start` and `end`, as for `ds.sel`.
 
     Both points saw the same noise, so the jackknife of the difference is sharper than that of either end.
-    Raises ValueError for an unknown figure or points that leave a dim open.
+    Raises ValueError for an unknown metric or points that leave a dim open.
     """
+    ds = upgraded(ds)
     if "replicates" not in ds:
-        return _of_exact(ds, figure, start, end)
-    errors.choice("figure", figure, [str(name) for name in ds.figure.values])
-    replicates = ds.replicates.sel(figure=figure)
+        return _of_exact(ds, metric, start, end)
+    errors.choice("metric", metric, [str(name) for name in ds.metric.values])
+    replicates = ds.replicates.sel(metric=metric)
     differences = []
-    for values in (ds[figure], replicates):
+    for values in (ds[metric], replicates):
         ends = [values.sel(point).squeeze(drop=True) for point in (start, end)]
         differences.append(np.atleast_1d(ends[1].values - ends[0].values))
     if differences[0].size != 1:
@@ -55,12 +56,12 @@ def change(
     return Change(value, value - width, value + width)
 
 
-def _of_exact(ds: xr.Dataset, figure: str, start: Mapping[str, object], end: Mapping[str, object]) -> Change:
+def _of_exact(ds: xr.Dataset, metric: str, start: Mapping[str, object], end: Mapping[str, object]) -> Change:
     """Of moments without draws: the numerical errors of both ends, added."""
-    errors.choice("figure", figure, [name for name in METRICS if name in ds])
-    ends = [ds[[figure, f"{figure}_low", f"{figure}_high"]].sel(point).squeeze(drop=True) for point in (start, end)]
-    if any(one[figure].size != 1 for one in ends):
+    errors.choice("metric", metric, [str(name) for name in ds.data_vars if is_metric(ds, str(name))])
+    ends = [ds[[metric, f"{metric}_low", f"{metric}_high"]].sel(point).squeeze(drop=True) for point in (start, end)]
+    if any(one[metric].size != 1 for one in ends):
         raise ValueError(f"start, end: {dict(start)} to {dict(end)} leaves points open; fix each dim")
-    values = [[float(one[figure + suffix]) for suffix in ("", "_low", "_high")] for one in ends]
+    values = [[float(one[metric + suffix]) for suffix in ("", "_low", "_high")] for one in ends]
     (value, low, high), (to, to_low, to_high) = values
     return Change(to - value, to_low - high, to_high - low)

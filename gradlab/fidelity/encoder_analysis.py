@@ -10,12 +10,14 @@ import numpy as np
 import torch
 import xarray as xr
 
+from ..metrics import NONE, registry, routes
 from ..model import precision
 from ..sampling import batch_bounds
+from ..schema import coordinate, dataset, temperatures
 from ..setup import Setup, measured_copy
-from . import jackknife, metrics
+from . import jackknife
 from .encoder_gradients import PullBack, PulledBackMoments
-from .labels import coordinate, dataset, figure_variables, temperatures
+from .metric_arrays import MetricArrays
 from .request import Request
 
 NORM = "Euclidean norm over the entries of a parameter tensor, or of all of them, of the gradient of the examples' mean"
@@ -37,8 +39,7 @@ class EncoderPoints:
         chosen, targets, tfs, tbs = len(request.estimators), self.targets, self.tfs, self.tbs
         grid = (chosen, len(targets), len(tfs), len(tbs), len(self.wide.names))
         self.exact_norm = np.full(grid, np.nan)  # NaN where nothing was measured
-        self.figures = {name: np.full((*grid, 3), np.nan) for name in metrics.METRICS}  # value, low, high
-        self.replicates = np.full((len(metrics.METRICS), self.batches, *grid), np.nan)
+        self.metrics = MetricArrays(registry.of_analysis("bias"), self.batches, grid)
 
     def accumulator(self, draws: int) -> Callable[[], PulledBackMoments]:
         """Makes what the estimates of each estimator at each point are added to."""
@@ -70,14 +71,14 @@ class EncoderPoints:
         for t in range(len(self.targets)):
             g_m_d = [1 + t, 0, 1 + len(self.targets) + t]
             of_target = fixed[np.ix_(g_m_d, g_m_d)]
-            norms = metrics.norms_without_each(count, of_target, mixed[:, g_m_d], squared_off)
+            norms = routes.norms_without_each(count, of_target, mixed[:, g_m_d], squared_off)
             at = (e, t, i, j)
             self.exact_norm[at] = np.sqrt(of_target[0, 0])
-            for position, (name, values, low, high) in enumerate(metrics.measured(norms, variances, draws)):
-                if self.nothing_left[i] and metrics.METRICS[name].unit == metrics.NONE:
+            for metric, values, low, high in routes.measured(self.metrics.metrics, norms, variances, draws):
+                if self.nothing_left[i] and metric.unit == NONE:
                     values, low, high = (np.full_like(each, np.nan) for each in (values, low, high))
-                self.figures[name][at] = np.stack([values[0], low, high], -1)
-                self.replicates[(position, slice(None), *at)] = values[1:]
+                self.metrics.values[metric.name][at] = np.stack([values[0], low, high], -1)
+                self.metrics.without[metric.name][:, *at] = values[1:]
 
     def dataset(
         self,
@@ -93,21 +94,15 @@ class EncoderPoints:
         return dataset(
             {
                 "exact_norm": (GRID, self.exact_norm, named),
-                **figure_variables(self.figures, GRID, unit, NORM),
-                "replicates": (
-                    ("figure", "batch", *GRID),
-                    self.replicates,
-                    {"long_name": "each figure without each batch of draws in turn", "units": "as the figure"},
-                ),
+                **self.metrics.variables(GRID, unit, NORM),
                 **more,
             },
             {
                 "estimator": coordinate("estimator", request.labels),
-                "target": coordinate("target", list(self.targets), "target law"),
+                "target": coordinate("target", list(self.targets)),
                 **temperatures(self.tfs, self.tbs),
                 **self.wide.coordinates(),
-                "figure": coordinate("figure", list(metrics.METRICS)),
-                "batch": coordinate("batch", np.arange(self.replicates.shape[1])),
+                **self.metrics.coordinates(),
             },
             about,
             request.dropped,

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from ..model import LatentModel, precision
 from ..sampling import batch_bounds
+from ..schema import coordinate
 from ..setup import for_encoder
-from .labels import coordinate
 
 ALL = "all"  # the name of all tensors together
 
@@ -83,7 +83,7 @@ class PullBack:
     def coordinates(self) -> dict[str, Any]:
         """Of a Dataset: names of the tensors, and their sizes."""
         entries = ("parameter", self.entries, {"long_name": "entries of the tensor", "units": "1"})
-        return {"parameter": coordinate("parameter", self.names, "parameter tensor of the encoder"), "entries": entries}
+        return {"parameter": coordinate("parameter", self.names), "entries": entries}
 
     def squares(self, vectors: Tensor) -> Tensor:
         """|G|^2 of each row: (row, parameter), float64."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 import xarray as xr
 
 from .. import progress
+from ..attributes import of_enumerated
 from ..exact import exact_gradients, kl_gradient, rounding_errors
 from ..methods import TOLERANCE, Enumerated, Integrated, MonteCarlo
 from ..moments import exact_moments, steps, supported
@@ -51,7 +51,7 @@ def bias_by_enumeration(setup: Setup, request: Request) -> xr.Dataset:
         temperatures: dict[str, set[float]] = {}
         for e, i, _ in plan.enumerated:
             temperatures.setdefault(request.labels[e], set()).add(request.tfs[i])
-        about |= {"moments_enumerated": json.dumps({label: sorted(of) for label, of in temperatures.items()})}
+        about |= {"moments_enumerated": of_enumerated({label: sorted(of) for label, of in temperatures.items()})}
     return points.dataset(exact, rounding, request, about, _of_rarity(rare, plan, request))
 
 

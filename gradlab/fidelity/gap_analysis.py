@@ -12,7 +12,6 @@ does not depend on tb: two decoder passes per noise array and tf serve all tb.
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -26,28 +25,19 @@ from .. import checks, errors, progress
 from ..cautions import SamplingWarning, of_sampling
 from ..derivatives import at_all_points
 from ..methods import Compute
+from ..metrics import GapMetric, GapTerms, registry
 from ..model import LatentModel, check_is_model
 from ..moved import moved
 from ..numerics import plain_arithmetic
 from ..sampling import Noise, batch_bounds
+from ..schema import coordinate, metric_variables, replicates, temperatures, with_interval
 from ..setup import prepare
 from .jackknife import with_ends
-from .labels import JACKKNIFE, attributes, coordinate, temperatures, with_interval
+from .labels import JACKKNIFE, attributes
 from .rarity import rarity, variables
 
 DEFINITIONS = ("autodiff", "shared-backward")
 
-# name -> (what it is, smallest and largest value it can take)
-FIGURES: dict[str, tuple[str, float, float]] = {
-    "gap": ("norm of relaxed minus discrete gradient", 0, np.inf),
-    "squared_gap": ("squared norm of relaxed minus discrete gradient", 0, np.inf),
-    "relative_gap": ("norm of relaxed minus discrete gradient over norm of the discrete gradient", 0, np.inf),
-    "relative_gap_pooled": ("root mean square of the gap over that of the discrete gradient's norm", 0, np.inf),
-    "cosine": ("cosine between relaxed and discrete gradient", -1, 1),
-    "discrete_norm": ("norm of the discrete gradient", 0, np.inf),
-    "relaxed_norm": ("norm of the relaxed gradient", 0, np.inf),
-}
-SUMMED = ("gap", "squared_gap", "relative_gap", "cosine", "discrete_norm", "squared_discrete_norm", "relaxed_norm")
 _MEAN = "mean over examples and draws; norms over latent and category of each example"
 _MOVED = {
     **{name: f"compute=gradlab.Compute({name}={{}})" for name in ("device", "dtype", "tf32", "memory")},
@@ -87,10 +77,10 @@ def gap(
     -------
     Dataset with dims definition ("autodiff", "shared-backward"), tf, tb, example. Per (definition, tf, tb) `gap`,
     `squared_gap`, `relative_gap`, `cosine`, `discrete_norm`, `relaxed_norm`: means over examples and draws of the
-    per-example figures, each with NAME_low and NAME_high, a 95 % interval by jackknife over batches of draws, the
+    per-example metrics, each with NAME_low and NAME_high, a 95 % interval by jackknife over batches of draws, the
     examples fixed; `gap_per_example`, likewise a mean over draws. Norms are in the loss's unit per logit.
     `undefined`: the share of (example, draw) left out of relative_gap and cosine since a gradient is exactly 0, as
-    saturated codes have it. `replicates` holds each figure without each batch in turn: differences between
+    saturated codes have it. `replicates` holds each metric without each batch in turn: differences between
     temperatures, which share their noise, are sharper than their ends (`gradlab.fidelity.differences`).
 
     Raises
@@ -131,7 +121,7 @@ def gap(
                     found = _measure(setup.model, x[examples], some, g, t, tbs, memory, check)
                     sums.add(i, examples, chunk, *found)
                     advance(len(g) * len(some))
-    about = attributes("gap", setup, draws, estimator=json.dumps("decoupled-st-gs"), tf32=int(compute.tf32))
+    about = attributes("gap", setup, draws, estimator="decoupled-st-gs", tf32=int(compute.tf32))
     rare = rarity(model.kind, logits, tfs).of_middle_example()
     taken = np.full((len(DEFINITIONS), len(tfs), len(tbs)), float(draws))
     ds = sums.dataset(about).assign(variables(rare, taken, grid=("definition", "tf", "tb")))
@@ -197,15 +187,20 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 class _Sums:
-    """Sums over draws and examples, per batch of draws, of what SUMMED names, at each point, float64."""
+    """Sums over draws and examples, per batch of draws, of the terms of all metrics, at each point, float64."""
 
     def __init__(self, tfs: list[float], tbs: list[float], examples: int, draws: int, device: torch.device):
         self.tfs, self.tbs, self.examples = tfs, tbs, examples
+        self.metrics: dict[str, GapMetric] = registry.of_analysis("gap")
         self.per_batch = np.diff(batch_bounds(draws))
         self.batches = len(self.per_batch)
         self.batch = torch.from_numpy(np.repeat(np.arange(self.batches), self.per_batch)).to(device)
         points = (len(DEFINITIONS), len(tfs), len(tbs), self.batches)
-        self.total = torch.zeros(len(SUMMED), *points, dtype=torch.float64, device=device)
+        tried = {
+            name: metric.terms(GapTerms(*np.ones((len(GapTerms._fields), 1)))) for name, metric in self.metrics.items()
+        }
+        self.terms = {name: len(terms) for name, terms in tried.items()}
+        self.total = torch.zeros(sum(self.terms.values()), *points, dtype=torch.float64, device=device)
         self.count = torch.zeros_like(self.total)
         self.per_example = torch.zeros(*points, examples, dtype=torch.float64, device=device)
 
@@ -213,10 +208,8 @@ class _Sums:
         self, i: int, examples: slice, draws: slice, gap: Tensor, d_norm: Tensor, r_norm: Tensor, dot: Tensor
     ) -> None:
         """|r - d|, |d|, |r| and <r, d>, all (definition, tb, draw, example), at the i-th tf."""
-        # NaN where a gradient of 0 leaves nothing to be relative to
-        relative = torch.where(d_norm > 0, gap / d_norm, torch.nan)
-        cosine = (dot / (r_norm * d_norm)).clamp_(-1, 1)
-        values = torch.stack([gap, gap.square(), relative, cosine, d_norm, d_norm.square(), r_norm])  # as SUMMED says
+        of = GapTerms(gap, d_norm, torch.where(d_norm > 0, d_norm, torch.nan), r_norm, dot)
+        values = torch.stack([term for metric in self.metrics.values() for term in metric.terms(of)])
         here = self.batch[draws]
         self.total[:, :, i].index_add_(3, here, values.nansum(-1))
         self.count[:, :, i].index_add_(3, here, (~values.isnan()).double().sum(-1))
@@ -225,43 +218,41 @@ class _Sums:
     def dataset(self, about: dict[str, Any]) -> xr.Dataset:
         total, count = (_without_each(np.moveaxis(sums.cpu().numpy(), 4, 0)) for sums in (self.total, self.count))
         pairs = self.examples * int(self.per_batch.sum())
-        if (bad := np.argwhere(count[0, SUMMED.index("gap")] < pairs)).size:
+        first = dict(
+            zip(self.terms, np.cumsum([0, *self.terms.values()]), strict=False)
+        )  # place of each metric's terms
+        if (bad := np.argwhere(count[0, first["gap"]] < pairs)).size:
             point = f"tf = {self.tfs[bad[0][1]]:g}, tb = {self.tbs[bad[0][2]]:g}"
             raise ValueError(f"tf, tb: gradients at {point} are not finite; larger temperatures would do")
         with np.errstate(invalid="ignore", divide="ignore"):
-            means = dict(zip(SUMMED, np.moveaxis(total / count, 1, 0), strict=True))
-            means["relative_gap_pooled"] = np.sqrt(means["squared_gap"] / means["squared_discrete_norm"])
+            terms = np.moveaxis(total / count, 1, 0)
+            means = {
+                name: metric.value(*terms[first[name] : first[name] + self.terms[name]])
+                for name, metric in self.metrics.items()
+            }
         counts = self.per_batch.astype(float)
         draws = np.concatenate([[counts.sum()], counts.sum() - counts])
         per_example = _without_each(np.moveaxis(self.per_example.cpu().numpy(), 3, 0)) / draws.reshape(-1, 1, 1, 1, 1)
 
         grid = ("definition", "tf", "tb")
         of_gradient = f"{about['unit']} per logit"
-        variables: dict[str, Any] = {}
-        for name, (words, least, most) in FIGURES.items():
-            units = "1" if name.startswith(("relative", "cosine")) else of_gradient
-            units = f"({of_gradient})^2" if name == "squared_gap" else units
-            named = {"long_name": words, "units": units, "aggregation": _MEAN}
-            variables |= with_interval(name, grid, with_ends(means[name], draws, least, most), named)
+        of_metrics = {name: with_ends(means[name], draws, *metric.bounds) for name, metric in self.metrics.items()}
+        variables = metric_variables(of_metrics, grid, of_gradient, _MEAN, self.metrics)
         words = "norm of relaxed minus discrete gradient, of each example"
         named = {"long_name": words, "units": of_gradient, "aggregation": "mean over draws"}
         ends = with_ends(per_example, draws, 0, np.inf)
         variables |= with_interval("gap_per_example", (*grid, "example"), ends, named)
         words = "share of examples and draws left out of relative_gap or cosine, a gradient being exactly 0"
-        left_out = 1 - count[0, SUMMED.index("cosine")] / pairs
+        left_out = 1 - count[0, first["cosine"]] / pairs
         variables["undefined"] = (grid, left_out, {"long_name": words, "units": "1"})
-        variables["replicates"] = (
-            ("figure", "batch", *grid),
-            np.stack([means[name][1:] for name in FIGURES]),
-            {"long_name": "each figure without each batch of draws in turn", "units": "as the figure"},
-        )
+        variables["replicates"] = replicates(np.stack([means[name][1:] for name in self.metrics]), grid)
         about["intervals"] = JACKKNIFE
         return xr.Dataset(
             variables,
             coords={
                 "definition": coordinate("definition", list(DEFINITIONS), "definition of the gap"),
                 **temperatures(self.tfs, self.tbs),
-                "figure": coordinate("figure", list(FIGURES)),
+                "metric": coordinate("metric", list(self.metrics)),
                 "example": coordinate("example", np.arange(self.examples)),
                 "batch": coordinate("batch", np.arange(self.batches)),
             },

@@ -9,16 +9,19 @@ import numpy as np
 import torch
 import xarray as xr
 
+from ..metrics import NONE, Norms, registry, routes
+from ..metrics.of_bias import SAMPLED
 from ..moments import Moments
 from ..sampling import BatchMoments, batch_bounds
+from ..schema import COORDINATES, coordinate, dataset, temperatures, with_interval
 from ..setup import Setup
-from . import jackknife, metrics
+from . import jackknife
 from .coordinates import QUANTILES, elementwise_ratios, norms, per_example_ratios, quantiles
-from .labels import COORDINATES, coordinate, dataset, figure_variables, temperatures, with_interval
+from .metric_arrays import MetricArrays
 from .request import Request
 
 NORM = "Euclidean norm over example, latent and category"
-OF_EACH = f"{metrics.SAMPLED}, and not where these miss what carries an example's gradient (rare_examples)"
+OF_EACH = f"{SAMPLED}, and not where these miss what carries an example's gradient (rare_examples)"
 
 
 class _Reduced(NamedTuple):
@@ -28,7 +31,7 @@ class _Reduced(NamedTuple):
     sum_of_squares: np.ndarray  # (point, coordinate), of all draws' deviations from that mean
     squares: np.ndarray  # (point, batch), of deviations from the batch's mean
     squared_off: np.ndarray  # (point, batch), of the batch's mean less that of all
-    norms: list[np.ndarray]  # `metrics.Norms` (point, target or 1, 1 + batch or 1)
+    norms: list[np.ndarray]  # `Norms` (point, target or 1, 1 + batch or 1)
     ratios: list[np.ndarray]  # (point, target, 1 + batch, ...): of each example, their quantiles, those of coordinates
 
 
@@ -74,7 +77,7 @@ def _reduced(
     g, m = jackknife.like(means, exact)[:, :, None], means[:, None]
     per_example = per_example_ratios(g, m, examples)
     elementwise = quantiles(elementwise_ratios(g, m))
-    # the figures need no variance of single coordinates, and summing first takes a tenth of the time
+    # the metrics need no variance of single coordinates, and summing first takes a tenth of the time
     summed = squares.sum(-1), squared_off.sum(-1)
     ratios = per_example, quantiles(per_example), elementwise
     return [means[:, 0], sum_of_squares, *summed, *norms(g, m), *ratios]
@@ -93,8 +96,7 @@ class Points:
         self.mean = np.full((chosen, len(tfs), len(tbs), *shape), np.nan)  # NaN where nothing was measured
         self.std = self.mean.copy()
         self.numerical_error = np.full((chosen, len(tfs), len(tbs), 2), np.nan)  # of mean and standard deviation
-        self.figures = {name: np.full((*grid, 3), np.nan) for name in metrics.METRICS}  # value, low, high
-        self.replicates = np.full((len(metrics.METRICS), self.batches, *grid), np.nan)
+        self.metrics = MetricArrays(registry.of_analysis("bias"), self.batches, grid)
         self.per_example = np.full((*grid, shape[0], 3), np.nan)
         ratios = ("relative_bias_per_example_quantiles", "relative_bias_elementwise_quantiles")
         self.quantiles = {name: np.full((*grid, len(QUANTILES), 3), np.nan) for name in ratios}
@@ -126,14 +128,14 @@ class Points:
         self.mean[e, i, j] = of.mean.reshape(-1, *shape)
         self.std[e, i, j] = np.sqrt(share / (count.sum() - 1) * of.sum_of_squares).reshape(-1, *shape)
         # (1 + batch, point, target[, ...])
-        of_norms = metrics.Norms(of.norms[0][..., 0], *(np.moveaxis(each, -1, 0) for each in of.norms[1:]))
+        of_norms = Norms(of.norms[0][..., 0], *(np.moveaxis(each, -1, 0) for each in of.norms[1:]))
         at = e, slice(None), i, j
         known = np.where(self.nothing_left[i], np.nan, 1.0)
-        for position, (name, values, low, high) in enumerate(metrics.measured(of_norms, variances, draws)):
-            if metrics.METRICS[name].unit == metrics.NONE:
+        for metric, values, low, high in routes.measured(self.metrics.metrics, of_norms, variances, draws):
+            if metric.unit == NONE:
                 values, low, high = (each * known[:, None] for each in (values, low, high))
-            self.figures[name][at] = np.stack([values[0], low, high], -1)
-            self.replicates[position][:, *at] = np.moveaxis(values[1:], 0, 1)
+            self.metrics.values[metric.name][at] = np.stack([values[0], low, high], -1)
+            self.metrics.without[metric.name][:, *at] = np.moveaxis(values[1:], 0, 1)
         into = (self.per_example, *self.quantiles.values())
         for of_each, ratios in zip(into, of.ratios, strict=True):
             found_here = jackknife.with_ends(np.moveaxis(ratios, 2, 0), draws, 0, np.inf)
@@ -153,12 +155,9 @@ class Points:
         for t in range(len(self.targets)):
             g = exact[t].reshape(-1)
             at = (e, t, i, j)
-            without_draws = metrics.without_draws(g, mean, variance, *error)
-            for position, (name, (value, half)) in enumerate(without_draws.items()):
-                metric = metrics.METRICS[name]
-                low, high = metrics.bounded(metric, *map(np.asarray, (value, value - half, value + half)))
-                self.figures[name][at] = value, low, high
-                self.replicates[(position, slice(None), *at)] = value
+            for metric, *three in routes.without_draws(self.metrics.metrics, g, mean, variance, *error):
+                self.metrics.values[metric.name][at] = three
+                self.metrics.without[metric.name][:, *at] = three[0]
             self.per_example[at][:, 0] = per_example_ratios(g, mean, shape[0])
             ratios = (self.per_example[at][:, 0], elementwise_ratios(g, mean))
             for name, values in zip(self.quantiles, ratios, strict=True):
@@ -211,7 +210,7 @@ class Points:
             words = "bound on the rounding error of the exact gradient"
             named = {"long_name": words, "units": of_gradient, "aggregation": NORM}
             variables["exact_gradient_error"] = (("target", "tf"), rounding, named)
-        variables |= figure_variables(self.figures, grid, of_gradient, NORM) | more
+        variables |= self.metrics.variables(grid, of_gradient, NORM) | more
         for name, values in self.quantiles.items():
             over = "examples" if "per_example" in name else "coordinates whose exact gradient is not 0"
             words = f"quantiles over {over} of |mean estimate - exact gradient| / |exact gradient|, {OF_EACH}"
@@ -219,13 +218,7 @@ class Points:
         words = f"|mean estimate - exact gradient| / |exact gradient| of each example, {OF_EACH}"
         named = {"long_name": words, "units": "1"}
         variables |= with_interval("relative_bias_per_example", (*grid, "example"), self.per_example, named)
-        if self.batches:
-            variables["replicates"] = (
-                ("figure", "batch", *grid),
-                self.replicates,
-                {"long_name": "each figure without each batch of draws in turn", "units": "as the figure"},
-            )
-        else:
+        if not self.batches:
             ends = [name for name in variables if "per_example" in name or "elementwise" in name]
             variables = {k: v for k, v in variables.items() if k not in ends or not k.endswith(("_low", "_high"))}
             for k, of in enumerate(("mean", "std")):
@@ -240,21 +233,15 @@ class Points:
             variables,
             {
                 "estimator": coordinate("estimator", request.labels),
-                "target": coordinate("target", list(self.targets), "target law"),
+                "target": coordinate("target", list(self.targets)),
                 **temperatures(self.tfs, self.tbs),
                 "quantile": coordinate("quantile", list(QUANTILES)),
                 **{
                     name: coordinate(name, np.arange(size))
                     for name, size in zip(coordinates, exact.shape[2:], strict=True)
                 },
-                **self._replicated(),
+                **self.metrics.coordinates(),
             },
             about,
             request.dropped,
         )
-
-    def _replicated(self) -> dict[str, Any]:
-        if not self.batches:
-            return {}
-        batch = coordinate("batch", np.arange(self.batches))
-        return {"figure": coordinate("figure", list(metrics.METRICS)), "batch": batch}

@@ -1,7 +1,7 @@
 """Bias where enumeration is impossible: estimates against an unbiased reference, drawn until the interval is tight.
 
 For each tf in turn, all tb and estimators share the draws of one or two references (of the law softmax(l/tf), of
-softmax(l)); draws are added in rounds, and figures are found from the sums of 32 batches. What is held at a time are
+softmax(l)); draws are added in rounds, and metrics are found from the sums of 32 batches. What is held at a time are
 the mean estimates by batch of one tf, or, where these are large, of some of its estimators.
 """
 
@@ -24,7 +24,7 @@ from ..methods import MAX_DRAWS
 from ..sampling import BATCHES, PairedDraws, Sums
 from ..setup import Setup
 from .encoder_reference import EncoderStatistics
-from .reference_figures import interval
+from .reference_metrics import interval
 from .request import candidates
 from .u_statistics import UStatistics, u_statistics
 
@@ -80,7 +80,7 @@ def rounded(draws: int) -> int:
 def choose(setup: Setup, tfs: Sequence[float]) -> tuple[Estimator, dict[str, float]]:
     """The candidate of the smallest variance at equal loss evaluations, and the variance of each over the smallest.
 
-    Measured on PILOT draws, which do not enter the figures; of several tf the geometric mean.
+    Measured on PILOT draws, which do not enter the metrics; of several tf the geometric mean.
     """
     among = candidates(setup.kind)
     if len(among) == 1:
@@ -167,7 +167,7 @@ class LogitStatistics:
 
 
 def statistics(estimate: Sums, reference: Sums, shift: Tensor, draws: int) -> UStatistics:
-    """The statistics that `reference_figures` names, of `draws` in equal batches."""
+    """The statistics that `reference_metrics` names, of `draws` in equal batches."""
     batches, examples = estimate.squares.shape
     e, r = ((sums.mean + shift).reshape(batches, examples, -1).transpose(0, 1) for sums in (estimate, reference))
     variance = (estimate.squares / (draws // batches - 1)).T

@@ -1,9 +1,8 @@
-"""Figures against an unbiased reference -> Dataset, of the dims and names that those against enumeration have."""
+"""Metrics against an unbiased reference -> Dataset, of the dims and names that those against enumeration have."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import warnings
 from collections.abc import Sequence
@@ -14,19 +13,22 @@ import torch
 import xarray as xr
 
 from .. import likelihoods
+from ..attributes import of_candidates
 from ..exact import kl_gradient
 from ..methods import MonteCarlo, Sampled
+from ..metrics import NONE
 from ..sampling import BATCHES
+from ..schema import coordinate, temperatures
 from ..setup import Setup
 from .encoder_analysis import GRID as ENCODER_GRID
 from .encoder_analysis import NORM as ENCODER_NORM
 from .encoder_reference import EncoderStatistics
 from .grid_accumulator import NORM
-from .labels import attributes_of, coordinate, figure_variables, temperatures
-from .metrics import NONE
+from .labels import attributes_of
+from .metric_arrays import MetricArrays
 from .rarity import rarity, variables
 from .reference import LogitStatistics, Point, StoppingRule, choose, measured, rounded
-from .reference_figures import FIGURES, intervals, values
+from .reference_metrics import intervals, metrics, values
 from .request import Request, check_drawn, unbiased_reference
 from .u_statistics import UStatistics
 
@@ -50,7 +52,7 @@ def bias_by_reference(setup: Setup, request: Request) -> xr.Dataset:
     about: dict[str, Any] = {}
     if isinstance(reference, str):
         reference, over = choose(setup, tfs)
-        about["reference_candidates"] = json.dumps(over)
+        about |= of_candidates(over)
     points = [
         Point(e.at(tfs[i], tbs[j]), t, (k, t, i, j), tfs[i])
         for i, j in request.pairs
@@ -87,7 +89,7 @@ def bias_by_reference(setup: Setup, request: Request) -> xr.Dataset:
         "max_draws": rule.most if rule.precision else rounded(rule.draws),
         "precision": rule.precision or 0.0,
     }
-    ds = arrays.dataset(setup, variables(rare, draws))
+    ds = arrays.dataset(setup, variables(rare, arrays.draws))
     ds = ds.isel(dict.fromkeys(request.dropped, 0), drop=True)
     return ds.assign_attrs(attributes_of(setup, request, rule.draws) | about)
 
@@ -102,56 +104,44 @@ def _stopping_rule(moments: MonteCarlo, reference: Sampled) -> StoppingRule:
 
 
 class _Arrays:
-    """Arrays over (estimator, target, tf, tb, parameter), filled point by point; one parameter at the logits."""
+    """Arrays over (estimator, target, tf, tb), and parameter with respect to the encoder, filled point by point."""
 
     def __init__(self, request: Request, of: LogitStatistics | EncoderStatistics):
         self.request = request
         self.parameters = of if isinstance(of, EncoderStatistics) else None
         grid = (len(request.estimators), len(request.targets), len(request.tfs), len(request.tbs))
-        of_each = (*grid, len(self.parameters.names) if self.parameters else 1)
-        self.figures = {name: np.full((*of_each, 3), np.nan) for name in FIGURES}
-        self.replicates = np.full((len(FIGURES), BATCHES, *of_each), np.nan)
+        self.metrics = MetricArrays(
+            metrics(), BATCHES, (*grid, len(self.parameters.names)) if self.parameters else grid
+        )
         self.draws = np.full(grid, np.nan)
 
     def fill(self, at: tuple[int, ...], found: Sequence[UStatistics], taken: int, nothing_left: bool) -> None:
         """`found` of each parameter, at a place of the grid; `nothing_left`: nothing is relative to the gradient."""
         self.draws[at] = taken
         for parameter, one in enumerate(found):
-            here: Any = (*at, parameter)
-            self.replicates[(slice(None), slice(None), *here)] = np.stack(list(values(one.without).values()))
-            for name, ends in intervals(one).items():
-                self.figures[name][here] = ends
-            if nothing_left:
-                for position, (name, metric) in enumerate(FIGURES.items()):
-                    if metric.unit == NONE:
-                        self.figures[name][here] = self.replicates[(position, slice(None), *here)] = np.nan
+            here: Any = (*at, parameter) if self.parameters else at
+            without, ends = values(one.without, self.metrics.metrics), intervals(one, self.metrics.metrics)
+            for name, metric in self.metrics.metrics.items():
+                known = metric.unit != NONE or not nothing_left
+                self.metrics.values[name][here] = ends[name] if known else np.nan
+                self.metrics.without[name][:, *here] = without[name] if known else np.nan
 
     def dataset(self, setup: Setup, of_rarity: dict[str, Any]) -> xr.Dataset:
         grid = ("estimator", "target", "tf", "tb")
-        draws = self.draws
-        dims: tuple[str, ...] = grid
-        figures, replicates, norm, per = self.figures, self.replicates, NORM, "logit"
-        if self.parameters is None:
-            figures = {name: values[..., 0, :] for name, values in figures.items()}
-            replicates = replicates[..., 0]
-        else:
-            dims, norm, per = ENCODER_GRID, ENCODER_NORM, "parameter"
-            draws = draws[..., None]
-        unit = f"{likelihoods.unit_of(setup.model.likelihood)} per {per}"
-        found = figure_variables(figures, dims, unit, norm, FIGURES) | of_rarity
+        dims, norm, per = (ENCODER_GRID, ENCODER_NORM, "parameter") if self.parameters else (grid, NORM, "logit")
+        found = self.metrics.variables(dims, f"{likelihoods.unit_of(setup.model.likelihood)} per {per}", norm)
         words = "1 where the interval of the squared bias excludes 0; 0: not resolved at this number of draws"
-        known = ~np.isnan(figures["relative_bias_debiased"][..., 0])  # else the reference does not tell |g| from 0
-        resolved = np.where(np.isnan(draws), np.nan, known & (figures["squared_bias_debiased"][..., 1] > 0))
+        of = self.metrics.values
+        known = ~np.isnan(of["relative_bias_debiased"][..., 0])  # else the reference does not tell |g| from 0
+        draws = self.draws[..., None] if self.parameters else self.draws
+        resolved = np.where(np.isnan(draws), np.nan, known & (of["squared_bias_debiased"][..., 1] > 0))
         found["resolved"] = (dims, resolved, {"long_name": words, "units": "1"})
         found["draws"] = (grid, self.draws, {"long_name": "draws of estimates and reference", "units": "1"})
-        words = "each figure without each batch of draws in turn"
-        found["replicates"] = (("figure", "batch", *dims), replicates, {"long_name": words, "units": "as the figure"})
         coordinates = {
             "estimator": coordinate("estimator", self.request.labels),
-            "target": coordinate("target", list(self.request.targets), "target law"),
+            "target": coordinate("target", list(self.request.targets)),
             **temperatures(self.request.tfs, self.request.tbs),
             **(self.parameters.wide.coordinates() if self.parameters else {}),
-            "figure": coordinate("figure", list(FIGURES)),
-            "batch": coordinate("batch", np.arange(BATCHES)),
+            **self.metrics.coordinates(),
         }
-        return xr.Dataset(found, coordinates)
+        return xr.Dataset(found | of_rarity, coordinates)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Sequence
 from pathlib import PurePath
@@ -14,6 +13,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
+from ..attributes import groups
 from ..cautions import cautions
 from ..terminal import counted
 from .selection import known_name
@@ -158,8 +158,8 @@ def _code(ds: xr.Dataset) -> str:
         return ""
     if about.get("latent_kind") == "binary":
         return counted(int(about["latents"]), "binary unit")
-    if "groups" in about:
-        return "code " + " + ".join(f"{k}x{n}" for n, k in json.loads(about["groups"]).values())
+    if of_groups := groups(about):
+        return "code " + " + ".join(f"{categories}x{latents}" for _, latents, categories in of_groups)
     return f"code {about['categories']}x{about['latents']}"
 
 

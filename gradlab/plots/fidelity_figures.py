@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from .axes_style import FONT, SMALL, caption, temperature_label, value_axis
 from .lines import COLOURS, MARKERS
-from .selection import check_dataset, with_interval
+from .selection import checked, with_interval
 from .sweep_points import FINAL, facts, loss_label, pairs
 
 SHOWN = 100.0  # estimates averaged, in the panels that show one
@@ -41,7 +41,7 @@ def fidelity_and_loss(ds: xr.Dataset) -> Figure:
     >>> ds = gradlab.open_results("fidelity-and-loss.h5")
     >>> figure = gradlab.plots.fidelity_and_loss(ds)
     """
-    check_dataset(ds)
+    ds = checked(ds)
     if missing := [name for name in (*NEEDED, FINAL) if name not in ds]:
         raise ValueError(f"ds: expected a Dataset of fidelity-and-loss, got one without {', '.join(missing)}")
     figure = Figure(figsize=(9.4, 4.3), layout="constrained")

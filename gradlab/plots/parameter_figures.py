@@ -6,17 +6,18 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from .axes_style import FONT, SMALL, WIDTH, caption, long_name, units, value_axis
+from ..kinds import first_metrics
+from ..schema import short_name
+from .axes_style import FONT, SMALL, WIDTH, caption, value_axis
 from .bias_figures import by_estimator, fixed
 from .lines import keys, legend
-from .selection import check_bias, chosen, with_interval
+from .selection import check_bias, chosen, described, least_drawn, panel_label, with_interval
 
-PANELS = {"relative_bias_debiased": "relative bias", "relative_std": "relative standard deviation"}
 _ROW = 0.22  # inches, at least; a mark takes 0.09
 
 
 def parameters(ds: xr.Dataset, tf: float | None = None, tb: float | None = None, target: str | None = None) -> Figure:
-    """Relative bias (noise subtracted, clipped at 0) and relative standard deviation of each tensor's gradient.
+    """The two first metrics of each tensor's gradient: relative bias (clipped at 0) and relative standard deviation.
 
     One row per parameter tensor of the encoder, from the input down, with its number of entries; all of them together
     above the line. Bars are the intervals of `ds`, colours estimators and checkpoints; markers are filled for the
@@ -42,30 +43,32 @@ def parameters(ds: xr.Dataset, tf: float | None = None, tb: float | None = None,
         raise ValueError("ds: got no Dataset with a dim parameter; one of gradlab.bias(..., wrt='encoder') would do")
     ds = chosen(ds, target=target, whole=False)
     check_bias(ds)
+    names_drawn = first_metrics(ds)[:2]
     at = {"tf": fixed(ds, "tf", tf), "tb": fixed(ds, "tb", tb)}
     marked = by_estimator(ds.sel(at))
     names = [f"{name} ({int(n):,})" for name, n in zip(ds["parameter"].values, ds["entries"].values, strict=True)]
     height = max(_ROW, 0.09 * len(marked)) * len(names)
     size = WIDTH + 0.06 * max(0, max(map(len, names)) - 16), 1.7 + height + 0.05 * len(marked)
     figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
+    panels = figure.subplots(1, len(names_drawn), sharey=True, squeeze=False)[0]
     rows = np.arange(len(names))
-    for ax, (name, what) in zip(panels, PANELS.items(), strict=True):
-        drawn = [with_interval(one.data, name) for one in marked]
+    for ax, name in zip(panels, names_drawn, strict=True):
+        drawn = [with_interval(one.data, name, least_drawn(ds, name)) for one in marked]
         for position, (one, (value, low, high)) in enumerate(zip(marked, drawn, strict=True)):
             y = rows + 0.6 * ((position + 0.5) / len(marked) - 0.5)
             ax.hlines(y, low, high, color=one.colour, lw=1.2)
             ax.plot(value, y, **one.marks(ms=3.5))
         ax.axhline(0.5, color="0.6", lw=0.6)
-        ax.set_xlabel(f"{what} {units(ds[name])}", fontsize=FONT)
+        ax.set_xlabel(panel_label(ds, name, width=40), fontsize=FONT)
         ax.grid(axis="x", color="0.9", lw=0.6)
         value_axis(ax, "x", np.hstack(drawn))
     panels[0].set_yticks(rows, names)
     panels[0].tick_params(axis="y", labelsize=SMALL, length=0)
-    panels[1].tick_params(axis="y", length=0)
+    panels[-1].tick_params(axis="y", length=0)
     panels[0].set_ylim(len(rows) - 0.5, -0.5)
     legend(figure, keys(marked))
-    bias = ds["relative_bias_debiased"]
+    lead = names_drawn[0]
     point = ", ".join(f"{name} = {value:g}" for name, value in at.items())
-    caption(figure, ds, bias, "in brackets: entries", f"relative bias: {long_name(bias)}, clipped at 0", first=point)
+    what = f"{short_name(ds, lead)}: {described(ds, lead)}"
+    caption(figure, ds, ds[lead], "in brackets: entries", what, first=point)
     return figure

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from .axes_style import FONT, SMALL, caption, log_ticks, value_axis
 from .lines import legend
-from .selection import check_dataset, with_interval
+from .selection import checked, with_interval
 
 COLUMNS = {"gap": "gap", "relative_gap_pooled": "relative gap"}
 BIAS = "relative_bias_debiased"
@@ -33,7 +33,7 @@ def gap_and_bias(ds: xr.Dataset) -> Figure:
     ValueError
         Another Dataset.
     """
-    check_dataset(ds)
+    ds = checked(ds)
     missing = [name for name in (BIAS, *COLUMNS) if name not in ds or not {"tf", "tb"} <= set(ds[name].dims)]
     if missing or not {"model", "definition"} <= set(ds.dims):
         raise ValueError(f"ds: got a Dataset without {', '.join(missing) or 'models'}; one of gap-and-bias would do")

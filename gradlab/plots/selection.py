@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import json
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
@@ -13,12 +12,15 @@ import numpy as np
 import xarray as xr
 
 from .. import errors
+from ..attributes import texts
+from ..schema import negative_by_chance, short_name, upgraded
 
 
-def check_dataset(ds: object) -> None:
-    """ValueError unless `ds` is a Dataset."""
+def checked(ds: object) -> xr.Dataset:
+    """A Dataset as this version writes it; ValueError for what is none."""
     if not isinstance(ds, xr.Dataset):
         raise ValueError(f"ds: got {type(ds).__name__}; an xarray.Dataset, as of gradlab.bias or gradlab.gap, would do")
+    return upgraded(ds)
 
 
 def chosen(ds: xr.Dataset, whole: bool = True, **names: str | None) -> xr.Dataset:
@@ -28,7 +30,7 @@ def chosen(ds: xr.Dataset, whole: bool = True, **names: str | None) -> xr.Datase
 
     Raises ValueError for what is no Dataset over temperatures and for an unknown name.
     """
-    check_dataset(ds)
+    ds = checked(ds)
     if absent := [d for d in ("tf", "tb") if d not in ds.coords]:
         raise ValueError(
             f"ds: got a Dataset without {' and '.join(absent)}; one of gradlab.bias or gradlab.gap would do"
@@ -84,10 +86,24 @@ def known_name(ds: xr.Dataset, name: str) -> str | None:
     """The estimator, the target law: of the selection, or of the whole Dataset, where it is known."""
     if name in ds.coords and ds[name].ndim == 0:
         return str(ds[name].item())
-    text = str(ds.attrs.get(name, ""))
-    with contextlib.suppress(ValueError):
-        text = str(json.loads(text))
-    return text or None
+    return ", ".join(texts(ds.attrs.get(name, ""))) or None
+
+
+def least_drawn(ds: xr.Dataset, name: str) -> float:
+    """Where a metric is clipped: at 0, where what lies below is sampling noise."""
+    return 0.0 if negative_by_chance(ds, name) else -np.inf
+
+
+def described(ds: xr.Dataset, name: str) -> str:
+    """A metric's long name, and whether it is clipped."""
+    clipped = ", clipped at 0" if negative_by_chance(ds, name) else ""
+    return str(ds[name].attrs.get("long_name", name)) + clipped
+
+
+def panel_label(ds: xr.Dataset, name: str, width: int = 20) -> str:
+    """A metric's short name on few lines, and its unit."""
+    unit = f" ({ds[name].attrs['units']})" if "units" in ds[name].attrs else ""
+    return "\n".join(textwrap.wrap(short_name(ds, name), width)) + unit
 
 
 def with_interval(data: xr.Dataset, name: str, least: float = 0.0) -> np.ndarray:

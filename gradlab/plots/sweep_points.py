@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
 import xarray as xr
 
+from ..attributes import nested
 from .axes_style import units
-from .selection import check_dataset, chosen
+from .selection import checked, chosen
 
 FINAL = "final_validation_loss"
 MEAN = f"{FINAL}_mean"
@@ -22,7 +22,7 @@ def trained(ds: xr.Dataset, *needed: str) -> xr.Dataset:
     Raises ValueError for another Dataset, for one without the variables `needed` (means over seeds) or with those of
     other seeds, and for a sweep of which no training is done.
     """
-    check_dataset(ds)
+    ds = checked(ds)
     for name in (FINAL, "status"):
         if name not in ds or "seed" not in ds[name].dims:
             raise ValueError(f"ds: got a Dataset without {name} along seed; one of gradlab.sweeps.sweep would do")
@@ -110,7 +110,7 @@ def temperature(value: float | str) -> str:
 
 def facts(ds: xr.Dataset, of_pairs: xr.Dataset) -> list[str]:
     """For the caption: what was trained, how long, and from how many seeds."""
-    settings = json.loads(ds.attrs.get("settings", "{}"))
+    settings = nested(ds.attrs, "settings")
     config, epochs, count = settings.get("config", {}), settings.get("epochs", 1), done(of_pairs)
     most = int(count.max())
     size = " {categories}x{latents}".format(**config) if {"categories", "latents"} <= set(config) else ""

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from .axes_style import FONT, WIDTH, caption, epoch_axis, long_name, units, value_axis
+from ..kinds import first_metrics, kind
+from ..schema import short_name
+from .axes_style import FONT, WIDTH, caption, epoch_axis, long_name, value_axis
 from .lines import COLOURS, MARKERS, Series, Style, keys, legend, series, shifts, trend
-from .selection import check_dataset, with_interval
+from .selection import checked, described, least_drawn, panel_label, with_interval
 from .sweep_points import MEAN, comparable, facts, label, loss_label, lowest, pairs, single, temperature, trained
 
 CURVE = "validation_loss"
-OF_BIAS = {
-    "relative_bias_debiased": "relative bias",
-    "relative_std": "relative standard\ndeviation",
-    "cosine_debiased": "cosine",
-}
-OF_GAP = {"relative_gap_pooled": "relative gap", "cosine": "cosine"}
 ZOOM = 8  # epochs from which the second half of a training has a panel of its own
 
 
@@ -86,10 +80,10 @@ def _curve(pair: xr.Dataset, words: list[str], colour: str, marker: str) -> Seri
 
 
 def tracked(ds: xr.Dataset) -> Figure:
-    """Bias or gap along a training, by epoch, with the intervals of `ds`.
+    """Bias or gap along a training, by epoch, with the intervals of `ds`: a panel for each of its first metrics.
 
-    Of bias the relative bias (clipped at 0), the relative standard deviation and the cosine, the sampling noise
-    subtracted; of the gap the relative gap and the cosine, one colour per definition.
+    Of bias these are the relative bias (clipped at 0), the relative standard deviation and the cosine, the sampling
+    noise subtracted; of the gap the relative gap, the gap and the cosine, one colour per definition.
 
     Parameters
     ----------
@@ -105,35 +99,24 @@ def tracked(ds: xr.Dataset) -> Figure:
     >>> ds = gradlab.open_results("small.bias.h5")
     >>> figure = gradlab.plots.tracked(ds)
     """
-    check_dataset(ds)
-    there = ({name: words for name, words in names.items() if name in ds} for names in (OF_BIAS, OF_GAP))
-    panels = next((names for names in there if len(names) > 1 and _along_epochs(ds, names)), None)
-    if panels is None:
-        raise ValueError("ds: got a Dataset without bias or gap by epoch; one of gradlab train --track would do")
+    ds = checked(ds)
+    if "epoch" not in ds.dims or not {"tf", "tb"} <= set(ds.coords) or kind(ds).of_trainings:
+        raise ValueError("ds: expected bias or gap by epoch, of gradlab train --track, got another Dataset")
+    panels = first_metrics(ds)
     lines = series(ds, ["definition"], "", [Style("-")])
     figure = Figure(figsize=(0.35 + 2.3 * len(panels), 3.1), layout="constrained")
-    for ax, (name, words) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-        least = -np.inf if words == "cosine" else 0
+    for ax, name in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
         drawn = [
-            trend(ax, one, ds["epoch"].to_numpy(), with_interval(one.data, name, least), shift=shift)
+            trend(ax, one, ds["epoch"].to_numpy(), with_interval(one.data, name, least_drawn(ds, name)), shift=shift)
             for one, shift in zip(lines, shifts(len(lines)), strict=True)
         ]
-        ax.set_ylabel(f"{words} {units(ds[name])}", fontsize=FONT)
+        ax.set_ylabel(panel_label(ds, name), fontsize=FONT)
         epoch_axis(ax, ds["epoch"])
         value_axis(ax, "y", np.hstack(drawn))
     legend(figure, keys(lines))
-    what = "; ".join(f"{words}: {_described(ds[name])}" for name, words in panels.items()).replace("\n", " ")
-    caption(figure, ds, ds[next(iter(panels))], first=f"at {_temperatures(ds)}; {what}")
+    what = "; ".join(f"{short_name(ds, name)}: {described(ds, name)}" for name in panels)
+    caption(figure, ds, ds[panels[0]], first=f"at {_temperatures(ds)}; {what}")
     return figure
-
-
-def _along_epochs(ds: xr.Dataset, names: Iterable[str]) -> bool:
-    wanted = ({"epoch"}, {"epoch", "definition"})
-    return {"tf", "tb"} <= set(ds.coords) and all(set(ds[name].dims) in wanted for name in names)
-
-
-def _described(values: xr.DataArray) -> str:
-    return long_name(values) + (", clipped at 0" if values.name == "relative_bias_debiased" else "")
 
 
 def _temperatures(ds: xr.Dataset) -> str:

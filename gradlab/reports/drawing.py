@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import xarray as xr
 
 from .. import plots
-from .points import analysis_of, evenly, point_dims
+from ..kinds import kind, point_dims
+from .points import evenly
 
 MOST_SERIES = 24  # checkpoints times estimators times parameters of a figure
 MOST_SVG = 250_000  # bytes; larger ones become pictures
@@ -21,29 +21,12 @@ def figures(ds: xr.Dataset) -> tuple[list[tuple[str, str]], list[str]]:
     """(title, data URI) of each figure, and what was left out of them."""
     ds, left_out = _thinned(ds)
     found = []
-    for title, draw in _drawings(ds):
+    for drawing in kind(ds).drawings(ds):
         try:
-            found.append((title, _uri(draw())))
+            found.append((drawing.title, _uri(plots.draw(ds, drawing))))
         except ValueError as error:  # a file that has other variables than gradlab's own
-            left_out.append(f"no figure '{title}' ({str(error).splitlines()[0]})")
+            left_out.append(f"no figure '{drawing.title}' ({str(error).splitlines()[0]})")
     return found, left_out
-
-
-def _drawings(ds: xr.Dataset) -> Iterator[tuple[str, Callable[[], Any]]]:
-    analysis = analysis_of(ds)
-    if analysis == "sweep":
-        yield "Validation loss after training", lambda: plots.auto(ds)
-        yield "Validation loss by epoch", lambda: plots.training_curves(ds)
-    elif "epoch" in ds.dims:
-        yield f"{analysis.capitalize()} along the training", lambda: plots.auto(ds)
-    elif analysis == "gap":
-        yield "Gradient gap", lambda: plots.auto(ds)
-    elif "tf_fixed" not in ds.attrs and min(ds.sizes.get("tf", 1), ds.sizes.get("tb", 1)) >= 4:
-        yield "Relative bias over the temperatures", lambda: plots.auto(ds)
-        if "relative_bias" in ds:
-            yield "Bias and standard deviation along each temperature", lambda: plots.bias_trends(ds)
-    else:
-        yield "Bias and standard deviation", lambda: plots.auto(ds)
 
 
 def _thinned(ds: xr.Dataset) -> tuple[xr.Dataset, list[str]]:

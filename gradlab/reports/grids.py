@@ -1,4 +1,4 @@
-"""Values over (tf, tb), for the page's heatmap: one panel per figure and combination of the other dims, bounded."""
+"""Values over (tf, tb), for the page's heatmap: one panel per metric and combination of the other dims, bounded."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .points import evenly, figure_names, first_figures, point_dims
-from .prose import short, words_of
+from ..kinds import first_metrics, metric_names, point_dims
+from ..schema import ends_of, short_name
+from .points import evenly, of_all_points
+from .prose import short
 
 MOST_SIDE = 100  # temperatures a side
 MOST_CELLS = 40_000  # of all panels of a file together; each is some 25 bytes of the page
@@ -19,12 +21,14 @@ MOST_CELLS = 40_000  # of all panels of a file together; each is some 25 bytes o
 def panels(ds: xr.Dataset) -> tuple[dict[str, Any] | None, list[str]]:
     """Panels as plain data, and what was left out; None where there is no grid.
 
-    A panel has the values, low and high ends (tb, tf) of a figure; null where nothing was measured.
+    A panel has the values, low and high ends (tb, tf) of a metric; null where nothing was measured.
     """
     dims = point_dims(ds)
-    first = first_figures(ds)
+    first = first_metrics(ds)
+    names = [*first, *(n for n in metric_names(ds) if n not in first)]
     if not {"tf", "tb"} <= set(dims) or min(ds.sizes["tf"], ds.sizes["tb"]) < 2:
         return None, []
+    ds = ds.assign({n: of_all_points(ds, n) for name in names for n in (name, *ends_of(ds, name))})
     lead = ds[first[0]]
     if float(lead.notnull().any([d for d in dims if d not in ("tf", "tb")]).mean()) < 0.5:
         return None, []  # a cross: its lines say it all
@@ -34,7 +38,6 @@ def panels(ds: xr.Dataset) -> tuple[dict[str, Any] | None, list[str]]:
         if len(kept) < ds.sizes[t]:
             left_out.append(f"the heatmap has {len(kept)} of {ds.sizes[t]:,} {t}, evenly spaced")
     outer = [d for d in dims if d not in ("tf", "tb")]
-    names = [*first, *(n for n in figure_names(ds) if n not in first)]
     choices = list(itertools.product(*(range(ds.sizes[d]) for d in outer)))
     per_panel = len(at["tf"]) * len(at["tb"])
     room = max(1, MOST_CELLS // per_panel)
@@ -45,7 +48,7 @@ def panels(ds: xr.Dataset) -> tuple[dict[str, Any] | None, list[str]]:
         left_out.append(f"the heatmap has {len(kept_choices)} of {len(choices):,} combinations of {of}")
     if len(kept_names) < len(names):
         others = ", ".join(names[len(kept_names) :])
-        left_out.append(f"the heatmap has the figures {', '.join(kept_names)}, not {others}")
+        left_out.append(f"the heatmap has the metrics {', '.join(kept_names)}, not {others}")
     found = {
         "tf": [short(ds["tf"].values[k].item()) for k in at["tf"]],
         "tb": [short(ds["tb"].values[k].item()) for k in at["tb"]],
@@ -67,7 +70,7 @@ def panels(ds: xr.Dataset) -> tuple[dict[str, Any] | None, list[str]]:
 def _described(ds: xr.Dataset, name: str) -> dict[str, str]:
     a = ds[name].attrs
     long, unit = str(a.get("long_name", "")), str(a.get("units", ""))
-    return {"name": name, "words": words_of(ds, name), "long": long, "unit": unit}
+    return {"name": name, "words": short_name(ds, name), "long": long, "unit": unit}
 
 
 def _values(ds: xr.Dataset, name: str) -> dict[str, Any]:

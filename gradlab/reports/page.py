@@ -14,22 +14,14 @@ import xarray as xr
 
 from .. import __version__, errors, files, results
 from ..cautions import cautions
+from ..kinds import first_metrics, kind, metric_names
+from ..schema import short_name, upgraded
 from . import drawing, grids, prose
-from .points import (
-    analysis_of,
-    centre,
-    coordinates_at,
-    evenly,
-    figure_names,
-    figures_at,
-    first_figures,
-    places,
-)
+from .points import centre, coordinates_at, estimates_at, evenly, places
 
 MOST_ROWS = 400  # of a table
 MOST_LETTERS = 2_000  # of an attribute
 MOST_FILES = 50
-TITLES = {"bias": "Bias and variance", "gap": "Gradient gap", "sweep": "Sweep"}
 
 
 def report(found: str | Path | xr.Dataset | Sequence[str | Path | xr.Dataset], path: str | Path) -> None:
@@ -40,7 +32,7 @@ def report(found: str | Path | xr.Dataset | Sequence[str | Path | xr.Dataset], p
 
     Parameters
     ----------
-    found : a results file or a Dataset of gradlab.bias, gradlab.gap or gradlab.sweeps.sweep, or several of these
+    found : a results file or a Dataset of any kind of analysis (`gradlab.kinds`), or several of these
     path : of the page; written whole or not at all
 
     Raises
@@ -72,7 +64,8 @@ def _read(one: Any, number: int) -> list[tuple[str, str, xr.Dataset]]:
     else:
         raise ValueError(f"found: got {type(one).__name__}; a path or an xarray.Dataset would do")
     try:
-        if analysis_of(ds) == "sweep":
+        ds = upgraded(ds)
+        if kind(ds).of_trainings:
             from ..sweeps import with_means
 
             ds = with_means(ds)
@@ -80,7 +73,7 @@ def _read(one: Any, number: int) -> list[tuple[str, str, xr.Dataset]]:
         if "kl" in ds.dims:
             parts = [(f"{name}, KL term {kl}", digest, ds.sel(kl=kl)) for kl in ds["kl"].values]
         for _, _, part in parts:
-            first_figures(part)
+            first_metrics(part)
     except (ValueError, KeyError, TypeError) as error:
         raise errors.BadFile(f"{name}: no result that can be shown ({str(error).splitlines()[0]})") from None
     return parts
@@ -91,7 +84,7 @@ def _read(one: Any, number: int) -> list[tuple[str, str, xr.Dataset]]:
 
 def _section(name: str, digest: str, ds: xr.Dataset, number: int) -> tuple[str, str, str]:
     """Title, headline and HTML of a result."""
-    title = f"{TITLES[analysis_of(ds)]}: {name}"
+    title = f"{kind(ds).title}: {name}"
     headline = prose.headline(ds)
     drawn, left_out = drawing.figures(ds)
     table, more = _table(ds, number)
@@ -106,7 +99,7 @@ def _section(name: str, digest: str, ds: xr.Dataset, number: int) -> tuple[str, 
         *(_figure(caption, uri, headline) for caption, uri in drawn),
         _heatmap(data, number) if data else "",
         table,
-        _all_figures(ds),
+        _all_metrics(ds),
         _failures(ds),
         f"<h3>Left out of this page</h3><ul>{''.join(f'<li>{escape(t)}</li>' for t in left_out)}</ul>"
         if left_out
@@ -124,14 +117,14 @@ def _figure(title: str, uri: str, headline: str) -> str:
 
 def _table(ds: xr.Dataset, number: int) -> tuple[str, list[str]]:
     """The key figures, a row a point, and what was left out."""
-    names = first_figures(ds)
+    names = first_metrics(ds)
     at = places(ds, names)
     if not len(at):
         return "", []
     kept = at[evenly(len(at), MOST_ROWS)]
     points = coordinates_at(ds, kept)
-    columns = [figures_at(ds, name, kept) for name in names]
-    heads = [(dim, "") for dim in points[0]] + [(prose.words_of(ds, n), _in(ds, n)) for n in names]
+    columns = [estimates_at(ds, name, kept) for name in names]
+    heads = [(dim, "") for dim in points[0]] + [(short_name(ds, n), _in(ds, n)) for n in names]
     rows = [
         [_cell(value) for value in point.values()] + [_cell(of[k].value, prose.written(of[k])) for of in columns]
         for k, point in enumerate(points)
@@ -141,24 +134,24 @@ def _table(ds: xr.Dataset, number: int) -> tuple[str, list[str]]:
     return _sortable(caption, heads, rows, f"table-{number}"), short
 
 
-def _all_figures(ds: xr.Dataset) -> str:
-    """Every figure at the point that was asked for, if that is one or two."""
-    around, names = centre(ds), figure_names(ds)
+def _all_metrics(ds: xr.Dataset) -> str:
+    """Every metric at the point that was asked for, if that is one or two."""
+    around, names = centre(ds), metric_names(ds)
     if len(names) < 4 or not 1 <= len(at := places(around, names)) <= 2:
         return ""
     points = coordinates_at(around, at)
     columns = [", ".join(f"{k} = {prose.short(v)}" for k, v in p.items()) for p in points]
-    heads = [("figure", ""), *((c, "") for c in columns), ("unit", ""), ("what it is", "")]
+    heads = [("metric", ""), *((c, "") for c in columns), ("unit", ""), ("what it is", "")]
     rows = [
         [
             _cell(name),
-            *(_cell(figure.value, prose.written(figure)) for figure in figures_at(around, name, at)),
+            *(_cell(estimate.value, prose.written(estimate)) for estimate in estimates_at(around, name, at)),
             _cell(prose.unit_of(ds, name)),
             _cell(str(ds[name].attrs.get("long_name", ""))),
         ]
         for name in names
     ]
-    return _sortable("All figures at the point asked for", heads, rows, "")
+    return _sortable("All metrics at the point asked for", heads, rows, "")
 
 
 def _cautions(ds: xr.Dataset) -> str:
@@ -167,7 +160,7 @@ def _cautions(ds: xr.Dataset) -> str:
 
 
 def _failures(ds: xr.Dataset) -> str:
-    if analysis_of(ds) != "sweep" or "error" not in ds or "status" not in ds:
+    if not kind(ds).of_trainings or "error" not in ds or "status" not in ds:
         return ""
     cells = ds[["status", "error"]].stack(cell=["tf", "tb", "seed"])
     failed = [

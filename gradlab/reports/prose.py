@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import PurePath
@@ -11,105 +10,87 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..attributes import groups, nested, texts
 from ..cautions import nothing_left, of_sampling
+from ..kinds import first_metrics, kind
+from ..schema import negative_by_chance, said, short_name
 from ..terminal import counted
-from .points import Figure, analysis_of, centre, coordinates_at, figures_at, first_figures, places
+from .points import Estimate, centre, coordinates_at, estimates_at, places
 
-WORDS = {
-    "relative_bias_debiased": "relative bias",
-    "bias_norm_debiased": "bias",
-    "mean_norm_debiased": "norm of the mean estimate",
-    "cosine_debiased": "cosine",
-    "matched_bias_debiased": "matched bias",
-    "matched_scale_debiased": "matched scale",
-    "relative_std": "relative standard deviation",
-    "std_norm": "standard deviation",
-    "relative_gap_pooled": "relative gap",
-    "final_validation_loss_mean": "validation loss",
-}
 LAWS = {"sampled": "softmax(l/tf)", "model": "softmax(l)", "both": "both softmax(l/tf) and softmax(l)"}
-
-
-def words_of(ds: xr.Dataset, name: str) -> str:
-    """What a figure is called, and whether it includes sampling noise."""
-    noise = ", noise included" if includes_noise(ds, name) else ""
-    return WORDS.get(name, name.replace("_", " ")) + noise
-
-
-def includes_noise(ds: xr.Dataset, name: str) -> bool:
-    return "sampling noise included" in str(ds[name].attrs.get("long_name", ""))
 
 
 def headline(ds: xr.Dataset) -> str:
     """What was found, in one or two sentences. Raises ValueError for a Dataset of no known analysis."""
-    analysis, first = analysis_of(ds), first_figures(ds)
+    of, first = kind(ds), first_metrics(ds)
     around = centre(ds)
     at = places(around, first)
     vanishes = nothing_left(around)
-    if analysis == "bias" and vanishes is not None and bool(vanishes.all()):
+    if of.name.startswith("bias") and vanishes is not None and bool(vanishes.all()):
         return of_sampling(around)[0]
     if not len(at):
-        return "Nothing in it is a finite number." if analysis != "sweep" else "No training is done."
+        return "Nothing in it is a finite number." if not of.of_trainings else "No training is done."
     if len(at) == 1:
-        if analysis == "sweep":
-            return f"Validation loss {written(figures_at(around, first[0], at)[0])} {unit_of(ds, first[0])}."
+        if of.of_trainings:
+            return f"Validation loss {written(estimates_at(around, first[0], at)[0])} {unit_of(ds, first[0])}."
         point = coordinates_at(around, at)[0]
-        sentence = _point(around, first, at, analysis, point)
+        sentence = _point(around, first, at, point)
         return sentence if len(around[first[0]].values.ravel()) == ds[first[0]].size else f"{sentence} {_range(ds)}"
     return _range(ds)
 
 
-def _point(ds: xr.Dataset, first: list[str], at: np.ndarray, analysis: str, point: Mapping[str, Any]) -> str:
-    found = {name: figures_at(ds, name, at)[0] for name in first}
+def _point(ds: xr.Dataset, first: list[str], at: np.ndarray, point: Mapping[str, Any]) -> str:
     where = ", ".join(f"{name} = {short(point[name])}" for name in ("tf", "tb") if name in point)
-    reference = _reference(ds)
-    parts = []
-    for name, figure in found.items():
-        if name == "relative_bias_debiased":
-            what = f"the mean estimate is off {reference} by {written(figure)} of its norm{_unresolved(figure)}"
-        elif name == "relative_std":
-            what = f"a single estimate scatters by {written(figure)} of that norm"
-        elif name == "cosine_debiased":
-            beyond = " (beyond 1 by sampling noise)" if abs(figure.value) > 1 else ""
-            what = f"cosine of the two {written(figure)}{beyond}"
-        else:
-            what = f"{words_of(ds, name)} {written(figure)}{_unit(ds, name)}"
-        parts.append(what)
+    parts = [_told(ds, name, estimates_at(ds, name, at)[0]) for name in first]
     whose = f"{alone} at" if (alone := _estimator(ds)) else "At"
     return f"{whose} {where}: {'; '.join(parts)}."
 
 
+def _told(ds: xr.Dataset, name: str, estimate: Estimate) -> str:
+    """A metric in the words that its record gives it."""
+    about = said(ds, name)
+    plain = f"{short_name(ds, name)} {{value}}{_unit(ds, name)}"
+    told = str(about.get("sentence", plain)).replace("{reference}", _reference(ds))
+    beyond = ""
+    if negative_by_chance(ds, name):
+        beyond = _unresolved(estimate)
+    elif estimate.value > about.get("largest", math.inf) or estimate.value < about.get("smallest", -math.inf):
+        end = about["largest" if estimate.value > about.get("largest", math.inf) else "smallest"]
+        beyond = f" (beyond {end:g} by sampling noise)"
+    return told.replace("{value}", written(estimate)) + beyond
+
+
 def _range(ds: xr.Dataset) -> str:
-    """Least and greatest of the figure that leads, of those that are known anywhere, and where."""
-    analysis = analysis_of(ds)
-    name = next(name for name in first_figures(ds) if len(places(ds, [name])))
+    """The least and the greatest value of the leading metric, and where they are."""
+    of_trainings = kind(ds).of_trainings
+    name = next(name for name in first_metrics(ds) if len(places(ds, [name])))
     at = places(ds, [name])
-    figures, points = figures_at(ds, name, at), coordinates_at(ds, at)
-    values = np.array([figure.value for figure in figures])
-    ends = [f"{written(figures[k])} ({_where(ds, points[k])})" for k in (int(values.argmin()), int(values.argmax()))]
+    estimates, points = estimates_at(ds, name, at), coordinates_at(ds, at)
+    values = np.array([estimate.value for estimate in estimates])
+    ends = [f"{written(estimates[k])} ({_where(ds, points[k])})" for k in (int(values.argmin()), int(values.argmax()))]
     unit = _unit(ds, name)
-    noun = "pairs of temperatures" if analysis == "sweep" else "points"
-    what = words_of(ds, name).capitalize() + (f" of {alone}" if (alone := _estimator(ds)) else "")
+    noun = "pairs of temperatures" if of_trainings else "points"
+    what = short_name(ds, name).capitalize() + (f" of {alone}" if (alone := _estimator(ds)) else "")
     text = f"{what} over {len(at):,} {noun}: least {ends[0]}, greatest {ends[1]}{unit}."
-    if "epoch" in ds.dims and analysis != "sweep" and len(at) > 1:
-        last = figures[-1]
-        text = f"{what} from {written(figures[0])} ({_where(ds, points[0])}) to {written(last)}"
+    if "epoch" in ds.dims and not of_trainings and len(at) > 1:
+        last = estimates[-1]
+        text = f"{what} from {written(estimates[0])} ({_where(ds, points[0])}) to {written(last)}"
         text += f" ({_where(ds, points[-1])}){unit}; least {ends[0]}, greatest {ends[1]}."
-    if name == "relative_bias_debiased" and (open_ones := sum(not is_resolved(figure) for figure in figures)):
+    if negative_by_chance(ds, name) and (open_ones := sum(not is_resolved(estimate) for estimate in estimates)):
         text += f" No bias is resolved at {open_ones:,} of them: the interval holds 0, or lies below it by chance."
     return text
 
 
-def _unresolved(figure: Figure) -> str:
-    if figure.high < 0:
+def _unresolved(estimate: Estimate) -> str:
+    if estimate.high < 0:
         return " (its square is estimated below 0, which sampling noise alone does: no bias resolved)"
-    return "" if is_resolved(figure) else " (the interval holds 0: no bias resolved)"
+    return "" if is_resolved(estimate) else " (the interval holds 0: no bias resolved)"
 
 
 def sureness(ds: xr.Dataset) -> str:
     """What the intervals are, and what they leave out."""
     a = ds.attrs
-    if analysis_of(ds) == "sweep":
+    if kind(ds).of_trainings:
         seeds = ds.sizes.get("seed", 1)
         if seeds < 2:
             return "One seed: no interval."
@@ -128,9 +109,8 @@ def sureness(ds: xr.Dataset) -> str:
 def subject(ds: xr.Dataset) -> list[str]:
     """On what: model, data, estimators, target law, aggregation; a line each."""
     a = ds.attrs
-    if analysis_of(ds) == "sweep":
-        settings = _json(a.get("settings"), {})
-        settings = settings if isinstance(settings, dict) else {}
+    if kind(ds).of_trainings:
+        settings = nested(a, "settings")
         of = [str(settings[k]) for k in ("architecture", "estimator") if k in settings]
         epochs = [counted(settings["epochs"], "epoch")] if "epochs" in settings else []
         trained = f"{', '.join(of + epochs)}; {a.get('data', 'data not named')}"
@@ -138,19 +118,20 @@ def subject(ds: xr.Dataset) -> list[str]:
     size = f"{counted(a.get('latents', '?'), 'latent')} x {a.get('categories', '?')} categories"
     if a.get("latent_kind") == "binary":
         size = counted(a.get("latents", "?"), "binary unit")
-    sizes = _json(a.get("groups"), {})
-    if isinstance(sizes, dict) and sizes and all(isinstance(s, list) and len(s) == 2 for s in sizes.values()):
-        parts = [f"{name} ({counted(count, 'latent')} x {most} categories)" for name, (count, most) in sizes.items()]
-        size = " + ".join(parts)
-    named = _json(a.get("estimator"), str(a.get("estimator", "?")))
-    names = named if isinstance(named, str) else ", ".join(str(n) for n in named)
+    if of_groups := groups(a):
+        size = " + ".join(f"{name} ({counted(count, 'latent')} x {most} categories)" for name, count, most in of_groups)
+    names = ", ".join(texts(a.get("estimator", "?")))
     equal = ", at equal loss evaluations" if a.get("equal_cost") else ""
     how = "moments without sampling of" if a.get("moments") == "exact" else f"{_draws(ds)}draws of"
+    if "model" in ds.dims:
+        models = f"models: {', '.join(str(name) for name in ds['model'].values)}"
+    else:
+        models = f"{a.get('checkpoint', 'model not named')}: {size}, {a.get('loss', '?')} loss in {a.get('unit', '?')}"
     lines = [
-        f"{a.get('checkpoint', 'model not named')}: {size}, {a.get('loss', '?')} loss in {a.get('unit', '?')}",
+        models,
         f"{a.get('data', 'data not named')} ({counted(a.get('examples', '?'), 'example')}); {how} {names}{equal}",
     ]
-    lead = ds[first_figures(ds)[0]]
+    lead = ds[first_metrics(ds)[0]]
     aggregation = str(lead.attrs.get("aggregation", ""))
     if "target" in a:
         law = LAWS.get(str(a["target"]), "")
@@ -164,15 +145,15 @@ def subject(ds: xr.Dataset) -> list[str]:
     return lines
 
 
-def is_resolved(figure: Figure) -> bool:
+def is_resolved(estimate: Estimate) -> bool:
     """Whether a bias is told from 0, as far as there is an interval."""
-    return not figure.low <= 0
+    return not estimate.low <= 0
 
 
-def written(figure: Figure) -> str:
+def written(estimate: Estimate) -> str:
     """0.8622 [0.8050, 0.9158]."""
-    ends = "" if math.isnan(figure.low) or math.isnan(figure.high) else f" [{text(figure.low)}, {text(figure.high)}]"
-    return text(figure.value) + ends
+    known = not (math.isnan(estimate.low) or math.isnan(estimate.high))
+    return text(estimate.value) + (f" [{text(estimate.low)}, {text(estimate.high)}]" if known else "")
 
 
 def text(value: float | None) -> str:
@@ -230,12 +211,5 @@ def _count(value: Any) -> str:
 
 def _estimator(ds: xr.Dataset) -> str:
     """The estimator, where there is but one and bias is of it."""
-    named = _json(ds.attrs.get("estimator"), "")
-    return named if isinstance(named, str) and analysis_of(ds) == "bias" else ""
-
-
-def _json(text: Any, otherwise: Any) -> Any:
-    try:
-        return json.loads(text)
-    except (TypeError, ValueError):
-        return otherwise
+    named = texts(ds.attrs.get("estimator", ""))
+    return named[0] if len(named) == 1 and "estimator" not in ds.dims and kind(ds).name.startswith("bias") else ""

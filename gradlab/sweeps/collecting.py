@@ -13,7 +13,8 @@ import numpy as np
 import xarray as xr
 
 from .. import errors, results
-from ..fidelity.labels import coordinate
+from ..attributes import flattened
+from ..schema import coordinate
 from ..training import Settings
 from .cells import NAME, Temperature, text
 from .folder import ANALYSIS, has_failed
@@ -175,9 +176,9 @@ def _attributes(cells: Iterable[xr.Dataset]) -> dict[str, Any]:
     }
     about = {
         "analysis": "sweep",
-        "settings": json.dumps(settings, sort_keys=True),
-        "estimator": json.dumps(settings["estimator"]),
-        "tracking": json.dumps(configuration["tracking"]),
+        "estimator": settings["estimator"],
+        **flattened("settings", settings),
+        **flattened("tracking", configuration["tracking"] or {}),
         "images": configuration["data"]["images"],
         "validation_images": configuration["validation"]["images"],
         "seed": "see coordinate",

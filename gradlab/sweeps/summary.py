@@ -78,6 +78,7 @@ def with_means(ds: xr.Dataset) -> xr.Dataset:
     for name in (FINAL, "validation_loss"):
         means = over_seeds(ds, name)
         ds = ds.assign({f"{name}_{ending}": means[part] for part, ending in parts.items()})
+    ds[f"{FINAL}_mean"].attrs |= {"short_name": "validation loss", "rank": 1.0}
     words = {"long_name": f"median over seeds of {ds[FINAL].attrs['long_name']}", "units": ds[FINAL].attrs["units"]}
     ds[f"{FINAL}_median"] = ds[FINAL].median("seed").assign_attrs(words)
     if WITHOUT_CODE in ds.attrs:

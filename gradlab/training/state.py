@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from ..attributes import flattened, nested
 
 PER_PARAMETER = {"step", "exp_avg", "exp_avg_sq"}  # of every optimizer in OPTIMIZERS
 _PREFIX = "optimizer."
@@ -26,7 +27,7 @@ def difference(asked: dict[str, Any], there: dict[str, Any]) -> str:
 
 def _identity(about: dict[str, Any], scheduled: bool) -> dict[str, Any]:
     """What identifies a training. `epochs` only with a schedule: otherwise a training may be extended."""
-    plain = json.loads(json.dumps(about))  # lists instead of tuples, as in a file
+    plain = nested(flattened("about", about), "about")  # as a file gives it back
     images = {f"{k} {of}": plain[k][of] for k in ("data", "validation") for of in ("sha256", "images")}
     return {k: v for k, v in plain["settings"].items() if k != "epochs" or scheduled} | images
 

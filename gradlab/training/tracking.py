@@ -6,7 +6,6 @@ Measuring uses no random number of the training and does not change the model, s
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +16,7 @@ import xarray as xr
 from torch import nn
 
 from .. import errors, estimators, files, results
+from ..attributes import flattened, nested
 from ..cautions import SamplingWarning
 from ..methods import MAX_CONFIGURATIONS
 from . import state
@@ -26,7 +26,7 @@ DRAWS = {"bias": 1024, "gap": 64}  # by kind, unless given
 # references of the bias for code spaces that are too large to enumerate, by kind of latents: the first one that is not
 # the estimator of the training
 UNBIASED = {"categorical": ("rloo", "rloo:n=4"), "binary": ("arms:n=4", "disarm")}
-TRAINING = "training"  # the attribute that identifies the training of a file, as JSON
+TRAINING = "training"  # the attributes that identify the training of a file
 
 
 def track_path(out: str | Path, kind: str) -> Path:
@@ -155,7 +155,7 @@ class Tracks:
             "analysis": f"{kind}-along-training",
             **self.images.described(),
             "checkpoint": str(self.out),
-            TRAINING: json.dumps(self.run.about()),
+            **flattened(TRAINING, self.run.about()),
             "track_every": self._when,
         }
 
@@ -203,7 +203,7 @@ def _training_of(path: Path) -> dict[str, Any] | None:
     """The account (`Run.about`) of the training that a file was tracked along; None for a file of something else."""
     try:
         ds = results.open_results(path, trusted=True)
-        about = json.loads(ds.attrs[TRAINING])
+        about = nested(ds.attrs, TRAINING)
         state.difference(about, about)  # raises where parts are missing
     except (KeyError, TypeError, AttributeError, ValueError):
         return None

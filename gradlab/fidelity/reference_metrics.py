@@ -12,74 +12,80 @@ Where the reference does not tell |g| from 0, what is relative to it has no ends
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
+from ..metrics import routes
+from ..metrics.of_bias import rooted
+from ..metrics.record import GRADIENT, Metric, Norms, Products, signed_root
+from ..metrics.registry import of_analysis
 from . import inversion
-from .inversion import ALONG, EXACT, VARIANCE, Estimated
-from .jackknife import Array
-from .metrics import GRADIENT, METRICS, Metric, Norms, Products, bounded, rooted, signed_root
+from .inversion import ALONG, EXACT, VARIANCE, Ends, Estimated
+from .jackknife import Array, half_width
 from .u_statistics import UStatistics
 
 # the statistics, in this order
 STATISTICS = ("estimate.estimate", "estimate.reference", "reference.reference", "variance")
 _EE, _ER, _RR, _VAR = np.eye(4)
 _BIAS = _EE - 2 * _ER + _RR
-TWICE = ("mean_norm", "cosine", "matched_bias", "matched_scale")  # under this name, and as NAME_debiased
+EXACT_NORM = Metric(
+    name="exact_norm",
+    long_name="norm of the exact gradient, by an unbiased reference",
+    unit=GRADIENT,
+    value=lambda p: signed_root(p.norms.exact),
+    interval=rooted(lambda of: inversion.squared_norm(of, EXACT)),
+)
 
 Interval = tuple[float, float, float]  # value, lower and upper end
 
 
-def _found_here() -> dict[str, Metric]:
-    """Metrics that include no sampling noise."""
-    exact_norm = Metric(
-        "exact_norm",
-        "norm of the exact gradient, by an unbiased reference",
-        GRADIENT,
-        (-np.inf, np.inf),
-        lambda p: signed_root(p.norms.exact),
-        rooted(lambda of: inversion.squared_norm(of, EXACT)),
-    )
-    found = {exact_norm.name: exact_norm}
-    for name, metric in METRICS.items():
-        if name in TWICE:
-            found[name] = dataclasses.replace(METRICS[f"{name}_debiased"], name=name)
-        elif not metric.noisy:
+def metrics() -> dict[str, Metric]:
+    """The metrics that include no sampling noise; under the name of a noisy one, that without noise."""
+    known: dict[str, Metric] = of_analysis("bias")
+    found = {EXACT_NORM.name: EXACT_NORM}
+    for name, metric in known.items():
+        if not metric.noisy:
             found[name] = metric
-    of_spread = {
-        "std_norm": inversion.summed_variance,
-        "relative_std": lambda of: inversion.ratio(of, VARIANCE, EXACT),
-    }
-    return found | {n: dataclasses.replace(found[n], interval=rooted(of)) for n, of in of_spread.items()}
+        elif metric.debiased:
+            same = known[metric.debiased]
+            # shown and told under its own name
+            found[name] = dataclasses.replace(same, name=name, rank=None, below_zero_by_chance=False)
+    return found
 
 
-FIGURES = _found_here()
-
-
-def intervals(of: UStatistics) -> dict[str, Interval]:
-    """All of FIGURES, each with its 95 % interval; signed roots where the square may come out negative."""
+def intervals(of: UStatistics, chosen: Mapping[str, Metric]) -> dict[str, Interval]:
+    """All the `chosen`, each with its 95 % interval; signed roots where the square may come out negative."""
     found = _estimated(of)
-    return {name: _interval(metric, of, found) for name, metric in FIGURES.items()}
+    return {name: _interval(metric, of, found) for name, metric in chosen.items()}
 
 
 def interval(name: str, of: UStatistics) -> Interval:
-    """One of FIGURES."""
-    return _interval(FIGURES[name], of, _estimated(of))
+    """One of `metrics`."""
+    return _interval(metrics()[name], of, _estimated(of))
 
 
 def _interval(metric: Metric, of: UStatistics, found: Estimated) -> Interval:
-    assert metric.interval is not None
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         value = metric.value(_products(of.value))
-        low, high = bounded(metric, value, *metric.interval(found))
+        low, high = routes.bounded(metric, value, *_ends(metric, value, of, found))
     return float(value), float(low), float(high)
 
 
-def values(statistics: Array) -> dict[str, Array]:
-    """The figures alone, from statistics (..., statistic)."""
-    products = _products(statistics)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        return {name: metric.value(products) for name, metric in FIGURES.items()}
+def _ends(metric: Metric, value: Array, of: UStatistics, found: Estimated) -> Ends:
+    """Without an interval of its own, a metric's is by jackknife: batches are of one size."""
+    if own := metric.reference_interval or metric.interval:
+        return own(found)
+    without = metric.value(_products(of.without))
+    batches = len(without)
+    draws = np.array([batches, *[batches - 1] * batches], float)
+    half = half_width(np.concatenate([[value], without]), draws)
+    return value - half, value + half
+
+
+def values(statistics: Array, chosen: Mapping[str, Metric]) -> dict[str, Array]:
+    """The metrics alone, from statistics (..., statistic)."""
+    return routes.values(chosen, _products(statistics))
 
 
 def _products(statistics: Array) -> Products:

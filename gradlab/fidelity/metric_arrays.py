@@ -1,0 +1,37 @@
+"""Values, intervals and replicates of metrics over a grid of points, whatever route finds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..metrics import Metric
+from ..schema import coordinate, metric_variables, replicates
+
+
+class MetricArrays:
+    """Arrays filled point by point; NaN where nothing was measured.
+
+    `values` hold value, low and high end on their last axis, (*grid, 3); `without` the values without each batch of
+    draws in turn, (batch, *grid), empty for moments without draws.
+    """
+
+    def __init__(self, metrics: Mapping[str, Metric], batches: int, grid: Sequence[int]):
+        self.metrics, self.batches = metrics, batches
+        self.values = {name: np.full((*grid, 3), np.nan) for name in metrics}
+        self._replicates = np.full((len(metrics), batches, *grid), np.nan)
+        self.without = dict(zip(metrics, self._replicates, strict=True))
+
+    def variables(self, dims: Sequence[str], of_gradient: str, aggregation: str) -> dict[str, Any]:
+        """The metrics with their ends, and `replicates`; `of_gradient` is the unit of a gradient."""
+        found = metric_variables(self.values, dims, of_gradient, aggregation, self.metrics)
+        return found | ({"replicates": replicates(self._replicates, dims)} if self.batches else {})
+
+    def coordinates(self) -> dict[str, Any]:
+        """Those of the replicates."""
+        if not self.batches:
+            return {}
+        batch = coordinate("batch", np.arange(self.batches))
+        return {"metric": coordinate("metric", list(self.metrics)), "batch": batch}
