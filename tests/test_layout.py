@@ -159,10 +159,26 @@ def test_metrics_are_plain_arrays(name):
 
 
 @pytest.mark.parametrize("name", [name for name in EVERYTHING if within(name, "gradlab.cli")])
-def test_the_command_line_imports_the_library_only_when_a_command_runs(name):
-    """So that `gradlab --help` answers at once; the version, in gradlab itself, is free."""
-    early = [found for found in imports(name, inside_functions=False) if within(found, "gradlab")]
-    assert [found for found in early if found != "gradlab" and not within(found, "gradlab.cli")] == []
+def test_the_command_line_imports_at_once_only_what_needs_no_torch(name):
+    """So that `gradlab --help` answers at once: choices, methods, settings, the registry of analyses."""
+    heavy = ("torch", "numpy", "xarray", "scipy", "matplotlib", "h5py")
+    assert [found for found in reached(name) if within(found, *heavy)] == []
+
+
+@functools.cache
+def reached(name):
+    """All that importing a module imports, packages on the way left out."""
+    found, ahead = set(), [name]
+    while ahead:
+        new = imports(ahead.pop(), inside_functions=False) - found
+        found |= new
+        ahead += [one for one in new if one in EVERYTHING]
+    return found
+
+
+def test_what_an_import_reaches_would_be_noticed():
+    assert "torch" in reached("gradlab.exact")
+    assert "gradlab.choices" in reached("gradlab.cli.bias")
 
 
 def test_no_module_imports_itself_in_a_circle():
