@@ -24,10 +24,11 @@ from gradlab.fidelity.differences import Change
 from gradlab.training import Settings
 
 from .figure6_bias_variance import TB, TEMPERATURES, TF, cross
-from .run_options import Given
+from .registry import analysis
+from .run_options import OF_PLACE, RunOptions
 from .verdicts import Verdict
 
-NAME, DATA = "bias-direction", "mnist"
+DATA = "mnist"
 MOST, LEAST = 10, 0.01  # relative bias, relative standard deviation: what is drawn
 TRAINED_AT = ((0.5, 0.5), (1.0, 1.0), (1.6, 1.3), (3.0, 1.3), (1.6, 3.0))
 BUDGETS = {  # training images, epochs measured, images measured, draws
@@ -48,52 +49,74 @@ CLAIMS = {  # claim: (along, fixed, sign of the change it claims)
 }
 
 
-def cost(budget: str) -> str:
-    images, epochs, measured, draws = BUDGETS[budget]
-    steps = len(TRAINED_AT) * sum(epochs) * images // Settings().batch_size
-    trainings, points = len(TRAINED_AT) * len(epochs[1:]), 2 * len(TEMPERATURES) + 1
-    return (
-        f"{trainings} trainings of up to {epochs[-1]} epochs on {images:,} images, {steps:,} steps of"
-        f" {Settings().batch_size} images; {draws:,} draws on {measured} images at {points} points of each model"
-    )
+@analysis("bias-direction", takes=("data", "data_dir", "images", "draws", *OF_PLACE))
+class BiasDirection:
+    def cost(self, budget: str) -> str:
+        images, epochs, measured, draws = BUDGETS[budget]
+        steps = len(TRAINED_AT) * sum(epochs) * images // Settings().batch_size
+        trainings, points = len(TRAINED_AT) * len(epochs[1:]), 2 * len(TEMPERATURES) + 1
+        return (
+            f"{trainings} trainings of up to {epochs[-1]} epochs on {images:,} images, {steps:,} steps of"
+            f" {Settings().batch_size} images; {draws:,} draws on {measured} images at {points} points of each model"
+        )
+
+    def measure(self, options: RunOptions, budget: str) -> xr.Dataset:
+        """Trains missing models in `options.folder` and measures all of them."""
+        from gradlab import checkpoints, datasets, networks, progress, results
+
+        images, epochs, measured, draws = BUDGETS[budget]
+        x = datasets.load("mnist-sample", "test").first(options.images or measured)
+        base = Settings()
+        untrained = networks.build(base.architecture, base.config, base.seed)
+        about: dict[str, Any] = {"checkpoint": "untrained", "checkpoint_sha256": ""}
+        about |= {"trained_epochs": 0, "trained_seed": base.seed}
+        models = [(untrained, about | {"trained_tf": np.nan, "trained_tb": np.nan})]
+        for count in epochs[1:]:
+            for path in _trained(options, images, count):
+                model, about = checkpoints.load_described(path)
+                # named like a file, because plots show the stem
+                name = "{trained_epochs} epochs at ({trained_tf:g}, {trained_tb:g}).safetensors".format(**about)
+                models.append((model, about | {"checkpoint": name}))
+        found = []
+        with progress.bar("measuring", len(models), options.progress) as advance:
+            for model, about in models:
+                ds = cross(model.to(options.device), x.floats(), options.draws or draws)
+                ds = ds.drop_vars([name for name, variable in ds.items() if "example" in variable.dims])
+                found.append(ds.assign_attrs(about | x.described()))
+                advance()
+        joined = results.join_checkpoints(found)
+        order = np.lexsort([joined[f"trained_{name}"].values for name in ("tb", "tf", "epochs")])
+        return joined.isel(checkpoint=order)
+
+    def judge(self, ds: xr.Dataset) -> list[Verdict]:
+        """Supported if a claim holds for all models, contradicted if for none. The interval is their range."""
+        return [
+            _verdict(ds, claim, name, target) for claim in CLAIMS for name in FIGURES for target in ("sampled", "model")
+        ]
+
+    def draw(self, ds: xr.Dataset) -> Any:
+        """The models trained longest and the untrained one, without points at which a gradient is almost 0."""
+        from gradlab import plots
+
+        epochs = ds.trained_epochs
+        some = ds.isel(checkpoint=np.flatnonzero((epochs == epochs.max()) | (epochs == 0)))
+        names = [name for name in some.data_vars if str(name).startswith("relative_")]
+        kept = (some.relative_bias < MOST) & (some.relative_std < MOST) & (some.relative_std > LEAST)
+        some = some.assign({n: some[n].where(kept) for n in names if "quantile" not in some[n].dims})
+        drawn = (
+            f"{some.sizes['checkpoint']} of {ds.sizes['checkpoint']} checkpoints, without points where bias or standard"
+            f" deviation is above {MOST} times the exact gradient, or the latter below {LEAST} of it"
+        )
+        return plots.bias_trends(some.assign_attrs(checkpoint=drawn), target="sampled")
 
 
-def measure(given: Given, budget: str) -> xr.Dataset:
-    """Trains missing models in `given.folder` and measures all of them."""
-    from gradlab import checkpoints, datasets, networks, progress, results
-
-    images, epochs, measured, draws = BUDGETS[budget]
-    x = datasets.load("mnist-sample", "test").first(given.images or measured)
-    base = Settings()
-    untrained = networks.build(base.architecture, base.config, base.seed)
-    about: dict[str, Any] = {"checkpoint": "untrained", "checkpoint_sha256": ""}
-    about |= {"trained_epochs": 0, "trained_seed": base.seed}
-    models = [(untrained, about | {"trained_tf": np.nan, "trained_tb": np.nan})]
-    for count in epochs[1:]:
-        for path in _trained(given, images, count):
-            model, about = checkpoints.load_described(path)
-            # named like a file, because plots show the stem
-            name = "{trained_epochs} epochs at ({trained_tf:g}, {trained_tb:g}).safetensors".format(**about)
-            models.append((model, about | {"checkpoint": name}))
-    found = []
-    with progress.bar("measuring", len(models), given.progress) as advance:
-        for model, about in models:
-            ds = cross(model.to(given.device), x.floats(), given.draws or draws)
-            ds = ds.drop_vars([name for name, variable in ds.items() if "example" in variable.dims])
-            found.append(ds.assign_attrs(about | x.described()))
-            advance()
-    joined = results.join_checkpoints(found)
-    order = np.lexsort([joined[f"trained_{name}"].values for name in ("tb", "tf", "epochs")])
-    return joined.isel(checkpoint=order)
-
-
-def _trained(given: Given, count: int, epochs: int) -> list[Path]:
+def _trained(options: RunOptions, count: int, epochs: int) -> list[Path]:
     """Checkpoints of models trained for `epochs` epochs at TRAINED_AT."""
     from gradlab import datasets, sweeps
 
-    folder = given.folder / f"{NAME}-cells" / f"{count}-images-{epochs}-epochs"
-    images = datasets.load(given.data or DATA, "train", given.data_dir).first(count)
-    validation = datasets.load(given.data or DATA, "test", given.data_dir)
+    folder = options.folder / "bias-direction-cells" / f"{count}-images-{epochs}-epochs"
+    images = datasets.load(options.data or DATA, "train", options.data_dir).first(count)
+    validation = datasets.load(options.data or DATA, "test", options.data_dir)
     sweeps.sweep(
         dataclasses.replace(Settings(), epochs=epochs),
         images,
@@ -104,16 +127,9 @@ def _trained(given: Given, count: int, epochs: int) -> list[Path]:
         pairs=TRAINED_AT,
         seeds=1,
         keep_models=True,
-        **given.where,
+        **options.where,
     )
     return sorted(folder.glob("*.safetensors"))
-
-
-def judge(ds: xr.Dataset) -> list[Verdict]:
-    """Verdicts: supported if a claim holds for all models, contradicted if for none. The interval is their range."""
-    return [
-        _verdict(ds, claim, name, target) for claim in CLAIMS for name in FIGURES for target in ("sampled", "model")
-    ]
 
 
 def _verdict(ds: xr.Dataset, claim: str, name: str, target: str) -> Verdict:
@@ -134,19 +150,3 @@ def _verdict(ds: xr.Dataset, claim: str, name: str, target: str) -> Verdict:
     )
     whole = Change(float(np.nanmedian(changes)), float(np.nanmin(changes)), float(np.nanmax(changes)))
     return Verdict(claim, {"target": target}, name, verdict, whole, unit="decades", note=note)
-
-
-def draw(ds: xr.Dataset) -> Any:
-    """The models with the longest training and the untrained one, without points at which a gradient is almost 0."""
-    from gradlab import plots
-
-    epochs = ds.trained_epochs
-    some = ds.isel(checkpoint=np.flatnonzero((epochs == epochs.max()) | (epochs == 0)))
-    names = [name for name in some.data_vars if str(name).startswith("relative_")]
-    kept = (some.relative_bias < MOST) & (some.relative_std < MOST) & (some.relative_std > LEAST)
-    some = some.assign({n: some[n].where(kept) for n in names if "quantile" not in some[n].dims})
-    drawn = (
-        f"{some.sizes['checkpoint']} of {ds.sizes['checkpoint']} checkpoints, without points where bias or standard"
-        f" deviation is above {MOST} times the exact gradient, or the latter below {LEAST} of it"
-    )
-    return plots.bias_trends(some.assign_attrs(checkpoint=drawn), target="sampled")

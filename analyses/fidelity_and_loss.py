@@ -29,11 +29,12 @@ from gradlab.sweeps import collapsed
 
 from . import figure3_vae_8x4 as figure3
 from . import seeds, trainings
-from .run_options import Given
-from .trainings import Trainings
+from .registry import analysis
+from .run_options import RunOptions
+from .trainings import TAKEN, Trainings
 from .verdicts import Verdict, at_budget
 
-NAME, DATA = "fidelity-and-loss", figure3.DATA
+DATA = figure3.DATA
 BASE = figure3.BASE
 EPOCHS = (1, 5, 20)  # and the last
 AVERAGED = (1.0, 100.0, np.inf)  # estimates
@@ -58,26 +59,50 @@ class Budget:
 BUDGETS = {name: Budget(of) for name, of in figure3.BUDGETS.items()}
 
 
-def cost(budget: str) -> str:
-    b = BUDGETS[budget]
-    return (
-        f"{b.trainings.cost(BASE)}; fidelity on {b.images} images with {b.draws:,} draws after"
-        f" {len(b.epochs)} epochs of each"
-    )
+@analysis("fidelity-and-loss", takes=(*TAKEN, "kl", "draws"))
+class FidelityAndLoss:
+    def cost(self, budget: str) -> str:
+        b = BUDGETS[budget]
+        return (
+            f"{b.trainings.cost(BASE)}; fidelity on {b.images} images with {b.draws:,} draws after"
+            f" {len(b.epochs)} epochs of each"
+        )
 
+    def measure(self, options: RunOptions, budget: str) -> xr.Dataset:
+        """Losses, and fidelity along the trainings, as a Dataset that figure 3 can be judged from too."""
+        b = BUDGETS[budget]
+        track = {
+            "track": ["bias"],
+            "track_every": b.epochs,
+            "track_images": b.images,
+            "track_draws": options.draws or b.draws,
+        }
+        ds = trainings.measure(options, BASE, b.trainings, DATA, "fidelity-and-loss", track=track)
+        other = [name for name, of in ds.data_vars.items() if "tracked_epoch" in of.dims and name not in KEPT]
+        return with_relations(ds.drop_vars(other))
 
-def measure(given: Given, budget: str) -> xr.Dataset:
-    """Losses, and fidelity along the trainings, as a Dataset that figure 3 can be judged from too."""
-    b = BUDGETS[budget]
-    track = {
-        "track": ["bias"],
-        "track_every": b.epochs,
-        "track_images": b.images,
-        "track_draws": given.draws or b.draws,
-    }
-    ds = trainings.measure(given, BASE, b.trainings, DATA, NAME, track=track)
-    other = [name for name, of in ds.data_vars.items() if "tracked_epoch" in of.dims and name not in KEPT]
-    return with_relations(ds.drop_vars(other))
+    def judge(self, ds: xr.Dataset) -> list[Verdict]:
+        """Verdicts on (r), (s) and (t), for each number of estimates averaged and each epoch."""
+        found = []
+        gone = collapsed(ds).transpose("seed", "tf", "tb").to_numpy()
+        for (n, e), error, loss in _points(ds):
+            averaged, epoch = float(ds.averaged[n]), int(ds.tracked_epoch[e])
+            which = {"estimates averaged": f"{averaged:g}", "epoch": str(epoch)}
+            found += [
+                _ranks("(r) the error ranks all pairs as the final loss does", which, over_all, error, loss, gone),
+                _ranks(
+                    "(s) the error ranks tb at a given tf as the final loss does", which, along_tb, error, loss, gone
+                ),
+                _choice(ds, which, error, loss),
+            ]
+        lacking = trainings.lacking(ds, figure3.BUDGETS["paper"], DATA)
+        return at_budget(seeds.with_failures(sorted(found, key=lambda v: v.claim), ds), lacking)
+
+    def draw(self, ds: xr.Dataset) -> Any:
+        """Loss against error, the rank correlations along the trainings, and the tb that either chooses."""
+        from gradlab import plots
+
+        return plots.fidelity_and_loss(ds)
 
 
 def with_relations(ds: xr.Dataset) -> xr.Dataset:
@@ -162,22 +187,6 @@ def over_seeds(correlations: np.ndarray) -> Change:
     return Change(value, max(low, -1.0), min(high, 1.0))
 
 
-def judge(ds: xr.Dataset) -> list[Verdict]:
-    """Verdicts on (r), (s) and (t), for each number of estimates averaged and each epoch."""
-    found = []
-    gone = collapsed(ds).transpose("seed", "tf", "tb").to_numpy()
-    for (n, e), error, loss in _points(ds):
-        averaged, epoch = float(ds.averaged[n]), int(ds.tracked_epoch[e])
-        which = {"estimates averaged": f"{averaged:g}", "epoch": str(epoch)}
-        found += [
-            _ranks("(r) the error ranks all pairs as the final loss does", which, over_all, error, loss, gone),
-            _ranks("(s) the error ranks tb at a given tf as the final loss does", which, along_tb, error, loss, gone),
-            _choice(ds, which, error, loss),
-        ]
-    lacking = trainings.lacking(ds, figure3.BUDGETS["paper"], DATA)
-    return at_budget(seeds.with_failures(sorted(found, key=lambda v: v.claim), ds), lacking)
-
-
 def _ranks(
     claim: str, which: dict[str, str], correlation: Any, error: np.ndarray, loss: np.ndarray, gone: np.ndarray
 ) -> Verdict:
@@ -224,10 +233,3 @@ def _choice(ds: xr.Dataset, which: dict[str, str], error: np.ndarray, loss: np.n
     claim = "(t) the tb of least error trains as well as the tb of least loss"
     unit = str(ds.attrs["unit"])
     return Verdict(claim, which, "matched_error", verdict, whole, unit=unit, note=note, paper="")
-
-
-def draw(ds: xr.Dataset) -> Any:
-    """Loss against error, the rank correlations along the trainings, and the tb that either chooses."""
-    from gradlab import plots
-
-    return plots.fidelity_and_loss(ds)

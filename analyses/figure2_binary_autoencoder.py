@@ -12,8 +12,6 @@ squared error per pixel. (i) and (j) compare the ends of the grid, seed by seed;
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import xarray as xr
 
@@ -21,11 +19,11 @@ from gradlab.training import BINARY_AUTOENCODER
 
 from . import figure3_vae_8x4 as figure3
 from . import seeds, trainings
-from .run_options import Given
-from .trainings import Trainings
+from .registry import analysis
+from .trainings import TAKEN, OfTrainings, Trainings
 from .verdicts import Verdict, at_budget
 
-DATA, NAME = "mnist", "figure2"
+DATA = "mnist"
 BASE = BINARY_AUTOENCODER
 LITTLE = 0.02  # of the loss
 _TF, _TB = (0.3, 0.6, 1.0, 1.5, 2.0, 3.0), (0.3, 0.6, 1.0, 1.5, 2.0, 3.0, 4.5, 6.0)
@@ -40,43 +38,35 @@ BUDGETS = {
 }
 
 
-def cost(budget: str) -> str:
-    return BUDGETS[budget].cost(BASE)
+@analysis("figure2", takes=TAKEN)
+class Figure2(OfTrainings):
+    base, data, budgets = BASE, DATA, BUDGETS
 
-
-def measure(given: Given, budget: str) -> xr.Dataset:
-    return trainings.measure(given, BASE, BUDGETS[budget], DATA, NAME)
-
-
-def judge(ds: xr.Dataset) -> list[Verdict]:
-    """Verdicts on (i) to (k) and (g)."""
-    values, unit = seeds.losses(ds), str(ds.attrs["unit"])
-    best = seeds.at(values, 0.3, 3.0)
-    found = [
-        seeds.lower(
-            "(i) the loss falls as tb rises",
-            {"against": "tb 3 against 0.3, tf = 0.3"},
-            seeds.paired(best - seeds.at(values, 0.3, 0.3)),
-            unit,
-        ),
-        seeds.lower(
-            "(j) the loss rises with tf",
-            {"against": "tf 0.3 against 3, tb = 3"},
-            seeds.paired(best - seeds.at(values, 3.0, 3.0)),
-            unit,
-        ),
-        seeds.no_better(
-            "(k) little to gain beyond tb = 3",
-            {"against": "tb 6 against 3, tf = 0.3"},
-            seeds.paired(seeds.at(values, 0.3, 6.0) - best),
-            LITTLE * float(np.nanmean(best)),
-            unit,
-            f"little: {LITTLE:.0%} of the loss",
-        ),
-        figure3.single_temperature(values, unit),
-    ]
-    return at_budget(seeds.with_failures(found, ds), trainings.lacking(ds, BUDGETS["paper"], DATA))
-
-
-def draw(ds: xr.Dataset) -> Any:
-    return figure3.draw(ds)
+    def judge(self, ds: xr.Dataset) -> list[Verdict]:
+        """Verdicts on (i) to (k) and (g)."""
+        values, unit = seeds.losses(ds), str(ds.attrs["unit"])
+        best = seeds.at(values, 0.3, 3.0)
+        found = [
+            seeds.lower(
+                "(i) the loss falls as tb rises",
+                {"against": "tb 3 against 0.3, tf = 0.3"},
+                seeds.paired(best - seeds.at(values, 0.3, 0.3)),
+                unit,
+            ),
+            seeds.lower(
+                "(j) the loss rises with tf",
+                {"against": "tf 0.3 against 3, tb = 3"},
+                seeds.paired(best - seeds.at(values, 3.0, 3.0)),
+                unit,
+            ),
+            seeds.no_better(
+                "(k) little to gain beyond tb = 3",
+                {"against": "tb 6 against 3, tf = 0.3"},
+                seeds.paired(seeds.at(values, 0.3, 6.0) - best),
+                LITTLE * float(np.nanmean(best)),
+                unit,
+                f"little: {LITTLE:.0%} of the loss",
+            ),
+            figure3.single_temperature(values, unit),
+        ]
+        return at_budget(seeds.with_failures(found, ds), trainings.lacking(ds, BUDGETS["paper"], DATA))

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -25,12 +24,11 @@ import xarray as xr
 from gradlab.training import Settings
 
 from . import seeds, trainings
-from .run_options import Given
-from .trainings import Trainings
+from .registry import analysis
+from .trainings import TAKEN, OfTrainings, Trainings
 from .verdicts import Verdict, at_budget
 
-DATA, NAME = "mnist", "figure3"
-ALSO_FROM = ("fidelity-and-loss",)  # analyses with the same trainings
+DATA = "mnist"
 BASE = Settings()
 OPTIMUM = (1.6, 1.3)
 LOSSES = ("final_validation_loss", "final_validation_loss_with_kl", "final_validation_loss_with_kl_sampled")
@@ -44,17 +42,13 @@ BUDGETS = {
 }
 
 
-def cost(budget: str) -> str:
-    return BUDGETS[budget].cost(BASE)
+@analysis("figure3", takes=(*TAKEN, "kl"), also_from=("fidelity-and-loss",))
+class Figure3(OfTrainings):
+    base, data, budgets = BASE, DATA, BUDGETS
 
-
-def measure(given: Given, budget: str) -> xr.Dataset:
-    return trainings.measure(given, BASE, BUDGETS[budget], DATA, NAME)
-
-
-def judge(ds: xr.Dataset) -> list[Verdict]:
-    """Verdicts on (f), (g), (h) and (p), for each loss."""
-    return verdicts(ds, BUDGETS["paper"], OPTIMUM)
+    def judge(self, ds: xr.Dataset) -> list[Verdict]:
+        """Verdicts on (f), (g), (h) and (p), for each loss."""
+        return verdicts(ds, BUDGETS["paper"], OPTIMUM)
 
 
 def verdicts(
@@ -132,10 +126,3 @@ def single_temperature(values: xr.DataArray, unit: str) -> Verdict:
         f"{seeds.words(values, either)} against {seeds.words(values, one)}",
         str(values.name),
     )
-
-
-def draw(ds: xr.Dataset) -> Any:
-    """Heatmap, and the diagonal against the best beside it."""
-    from gradlab import plots, sweeps
-
-    return plots.losses(sweeps.with_means(ds))

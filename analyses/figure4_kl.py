@@ -21,41 +21,51 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from gradlab.choices import KL_TERMS
 from gradlab.fidelity.differences import Change
 
 from . import figure3_vae_8x4 as figure3
 from . import figure4_vae_16x12 as figure4
 from . import seeds, trainings
 from .published import FIGURE4, WHOLE_ROWS
-from .run_options import Given
+from .registry import analysis
+from .run_options import RunOptions
+from .trainings import TAKEN, OfTrainings
 from .verdicts import Verdict, at_budget
 
-NAME, DATA = "figure4-kl", figure4.DATA
-KLS = ("none", "model", "sampled")
+DATA, BASE = figure4.DATA, figure4.BASE
 BUDGETS = figure4.BUDGETS
 RESAMPLED = 1000
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 TERMS = {"none": "without KL", "model": "with KL(softmax(l))", "sampled": "with KL(softmax(l/tf))"}
 
 
-def cost(budget: str) -> str:
-    return f"each KL term: {BUDGETS[budget].cost(figure4.BASE)}"
+@analysis("figure4-kl", takes=TAKEN)
+class Figure4ByKL(OfTrainings):
+    base, data, budgets = BASE, DATA, BUDGETS
 
+    def cost(self, budget: str) -> str:
+        return f"each KL term: {super().cost(budget)}"
 
-def measure(given: Given, budget: str) -> xr.Dataset:
-    """The trainings of figure 4, along a dim `kl`; they share their cells with it."""
-    ds = trainings.measure(given, figure4.BASE, BUDGETS[budget], DATA, NAME, kls=KLS, cells=figure4.NAME)
-    words = {"long_name": "published validation losses, of pairs that are not known", "units": ds.attrs["unit"]}
-    return ds.assign(published=("published_cell", np.array(FIGURE4), words))
+    def measure(self, options: RunOptions, budget: str) -> xr.Dataset:
+        """The trainings of figure 4, along a dim `kl`; they share their cells with it."""
+        ds = trainings.measure(options, BASE, BUDGETS[budget], DATA, self.name, kls=KL_TERMS, cells="figure4")
+        words = {"long_name": "published validation losses, of pairs that are not known", "units": ds.attrs["unit"]}
+        return ds.assign(published=("published_cell", np.array(FIGURE4), words))
 
+    def judge(self, ds: xr.Dataset) -> list[Verdict]:
+        """Verdicts on (q) and, under each KL term, on (f) to (h)."""
+        lacking = trainings.lacking(ds.sel(kl=KL_TERMS[0]), BUDGETS["paper"], DATA)
+        found = at_budget(_published(ds), lacking)
+        for kl in ds.kl.values:
+            found += figure3.verdicts(ds.sel(kl=kl), BUDGETS["paper"], names=(seeds.LOSS,))
+        return sorted(found, key=lambda v: v.claim)
 
-def judge(ds: xr.Dataset) -> list[Verdict]:
-    """Verdicts on (q) and, under each KL term, on (f) to (h)."""
-    lacking = trainings.lacking(ds.sel(kl=KLS[0]), BUDGETS["paper"], DATA)
-    found = at_budget(_published(ds), lacking)
-    for kl in ds.kl.values:
-        found += figure3.verdicts(ds.sel(kl=kl), BUDGETS["paper"], names=(seeds.LOSS,))
-    return sorted(found, key=lambda v: v.claim)
+    def draw(self, ds: xr.Dataset) -> Any:
+        """A heatmap for each KL term, and all cells by size beside the published ones."""
+        from gradlab import plots, sweeps
+
+        return plots.losses_by_kl(sweeps.with_means(ds))
 
 
 def _published(ds: xr.Dataset) -> list[Verdict]:
@@ -115,10 +125,3 @@ def _squares(published: np.ndarray, lines: np.ndarray) -> np.ndarray:
     columns = np.array([(0, *inner, last) for inner in itertools.combinations(range(1, last), count - 2)])
     assigned = np.concatenate([published[columns], published[::-1][columns]])
     return np.square(assigned[:, None] - lines).mean(-1)
-
-
-def draw(ds: xr.Dataset) -> Any:
-    """A heatmap for each KL term, and all cells by size beside the published ones."""
-    from gradlab import plots, sweeps
-
-    return plots.losses_by_kl(sweeps.with_means(ds))

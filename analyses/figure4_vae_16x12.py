@@ -6,31 +6,23 @@ Claims (f) to (h), measures and verdicts of figure 3, for 16 categories and 12 l
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import xarray as xr
 
+from gradlab.settings import vae_lr
+
 from . import figure3_vae_8x4 as figure3
-from . import trainings
-from .run_options import Given
+from .registry import analysis
+from .trainings import TAKEN, OfTrainings
 from .verdicts import Verdict
 
-DATA, NAME = "mnist", "figure4"
-BASE = dataclasses.replace(figure3.BASE, config={"latents": 12, "categories": 16}, lr=7e-4)
-BUDGETS = figure3.BUDGETS
+DATA, BUDGETS = figure3.DATA, figure3.BUDGETS
+BASE = dataclasses.replace(figure3.BASE, config={"latents": 12, "categories": 16}, lr=vae_lr(12, 16))
 
 
-def cost(budget: str) -> str:
-    return BUDGETS[budget].cost(BASE)
+@analysis("figure4", takes=(*TAKEN, "kl"))
+class Figure4(OfTrainings):
+    base, data, budgets = BASE, DATA, BUDGETS
 
-
-def measure(given: Given, budget: str) -> xr.Dataset:
-    return trainings.measure(given, BASE, BUDGETS[budget], DATA, NAME)
-
-
-def judge(ds: xr.Dataset) -> list[Verdict]:
-    return figure3.verdicts(ds, BUDGETS["paper"])
-
-
-def draw(ds: xr.Dataset) -> Any:
-    return figure3.draw(ds)
+    def judge(self, ds: xr.Dataset) -> list[Verdict]:
+        return figure3.verdicts(ds, BUDGETS["paper"])

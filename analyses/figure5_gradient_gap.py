@@ -21,10 +21,11 @@ import xarray as xr
 import gradlab
 from gradlab import LatentModel
 
-from .run_options import Given, measure_checkpoint
+from .registry import analysis
+from .run_options import OF_A_CHECKPOINT, RunOptions, measure_checkpoint
 from .verdicts import Verdict, trend
 
-NAME, BUNDLED = "figure5", "binary-ae-mnist"
+BUNDLED = "binary-ae-mnist"
 BUDGETS = {"quick": (16, 16), "standard": (64, 64), "paper": (1000, 64)}  # images, draws
 TF = [0.3, 0.6, 0.9, 1.2, 1.5, 1.8, 2.1, 2.4, 2.7, 3.0]
 TB = [0.3, 0.6, 0.9, 1.2, 1.5, 1.8, 2.1, 2.4, 2.7, 3.0, 3.6, 4.2, 4.8, 5.4, 6.0]
@@ -35,34 +36,33 @@ CLAIMS = {  # claim: {figure: whether it should fall}
 }
 
 
-def cost(budget: str) -> str:
-    images, draws = BUDGETS[budget]
-    passes = 2 * len(TF) * images * draws
-    return f"{draws} draws on {images:,} images: {passes:,} images through the decoder and back, of one trained model"
+@analysis("figure5", takes=OF_A_CHECKPOINT)
+class Figure5:
+    def cost(self, budget: str) -> str:
+        images, draws = BUDGETS[budget]
+        passes = f"{2 * len(TF) * images * draws:,} images through the decoder and back"
+        return f"{draws} draws on {images:,} images: {passes}, of one trained model"
 
+    def measure(self, options: RunOptions, budget: str) -> xr.Dataset:
+        """The grid of figure 5, both definitions, of the bundled model or a checkpoint."""
+        return measure_checkpoint(options, BUNDLED, *BUDGETS[budget], partial(grid, progress=options.progress))
 
-def measure(given: Given, budget: str) -> xr.Dataset:
-    """The grid of figure 5, both definitions, of the bundled model or a checkpoint."""
-    return measure_checkpoint(given, BUNDLED, *BUDGETS[budget], partial(grid, progress=given.progress))
+    def judge(self, ds: xr.Dataset) -> list[Verdict]:
+        """A verdict for each claim, figure, definition and tf of JUDGED_AT."""
+        return [
+            trend(ds, claim, figure, "tb", {}, falls, {"definition": definition, "tf": tf})
+            for claim, figures in CLAIMS.items()
+            for figure, falls in figures.items()
+            for definition in ds["definition"].values
+            for tf in JUDGED_AT
+        ]
+
+    def draw(self, ds: xr.Dataset) -> Any:
+        """The heatmaps, raw and relative."""
+        from gradlab import plots
+
+        return plots.gap(ds)
 
 
 def grid(model: LatentModel, x: Any, draws: int, progress: bool = False) -> xr.Dataset:
     return gradlab.gap(model, x, TF, TB, draws=draws, compute=gradlab.Compute(progress=progress))
-
-
-def judge(ds: xr.Dataset) -> list[Verdict]:
-    """A verdict for each claim, figure, definition and tf of JUDGED_AT."""
-    return [
-        trend(ds, claim, figure, "tb", {}, falls, {"definition": definition, "tf": tf})
-        for claim, figures in CLAIMS.items()
-        for figure, falls in figures.items()
-        for definition in ds["definition"].values
-        for tf in JUDGED_AT
-    ]
-
-
-def draw(ds: xr.Dataset) -> Any:
-    """The heatmaps, raw and relative."""
-    from gradlab import plots
-
-    return plots.gap(ds)

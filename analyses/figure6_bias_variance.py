@@ -23,10 +23,11 @@ import xarray as xr
 import gradlab
 from gradlab import LatentModel
 
-from .run_options import Given, measure_checkpoint
+from .registry import analysis
+from .run_options import OF_A_CHECKPOINT, RunOptions, measure_checkpoint
 from .verdicts import Verdict, trend
 
-NAME, BUNDLED = "figure6", "vae-8x4-mnist"
+BUNDLED = "vae-8x4-mnist"
 BUDGETS = {"quick": (100, 256), "standard": (100, 1024), "paper": (1000, 1024)}  # images, draws
 TEMPERATURES = [0.3, 0.6, 0.9, 1.2, 1.5, 1.8, 2.1, 2.4, 2.7, 3.0]  # of the paper's range
 TF, TB = 1.6, 1.3
@@ -48,14 +49,31 @@ CLAIMS = {
 }
 
 
-def cost(budget: str) -> str:
-    images, draws = BUDGETS[budget]
-    return f"{draws:,} draws on {images:,} images at {2 * len(TEMPERATURES) + 1} points, of one trained model"
+@analysis("figure6", takes=OF_A_CHECKPOINT)
+class Figure6:
+    def cost(self, budget: str) -> str:
+        images, draws = BUDGETS[budget]
+        return f"{draws:,} draws on {images:,} images at {2 * len(TEMPERATURES) + 1} points, of one trained model"
 
+    def measure(self, options: RunOptions, budget: str) -> xr.Dataset:
+        """The cross through (1.6, 1.3), both target laws, of the bundled model or a checkpoint."""
+        return measure_checkpoint(options, BUNDLED, *BUDGETS[budget], partial(cross, progress=options.progress))
 
-def measure(given: Given, budget: str) -> xr.Dataset:
-    """The cross through (1.6, 1.3), both target laws, of the bundled model or a checkpoint."""
-    return measure_checkpoint(given, BUNDLED, *BUDGETS[budget], partial(cross, progress=given.progress))
+    def judge(self, ds: xr.Dataset) -> list[Verdict]:
+        """A verdict for each claim, target law and aggregation. std_norm does not depend on the target."""
+        return [
+            trend(ds, claim, figure, along, fixed, falls, {"target": target})
+            for claim, (along, fixed, falls, figures) in CLAIMS.items()
+            for figure in figures
+            for target in ("sampled", "model")
+            if not (figure == "std_norm" and target == "model")
+        ]
+
+    def draw(self, ds: xr.Dataset) -> Any:
+        """The figure, both target laws."""
+        from gradlab import plots
+
+        return plots.bias_trends(ds)
 
 
 def cross(model: LatentModel, x: Any, draws: int, progress: bool = False) -> xr.Dataset:
@@ -69,21 +87,3 @@ def cross(model: LatentModel, x: Any, draws: int, progress: bool = False) -> xr.
         target="both",
         compute=gradlab.Compute(progress=progress),
     )
-
-
-def judge(ds: xr.Dataset) -> list[Verdict]:
-    """A verdict for each claim, target law and aggregation. std_norm does not depend on the target."""
-    return [
-        trend(ds, claim, figure, along, fixed, falls, {"target": target})
-        for claim, (along, fixed, falls, figures) in CLAIMS.items()
-        for figure in figures
-        for target in ("sampled", "model")
-        if not (figure == "std_norm" and target == "model")
-    ]
-
-
-def draw(ds: xr.Dataset) -> Any:
-    """The figure, both target laws."""
-    from gradlab import plots
-
-    return plots.bias_trends(ds)

@@ -25,10 +25,10 @@ import gradlab
 from gradlab.fidelity.differences import Change
 from gradlab.methods import MAX_CONFIGURATIONS
 
-from .run_options import Given
+from .registry import analysis
+from .run_options import RunOptions
 from .verdicts import Verdict
 
-NAME = "gap-and-bias"
 MODELS = {"8x4 VAE": "vae-8x4-mnist", "binary autoencoder": "binary-ae-mnist"}
 GAPS = {"gap": "raw", "relative_gap_pooled": "relative"}
 BIAS = "relative_bias_debiased"
@@ -53,45 +53,60 @@ BUDGETS = {
 }
 
 
-def cost(budget: str) -> str:
-    b = BUDGETS[budget]
-    return (
-        f"{len(b.tf) * len(b.tb)} points on {b.images:,} images: {b.draws} draws of bias by reference,"
-        f" {b.gap_draws} of the gap, of two trained models"
-    )
+@analysis("gap-and-bias", takes=("data", "data_dir", "images", "draws", "device"))
+class GapAndBias:
+    def cost(self, budget: str) -> str:
+        b = BUDGETS[budget]
+        return (
+            f"{len(b.tf) * len(b.tb)} points on {b.images:,} images: {b.draws} draws of bias by reference,"
+            f" {b.gap_draws} of the gap, of two trained models"
+        )
 
+    def measure(self, options: RunOptions, budget: str) -> xr.Dataset:
+        """Bias and gap of both models over the grid, along a dim `model`."""
+        from gradlab import checkpoints, datasets, results
 
-def measure(given: Given, budget: str) -> xr.Dataset:
-    """Bias and gap of both models over the grid, along a dim `model`."""
-    from gradlab import checkpoints, datasets, results
+        b = BUDGETS[budget]
+        test = datasets.load(options.data or "mnist-sample", "test", options.data_dir)
+        observed = test.first(options.images or b.images)
+        found: list[xr.Dataset] = []
+        about: dict[str, Any] = {}
+        for name, bundled in MODELS.items():
+            model, described = checkpoints.load_described(None, bundled)
+            model, x = model.to(options.device), observed.floats()
+            exact = model.configurations <= MAX_CONFIGURATIONS
+            how: dict[str, Any] = {"moments": "exact"} if exact else {"draws": options.draws or b.draws}
+            compute = gradlab.Compute(progress=options.progress)
+            bias = gradlab.bias(model, x, b.tf, b.tb, **how, compute=compute)
+            gap = gradlab.gap(model, x, b.tf, b.tb, draws=b.gap_draws, seed=1, compute=compute)
+            found.append(_joined(bias, gap))
+            reference = "exact moments" if exact else f"{bias.attrs['reference']}, {bias.attrs['draws']} draws"
+            about |= {f"reference of the {name}": reference, f"checkpoint of the {name}": described["checkpoint"]}
+        ds = xr.concat(found, xr.Variable("model", list(MODELS), {"long_name": "model", "units": "1"}))
+        stamp = results.stamp(
+            analysis="gap-and-bias",
+            estimator=bias.attrs["estimator"],
+            target=bias.attrs["target"],
+            examples=len(x),
+            draws_of_gap=b.gap_draws,
+            intervals=bias.attrs["intervals"],
+        )
+        return ds.assign_attrs(stamp | observed.described() | about)
 
-    if given.checkpoint is not None:
-        raise ValueError("checkpoint: expected none, because gap-and-bias measures the two bundled models, got one")
-    b = BUDGETS[budget]
-    observed = datasets.load(given.data or "mnist-sample", "test", given.data_dir).first(given.images or b.images)
-    found: list[xr.Dataset] = []
-    about: dict[str, Any] = {}
-    for name, bundled in MODELS.items():
-        model, described = checkpoints.load_described(None, bundled)
-        model, x = model.to(given.device), observed.floats()
-        exact = model.configurations <= MAX_CONFIGURATIONS
-        how: dict[str, Any] = {"moments": "exact"} if exact else {"draws": given.draws or b.draws}
-        compute = gradlab.Compute(progress=given.progress)
-        bias = gradlab.bias(model, x, b.tf, b.tb, **how, compute=compute)
-        gap = gradlab.gap(model, x, b.tf, b.tb, draws=b.gap_draws, seed=1, compute=compute)
-        found.append(_joined(bias, gap))
-        reference = "exact moments" if exact else f"{bias.attrs['reference']}, {bias.attrs['draws']} draws"
-        about |= {f"reference of the {name}": reference, f"checkpoint of the {name}": described["checkpoint"]}
-    ds = xr.concat(found, xr.Variable("model", list(MODELS), {"long_name": "model", "units": "1"}))
-    stamp = results.stamp(
-        analysis=NAME,
-        estimator=bias.attrs["estimator"],
-        target=bias.attrs["target"],
-        examples=len(x),
-        draws_of_gap=b.gap_draws,
-        intervals=bias.attrs["intervals"],
-    )
-    return ds.assign_attrs(stamp | observed.described() | about)
+    def judge(self, ds: xr.Dataset) -> list[Verdict]:
+        found = []
+        for model in ds.model.values:
+            for definition in ds.definition.values:
+                for name in GAPS:
+                    one = ds.sel(model=model, definition=definition)
+                    which = {"model": str(model), "definition": str(definition)}
+                    found += [_correlation(one, name, which), _choice(one, name, which)]
+        return sorted(found, key=lambda v: v.claim)
+
+    def draw(self, ds: xr.Dataset) -> Any:
+        from gradlab import plots
+
+        return plots.gap_and_bias(ds)
 
 
 def _joined(bias: xr.Dataset, gap: xr.Dataset) -> xr.Dataset:
@@ -110,17 +125,6 @@ def _joined(bias: xr.Dataset, gap: xr.Dataset) -> xr.Dataset:
     for name in ("gap", "gap_low", "gap_high"):
         joined[name].attrs["units"] = "loss per logit"
     return joined
-
-
-def judge(ds: xr.Dataset) -> list[Verdict]:
-    found = []
-    for model in ds.model.values:
-        for definition in ds.definition.values:
-            for name in GAPS:
-                one = ds.sel(model=model, definition=definition)
-                which = {"model": str(model), "definition": str(definition)}
-                found += [_correlation(one, name, which), _choice(one, name, which)]
-    return sorted(found, key=lambda v: v.claim)
 
 
 def _correlation(one: xr.Dataset, name: str, which: dict[str, str]) -> Verdict:
@@ -160,9 +164,3 @@ def _interval(one: xr.Dataset, name: str, statistic: Callable[[np.ndarray, np.nd
         noisy.append(value + np.tensordot(rng.standard_normal((DRAWN, batches)), factor, 1))
     low, high = np.quantile(statistic(*noisy), [0.025, 0.975])
     return Change(float(statistic(*values)[0]), float(low), float(high))
-
-
-def draw(ds: xr.Dataset) -> Any:
-    from gradlab import plots
-
-    return plots.gap_and_bias(ds)

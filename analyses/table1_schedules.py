@@ -19,11 +19,11 @@ import xarray as xr
 from gradlab.training import BINARY_AUTOENCODER
 
 from . import seeds, trainings
-from .run_options import Given
-from .trainings import Trainings
+from .registry import analysis
+from .trainings import TAKEN, OfTrainings, Trainings
 from .verdicts import Verdict, at_budget
 
-DATA, NAME = "cifar10", "table1"
+DATA = "cifar10"
 BASE = BINARY_AUTOENCODER
 LITTLE = 0.02  # of the loss
 FIXED = ("0.3", "3")
@@ -47,39 +47,34 @@ BUDGETS = {
 }
 
 
-def cost(budget: str) -> str:
-    return BUDGETS[budget].cost(BASE)
+@analysis("table1", takes=TAKEN)
+class Table1(OfTrainings):
+    base, data, budgets = BASE, DATA, BUDGETS
 
+    def judge(self, ds: xr.Dataset) -> list[Verdict]:
+        """Verdicts on (l) and (m)."""
+        values, unit = seeds.losses(ds), str(ds.attrs["unit"])
+        constant = seeds.named(values, *FIXED)
+        best, fixed = seeds.best(values, np.arange(len(values)) != constant), seeds.at(values, *FIXED)
+        found = [
+            seeds.no_better(
+                "(l) no schedule is a substantial improvement",
+                {"against": "best against tf = 0.3, tb = 3"},
+                seeds.picked(values, (best, constant)),
+                LITTLE * float(np.nanmean(fixed)),
+                unit,
+                f"{seeds.words(values, best)}; substantial: {LITTLE:.0%} of the loss",
+            ),
+            seeds.lower(
+                "(m) tf 1 -> 2 with tb 1 -> 0.3 is worse",
+                {"against": "tf = 0.3, tb = 3 against it"},
+                seeds.paired(fixed - seeds.at(values, "1:2", "1:0.3")),
+                unit,
+            ),
+        ]
+        return at_budget(seeds.with_failures(found, ds), trainings.lacking(ds, BUDGETS["paper"], DATA))
 
-def measure(given: Given, budget: str) -> xr.Dataset:
-    return trainings.measure(given, BASE, BUDGETS[budget], DATA, NAME)
+    def draw(self, ds: xr.Dataset) -> Any:
+        from gradlab import plots, sweeps
 
-
-def judge(ds: xr.Dataset) -> list[Verdict]:
-    """Verdicts on (l) and (m)."""
-    values, unit = seeds.losses(ds), str(ds.attrs["unit"])
-    constant = seeds.named(values, *FIXED)
-    best, fixed = seeds.best(values, np.arange(len(values)) != constant), seeds.at(values, *FIXED)
-    found = [
-        seeds.no_better(
-            "(l) no schedule is a substantial improvement",
-            {"against": "best against tf = 0.3, tb = 3"},
-            seeds.picked(values, (best, constant)),
-            LITTLE * float(np.nanmean(fixed)),
-            unit,
-            f"{seeds.words(values, best)}; substantial: {LITTLE:.0%} of the loss",
-        ),
-        seeds.lower(
-            "(m) tf 1 -> 2 with tb 1 -> 0.3 is worse",
-            {"against": "tf = 0.3, tb = 3 against it"},
-            seeds.paired(fixed - seeds.at(values, "1:2", "1:0.3")),
-            unit,
-        ),
-    ]
-    return at_budget(seeds.with_failures(found, ds), trainings.lacking(ds, BUDGETS["paper"], DATA))
-
-
-def draw(ds: xr.Dataset) -> Any:
-    from gradlab import plots, sweeps
-
-    return plots.schedules(sweeps.with_means(ds))
+        return plots.schedules(sweeps.with_means(ds))

@@ -6,7 +6,7 @@ import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
@@ -15,8 +15,9 @@ from gradlab.attributes import nested
 from gradlab.training import Settings
 
 from . import sizing
-from .run_options import Given
+from .run_options import OF_PLACE, RunOptions
 
+TAKEN = ("data", "data_dir", "images", "seeds", "time", *OF_PLACE)  # RunOptions of trainings
 LEAST_SEEDS = 3  # minimal number for a verdict; the paper uses 5 and 10
 KEPT_EPOCHS = 32  # approximate number of epochs in collected results, denser at the start, so that files are small
 
@@ -52,8 +53,29 @@ class Trainings:
         )
 
 
+class OfTrainings:
+    """Base of the analyses that train a grid and judge its losses."""
+
+    name: ClassVar[str]
+    base: ClassVar[Settings]
+    data: ClassVar[str]
+    budgets: ClassVar[Mapping[str, Trainings]]
+
+    def cost(self, budget: str) -> str:
+        return self.budgets[budget].cost(self.base)
+
+    def measure(self, options: RunOptions, budget: str) -> xr.Dataset:
+        return measure(options, self.base, self.budgets[budget], self.data, self.name)
+
+    def draw(self, ds: xr.Dataset) -> Any:
+        """Heatmap, and the diagonal against the best beside it."""
+        from gradlab import plots, sweeps
+
+        return plots.losses(sweeps.with_means(ds))
+
+
 def measure(
-    given: Given,
+    options: RunOptions,
     base: Settings,
     trainings: Trainings,
     data: str,
@@ -70,51 +92,51 @@ def measure(
     """
     from gradlab import sweeps
 
-    images, validation = _images(given, trainings, data)
+    images, validation = _images(options, trainings, data)
     settings = trainings.settings(base)
     settings = dataclasses.replace(settings, config=settings.config | {"image_shape": list(images.pixels.shape[1:])})
-    chosen = [given.kl or str(settings.kl)] if kls is None else list(kls)
-    seeds = _seeds(given, settings, trainings, images, validation, len(chosen), name)
+    chosen = [options.kl or str(settings.kl)] if kls is None else list(kls)
+    seeds = _seeds(options, settings, trainings, images, validation, len(chosen), name)
     found = [
         sweeps.sweep(
             dataclasses.replace(settings, kl=kl),
             images,
             validation,
-            given.folder / f"{cells or name}-cells",
+            options.folder / f"{cells or name}-cells",
             tf=trainings.tf,
             tb=trainings.tb,
             pairs=trainings.pairs,
             seeds=seeds,
             **(track or {}),
-            **given.where,
+            **options.where,
         )
         for kl in chosen
     ]
     return thinned(found[0] if kls is None else _joined(found, chosen))
 
 
-def _images(given: Given, trainings: Trainings, data: str) -> tuple[Any, Any]:
+def _images(options: RunOptions, trainings: Trainings, data: str) -> tuple[Any, Any]:
     from gradlab import datasets
 
-    load = given.data or data
-    images = datasets.load(load, "train", given.data_dir).first(given.images or trainings.images)
-    everything = datasets.load(load, "test", given.data_dir)
+    load = options.data or data
+    images = datasets.load(load, "train", options.data_dir).first(options.images or trainings.images)
+    everything = datasets.load(load, "test", options.data_dir)
     return images, everything.first(min(trainings.validation, len(everything)))
 
 
 def _seeds(
-    given: Given, settings: Settings, trainings: Trainings, images: Any, validation: Any, times: int, name: str
+    options: RunOptions, settings: Settings, trainings: Trainings, images: Any, validation: Any, times: int, name: str
 ) -> int:
     """The number of seeds. Prints the number of trainings and, with a time limit, their time."""
-    asked, pairs = given.seeds or trainings.seeds, times * len(trainings.chosen)
+    asked, pairs = options.seeds or trainings.seeds, times * len(trainings.chosen)
     steps = settings.epochs * -(-len(images) // settings.batch_size)
-    if given.time is None:
-        if given.progress:  # the sweep prints the time
+    if options.time is None:
+        if options.progress:  # the sweep prints the time
             print(f"{name}: {sizing.counted(pairs, asked)} of {steps:,} steps", file=sys.stderr)
         return asked
     cells = [dataclasses.replace(settings, tf=tf, tb=tb) for tf, tb in trainings.chosen]
-    cost = sizing.measured(cells, images, validation, given.device, given.workers, given.tf32)
-    plan = sizing.plan(pairs, steps, cost, asked, given.time)
+    cost = sizing.measured(cells, images, validation, options.device, options.workers, options.tf32)
+    plan = sizing.plan(pairs, steps, cost, asked, options.time)
     print(f"{name}: {plan}", file=sys.stderr)
     return plan.seeds
 

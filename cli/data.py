@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import click
 
-from .options import DATA_SETS, completes, data_dir_option, json_option
+from gradlab.choices import DATA_SETS
+
+from .options import data_dir_option, json_option
 from .output import say
+from .specs import completes
 
 
 @click.group()

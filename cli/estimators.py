@@ -15,28 +15,33 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from gradlab.choices import ESTIMATORS
+
 from . import importing
-from .options import ESTIMATORS, completes, json_option, seed_option
+from .options import json_option, seed_option
+from .specs import EstimatorSpec, completes
 
 OTHER = (1.6, 0.7)  # tf and tb of the second check: at 1, an estimator that ignores a temperature is correct too
 
 
 @click.command()
+@click.argument("names", nargs=-1, type=EstimatorSpec(), metavar="[NAME]...")
 @click.option("--formulas", is_flag=True, help="Also print formulas and references.")
 @json_option
-def estimators(formulas, as_json):
-    """List the gradient estimators with their parameters and requirements.
+def estimators(names, formulas, as_json):
+    """List the gradient estimators, or those named, with their parameters and requirements.
 
     \b
     Examples:
       gradlab estimators --formulas
+      gradlab estimators st-gs rloo:n=4 --formulas
       gradlab estimators --json
     """
     from gradlab.estimators import describe
 
     from . import output
 
-    output.catalogue(describe(), as_json, formulas)
+    output.catalogue(describe(*names), as_json, formulas)
 
 
 @click.command("check-estimator")

@@ -4,56 +4,22 @@ from __future__ import annotations
 
 import click
 
-from .measuring import check_usage, measure, observed
-from .options import (
-    TemperatureSpec,
-    data_dir_option,
-    data_option,
-    device_option,
-    images_option,
-    json_option,
-    memory_option,
-    out_option,
-    own_model_options,
-    plot_option,
-    resolve_device,
-    seed_option,
-    tf32_option,
-    warnings_as_lines,
-)
+from gradlab.methods import Compute
+
+from .measuring import measured_options, output_options
+from .method_options import method_options
+from .options import seed_option, temperature_options
 
 
 @click.command()
-@click.argument("checkpoints", nargs=-1, type=click.Path(dir_okay=False), metavar="[CHECKPOINT]...")
-@click.option(
-    "--tf",
-    type=TemperatureSpec(),
-    default="0.3:3.0:10",
-    show_default=True,
-    help="Forward temperatures: 1.6, or 0.5,1.0,1.6 or 0.3:3.0:10.",
-)
-@click.option(
-    "--tb",
-    type=TemperatureSpec(),
-    default="0.3,0.6,0.9,1.2,1.6,2,3,4,5,6",
-    show_default=True,
-    help="Backward temperatures, likewise.",
-)
+@measured_options(temperature_options("0.3:3.0:10", "0.3,0.6,0.9,1.2,1.6,2,3,4,5,6"), images=64)
 @click.option(
     "--draws", type=click.IntRange(min=2), default=64, show_default=True, help="Noise arrays, shared by all points."
 )
-@images_option(64)
-@data_option
-@data_dir_option
-@own_model_options
-@memory_option
-@tf32_option
-@device_option
+@method_options(Compute)
 @seed_option
-@out_option("gap.h5")
-@plot_option
-@json_option
-def gap(checkpoints, own, tf, tb, draws, images, data, data_dir, memory, tf32, device, seed, out, plot, as_json):
+@output_options("gap.h5")
+def gap(measured, tf, tb, draws, values, seed):
     """Gradient gap between the relaxed and the discrete forward pass of Decoupled ST-GS (figure 5).
 
     For latents too large to enumerate, and any others. The gap is no bias: neither gradient is the true one. The raw
@@ -72,20 +38,5 @@ def gap(checkpoints, own, tf, tb, draws, images, data, data_dir, memory, tf32, d
     import gradlab
     from gradlab.checkpoints import BUNDLED_LARGE
 
-    check_usage(checkpoints, own, out, plot)
-    measured_on = observed(own, data, data_dir, images)
-    place = resolve_device(device)
-
-    def analysis(model, x):
-        return gradlab.gap(
-            model,
-            x,
-            tf,
-            tb,
-            draws=draws,
-            seed=seed,
-            compute=gradlab.Compute(device=place, memory=memory and memory * 2**20, tf32=tf32, progress=True),
-        )
-
-    with warnings_as_lines():
-        measure(checkpoints, own, BUNDLED_LARGE, measured_on, analysis, out, plot, as_json)
+    compute = values.compute()
+    measured.by(lambda model, x: gradlab.gap(model, x, tf, tb, draws=draws, seed=seed, compute=compute), BUNDLED_LARGE)

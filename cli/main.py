@@ -25,6 +25,7 @@ from .wording import speak_of_options
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 EXPECTED = (ValueError, OSError, FloatingPointError, MemoryError)  # errors with messages for users
+RENAMED = {"--route": "--decoder", "--every": "--track-every"}
 NO_COMMAND: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())  # since click 8.2
 
 
@@ -76,8 +77,11 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo(error.ctx.get_help(), err=True)
         sys.exit(2)
     except click.ClickException as error:
+        message = error.format_message()
+        if isinstance(error, click.NoSuchOption) and error.option_name in RENAMED:
+            message = f"{error.option_name}: is now called {RENAMED[error.option_name]}"
         where = f" (see {error.ctx.command_path} --help)" if isinstance(error, click.UsageError) and error.ctx else ""
-        _end(error.format_message() + where, error.exit_code)
+        _end(message + where, error.exit_code)
     except Exception as error:
         if "--debug" in arguments:
             raise

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -128,3 +130,11 @@ def wrote(path: str, replaced: Sequence[str] = ()) -> None:
 def text(value: float | None) -> str:
     """Four significant digits."""
     return "-" if value is None else f"{value:#.4g}".rstrip(".")
+
+
+@contextlib.contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Prints warnings of the library as lines on standard error."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: say(f"gradlab: {message}", err=True)
+        yield

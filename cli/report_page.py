@@ -6,8 +6,8 @@ import os
 
 import click
 
-from .options import check_no_input, check_writable
 from .output import wrote
+from .paths import check_no_input, check_writable
 
 
 @click.command()

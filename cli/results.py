@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from .options import check_no_input, check_writable, data_dir_option, data_option, figure_path, json_option
+from .options import data_options, json_option
 from .output import wrote
+from .paths import check_no_input, check_writable, figure_path
 
 # values of --kind other than auto and heatmap, and the function of gradlab.plots that draws them
 KINDS = {
@@ -70,8 +71,7 @@ def show(results, as_json):
 @click.option("--checkpoint", help="Draw only this checkpoint of a gap.")
 @click.option("--reconstructions", is_flag=True, help="RESULTS is a checkpoint: draw images and their reconstructions.")
 @click.option("--images", type=click.IntRange(min=1), default=20, show_default=True, help="For --reconstructions.")
-@data_option
-@data_dir_option
+@data_options("mnist-sample")
 @click.option("--out", type=click.Path(dir_okay=False), help="PNG, PDF or SVG.  [default: RESULTS.png]")
 def plot(file, kind, variable, target, checkpoint, reconstructions, images, data, data_dir, out):
     """Draw a results file: trends (figure 6), a heatmap over temperatures, a comparison of estimators, the encoder's

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+from gradlab.analyses import BUDGETS, Analysis, RunOptions, registry
 from rich import box
 from rich.table import Table
 
+from gradlab import errors
+
+from . import importing
 from .output import console, text
+from .paths import check_writable
 
 COLLECTED = Path(__file__).parents[1] / "analyses" / "results"  # committed: trainings that took a GPU
 
@@ -22,54 +29,66 @@ def results_path(folder: Path, name: str, budget: str, kl: str | None = None) ->
     return folder / f"{name}-{budget}{f'-kl-{kl}' if kl else ''}.h5"
 
 
-def run(name: str, analysis: Any, given: Any, budget: str) -> tuple[list[Any], list[str]]:
+def named(text: str) -> Analysis:
+    """The analysis of a name or of MODULE:NAME. Raises ValueError if there is none."""
+    where, colon, name = text.partition(":")
+    if not colon:
+        return registry.find(text)
+    if not (where and name):
+        raise ValueError(f"NAME: expected NAME or MODULE:NAME, got {text!r}")
+    with contextlib.redirect_stdout(sys.stderr):  # foreign code may print, and standard output is for results
+        there = importing.contents("NAME", where, "analyses without a module: gradlab reproduce")
+    if name not in there:
+        known = [key for key, value in there.items() if isinstance(value, type) and hasattr(value, "takes")]
+        raise click.UsageError(str(errors.unknown_name(f"NAME: analysis in {where}", name, known)))
+    return registry.of(there[name], text)
+
+
+def run(analysis: Analysis, options: RunOptions, budget: str) -> tuple[list[Any], list[str]]:
     """Measure, write, draw and judge: the verdicts, and the files written. ValueError for what cannot be judged."""
     from gradlab.analyses.verdicts import PAPER
 
     from gradlab import results
 
-    from .options import check_writable
-
-    path = results_path(given.folder, name, budget, given.kl)
+    options = options.only(analysis.takes)
+    path = results_path(options.folder, analysis.name, budget, options.kl)
     picture = path.with_suffix(".png")
     for out in (path, picture):
         check_writable(str(out))
-    ds = analysis.measure(given, budget)
-    ds.attrs |= {"reproduces": name, "budget": budget, "paper": PAPER}
+    ds = analysis.measure(options, budget)
+    ds.attrs |= {"reproduces": analysis.name, "budget": budget, "paper": PAPER}
     results.save_results(ds, path)
-    return judged(name, analysis, ds), [str(path), drawn(analysis, ds, picture)]
+    return judged(analysis, ds), [str(path), drawn(analysis, ds, picture)]
 
 
-def again(name: str, analysis: Any, collected: Path, folder: Path, as_json: bool) -> None:
+def again(analysis: Analysis, collected: Path, folder: Path, as_json: bool) -> None:
     """Judge and draw what an earlier run collected. ValueError for a file of another analysis."""
     from gradlab import results
-
-    from .options import check_writable
 
     path = folder / collected.with_suffix(".png").name
     check_writable(str(path))
     ds = results.open_results(collected)
-    if ds.attrs.get("reproduces") not in (name, *getattr(analysis, "ALSO_FROM", ())):
-        raise ValueError(f"--from: {collected} is of {ds.attrs.get('reproduces', 'no analysis')}, not of {name}")
-    tell(judged(name, analysis, ds), [drawn(analysis, ds, path)], as_json)
+    if (of := ds.attrs.get("reproduces", "no analysis")) not in (analysis.name, *analysis.also_from):
+        raise ValueError(f"--from: expected results of {analysis.name}, got {collected}, which is of {of}")
+    tell(judged(analysis, ds), [drawn(analysis, ds, path)], as_json)
 
 
-def judged(name: str, analysis: Any, ds: Any) -> list[Any]:
+def judged(analysis: Analysis, ds: Any) -> list[Any]:
     try:
         return list(analysis.judge(ds))
     except KeyError as error:
-        raise ValueError(f"{name}: cannot be judged ({error.args[0]})") from None
+        raise ValueError(f"{analysis.name}: cannot be judged ({error.args[0]})") from None
 
 
-def drawn(analysis: Any, ds: Any, path: Path) -> str:
+def drawn(analysis: Analysis, ds: Any, path: Path) -> str:
     from gradlab import plots
 
     plots.save(analysis.draw(ds), path)
     return str(path)
 
 
-def one(name: str, analysis: Any, given: Any, budget: str, as_json: bool) -> None:
-    tell(*run(name, analysis, given, budget), as_json)
+def one(analysis: Analysis, options: RunOptions, budget: str, as_json: bool) -> None:
+    tell(*run(analysis, options, budget), as_json)
 
 
 def tell(found: Sequence[Any], written: Sequence[str], as_json: bool) -> None:
@@ -82,20 +101,21 @@ def tell(found: Sequence[Any], written: Sequence[str], as_json: bool) -> None:
         console().print(f"wrote {path}", highlight=False, soft_wrap=True)
 
 
-def all_of(analyses: Mapping[str, Any], given: Any, budget: str, as_json: bool) -> None:
+def all_of(analyses: Sequence[Analysis], options: RunOptions, budget: str, as_json: bool) -> None:
     """Each in turn; one that fails does not keep the others from running. SystemExit(1) if any did."""
     from gradlab import files
 
     found: dict[str, list[Any]] = {}
     failed: dict[str, str] = {}
-    for name, analysis in analyses.items():
+    for analysis in analyses:
+        name = analysis.name
         click.echo(f"{name}: {analysis.cost(budget)}", err=True)
         try:
-            found[name], _ = run(name, analysis, given, budget)
+            found[name], _ = run(analysis, options, budget)
         except (ValueError, OSError, ArithmeticError) as error:
             failed[name] = str(error)
             click.echo(f"{name} failed: {error}", err=True)
-    path = given.folder / "summary.md"
+    path = options.folder / "summary.md"
     with files.written_aside(path) as aside:
         aside.write_text(summary(analyses, found, failed, budget))
     if as_json:
@@ -112,7 +132,7 @@ def all_of(analyses: Mapping[str, Any], given: Any, budget: str, as_json: bool) 
 
 
 def summary(
-    analyses: Mapping[str, Any], found: Mapping[str, Sequence[Any]], failed: Mapping[str, str], budget: str
+    analyses: Sequence[Analysis], found: Mapping[str, Sequence[Any]], failed: Mapping[str, str], budget: str
 ) -> str:
     """All verdicts as one table in Markdown."""
     lines = [
@@ -126,13 +146,13 @@ def summary(
             which = ", ".join(v.which.values())
             lines.append(f"| {name} | {v.claim} | {whose(v)} | {which} | {v.figure} | {effect(v)} | {v.words} |")
     lines += [f"| {name} | | | | | | failed: {reason} |" for name, reason in failed.items()]
-    lines += ["", *(f"- {name}: {analysis.cost(budget)}" for name, analysis in analyses.items()), ""]
+    lines += ["", *(f"- {analysis.name}: {analysis.cost(budget)}" for analysis in analyses), ""]
     return "\n".join(lines)
 
 
-def listing(analyses: Mapping[str, Any], folder: Path, as_json: bool) -> None:
+def listing(analyses: Sequence[Analysis], folder: Path, as_json: bool) -> None:
     """What there is, what it claims, what it costs, and what results are at hand."""
-    rows = {name: described(name, analysis, folder) for name, analysis in analyses.items()}
+    rows = {analysis.name: described(analysis, folder) for analysis in analyses}
     if as_json:
         click.echo(json.dumps({"analyses": rows}))
         return
@@ -147,30 +167,27 @@ def listing(analyses: Mapping[str, Any], folder: Path, as_json: bool) -> None:
     click.echo("\nRun one with `gradlab reproduce NAME --budget BUDGET`, all with `gradlab reproduce --all`.")
 
 
-def described(name: str, analysis: Any, folder: Path) -> dict[str, Any]:
+def described(analysis: Analysis, folder: Path) -> dict[str, Any]:
     """An analysis for the list: its claim, its cost by budget, and the verdicts of results at hand."""
-    from gradlab.analyses.run_options import BUDGETS
-
     at_hand = {}
-    names = (name, *getattr(analysis, "ALSO_FROM", ()))
+    names = (analysis.name, *analysis.also_from)
     for budget in (*BUDGETS, "part"):
-        path = results_path(folder, name, budget)
+        path = results_path(folder, analysis.name, budget)
         collected = [path for path in (results_path(COLLECTED, one, budget) for one in names) if path.is_file()]
         if path.is_file():
-            at_hand[budget] = _at_hand(name, analysis, path)
+            at_hand[budget] = _at_hand(analysis, path)
         elif collected:
             at_hand[budget] = f"{collected[0]} (judge it with --from)"
-    doc = (analysis.__doc__ or "").strip().splitlines()[0]
     costs = {budget: analysis.cost(budget) for budget in BUDGETS}
-    return {"claim": doc.partition(": ")[2] or doc, "budgets": costs, "results": at_hand}
+    return {"claim": analysis.claim, "budgets": costs, "results": at_hand}
 
 
-def _at_hand(name: str, analysis: Any, path: Path) -> str:
+def _at_hand(analysis: Analysis, path: Path) -> str:
     from gradlab import results
 
     try:
         ds = results.open_results(path)
-        count = Counter(v.verdict for v in judged(name, analysis, ds))
+        count = Counter(v.verdict for v in judged(analysis, ds))
         verdicts = ", ".join(f"{number} {verdict}" for verdict, number in sorted(count.items()))
         return f"{path}, {str(ds.attrs['date'])[:10]}: {verdicts}"
     except (ValueError, KeyError) as error:

@@ -6,117 +6,35 @@ import os
 
 import click
 
-from .options import (
-    DATA_SETS,
-    EstimatorSpec,
-    check_writable,
-    completes,
-    data_dir_option,
-    device_option,
-    json_option,
-    resolve_device,
-    seed_option,
-    tf32_option,
+from gradlab.settings import BINARY_AUTOENCODER, Settings
+
+from .method_options import resolve_device
+from .options import Decorator, data_options, together
+from .paths import check_writable
+from .training_options import (
+    OF_TRACKING,
+    OF_TRAINING,
+    autoencoder_options,
+    autoencoder_settings,
+    check_tracking,
+    settings_options,
+    tracking_options,
+    vae_options,
+    vae_settings,
+    where_options,
 )
 
-KINDS = ("bias", "gap")  # what can be tracked
-KLS = ("none", "model", "sampled")  # terms of the loss
-PRESETS = ("small", "large")  # of the binary autoencoder; the network defines the sizes
 
-
-class ScheduleSpec(click.ParamType):
-    """`1.6`, `1:0.3`, `1:0.3:cosine`: a temperature or its schedule, as stored in the settings."""
-
-    name = "spec"
-
-    def convert(self, value, param, ctx):
-        from gradlab import schedules
-
-        try:
-            return schedules.setting(param.name, value)
-        except ValueError as error:
-            self.fail(str(error).removeprefix(f"{param.name}: "), param, ctx)
-
-
-def training_options(tf: float, tb: float, kl: str, epochs: int, batch_size: int, lr: str, out: str):
-    """The options of every training, with the defaults of a model."""
-    options = [
-        click.option(
-            "--data",
-            default="mnist",
-            show_default=True,
-            shell_complete=completes(DATA_SETS),
-            help="See `gradlab data list`, or a folder of such files.",
-        ),
-        data_dir_option,
-        click.option(
-            "--estimator",
-            type=EstimatorSpec(),
-            default="decoupled-st-gs",
-            show_default=True,
-            help="See `gradlab estimators`.",
-        ),
-        click.option(
-            "--tf",
-            type=ScheduleSpec(),
-            default=tf,
-            show_default=True,
-            help="Forward temperature, or its schedule over the training: 1:0.3 (linear), 1:0.3:exponential or"
-            " 1:0.3:cosine.",
-        ),
-        click.option(
-            "--tb", type=ScheduleSpec(), default=tb, show_default=True, help="Backward temperature, or its schedule."
-        ),
-        click.option(
-            "--kl",
-            type=click.Choice(KLS),
-            default=kl,
-            show_default=True,
-            help="KL term of the loss: KL(softmax(l) || uniform) for model, KL(softmax(l/tf) || uniform) for sampled.",
-        ),
-        click.option(
-            "--epochs", type=click.IntRange(min=1), default=epochs, show_default=True, help="Passes over the images."
-        ),
-        click.option(
-            "--batch-size", type=click.IntRange(min=1), default=batch_size, show_default=True, help="Images per step."
-        ),
-        click.option("--lr", type=float, help=f"Learning rate.  [default: {lr}]"),
-        seed_option,
+def output_options(out: str) -> Decorator:
+    """What a training leaves behind, and where it runs."""
+    return together(
         click.option("--out", type=click.Path(dir_okay=False), default=out, show_default=True, help="Checkpoint file."),
         click.option("--overwrite", is_flag=True, help="Replace the model in --out."),
         click.option("--resume", is_flag=True, help="Continue the interrupted training of --out."),
         click.option("--keep-every", type=click.IntRange(min=1), help="Also keep the model of every N-th epoch."),
-        click.option(
-            "--track",
-            type=click.Choice(KINDS),
-            multiple=True,
-            help="Measure this during training, into OUT.bias.h5 or OUT.gap.h5. May be repeated.",
-        ),
-        click.option(
-            "--every",
-            "track_every",
-            type=click.IntRange(min=1),
-            help="Epochs between measurements of --track.  [default: 10]",
-        ),
-        click.option(
-            "--track-images", type=click.IntRange(min=1), help="Number of test images for --track.  [default: 100]"
-        ),
-        click.option(
-            "--track-draws",
-            type=click.IntRange(min=2),
-            help="Number of draws for --track.  [default: 1,024; 64 for gap]",
-        ),
-        device_option,
-        tf32_option,
-        json_option,
-    ]
-
-    def decorate(command):
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
+        tracking_options,
+        where_options,
+    )
 
 
 @click.group()
@@ -134,9 +52,10 @@ def train() -> None:
 
 
 @train.command()
-@click.option("--latents", type=click.IntRange(min=1), default=4, show_default=True, help="Latents per image.")
-@click.option("--categories", type=click.IntRange(min=2), default=8, show_default=True, help="Categories per latent.")
-@training_options(1.6, 1.3, "model", 160, 100, "5e-4; 7e-4 for 16 categories x 12 latents", "vae.safetensors")
+@vae_options
+@data_options("mnist")
+@settings_options(Settings(), OF_TRAINING, lr="5e-4; 7e-4 for 16 categories x 12 latents")
+@output_options("vae.safetensors")
 def vae(latents, categories, lr, **others) -> None:
     """Train a categorical VAE with the paper's settings.
 
@@ -147,30 +66,19 @@ def vae(latents, categories, lr, **others) -> None:
     Example: the large one:
       gradlab train vae --categories 16 --latents 12 --out vae-16x12.safetensors
     Example: bias at epoch 0, every fifth epoch and the last, into vae.bias.h5:
-      gradlab train vae --epochs 20 --track bias --every 5 --out vae.safetensors
+      gradlab train vae --epochs 20 --track bias --track-every 5 --out vae.safetensors
 
     Ctrl-C saves the state. --resume continues from it, to the same weights as a run without interruption.
     """
-    from gradlab.training import Settings
-
-    if lr is None:
-        lr = 7e-4 if (categories, latents) == (16, 12) else 5e-4
-    _train(Settings(), {"latents": latents, "categories": categories}, lr=lr, **others)
+    _train(Settings(), **vae_settings(latents, categories, lr), **others)
 
 
 @train.command("binary-ae")
-@click.option(
-    "--preset",
-    type=click.Choice(PRESETS),
-    default="small",
-    show_default=True,
-    help="small: width 16, depth 2, half a minute per epoch of MNIST on two cores; large: width 128, depth 4, for a"
-    " GPU.",
-)
-@click.option("--width", type=click.IntRange(min=1), help="Channels at half the resolution.  [default: the preset's]")
-@click.option("--depth", type=click.IntRange(min=0), help="Residual blocks per side.  [default: the preset's]")
-@training_options(0.3, 3.0, "none", 20, 64, "3e-4", "binary-ae.safetensors")
-def binary_ae(preset, width, depth, lr, **others) -> None:
+@autoencoder_options
+@data_options("mnist")
+@settings_options(BINARY_AUTOENCODER, OF_TRAINING)
+@output_options("binary-ae.safetensors")
+def binary_ae(preset, width, depth, **others) -> None:
     """Train a binary autoencoder: convolutional, residual, 8 x 8 x 32 units, mean squared error per pixel.
 
     The paper gives no width or depth and trains for 100 epochs. Images of 28 x 28 pixels are padded with zeros to
@@ -184,11 +92,7 @@ def binary_ae(preset, width, depth, lr, **others) -> None:
 
     Ctrl-C saves the state. --resume continues from it, to the same weights as a run without interruption.
     """
-    from gradlab.networks.binary_autoencoder import PRESETS as SIZES
-    from gradlab.training import BINARY_AUTOENCODER
-
-    chosen = {name: size for name, size in (("width", width), ("depth", depth)) if size is not None}
-    _train(BINARY_AUTOENCODER, SIZES[preset] | chosen, lr=BINARY_AUTOENCODER.lr if lr is None else lr, **others)
+    _train(BINARY_AUTOENCODER, **autoencoder_settings(preset, width, depth), **others)
 
 
 def _train(
@@ -200,10 +104,7 @@ def _train(
 
     from . import output
 
-    tracking = {name: others.pop(name) for name in ("track_every", "track_images", "track_draws")}
-    tracking = {name: value for name, value in tracking.items() if value is not None}
-    if tracking and not track:
-        raise click.UsageError(f"{_option(next(iter(tracking)))}: needs --track")
+    tracking = check_tracking(track, {name: others.pop(name) for name in OF_TRACKING})
     images = datasets.load(data, "train", data_dir)
     config = config | {"image_shape": list(images.pixels.shape[1:])}
     check_writable(out)
@@ -227,7 +128,3 @@ def _train(
     output.training(model, out, as_json, there)
     for kind in () if as_json else dict.fromkeys(track):
         output.wrote(str(training.track_path(out, kind)), there)
-
-
-def _option(name: str) -> str:
-    return "--every" if name == "track_every" else f"--{name.replace('_', '-')}"

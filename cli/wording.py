@@ -9,6 +9,10 @@ from typing import Any
 
 import click
 
+from gradlab import errors
+
+from .method_options import MethodOption
+
 OBJECTS = ("model", "weights")  # also names of options, but messages mean the thing itself
 
 
@@ -26,11 +30,9 @@ def speak_of_options(command: click.Command) -> None:
         try:
             return run(*arguments, **named)
         except ValueError as error:
-            from gradlab import errors  # which imports torch, as whatever raised it has
-
             message = str(error)
-            told = reworded(message, _names(command, context.params))
-            if isinstance(error, errors.UnknownName) and told != message:
+            told = reworded(_without_methods(message, command), _names(command, context.params))
+            if isinstance(error, errors.UnknownName | errors.Excluded) and told != message:
                 raise click.UsageError(told) from error
             error.args = (told,)
             raise
@@ -46,6 +48,8 @@ def _names(command: click.Command, given: Mapping[str, Any]) -> dict[str, str]:
         told = options[0] if options else parameter.make_metavar(click.Context(command))
         known = {str(parameter.name), told.removeprefix("--").replace("-", "_")}
         names |= dict.fromkeys(known - {*OBJECTS}, told)
+    for option in _of_methods(command):
+        names.setdefault(option.field.name, option.opts[0])
     if "data" not in names and "name" in names:  # gradlab data fetch NAME
         names["data"] = names["name"]
     if "--out" in names.values():
@@ -53,6 +57,21 @@ def _names(command: click.Command, given: Mapping[str, Any]) -> dict[str, str]:
     if isinstance(file := given.get("file") or given.get("results"), str):
         names |= {"ds": file, "results": file}
     return names
+
+
+def _of_methods(command: click.Command) -> list[MethodOption]:
+    return [parameter for parameter in command.params if isinstance(parameter, MethodOption)]
+
+
+def _without_methods(message: str, command: click.Command) -> str:
+    """The message with options in place of method objects, Enumerated(dtype='float32'), and of their fields."""
+    for option in _of_methods(command):
+        name, called = option.field.name, option.opts[0]
+        written = rf"\b(?:gradlab\.)?{option.method.__name__}\({name}='?([^()']*)'?\)"
+        message = re.sub(written, rf"{called} \1", message)
+        if "_" in name:
+            message = re.sub(rf"(?<![\w.-]){name}(?!\w|=|: )", called, message)
+    return message
 
 
 def reworded(message: str, names: Mapping[str, str]) -> str:

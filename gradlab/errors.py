@@ -18,6 +18,10 @@ class Moved(ValueError, TypeError):
     """A keyword argument that is now an option of a method object; the message gives the line to write."""
 
 
+class Excluded(ValueError):
+    """Arguments that do not go together."""
+
+
 class SpaceTooLarge(ValueError):
     """A code space that is too large to enumerate."""
 

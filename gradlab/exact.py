@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from . import checks, errors, latents, likelihoods, model_checks
+from .choices import TARGETS
 from .methods import MAX_CONFIGURATIONS, Compute, Enumerated
 from .model import LatentModel, check_is_model, check_pixels, precision
 from .moved import moved
@@ -29,7 +30,6 @@ from .setup import Setup, measured_copy, prepare
 PROBED = 256  # configurations at which float32 is compared with float64
 _SUMS = 8  # roundings of float64 that one difference of conditional losses may add up
 _DECODED = 2**26  # bytes of what is decoded at once on a CPU: its arrays are then such as `keep_freed_pages` keeps
-TARGETS = ("sampled", "model")
 
 
 @moved({"limit": "max_configurations={}", "shown": "progress={}"})

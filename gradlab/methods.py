@@ -1,19 +1,19 @@
 """How a measurement is made: each way carries its own options, as a small frozen object. Imports no torch.
 
 A plain string stands for the object with its defaults: moments="monte-carlo" is MonteCarlo(), "exact" is Integrated();
-reference="exact" is Enumerated(), "rloo" is Sampled("rloo"). `option` gives a field its help text and its choices, from
-which the command line makes an option.
+reference="exact" is Enumerated(), "rloo" is Sampled("rloo"). An option is one line here: `fields.option` gives
+its default, its help text and the values it takes, by which it is checked, and of which the command line is made.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from . import errors
+from .fields import Checked, option
 
 DRAWS = 1024
 MAX_CONFIGURATIONS = 2**24
@@ -24,13 +24,8 @@ PRECISIONS = ("float64", "float32")
 AUTO = "auto"
 
 
-def option(default: Any, words: str, choices: Sequence[str] = ()) -> Any:
-    """A field, its help text, and what it may be where that is one of some names."""
-    return dataclasses.field(default=default, metadata={"help": words, "choices": tuple(choices)})
-
-
 @dataclass(frozen=True, kw_only=True)
-class MonteCarlo:
+class MonteCarlo(Checked):
     """Mean and variance of an estimator from draws of its noise.
 
     Parameters
@@ -53,7 +48,7 @@ class MonteCarlo:
     256
     """
 
-    draws: int = option(DRAWS, "Estimates per point.")
+    draws: int = option(DRAWS, "Estimates per point.", at_least=2, because="a variance needs two")
     decoder: str = option(
         AUTO,
         "How the loss at the sampled codes is computed: by configuration, by distinct image and code, or draw by draw;"
@@ -65,14 +60,9 @@ class MonteCarlo:
         "Compare estimators at equal loss evaluations: cheaper estimators average several draws per estimate.",
     )
 
-    def __post_init__(self) -> None:
-        _set(self, draws=errors.whole_number("draws", self.draws, 2, "a variance needs two"))
-        errors.choice("decoder", self.decoder, DECODERS)
-        _set(self, equal_cost=_flag("equal_cost", self.equal_cost))
-
 
 @dataclass(frozen=True, kw_only=True)
-class Integrated:
+class Integrated(Checked):
     """Mean and variance of an estimator without sampling: by enumeration, and integrals over the noise of one latent.
 
     Parameters
@@ -92,12 +82,9 @@ class Integrated:
 
     tolerance: float = option(TOLERANCE, "Relative numerical error wanted of exact moments.")
 
-    def __post_init__(self) -> None:
-        _set(self, tolerance=errors.positive("tolerance", self.tolerance))
-
 
 @dataclass(frozen=True, kw_only=True)
-class Enumerated:
+class Enumerated(Checked):
     """The exact gradient as the reference, by enumerating the code space.
 
     Parameters
@@ -121,20 +108,13 @@ class Enumerated:
         "float64",
         "Precision of the losses in the exact gradient; float32 halves its time, and its error is stated.",
         PRECISIONS,
+        called="exact_dtype",
     )
-    max_configurations: int = option(MAX_CONFIGURATIONS, "Largest code space to enumerate.")
-
-    def __post_init__(self) -> None:
-        name = str(self.dtype).removeprefix("torch.")
-        if name not in PRECISIONS:
-            raise ValueError(f"dtype: expected torch.float64 or torch.float32, got {self.dtype!r}")
-        _set(self, dtype=name)
-        most = errors.whole_number("max_configurations", self.max_configurations, 1)
-        _set(self, max_configurations=most)
+    max_configurations: int = option(MAX_CONFIGURATIONS, "Largest code space to enumerate.", at_least=1)
 
 
 @dataclass(frozen=True)
-class Sampled:
+class Sampled(Checked):
     """An unbiased estimator as the reference, for code spaces too large to enumerate.
 
     Parameters
@@ -159,23 +139,13 @@ class Sampled:
     estimator: Any = AUTO
     precision: float | None = option(
         None,
-        "With a sampled reference: add draws until the interval of the relative bias is at most +- this (of its value,"
-        " where that is above 1).",
+        "Add draws until the interval of the relative bias is at most +- this (of its value, where that is above 1).",
     )
-    max_draws: int = option(MAX_DRAWS, "Largest number of draws per point, for --precision.")
-
-    def __post_init__(self) -> None:
-        if self.precision is not None:
-            _set(self, precision=errors.positive("precision", self.precision))
-        _set(self, max_draws=errors.whole_number("max_draws", self.max_draws, 2))
-        if self.precision is None and self.max_draws != MAX_DRAWS:
-            raise ValueError(
-                f"max_draws: expected it beside a precision, got {self.max_draws} without; draws sets the number"
-            )
+    max_draws: int = option(MAX_DRAWS, "Largest number of draws per point.", at_least=2, beside="precision")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compute:
+class Compute(Checked):
     """Where and how numbers are computed; none of it moves what is measured, but for dtype and tf32.
 
     Parameters
@@ -199,18 +169,17 @@ class Compute:
 
     device: Any = option(None, "auto (a GPU where there is one), cpu, cuda, cuda:1, ...")
     dtype: Any = option(None, "Precision of the draws.  [default: the model's]")
-    tf32: bool = option(False, "Let a GPU compute float32 with TensorFloat-32: faster, but it moves the figures.")
+    tf32: bool = option(False, "Allow TensorFloat-32 for float32 on a GPU: faster, but it changes the results.")
     memory: int | None = option(
-        None, "Working memory, about, such as 512MiB.  [default: 256MiB; on a GPU a quarter of what is free]"
+        None,
+        "Approximate working memory, such as 512MiB.  [default: 256MiB; on a GPU a quarter of the free memory]",
+        at_least=1,
+        kind="size",
     )
     progress: bool = option(False, "Draw a progress bar.")
 
-    def __post_init__(self) -> None:
-        _set(self, tf32=_flag("tf32", self.tf32), progress=_flag("progress", self.progress))
-        if self.memory is not None:
-            _set(self, memory=errors.whole_number("memory", self.memory, 1))
 
-
+MOMENTS: dict[str, type[MonteCarlo | Integrated]] = {"monte-carlo": MonteCarlo, "exact": Integrated}
 Moments = MonteCarlo | Integrated
 Reference = Enumerated | Sampled
 
@@ -230,11 +199,13 @@ def moments_of(given: object, draws: int | None = None) -> Moments:
         if draws is not None:
             raise ValueError(f"draws: expected none beside {given!r}, which draws nothing, got {draws!r}")
         return given
-    if errors.choice("moments", given, ("monte-carlo", "exact")) == "exact":
-        if draws is not None:
-            warnings.warn("draws: no effect with moments='exact', which draws nothing; leave it out", stacklevel=5)
-        return Integrated()
-    return MonteCarlo() if draws is None else MonteCarlo(draws=draws)
+    method = MOMENTS[errors.choice("moments", given, list(MOMENTS))]
+    if draws is None:
+        return method()
+    if method is Integrated:
+        warnings.warn("draws: no effect with moments='exact', which draws nothing; leave it out", stacklevel=5)
+        return method()
+    return MonteCarlo(draws=draws)
 
 
 def reference_of(given: object) -> Reference | str:
@@ -244,14 +215,3 @@ def reference_of(given: object) -> Reference | str:
     if isinstance(given, str):
         return AUTO if given == AUTO else Enumerated() if given == "exact" else Sampled(given)
     return Sampled(given)
-
-
-def _set(method: Any, **values: Any) -> None:
-    for name, value in values.items():
-        object.__setattr__(method, name, value)
-
-
-def _flag(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{name}: expected True or False, got {value!r}")
-    return value

@@ -77,7 +77,7 @@ def test_figure6_measures_the_cross_and_judges_every_claim(monkeypatch):
     problem = problems.make("3x5-bernoulli-mlp")
     ds = figure6_bias_variance.cross(problem.model, problem.x, draws=64)
     assert int(np.isfinite(ds.relative_bias.sel(target="model")).sum()) == 5
-    found = figure6_bias_variance.judge(ds)
+    found = figure6_bias_variance.Figure6().judge(ds)
     assert {v.claim[:3] for v in found} == {"(b)", "(c)", "(d)", "(e)"}
     assert len(found) == 18
     first = found[0]
@@ -94,7 +94,7 @@ def test_figure5_measures_the_grid_and_judges_the_claim_raw_and_relative(monkeyp
     problem = problems.make("binary6-bernoulli-mlp")
     ds = figure5_gradient_gap.grid(problem.model, problem.x, draws=64)
     assert ds.gap.shape == (2, 3, 3)
-    found = figure5_gradient_gap.judge(ds)
+    found = figure5_gradient_gap.Figure5().judge(ds)
     assert len(found) == 3 * 2 * 3
     assert {v.figure for v in found} == {"gap", "relative_gap_pooled", "cosine"}
     one = next(v for v in found if v.figure == "cosine" and v.which == {"definition": "autodiff", "tf": "1.5"})
@@ -104,4 +104,4 @@ def test_figure5_measures_the_grid_and_judges_the_claim_raw_and_relative(monkeyp
     assert one.verdict == ("contradicted" if one.whole.high < 0 else one.verdict)
     raw = [v for v in found if v.figure == "gap" and v.which["definition"] == "shared-backward"]
     assert all(v.whole.high < 0 for v in raw)  # the 1/tb that the raw gap carries
-    assert figure5_gradient_gap.draw(ds).axes
+    assert figure5_gradient_gap.Figure5().draw(ds).axes

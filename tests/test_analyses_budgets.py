@@ -15,7 +15,7 @@ from .made_up_sweeps import swept
 
 
 def verdicts(ds):
-    return {v.claim[:3]: v for v in figure3_vae_8x4.judge(ds)}
+    return {v.claim[:3]: v for v in figure3_vae_8x4.Figure3().judge(ds)}
 
 
 def at_the_budget(**about):

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from gradlab.analyses import fidelity_and_loss, figure3_vae_8x4, figure4_kl, figure4_vae_16x12
+from gradlab.analyses import fidelity_and_loss, figure4_kl, registry
 from gradlab.analyses.verdicts import PAPER
 from gradlab.cli.studies import COLLECTED
 
@@ -15,7 +15,7 @@ FILES = sorted(COLLECTED.glob("*.h5"))
 
 
 def verdicts(analysis, name, variable="final_validation_loss"):
-    found = analysis.judge(gradlab.open_results(COLLECTED / name))
+    found = registry.find(analysis).judge(gradlab.open_results(COLLECTED / name))
     return {v.claim[:3]: v for v in found if v.figure in (variable, "misfit")}
 
 
@@ -30,7 +30,7 @@ def test_a_collected_file_is_small_and_says_what_it_is(path):
 
 
 def test_figure_3_at_the_papers_budget():
-    found = verdicts(figure3_vae_8x4, "fidelity-and-loss-paper.h5")
+    found = verdicts("figure3", "fidelity-and-loss-paper.h5")
     assert {claim: v.verdict for claim, v in found.items()} == {
         "(f)": "supported",
         "(g)": "undetermined",
@@ -43,10 +43,10 @@ def test_figure_3_at_the_papers_budget():
 
 
 def test_what_stopped_early_is_not_tested():
-    for analysis, name in ((figure4_vae_16x12, "figure4-part.h5"), (figure4_kl, "figure4-kl-part.h5")):
-        found = verdicts(analysis, name)
+    for name in ("figure4", "figure4-kl"):
+        found = verdicts(name, f"{name}-part.h5")
         assert {v.verdict for v in found.values()} == {"not tested at this budget"}
-    found = figure4_kl.judge(gradlab.open_results(COLLECTED / "figure4-kl-part.h5"))
+    found = figure4_kl.Figure4ByKL().judge(gradlab.open_results(COLLECTED / "figure4-kl-part.h5"))
     misfits = {v.which["KL"]: v.note.split()[1] for v in found if v.claim.startswith("(q)")}
     assert misfits == {"none": "11.7", "model": "15.5", "sampled": "27.1"}
     page = " ".join((ROOT / "docs" / "studies.md").read_text().split())
@@ -54,7 +54,7 @@ def test_what_stopped_early_is_not_tested():
 
 
 def test_fidelity_and_loss():
-    found = fidelity_and_loss.judge(gradlab.open_results(COLLECTED / "fidelity-and-loss-paper.h5"))
+    found = fidelity_and_loss.FidelityAndLoss().judge(gradlab.open_results(COLLECTED / "fidelity-and-loss-paper.h5"))
     assert {v.verdict for v in found} == {"undetermined", "contradicted"}  # none is supported
     late = {v.claim[:3]: v for v in found if v.which == {"estimates averaged": "100", "epoch": "160"}}
     assert (late["(s)"].verdict, late["(t)"].verdict) == ("contradicted", "contradicted")

@@ -40,7 +40,7 @@ def measured(loss, angle, noise=1.0, seeds=4, seed=0, **about):
 
 def verdicts(ds, averaged="100", epoch="20"):
     of = {"estimates averaged": averaged, "epoch": epoch}
-    return {v.claim[:3]: v for v in fidelity_and_loss.judge(ds) if v.which == of}
+    return {v.claim[:3]: v for v in fidelity_and_loss.FidelityAndLoss().judge(ds) if v.which == of}
 
 
 # --- the error ---
@@ -169,7 +169,9 @@ def test_epochs_and_costs():
     paper = fidelity_and_loss.BUDGETS["paper"]
     assert paper.epochs == (1, 5, 20, 160)
     assert fidelity_and_loss.BUDGETS["quick"].epochs == (1, 5, 8)
-    assert "fidelity on 100 images with 1,024 draws after 4 epochs of each" in fidelity_and_loss.cost("paper")
+    assert "fidelity on 100 images with 1,024 draws after 4 epochs of each" in fidelity_and_loss.FidelityAndLoss().cost(
+        "paper"
+    )
 
 
 def test_the_figure_shows_errors_correlations_and_choices():

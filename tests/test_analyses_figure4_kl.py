@@ -7,7 +7,7 @@ import pytest
 from gradlab.analyses import figure4_kl, trainings
 from gradlab.analyses.published import FIGURE4, FIGURE4_ROWS, WHOLE_ROWS
 
-from gradlab import plots, sweeps
+from gradlab import choices, plots, sweeps
 
 from .figures import caption, misplaced_texts
 from .made_up_sweeps import swept
@@ -32,7 +32,7 @@ def sweep_of(means, seeds=4, noise=0.05, **about):
 def three(none, model, sampled, **about):
     """The Dataset of the analysis with these means under the three KL terms."""
     each = [sweep_of(means, **about) for means in (none, model, sampled)]
-    ds = trainings._joined(each, figure4_kl.KLS)
+    ds = trainings._joined(each, choices.KL_TERMS)
     return ds.assign(published=("published_cell", np.array(FIGURE4), {"units": "nats"}))
 
 
@@ -65,7 +65,9 @@ def test_it_is_0_for_the_published_rows_wherever_they_stand(turn):
 
 def test_the_kl_term_with_the_least_misfit_is_supported():
     found = {
-        v.which["KL"]: v for v in figure4_kl.judge(three(heatmap(0.1), heatmap(80.0), heatmap(1.0))) if "(q)" in v.claim
+        v.which["KL"]: v
+        for v in figure4_kl.Figure4ByKL().judge(three(heatmap(0.1), heatmap(80.0), heatmap(1.0)))
+        if "(q)" in v.claim
     }
     assert {kl: v.verdict for kl, v in found.items()} == {
         "none": "supported",
@@ -85,12 +87,12 @@ def test_two_that_fit_as_well_leave_it_open():
 
 def test_claims_of_figure_4_are_judged_under_each_term_at_the_papers_budget_only():
     ds = three(heatmap(), heatmap(), heatmap())
-    found = figure4_kl.judge(ds)
+    found = figure4_kl.Figure4ByKL().judge(ds)
     assert sorted({(v.claim[:3], v.which["KL"]) for v in found}) == sorted(
-        itertools.product(("(f)", "(g)", "(h)", "(q)"), figure4_kl.KLS)
+        itertools.product(("(f)", "(g)", "(h)", "(q)"), choices.KL_TERMS)
     )
     assert "not tested at this budget" not in {v.verdict for v in found}
-    short = figure4_kl.judge(three(heatmap(), heatmap(), heatmap(), images=10_000))
+    short = figure4_kl.Figure4ByKL().judge(three(heatmap(), heatmap(), heatmap(), images=10_000))
     assert {v.verdict for v in short} == {"not tested at this budget"}
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from gradlab.analyses import gap_and_bias
-from gradlab.analyses.run_options import Given
+from gradlab.analyses.run_options import RunOptions
 
 from gradlab import checkpoints, networks, plots, results
 
@@ -27,7 +27,7 @@ def planted(gap, noise=0.0):
 
 
 def verdicts(ds):
-    return {(v.claim[:3], v.figure): v for v in gap_and_bias.judge(ds)}
+    return {(v.claim[:3], v.figure): v for v in gap_and_bias.GapAndBias().judge(ds)}
 
 
 def test_a_gap_that_goes_with_the_bias_stands_in_for_it():
@@ -61,7 +61,7 @@ def test_from_models_to_figure_and_verdicts(tmp_path, monkeypatch):
     described = {"checkpoint": "small", "checkpoint_sha256": ""}
     monkeypatch.setattr(checkpoints, "load_described", lambda path, bundled: (of[bundled], described))
     monkeypatch.setitem(gap_and_bias.BUDGETS, "quick", gap_and_bias.Budget(2, 64, 32, (0.5, 1.6), (0.3, 3.0)))
-    ds = gap_and_bias.measure(Given(folder=tmp_path), "quick")
+    ds = gap_and_bias.GapAndBias().measure(RunOptions(folder=tmp_path), "quick")
     assert ds.attrs["reference of the 8x4 VAE"] == "exact moments"
     assert ds.attrs["reference of the binary autoencoder"].endswith("64 draws")
     spread = ds[f"{gap_and_bias.BIAS}_replicates"].std("batch")
@@ -69,13 +69,9 @@ def test_from_models_to_figure_and_verdicts(tmp_path, monkeypatch):
     assert (spread.sel(model="binary autoencoder") > 1e-6).all()
     results.save_results(ds, tmp_path / "x.h5")
     again = results.open_results(tmp_path / "x.h5")
-    assert len(gap_and_bias.judge(again)) == 16
+    assert len(gap_and_bias.GapAndBias().judge(again)) == 16
     figure = plots.auto(again)
     assert len(figure.axes) == 8
     plots.save(figure, tmp_path / "x.png")
     with pytest.raises(ValueError, match="ds: got a Dataset without models"):
         plots.gap_and_bias(again.sel(model="8x4 VAE"))
-    with pytest.raises(
-        ValueError, match="checkpoint: expected none, because gap-and-bias measures the two bundled models"
-    ):
-        gap_and_bias.measure(Given(folder=tmp_path, checkpoint="own.safetensors"), "quick")

@@ -152,7 +152,7 @@ def test_a_pair_with_a_failed_seed_is_named_and_not_picked():
     ds = planted(lambda tf, tb: 100 + (tb - tf))
     ds.final_validation_loss[2, 0, 1], ds.status[2, 0, 1] = np.nan, "failed"
     assert seeds.losses(ds).shape == (9, 5)
-    found = next(v for v in figure3_vae_8x4.judge(ds) if v.claim[:3] == "(f)")
+    found = next(v for v in figure3_vae_8x4.Figure3().judge(ds) if v.claim[:3] == "(f)")
     assert found.whole.value == pytest.approx(-2.7, abs=0.1)  # (3, 1): 98
     assert "failed seeds: (3.0, 0.3) 1" in found.note
 

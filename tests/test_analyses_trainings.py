@@ -1,7 +1,6 @@
 """Verdicts of the analyses that train, on planted losses; and each of them end to end, tiny."""
 
 import dataclasses
-import importlib
 import json
 
 import numpy as np
@@ -11,16 +10,18 @@ from gradlab.analyses import (
     fidelity_and_loss,
     figure2_binary_autoencoder,
     figure3_vae_8x4,
+    figure5_gradient_gap,
+    figure6_bias_variance,
+    registry,
     seeds,
     sizing,
     table1_schedules,
 )
-from gradlab.analyses.run_options import BUDGETS
+from gradlab.analyses.protocol import BUDGETS
 from gradlab.analyses.trainings import Trainings
-from gradlab.cli import reproduce
 
 import gradlab
-from gradlab import datasets, training
+from gradlab import datasets
 
 from .made_up_sweeps import TEMPERATURES, planted, swept
 
@@ -34,8 +35,8 @@ def claim(monkeypatch):
     monkeypatch.setitem(figure3_vae_8x4.BUDGETS, "paper", paper)
 
 
-def verdicts(ds, analysis=figure3_vae_8x4):
-    return {v.claim[:3]: v for v in analysis.judge(ds)}
+def verdicts(ds):
+    return {v.claim[:3]: v for v in figure3_vae_8x4.Figure3().judge(ds)}
 
 
 def test_a_loss_that_is_lower_below_the_diagonal_supports_the_claims():
@@ -69,26 +70,22 @@ def test_the_pair_that_the_paper_calls_best():
 def test_every_loss_is_judged_without_and_with_kl():
     ds = planted(lambda tf, tb: 100 + (tb - tf))
     ds["final_validation_loss_with_kl"] = ds.final_validation_loss + 3 * ds.tf  # turns the order round
-    found = {(v.claim[:3], v.figure): v.verdict for v in figure3_vae_8x4.judge(ds)}
+    found = {(v.claim[:3], v.figure): v.verdict for v in figure3_vae_8x4.Figure3().judge(ds)}
     assert found["(g)", "final_validation_loss"] == "supported"
     assert found["(f)", "final_validation_loss_with_kl"] == "contradicted"
-    assert {v.which["KL"] for v in figure3_vae_8x4.judge(ds)} == {"model"}
+    assert {v.which["KL"] for v in figure3_vae_8x4.Figure3().judge(ds)} == {"model"}
 
 
 # --- what every analysis offers ---
 
 
-@pytest.mark.parametrize("name", reproduce.ANALYSES)
+@pytest.mark.parametrize("name", registry.names())
 def test_every_analysis_opens_with_its_claim_and_knows_its_costs(name):
-    analysis = importlib.import_module(f"gradlab.analyses.{reproduce.ANALYSES[name]}")
-    assert name == analysis.NAME
-    first = analysis.__doc__.splitlines()[0]
-    assert first.endswith(".")
-    assert set(analysis.BUDGETS) == set(BUDGETS) == set(reproduce.BUDGETS)
+    analysis = registry.find(name)
+    assert name == analysis.name
+    assert analysis.claim.endswith(".")
     costs = [analysis.cost(budget) for budget in BUDGETS]
     assert len(set(costs)) == 3
-    for part in ("measure", "judge", "draw"):
-        assert callable(getattr(analysis, part))
 
 
 def test_costs_are_counted():
@@ -118,10 +115,8 @@ def tiny(monkeypatch, tmp_path):
     for split in ("train", "t10k"):
         pixels = datasets.load("mnist-sample").first(100).pixels
         datasets.write_idx(tmp_path / "own" / f"{split}-images-idx3-ubyte.gz", pixels)
-    for name, module in reproduce.ANALYSES.items():
-        if name.startswith("figure") and name[-1] in "56":
-            analysis = importlib.import_module(f"gradlab.analyses.{module}")
-            monkeypatch.setitem(analysis.BUDGETS, "quick", (4, 64))
+    for analysis in (figure5_gradient_gap, figure6_bias_variance):
+        monkeypatch.setitem(analysis.BUDGETS, "quick", (4, 64))
 
 
 OTHERS = ("figure4", "figure4-kl", "figure2", "table1", "bias-direction", "fidelity-and-loss")
@@ -129,7 +124,8 @@ OTHERS = ("figure4", "figure4-kl", "figure2", "table1", "bias-direction", "fidel
 
 @pytest.mark.parametrize("name", ["figure3", *(pytest.param(name, marks=pytest.mark.deep) for name in OTHERS)])
 def test_a_training_analysis_from_end_to_end(run, tiny, name, tmp_path):
-    few = ("--seeds", 1) if name in reproduce.TRAININGS and name != "figure3" else ()
+    trains = "seeds" in registry.find(name).takes
+    few = ("--seeds", 1) if trains and name != "figure3" else ()
     done = run("reproduce", name, "--data", "own", "--out", "made", "--json", *few)
     assert done.code == 0, done.err
     found = json.loads(done.out)
@@ -137,7 +133,7 @@ def test_a_training_analysis_from_end_to_end(run, tiny, name, tmp_path):
     whose = "" if name == "fidelity-and-loss" else "arXiv 2410.13331 v1"
     assert {row["paper"] for row in found["verdicts"]} == {whose}
     judged = {row["verdict"] for row in found["verdicts"]}
-    if name in reproduce.TRAININGS:
+    if trains:
         assert judged == {"not tested at this budget"}
         assert "1 of 1" in found["verdicts"][0]["lacks"]  # of 160 or 100 epochs
         assert f"{name}: " in done.err  # how long it takes
@@ -182,8 +178,7 @@ def test_trainings_run_where_asked(run, tiny, monkeypatch):
 
 
 def test_all_goes_on_after_a_failure_and_says_so(run, tiny, monkeypatch, tmp_path):
-    kept = {name: reproduce.ANALYSES[name] for name in ("figure3", "figure5", "figure6")}
-    monkeypatch.setattr(reproduce, "ANALYSES", kept)
+    monkeypatch.setattr(registry, "names", lambda: ["figure3", "figure5", "figure6"])
     monkeypatch.setenv("GRADLAB_DATA", str(tmp_path / "nowhere"))
     done = run("reproduce", "--all", "--out", "made")
     assert done.code == 1
@@ -211,9 +206,9 @@ def test_seeds_time_and_kl_reach_the_trainings(run, tiny, monkeypatch, tmp_path)
     assert "18 trainings (6 pairs, 3 seeds)" in more.err
     assert gradlab.open_results("made/figure3-quick-kl-sampled.h5").sizes["seed"] == 3
     for wrong, message in (
-        (("figure6", "--kl", "model"), "--kl: only for figure3, figure4"),
+        (("figure6", "--kl", "model"), "--kl: only for figure3, figure4, fidelity-and-loss, got figure6"),
         (("figure5", "--time", "10m"), "--time: only for figure2"),
-        (("figure3", "--time", "10"), "no duration"),
+        (("figure3", "--time", "10"), "expected 90s, 10m or 2h"),
         (("figure3", "--time", "-1s"), "no duration"),
         (("--from", "made/figure3-quick-kl-sampled.h5"), "--from: needs the NAME"),
     ):
@@ -222,11 +217,7 @@ def test_seeds_time_and_kl_reach_the_trainings(run, tiny, monkeypatch, tmp_path)
         assert message in refused.err
     other = run("reproduce", "figure4", "--from", "made/figure3-quick-kl-sampled.h5")
     assert other.code == 1
-    assert "is of figure3, not of figure4" in other.err
-
-
-def test_kl_of_the_command_line_is_that_of_settings():
-    assert training.KLS == reproduce.KLS
+    assert "expected results of figure4, got made/figure3-quick-kl-sampled.h5, which is of figure3" in other.err
 
 
 def test_all_and_a_name_are_one_too_many(run):

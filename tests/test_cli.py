@@ -14,7 +14,7 @@ import pytest
 import torch
 import xarray as xr
 from gradlab.cli.main import main
-from gradlab.cli.options import TemperatureSpec
+from gradlab.cli.specs import TemperatureSpec
 
 import gradlab
 from gradlab import datasets, networks
@@ -189,7 +189,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(run, check
 def test_little_memory_gives_the_same_numbers(run):
     """The bundled model: 1 MiB holds neither all its configurations nor all draws."""
     arguments = [*POINT, "--draws", 300]
-    plenty, little = measured(run, *arguments), measured(run, *arguments, "--memory", 1)
+    plenty, little = measured(run, *arguments), measured(run, *arguments, "--memory", "1MiB")
     np.testing.assert_allclose(plenty.exact_gradient, little.exact_gradient, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(plenty.mean_gradient, little.mean_gradient, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(plenty.relative_std, little.relative_std, rtol=1e-5)
@@ -317,7 +317,8 @@ BAD = {
     ),
     "negative seed": (["bias", "--seed", "-1"], 2, ["--seed", "-1"]),
     "seed no file can hold": (["bias", "--seed", str(2**63)], 2, ["--seed", str(2**63)]),
-    "no memory": (["bias", "--memory", "0"], 2, ["--memory", "0"]),
+    "no memory": (["bias", "--memory", "0MiB"], 2, ["--memory", "0MiB", "512MiB"]),
+    "memory without a unit": (["bias", "--memory", "300"], 2, ["--memory", "'300'", "write 300MiB"]),
     "folder that is a file": (["bias", "--out", "foreign/bias.h5"], 1, ["--out", "foreign/bias.h5"]),
     "output that is a folder": (["bias", "--out", "own"], 2, ["--out", "own"]),
     "unknown option": (["bias", "--draw", "8"], 2, ["--draw", "--draws"]),

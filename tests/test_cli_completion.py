@@ -5,9 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from gradlab.cli import options
 
-from gradlab import datasets, estimators
+from gradlab import choices, datasets, estimators, networks
 
 
 def completions(*words):
@@ -25,8 +24,9 @@ def completions(*words):
 
 
 def test_the_names_are_those_of_the_registries():
-    assert sorted(options.ESTIMATORS) == sorted(estimators.names())
-    assert sorted(options.DATA_SETS) == sorted(datasets.names())
+    assert sorted(choices.ESTIMATORS) == sorted(estimators.names())
+    assert sorted(choices.DATA_SETS) == sorted(datasets.names())
+    assert set(choices.ARCHITECTURES) <= set(networks.ARCHITECTURES)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,8 @@ def test_the_names_are_those_of_the_registries():
         (["gap", "--data", "mn"], ["mnist", "mnist-sample"]),
         (["sweep", "vae", "--data", "s"], ["svhn"]),
         (["data", "fetch", "c"], ["cifar10"]),
+        (["bias", "--reference", "r"], ["rebar", "reinforce", "reinmax", "rloo"]),
+        (["reproduce", "figure4"], ["figure4", "figure4-kl"]),
         (["check-"], ["check-estimator"]),
     ],
 )

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from gradlab.cli.sweep import Seeds, SweepSpec
+from gradlab.cli.specs import Seeds, SweepSpec
 
 import gradlab
 from gradlab import datasets, sweeps, training
@@ -98,7 +98,7 @@ def test_what_are_no_seeds_is_wrong_usage(run, own, text):
 @pytest.mark.parametrize(
     ("arguments", "fragment"),
     [
-        (["--every", "2"], "--every: needs --track"),
+        (["--track-every", "2"], "--track-every: needs --track"),
         (["--track-draws", "8"], "--track-draws: needs --track"),
         (["--workers", "2", "--scheduler", "tcp://127.0.0.1:1"], "--workers: expected none with --scheduler"),
         (["--estimator", "st-g"], "did you mean"),

@@ -1,6 +1,7 @@
 """How the house is built: imports point one way, public names are what they say, the package is whole."""
 
 import ast
+import functools
 import importlib
 import inspect
 import re
@@ -128,13 +129,27 @@ def test_what_files_hold_is_known_without_torch_and_matplotlib(name):
     assert [found for found in reached if within(found, "torch", "matplotlib", "gradlab.plots")] == []
 
 
-def test_the_command_line_imports_the_library_only_when_a_command_runs():
-    """So that `gradlab --help` answers at once; the version, in gradlab itself, is free."""
+def test_the_command_line_imports_at_once_only_what_needs_no_torch():
+    """So that `gradlab --help` answers at once: choices, methods, settings, the registry of analyses."""
+    heavy = ("torch", "numpy", "xarray", "scipy", "matplotlib", "h5py")
+    found = {name: [one for one in reached(name) if within(one, *heavy)] for name in inside("gradlab.cli")}
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
 
-    def library(name):
-        return within(name, "gradlab") and name != "gradlab" and not within(name, "gradlab.cli")
 
-    assert offenders(inside("gradlab.cli"), library, inside_functions=False) == {}
+@functools.cache
+def reached(name):
+    """All that importing a module imports, packages on the way left out."""
+    found, ahead = set(), [name]
+    while ahead:
+        new = imports(ahead.pop(), inside_functions=False) - found
+        found |= new
+        ahead += [one for one in new if one in EVERYTHING]
+    return found
+
+
+def test_what_an_import_reaches_would_be_noticed():
+    assert "torch" in reached("gradlab.exact")
+    assert "gradlab.choices" in reached("gradlab.cli.bias")
 
 
 def test_no_module_imports_itself_in_a_circle():

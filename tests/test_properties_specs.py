@@ -5,8 +5,7 @@ import warnings
 
 import click
 import pytest
-from gradlab.cli.options import MOST_TEMPERATURES, TemperatureSpec
-from gradlab.cli.sweep import MOST_SEEDS, Seeds, SweepSpec
+from gradlab.cli.specs import MOST_SEEDS, MOST_TEMPERATURES, Seeds, SweepSpec, TemperatureSpec
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 

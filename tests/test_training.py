@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import gradlab
-from gradlab import checkpoints, estimators, files, networks, training
+from gradlab import checkpoints, choices, estimators, files, networks, training
 from gradlab.datasets import Images
 from gradlab.errors import BadFile, UnknownName
 from gradlab.latents import CATEGORICAL
@@ -608,7 +608,7 @@ def spread_out():
     return model, x, g
 
 
-@pytest.mark.parametrize("kl", training.KLS)
+@pytest.mark.parametrize("kl", choices.KL_TERMS)
 @pytest.mark.parametrize(("tf", "tb"), [(1.6, 1.3), (0.5, 2.0), (1.0, 1.0)])
 def test_the_gradient_is_that_of_plain_straight_through_autograd(tf, tb, kl):
     model, x, g = spread_out()

@@ -578,7 +578,8 @@ def test_the_command_line_tracks_and_says_where(run, tmp_path):
 
     images(tmp_path, 20)
     command = ["train", "vae", "--data", "own", "--latents", 2, "--categories", 3, "--batch-size", 10, "--epochs", 3]
-    ran = run(*command, "--track", "bias", "--track", "gap", "--every", 2, "--track-images", 4, "--track-draws", 8)
+    kinds = ["--track", "bias", "--track", "gap"]
+    ran = run(*command, *kinds, "--track-every", 2, "--track-images", 4, "--track-draws", 8)
     assert ran.code == 0, ran.err
     assert ran.out.splitlines()[-2:] == ["wrote vae.bias.h5", "wrote vae.gap.h5"]
     ds = gradlab.open_results("vae.bias.h5")
@@ -590,10 +591,10 @@ def test_the_command_line_tracks_and_says_where(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--every", 3], 2, "--every: needs --track"),
+        (["--track-every", 3], 2, "--track-every: needs --track"),
         (["--track-draws", 30], 2, "--track-draws: needs --track"),
         (["--track", "bais"], 2, "bais"),
-        (["--track", "bias", "--every", 0], 2, "--every"),
+        (["--track", "bias", "--track-every", 0], 2, "--track-every"),
     ],
     ids=str,
 )

@@ -11,12 +11,11 @@ asking for it by name says why.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib.metadata
 from typing import Any, TypeVar
 
-from .. import errors
+from .. import errors, specs
 from . import parameters as fields_of
 from .base import Estimator
 
@@ -112,7 +111,7 @@ def is_built_in(estimator: Estimator) -> bool:
 
 
 def parse(text: str) -> Estimator:
-    """An estimator written as on the command line, `st-gs` or `st-gs:convention=jang`.
+    """An estimator in a text: `st-gs`, `st-gs:convention=jang`, or its label `st-gs(convention=jang)`.
 
     Raises ValueError for an unknown name or parameter, or one without a value.
 
@@ -123,28 +122,12 @@ def parse(text: str) -> Estimator:
     """
     if not isinstance(text, str):
         raise errors.unknown_name("estimator", text, names())
-    name, _, rest = text.partition(":")
-    parameters: dict[str, Any] = {}
-    for part in filter(None, rest.split(",")):
-        key, equals, value = part.partition("=")
-        if not equals:
-            raise ValueError(f"estimator: got {text!r}; write parameters as name:key=value,key=value")
-        parameters[key.strip()] = _value(value.strip())
+    name, parameters = specs.parts(text)
     return get(name, **parameters)
 
 
-def _value(text: str) -> Any:
-    """A whole number, a number, True or False, else the text itself, without quotes. Nothing is evaluated."""
-    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
-        return text[1:-1]
-    for number in (int, float):
-        with contextlib.suppress(ValueError):
-            return number(text)
-    return {"True": True, "False": False}.get(text, text)
-
-
-def describe() -> list[dict[str, Any]]:
-    """What is known of every estimator at its default parameters, as plain values.
+def describe(*texts: str) -> list[dict[str, Any]]:
+    """What is known of every estimator at its default parameters, or of those in `texts`, as plain values.
 
     `parameters` holds the defaults and `ranges` the values allowed, in words; `evaluations` are losses per draw, a
     number or "all configurations".
@@ -155,14 +138,14 @@ def describe() -> list[dict[str, Any]]:
     [({'tf': 1.0, 'n': 2}, True)]
     """
     rows = []
-    for name in names():
-        cls = _CLASSES[name]
-        default = cls()
-        parameters = {f.name: "tf" if f.name == "tb" else f.default for f in dataclasses.fields(cls)}
+    for default in map(parse, texts or names()):
+        cls, parameters = type(default), default.parameters
+        if "tb" in parameters and default.tb == default.tf:  # type: ignore[attr-defined]
+            parameters["tb"] = "tf"
         allowed = {f.name: fields_of.allowed(f) for f in dataclasses.fields(cls)}
         rows.append(
             {
-                "name": name,
+                "name": cls.name,
                 "formula": cls.formula,
                 "parameters": parameters,
                 "ranges": {key: known.words if known else "" for key, known in allowed.items()},

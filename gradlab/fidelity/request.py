@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .. import errors, estimators
+from .. import errors, estimators, specs
+from ..choices import BOTH, TARGETS, WRT
 from ..estimators import Estimator, promises
-from ..exact import TARGETS, check_enumerable
+from ..exact import check_enumerable
 from ..latents import LatentKind
 from ..methods import (
     AUTO,
@@ -25,7 +26,6 @@ from ..methods import (
 from ..model import LatentModel
 from ..moments import check_supported
 
-WRT = ("logits", "encoder")
 CANDIDATES = ("rloo", "disarm", "arms:n=4")  # for reference "auto": those for the model's kind of latent
 
 
@@ -86,13 +86,13 @@ def requested(
         _estimators(list(estimator) if listed else [estimator], model.kind),
         tfs,
         tbs,
-        TARGETS if target == "both" else (errors.choice("target", target, (*TARGETS, "both")),),
+        TARGETS if target == BOTH else (errors.choice("target", target, (*TARGETS, BOTH)),),
         method,
         _reference(reference, method, model),
         errors.choice("wrt", wrt, WRT),
         kl,
         _cross(cross, tfs, tbs),
-        tuple(dim for dim, kept in (("estimator", listed), ("target", target == "both")) if not kept),
+        tuple(dim for dim, kept in (("estimator", listed), ("target", target == BOTH)) if not kept),
     )
     _check_combination(request)
     if isinstance(request.reference, Enumerated):
@@ -138,7 +138,7 @@ _REFUSED: list[tuple[Callable[[Request], bool], str]] = [
 def _check_combination(request: Request) -> None:
     for applies, why in _REFUSED:
         if applies(request):
-            raise ValueError(why)
+            raise errors.Excluded(why)
 
 
 def _cross(cross: Any, tfs: list[float], tbs: list[float]) -> tuple[float, float] | None:
@@ -194,7 +194,7 @@ def unbiased_reference(method: Sampled, kind: LatentKind) -> Estimator | str:
     if given == AUTO:
         return AUTO
     if isinstance(given, str):
-        if given.partition(":")[0] not in estimators.names():
+        if specs.parts(given)[0] not in estimators.names():
             raise errors.unknown_name("reference", given, (AUTO, "exact", *estimators.names()))
         given = estimators.parse(given)
     known = f"auto, exact, {', '.join(e.name for e in candidates(kind))}"

@@ -15,7 +15,6 @@ from .. import errors
 from ..model import LatentModel
 
 STRIDE = 4  # pixels per side of a cell of the latent grid
-PRESETS = {"small": {"width": 16, "depth": 2}, "large": {"width": 128, "depth": 4}}
 
 
 def binary_autoencoder(

@@ -11,13 +11,13 @@ from functools import cached_property
 from typing import Any
 
 from .. import __version__, errors, schedules
+from ..choices import TRACKED
 from ..datasets import Images
 from ..training import Settings
 from ..training.tracking import epochs_to_track
 
 FORMAT = 1  # of the configuration and of a cell's file
 NAME = 32  # hexadecimal digits of a cell's name
-KINDS = ("bias", "gap")  # what can be tracked along a training
 
 Temperature = float | str  # a number, or a schedule as a string
 
@@ -123,7 +123,7 @@ def tracked(kinds: Iterable[str], every: int | Iterable[int], images: int, draws
     listed = [kinds] if isinstance(kinds, str) else list(kinds)
     if not listed:
         return None
-    chosen = {errors.choice("track", kind, KINDS) for kind in listed}
+    chosen = {errors.choice("track", kind, TRACKED) for kind in listed}
     return Tracking(
         tuple(sorted(chosen)),
         epochs_to_track(every),

@@ -18,7 +18,8 @@ from pathlib import Path
 import xarray as xr
 
 from .. import errors, files, results, training
-from .cells import KINDS, NAME, Cell
+from ..choices import TRACKED
+from .cells import NAME, Cell
 from .claims import Claim, claim
 
 ANALYSIS = "sweep cell"  # the attribute `analysis` of a cell
@@ -90,7 +91,7 @@ class Folder:
     def clear(self, cell: Cell, keep_model: bool = False) -> None:
         """Removes all files except the finished cell (and its model). The caller holds the claim."""
         model = self.model(cell)
-        tracks = [training.track_path(model, kind) for kind in KINDS]
+        tracks = [training.track_path(model, kind) for kind in TRACKED]
         for path in (*tracks, training.resume_path(model), *([] if keep_model else [model])):
             files.remove(path)
         self.clear_parts(cell)

@@ -11,9 +11,9 @@ import torch
 
 from ..datasets import Images
 from ..numerics import plain_arithmetic
+from ..settings import Settings
 from .engines import Several, Stacked, engine_for, synchronize
 from .run import Run
-from .settings import Settings
 from .step import VALIDATED
 
 TIMED = 0.3  # minimal seconds of steps to time

@@ -19,11 +19,11 @@ from ..datasets import Images
 from ..model import LatentModel
 from ..numerics import plain_arithmetic
 from ..progress import bar
+from ..settings import Settings
 from . import state
 from .engines import Engine, InTurn, engine_for
 from .loop import Pace, Training, interruptible, resume_path
 from .run import Run
-from .settings import Settings
 from .tracking import Tracks
 
 VARIED = ("seed", "tf", "tb", "lr", "estimator")  # settings that cells trained together may differ in

@@ -14,9 +14,9 @@ from ..datasets import Images
 from ..model import LatentModel
 from ..numerics import plain_arithmetic
 from ..progress import bar
+from ..settings import Settings
 from .engines import Engine, engine_for
 from .run import Run
-from .settings import Settings
 from .tracking import Tracks
 
 

@@ -13,18 +13,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import __version__, checkpoints, errors, estimators, networks, schedules
+from .. import __version__, checkpoints, choices, errors, estimators, networks, schedules
 from ..datasets import Images
 from ..estimators import Estimator, RunningMean
 from ..model import LatentModel
 from ..numerics import keep_freed_pages
+from ..settings import Settings
 from . import state, streams
-from .settings import OPTIMIZERS, Settings
 from .step import backward, evaluate
 
 OF_VALIDATION = ("validation_loss", "validation_kl", "validation_kl_sampled")
 MEASURED = ("train_loss", "train_kl", *OF_VALIDATION)  # per epoch; loss without KL
 HISTORY = (*MEASURED, "tf", "tb")  # temperatures of the epoch's last step
+
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    name: getattr(torch.optim, called) for name, called in choices.OPTIMIZERS.items()
+}
 
 
 class Run:
