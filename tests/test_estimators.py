@@ -9,8 +9,22 @@ from scipy import stats
 
 import gradlab
 from gradlab import estimators
-from gradlab.estimators import Estimator, Relaxation, RunningMean, conformance, parameters, registry
+from gradlab.estimators import (
+    Constant,
+    Estimator,
+    FunctionOfCode,
+    LeaveOneOut,
+    NoiseIntegral,
+    PullBack,
+    Relaxation,
+    RunningMean,
+    SharedPoints,
+    conformance,
+    parameters,
+    registry,
+)
 from gradlab.estimators.conformance import KINDS, violations
+from gradlab.estimators.gumbel_rao import GumbelRao
 from gradlab.latents import BINARY, CATEGORICAL
 
 NAMES = estimators.names()
@@ -74,7 +88,7 @@ def sound(**overrides):
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Tested(Relaxation):
-        name, formula, reference = "tested", "(1/tb) J(softmax(l/tb)) v(z)", "none"
+        name, kinds = "tested", ("categorical", "binary")
 
         def estimate(self, kind, logits, noise, points, loss, derivative):
             return kind.pullback(kind.soft(logits / self.tb), derivative[0]) / self.tb
@@ -91,7 +105,7 @@ def mutant(change, **overrides):
     def estimate(self, kind, logits, noise, points, loss, derivative):
         return change(plain(self, kind, logits, noise, points, loss, derivative), logits, noise, loss)
 
-    return sound(estimate=estimate, uses_loss=True, **overrides)
+    return sound(estimate=estimate, **overrides)
 
 
 def fail(*arguments):
@@ -101,41 +115,63 @@ def fail(*arguments):
 MUTANTS = {
     "shapes and dtype: estimate are (3, 3)": mutant(lambda e, l, g, f: e.sum(0)),
     "shapes and dtype: estimate are (2, 3, 3) torch.float64": mutant(lambda e, l, g, f: e.double()),
-    "shapes and dtype: points": sound(evaluations=2),
+    "shapes and dtype: points": sound(points=lambda s, kind, l, g: kind.hard(l + g[0])),
     "shapes and dtype: weights sum": sound(weights=lambda s, kind, l, points: 2 * points.sum((-1, -2)) / 3),
     "shapes and dtype: RuntimeError: what went wrong": sound(estimate=fail),
     "pure functions: noise are": mutant(lambda e, l, g, f: e + 0 * g.mul_(2)[0]),
     "pure functions: loss are": mutant(lambda e, l, g, f: e + 0 * f.mul_(2)[0, ..., None, None]),
-    "pure functions: equal inputs": mutant(lambda e, l, g, f: e * torch.rand(1, dtype=e.dtype)),
+    "pure functions: equal inputs": mutant(lambda e, l, g, f: e * torch.rand(1, dtype=e.dtype), noise_arrays=1),
     "pure functions: the global random state": mutant(lambda e, l, g, f: e + 0 * torch.rand(1, dtype=e.dtype)),
-    "discrete points: discrete_points is False": sound(discrete_points=False),
-    "discrete points: points leave": sound(points=lambda s, kind, l, g: 2 * kind.hard(l + g[0])[None]),
+    "points: codes is False": sound(shared_points=SharedPoints("own", codes=False)),
+    "points: points leave": sound(points=lambda s, kind, l, g: 2 * kind.hard(l + g[0])[None]),
     "depends on the other draws": mutant(lambda e, l, g, f: e - (e.mean(0) if e.ndim > 3 else 0)),
     "depends on the other examples": mutant(lambda e, l, g, f: e * f[0].mean(-1)[..., None, None, None]),
     "points depend on the other examples": sound(points=lambda s, kind, l, g: kind.hard(l.mean(0) + g[:1])),
     "order of latents": mutant(lambda e, l, g, f: e * torch.arange(3).to(e)[:, None]),
     "float32": mutant(lambda e, l, g, f: (e + 1e5) - 1e5),
     "saturated logits": mutant(lambda e, l, g, f: e * (1 + 0 * torch.softmax(l, -1).log())),
-    "function of the code: code_only, but the estimate": mutant(lambda e, l, g, f: e * g[0].exp(), code_only=True),
-    "function of the code: code_only, but the point": sound(
-        points=lambda s, k, l, g: k.hard(l - g[:1]), code_only=True
+    "function of the code: FunctionOfCode, but the estimate": mutant(
+        lambda e, l, g, f: e * g[0].exp(), exact_moments=FunctionOfCode()
     ),
-    "no noise: noise_free": sound(noise_free=True),
-    "first sample: samples_first": sound(points=lambda s, k, l, g: k.hard(l - g[:1]), samples_first=True),
-    "pull-back: backward, but the estimate": sound(
-        backward=property(lambda s: ("with noise", s.tb)),
-        relaxation=lambda s, k, l, g: k.soft(l / s.tb + g[0]),
-        scale=property(lambda s: 1 / s.tb),
+    "function of the code: FunctionOfCode, but the point": sound(
+        points=lambda s, k, l, g: k.hard(l - g[:1]), exact_moments=FunctionOfCode()
     ),
-    "pull-back: backward is equal at another tf": sound(
-        backward=property(lambda s: ("of tf", s.tb)),
-        relaxation=lambda s, k, l, g: k.soft(l / s.tf),
-        scale=property(lambda s: 1.0),
+    "no noise: Constant": sound(exact_moments=Constant()),
+    "first sample: sample_first": sound(
+        points=lambda s, k, l, g: k.hard(l - g[:1]), shared_points=SharedPoints("own", sample_first=True)
+    ),
+    "pull-back: pull_back, but the estimate": sound(
+        pull_back=property(lambda s: PullBack(s.noisy, 1 / s.tb, s.tb)), noisy=lambda s, k, l, g: l / s.tb + g[0]
+    ),
+    "pull-back: the key of pull_back is equal at another tf": sound(
+        pull_back=property(lambda s: PullBack(s.tempered, 1.0, s.tb)),
+        tempered=lambda s, k, l, g: l / s.tf,
         estimate=lambda s, k, l, g, p, f, v: k.pullback(k.soft(l / s.tf), v[0]),
     ),
-    "no noise: all_configurations": sound(all_configurations=True),
-    "sampling routes: route pairs, alone, off by": sound(noise_free=True),
-    "shared points: forward": sound(points=lambda s, kind, l, g: kind.hard(l / s.tb + g[:1])),
+    "all configurations: all_configurations": sound(shared_points=SharedPoints("all", all_configurations=True)),
+    "leave one out: LeaveOneOut, but the points": sound(exact_moments=LeaveOneOut(2)),
+    "leave one out: LeaveOneOut, but the estimate": sound(
+        points=lambda s, k, l, g: k.hard(l / s.tf + g[:2]),
+        estimate=lambda s, k, l, g, p, f, v: (f[0] - f[1])[..., None, None] * (p[0] - p[1]) / s.tf,  # twice as large
+        exact_moments=LeaveOneOut(2),
+    ),
+    "noise integral: NoiseIntegral, but the estimate is not": sound(exact_moments=NoiseIntegral(1.0, power=1.0)),
+    "noise integral: NoiseIntegral, but the point": sound(
+        points=lambda s, k, l, g: k.hard(l - g[:1]), exact_moments=NoiseIntegral(1.0, power=1.0)
+    ),
+    "noise integral: NoiseIntegral, but the estimate is not 1/draws sum_i (1/tb) J(softmax(l/tb + power g_i)) v in": (
+        sound(
+            estimate=lambda s, k, l, g, p, f, v: GumbelRao(k=3).estimate(k, l, g, p, f, v),
+            exact_moments=NoiseIntegral(1.0, power=1.0, draws=4),
+        )
+    ),
+    "temperatures as tensors: ": sound(estimate=lambda s, k, l, g, p, f, v: v[0] / float(s.tb)),
+    "temperatures as tensors: the two": sound(
+        estimate=lambda s, k, l, g, p, f, v: k.pullback(k.soft(l / s.tb), v[0]) / torch.as_tensor(s.tb).mean()
+    ),
+    "noise arrays: noise_arrays is 1": mutant(lambda e, l, g, f: e * (1 + g[1:].sum(0)), noise_arrays=1),
+    "shared points: keys are": sound(points=lambda s, kind, l, g: kind.hard(l / s.tb + g[:1])),
+    "sampling routes: route pairs, alone, off by": sound(exact_moments=Constant()),
 }
 
 
@@ -287,8 +323,8 @@ def test_code_only_follows_the_baseline():
 
 
 def test_what_needs_no_noise_says_so():
-    assert {name for name in NAMES if estimators.find(name).noise_free} == {"exact", "ste-argmax"}
-    assert {name for name in NAMES if estimators.find(name).all_configurations} == {"exact"}
+    assert {name for name in NAMES if estimators.get(name).noise_free} == {"exact", "ste-argmax"}
+    assert {name for name in NAMES if estimators.get(name).all_configurations} == {"exact"}
 
 
 def test_labels_name_what_is_not_default():
@@ -298,14 +334,14 @@ def test_labels_name_what_is_not_default():
 
 
 def test_points_are_shared_only_by_those_that_evaluate_the_same():
-    forwards = {}
+    by_key = {}
     for text in ALL:
-        forwards.setdefault(estimators.parse(text).at(0.7, 0.7).forward, []).append(text)
-    shared = next(texts for texts in forwards.values() if "ste" in texts)
+        by_key.setdefault(estimators.parse(text).at(0.7, 0.7).points_key, []).append(text)
+    shared = next(texts for texts in by_key.values() if "ste" in texts)
     assert {"reinforce", "reinforce:baseline=running-mean", "reinmax", "zgr", "gst", "gumbel-rao", "st-gs"} <= set(
         shared
     )
-    assert all(len(texts) == 1 for texts in forwards.values() if texts is not shared)
+    assert all(len(texts) == 1 for texts in by_key.values() if texts is not shared)
 
 
 def test_exact_refuses_large_spaces_with_their_size():
@@ -378,10 +414,9 @@ def test_only_estimators_can_be_registered(bad):
 
 def test_register_refuses_what_cannot_be_listed():
     abstract = dataclasses.make_dataclass("Abstract", [], bases=(Estimator,), frozen=True, kw_only=True)
-    with pytest.raises(ValueError, match="Abstract: has no name, formula, reference"):
+    with pytest.raises(ValueError, match="Abstract: has no name"):
         estimators.register(abstract)
-    for key in ("name", "formula", "reference"):
-        setattr(abstract, key, "test-abstract")
+    abstract.name = "test-abstract"
     with pytest.raises(ValueError, match=r"Abstract: cannot be made .*estimate"):
         estimators.register(abstract)
     assert estimators.names() == NAMES

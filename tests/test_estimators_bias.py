@@ -110,14 +110,9 @@ class Planted(estimators.Estimator):
 
     name, formula, reference = "planted", "rloo + constant", "none"
     kinds = ("binary",)
-    unbiased, uses_loss, uses_derivative = True, True, False
+    unbiased, uses = True, ("loss",)
     size: float = 0.0
     rloo = estimators.get("rloo", n=3)
-    noise_arrays = evaluations = 3
-
-    @property
-    def forward(self):
-        return ("planted", self.tf)
 
     def points(self, kind, logits, noise):
         return self.rloo.at(self.tf, self.tf).points(kind, logits, noise)
@@ -144,7 +139,7 @@ def test_check_refuses_a_claim_that_is_not_so():
     exact = dataclasses.make_dataclass("Timid", [], bases=(type(estimators.get("exact")),), frozen=True, kw_only=True)
     exact.unbiased = False
     assert not check(exact(), draws=10).conforms  # said to be biased, and is not
-    broken = check(sound(evaluations=2))
+    broken = check(sound(points=lambda s, kind, l, g: kind.hard(l + g[0])))
     assert not broken.conforms
     assert broken.verdicts == ()
     assert [text[:19] for text in broken.violations] == ["categorical: shapes", "binary: shapes and "]

@@ -189,7 +189,7 @@ def test_noise_comes_from_the_generator_or_else_from_torch_s_own(name):
         assert not torch.equal(value(None), first)
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if not estimators.find(n).uses_derivative])
+@pytest.mark.parametrize("name", [n for n in NAMES if not estimators.find(n)().uses_derivative])
 def test_a_score_function_takes_any_loss(name):
     kind = estimators.get(name).kinds[-1]
     decoder, logits = Decoder(kind), logits_of(kind)

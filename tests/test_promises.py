@@ -7,7 +7,7 @@ import torch
 
 import gradlab
 from gradlab import estimators, moments, sampling
-from gradlab.estimators import Estimator, conformance
+from gradlab.estimators import Estimator, FunctionOfCode, SharedPoints, conformance
 from gradlab.estimators.exact import Exact
 from gradlab.estimators.score_function import RLOO, Reinforce
 from gradlab.estimators.straight_through import STE, DecoupledSTGS, STEArgmax
@@ -15,9 +15,9 @@ from gradlab.latents import CATEGORICAL
 
 from . import problems
 
-SECOND = {"noise_arrays": 2, "points": lambda s, kind, l, g: kind.hard(l / s.tf + g[1])[None]}
+SECOND = {"points": lambda s, kind, l, g: kind.hard(l / s.tf + g[1])[None]}
 HALVED = {"estimate": lambda s, *given: STE.estimate(s, *given) / 2}
-NOISY = {"relaxation": lambda s, kind, l, g: kind.soft(l / s.tb + g[0])}
+NOISY = {"perturbed": lambda s, kind, l, g: l / s.tb + g[0]}
 
 
 def below(parent, **functions):
@@ -29,10 +29,8 @@ def below(parent, **functions):
 class Helped(Estimator):
     """Its points and its estimate are made by further functions, of which the protocol knows nothing."""
 
-    name, formula, reference = "helped", "f(D) (D - p)", "here"
-    uses_loss, uses_derivative, samples_first = True, False, True
-    noise_arrays = evaluations = 2
-    forward = property(lambda self: ("helped", self.tf))
+    name, uses = "helped", ("loss",)
+    shared_points = property(lambda self: SharedPoints(("helped", self.tf), sample_first=True))
 
     def perturbed_by(self, logits, noise):
         return logits / self.tf + noise[:2]
@@ -50,11 +48,10 @@ class Helped(Estimator):
 class OneCode(Helped):
     """The same of one code, and a function of it."""
 
-    code_only = True
-    noise_arrays = evaluations = 1
+    exact_moments = FunctionOfCode()
     points = Estimator.points
     estimate = Helped.estimate
-    forward = Estimator.forward
+    shared_points = Estimator.shared_points
 
 
 WIDE = {"perturbed_by": lambda s, logits, noise: logits / s.tf / 2 + noise[:2]}
@@ -71,7 +68,7 @@ def measured(problem, several, route="auto", draws=64):
 CASES = {
     "points below the base": below(Reinforce, **SECOND),
     "points two classes below": below(below(Reinforce, formula="the same"), **SECOND),
-    "points below an own forward": below(below(STEArgmax, formula="the same"), **SECOND),
+    "points below shared points of its own": below(below(STEArgmax, formula="the same"), **SECOND),
     "points of the second of two arrays": below(STE, **SECOND),
     "an estimate of its own": below(STE, **HALVED),
     "a scale of its own": below(STE, scale=property(lambda self: 3.0)),
@@ -116,69 +113,98 @@ def test_the_example_of_an_unbiased_one_that_reads_its_own_noise():
     assert (low <= 0).all()  # 95 % intervals, the seed fixed
 
 
-@pytest.mark.parametrize("case", sorted(set(CASES) - {"a scale of its own"}))  # a number
+@pytest.mark.parametrize("case", CASES)
 def test_enumeration_takes_no_broken_promise(case):
-    own = CASES[case]
+    own = CASES[case]()
+    assert own.exact_moments is None
     assert not own.code_only
-    assert not moments.supported(own())
+    assert not moments.supported(own)
 
 
 def test_what_is_stated_again_holds():
-    own = below(STE, code_only=True, **HALVED)
+    own = below(STE, exact_moments=FunctionOfCode(), **HALVED)()
     assert own.code_only
-    assert own().backward is None
-    assert below(RLOO, **SECOND).samples_first is False
-    assert below(Exact, **SECOND).all_configurations is False
-    assert below(STEArgmax, **SECOND).noise_free is False
-    assert below(DecoupledSTGS, **NOISY)().backward is not None  # q is what straight-through estimators are asked for
+    assert own.pull_back is None
+    assert below(RLOO, **SECOND)().shared_points is None
+    assert not below(RLOO, **SECOND).unbiased
+    assert below(RLOO, estimate=lambda *given: None).uses == ("loss", "derivative")
+    assert not below(Exact, **SECOND)().all_configurations
+    assert not below(STEArgmax, **SECOND)().noise_free
+    assert below(DecoupledSTGS, **NOISY)().pull_back is not None  # q is what straight-through estimators are asked for
     assert below(DecoupledSTGS, **NOISY)().relaxation_key != DecoupledSTGS().relaxation_key
 
 
 def test_a_reference_states_itself_that_it_is_unbiased():
     problem = problems.make("3x5-bernoulli-mlp")
     own = below(RLOO, estimate=lambda s, *given: RLOO.estimate(s, *given) * 0.9)
-    with pytest.raises(ValueError, match="reference: expected a class that states `unbiased = True` itself"):
+    with pytest.raises(ValueError, match="got own; a class that overrides points or estimate has to state"):
         gradlab.bias(problem.model, problem.x, reference=own(), draws=64)
 
 
 def test_relaxed_points_that_pass_for_codes_are_found():
     problem = problems.make("3x5-bernoulli-mlp")
-    own = below(STE, points=lambda s, kind, l, g: kind.soft(l + g[0])[None])
-    with pytest.raises(ValueError, match="own: expected codes, got relaxed points; state `discrete_points = False`"):
+    soft = {"points": lambda s, kind, l, g: kind.soft(l + g[0])[None], "shared_points": SharedPoints("soft")}
+    own = below(STE, **soft)
+    with pytest.raises(ValueError, match="own: expected codes, got relaxed points; state `codes=False`"):
         measured(problem, [own()])
 
 
-def test_the_number_of_points_is_what_is_stated():
+def test_a_number_of_points_that_depends_on_the_logits_is_refused():
+    """It is counted once for all logits of a shape."""
     problem = problems.make("3x5-bernoulli-mlp")
+    more = below(Reinforce, points=lambda s, kind, l, g: kind.hard(l + g[:1]).repeat(1 + bool(l.any()), 1, 1, 1, 1))
     for route in ("draws", "pairs"):
         with pytest.raises(ValueError, match=r"own: expected points of shape \(1, "):
-            measured(
-                problem,
-                [below(Reinforce, points=lambda s, kind, l, g: kind.hard(l + g[:1]).repeat(2, 1, 1, 1, 1))()],
-                route,
-            )
+            measured(problem, [more()], route)
+
+
+def unpacked(self, kind, logits, noise):
+    first, second = noise
+    return kind.hard(logits / self.tf + torch.maximum(first, second))[None]
+
+
+def test_noise_that_is_not_stated_is_counted():
+    assert [estimators.parse(text).noise_arrays for text in ("ste", "st-gs", "disarm", "exact")] == [1, 1, 1, 1]
+    assert below(STE, **NOISY)().noise_arrays == 1
+    assert below(Reinforce, points=lambda s, kind, l, g: kind.hard(l / s.tf + g[1])[None])().noise_arrays == 2
+    assert below(Reinforce, points=lambda s, kind, l, g: kind.hard(l / s.tf + g[2:5].sum(0))[None])().noise_arrays == 5
+    assert below(Reinforce, points=unpacked)().noise_arrays == 2
+
+
+def test_noise_that_cannot_be_counted_is_asked_for():
+    """Else a figure would depend on what else is measured."""
+    problem = problems.make("3x5-bernoulli-mlp")
+    own = below(Reinforce, points=lambda s, kind, l, g: kind.hard(l + g.mean(0))[None])()
+    with pytest.raises(ValueError, match="own: expected `noise_arrays`, the number of noise arrays that it reads"):
+        measured(problem, [own])
 
 
 def test_noise_beyond_what_is_stated_is_not_at_hand():
     """Else a figure would depend on what else is measured."""
-    last = below(Reinforce, points=lambda s, kind, l, g: kind.hard(l / s.tf + g[-1])[None])()
+    last = below(Reinforce, points=lambda s, kind, l, g: kind.hard(l / s.tf + g[-1])[None], noise_arrays=1)()
     problem = problems.make("3x5-bernoulli-mlp")
     alone, beside = measured(problem, [last])[0], measured(problem, [last, RLOO(n=4)])[0]
     assert torch.equal(alone.mean, beside.mean)
 
 
 def test_conformance_finds_a_promise_that_its_functions_do_not_keep():
-    """Restated, `forward` makes it share the points of its parent, which are others."""
+    """Restated, `shared_points` makes it share the points of its parent, which are others."""
     assert conformance.violations(Helped(tf=1.3), CATEGORICAL) == []
     assert conformance.violations(below(Helped, **WIDE)(tf=1.3), CATEGORICAL) == []
-    own = below(Helped, forward=property(lambda self: ("helped", self.tf)), **WIDE)
+    own = below(Helped, shared_points=property(lambda self: SharedPoints(("helped", self.tf))), **WIDE)
     (found,) = conformance.violations(own(tf=1.3), CATEGORICAL)
     assert found.startswith("sampling routes: route pairs, after others, off by ")
+
+
+@pytest.mark.parametrize("old", ["evaluations", "uses_loss", "code_only", "discrete_points"])
+def test_what_is_worked_out_cannot_be_stated(old):
+    with pytest.raises(TypeError, match=f"Own: {old} is worked out from what is stated; state "):
+        below(STE, **{old: True})
 
 
 def test_every_estimator_of_the_catalogue_keeps_its_promises():
     for name in estimators.names():
         cls = estimators.find(name)
         if cls.points is not Estimator.points:
-            assert cls().forward is not None
+            assert cls().shared_points is not None
             assert cls().points_key != Estimator.sample_key(1.0)

@@ -140,7 +140,10 @@ def test_sums_are_those_of_a_loop_over_draws(name):
             torch.testing.assert_close(sums.squares[b], squares, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", [name for name in estimators.names() if estimators.find(name).samples_first])
+SAMPLES_FIRST = [name for name in estimators.names() if estimators.get(name).shared_points.sample_first]
+
+
+@pytest.mark.parametrize("name", SAMPLES_FIRST)
 def test_what_samples_first_does(name):
     """The first point of several is the code that noise array 0 samples: what spares decoding it twice."""
     cls = estimators.find(name)

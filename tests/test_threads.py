@@ -72,9 +72,9 @@ def ste_that_says_who_calls(callers):
     class Own(STE):
         name = "own"
 
-        def relaxation(self, kind, logits, noise):
+        def perturbed(self, kind, logits, noise):
             callers()
-            return super().relaxation(kind, logits, noise)
+            return super().perturbed(kind, logits, noise)
 
     return Own()
 

@@ -27,6 +27,7 @@ from torch.nn.functional import logsigmoid
 from . import parameters
 from .base import Estimator, per_latent
 from .conditional import softplus
+from .promises import SharedPoints
 from .registry import register
 
 
@@ -40,17 +41,11 @@ class DisARM(Estimator):
     reference = "Dong, Mnih, Tucker 2020"
     kinds = ("binary",)
     unbiased = True
-    samples_first = True
-    uses_loss = True
-    uses_derivative = False
+    uses = ("loss",)
 
     @property
-    def evaluations(self):
-        return 2
-
-    @property
-    def forward(self):
-        return ("antithetic pair", self.tf)
+    def shared_points(self):
+        return SharedPoints(("antithetic pair", self.tf), sample_first=True)
 
     def points(self, kind, logits, noise):
         a, n = logits / self.tf, noise[0]
@@ -76,20 +71,15 @@ class ARMS(Estimator):
     reference = "Dimitriev, Zhou 2021"
     kinds = ("binary",)
     unbiased = True
-    uses_loss = True
-    uses_derivative = False
+    uses = ("loss",)
 
     @property
     def noise_arrays(self):
         return self.n
 
     @property
-    def evaluations(self):
-        return self.n
-
-    @property
-    def forward(self):
-        return ("dirichlet copula", self.n, self.tf)
+    def shared_points(self):
+        return SharedPoints(("dirichlet copula", self.n, self.tf))
 
     def points(self, kind, logits, noise):
         a = logits / self.tf

@@ -18,6 +18,7 @@ from torch import Tensor
 from .. import errors
 from ..latents import BINARY, CATEGORICAL, LatentKind, codes_at, configurations
 from .base import Estimator
+from .promises import Constant, SharedPoints
 from .registry import register
 
 LIMIT = 2**14  # configurations
@@ -32,16 +33,12 @@ class Exact(Estimator):
     formula = "(1/tf) sum_z p(z) (f(z) - mean f) z over all configurations, p = softmax(l/tf)"
     reference = "enumeration"
     unbiased = True
-    uses_loss = True
-    uses_derivative = False
-    noise_free = True
-    all_configurations = True
+    kinds = ("categorical", "binary")
+    uses = ("loss",)
+    shared_points = SharedPoints("configurations", all_configurations=True)
+    exact_moments = Constant()
 
-    @property
-    def evaluations(self):
-        return 0  # the space decides
-
-    def evaluations_at(self, kind, logits):
+    def count(self, kind: LatentKind, logits: Tensor) -> int:
         """Number of configurations; SpaceTooLarge, a ValueError, beyond LIMIT."""
         latents, categories = kind.two_category(logits).shape[-2:]
         if categories**latents > LIMIT:
@@ -51,10 +48,6 @@ class Exact(Estimator):
                 " unbiased too, or fewer latents"
             )
         return categories**latents
-
-    @property
-    def forward(self):
-        return "configurations"
 
     def points(self, kind, logits, noise):
         codes = self._codes(kind, logits)
@@ -75,7 +68,7 @@ class Exact(Estimator):
         return (gradient[..., 0] if kind is BINARY else gradient) / self.tf
 
     def _codes(self, kind: LatentKind, logits: Tensor) -> Tensor:
-        count = self.evaluations_at(kind, logits)
+        count = self.count(kind, logits)
         latents, categories = kind.two_category(logits).shape[-2:]
         indices = configurations(latents, categories, 0, count).to(logits.device)
         return codes_at(indices, categories, kind is BINARY, logits.dtype)

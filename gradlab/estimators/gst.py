@@ -22,6 +22,7 @@ from ..latents import BINARY, LatentKind
 from . import parameters
 from .base import Relaxation
 from .conditional import softplus
+from .promises import FunctionOfCode
 from .registry import register
 
 
@@ -39,7 +40,9 @@ class GST(Relaxation):
         " m2 = relu(l - max l + gap) (1 - D)"
     )
     reference = "Fan, Chi, Rudnicky, Ramadge 2022"
-    code_only = True
+    kinds = ("categorical", "binary")
+    uses = ("derivative",)
+    exact_moments = FunctionOfCode()
 
     def estimate(self, kind, logits, noise, points, loss, derivative):
         on = points[0] > 0.5

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from . import parameters
 from .base import Relaxation
 from .conditional import noise_given_code
+from .promises import NoiseIntegral
 from .registry import register
 
 
@@ -31,10 +32,16 @@ class GumbelRao(Relaxation):
     name = "gumbel-rao"
     formula = "1/k sum_i (1/tb) J(softmax((l + g_i)/tb)) v(D), g_i given argmax(l/tf + g_i) = D ~ softmax(l/tf)"
     reference = "Paulus, Maddison, Krause 2021"
+    kinds = ("categorical", "binary")
+    uses = ("derivative",)
 
     @property
     def noise_arrays(self):
         return 1 + self.k
+
+    @property
+    def exact_moments(self):
+        return NoiseIntegral(self.tb, power=1 / self.tb, draws=self.k)
 
     def estimate(self, kind, logits, noise, points, loss, derivative):
         total = 0.0

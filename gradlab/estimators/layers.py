@@ -14,7 +14,9 @@ from torch import Tensor
 from .. import errors
 from ..latents import BINARY, CATEGORICAL, LatentKind, bounded
 from . import registry
-from .base import Estimator, RunningMean
+from .base import Estimator
+from .evaluation import evaluate, points_of, weighted
+from .running_mean import RunningMean
 
 
 def decoupled_st_gumbel_softmax(
@@ -186,24 +188,24 @@ def surrogate_loss(
     _check_baseline(chosen, baseline)
     wanted = torch.is_grad_enabled() and logits.requires_grad
     fixed = bounded(kind, logits.detach())
-    with torch.no_grad():
-        shape = (chosen.noise_arrays, *logits.shape)
-        noise = kind.noise(shape, dtype=logits.dtype, device=logits.device, generator=generator)
-        points = chosen.points(kind, fixed, noise)
-        weights = chosen.weights(kind, fixed, points)
-    codes = points.flatten(0, 1).requires_grad_(wanted and chosen.uses_derivative)
-    loss = _losses(f, codes).reshape(points.shape[:2])
-    weighted = loss.mean(0) if weights is None else (weights * loss).sum(0)
+    shape = (chosen.noise_arrays, *logits.shape)
+    noise = kind.noise(shape, dtype=logits.dtype, device=logits.device, generator=generator)
+    of_network = fixed.new_empty(0)
+
+    def loss_at(points: Tensor, differentiated: bool) -> tuple[Tensor, Tensor | None]:
+        nonlocal of_network
+        codes = points.flatten(0, 1).requires_grad_(differentiated)
+        loss = _losses(f, codes).reshape(points.shape[:2])
+        of_network = weighted(loss, chosen.weights(kind, fixed, points.detach()))
+        derivative = _derivative(chosen, loss, codes).reshape(points.shape) if differentiated else None
+        return loss.detach().to(logits.dtype), derivative
+
     if not wanted:
-        return weighted
-    derivative = _derivative(chosen, loss, codes).reshape(points.shape) if chosen.uses_derivative else None
-    with torch.no_grad():
-        plain = loss.to(logits.dtype) if chosen.uses_loss else None
-        if plain is not None and baseline is not None:
-            plain = baseline.centre(plain)
-        estimate = chosen.estimate(kind, fixed, noise, points.detach(), plain, derivative)
+        loss_at(points_of(chosen, kind, fixed, noise), False)
+        return of_network
+    (estimate,) = evaluate([chosen], kind, fixed, noise, loss_at, [baseline])
     difference = torch.where(logits.isfinite(), logits - logits.detach(), 0.0)  # 0 in value
-    return weighted + (difference * estimate).flatten(1).sum(1)
+    return of_network + (difference * estimate).flatten(1).sum(1)
 
 
 def _estimator(given: Estimator | str, kind: LatentKind) -> Estimator:

@@ -19,6 +19,7 @@ import torch
 from . import parameters
 from .base import Estimator, per_latent
 from .conditional import noise_given_code, pullback_given_code
+from .promises import SharedPoints
 from .registry import register
 
 
@@ -37,20 +38,12 @@ class Rebar(Estimator):
     )
     reference = "Tucker, Mnih, Maddison, Lawson, Sohl-Dickstein 2017"
     unbiased = True
-    uses_loss = True
-    discrete_points = False
+    kinds = ("categorical", "binary")
+    noise_arrays = 2
 
     @property
-    def noise_arrays(self):
-        return 2
-
-    @property
-    def evaluations(self):
-        return 3
-
-    @property
-    def forward(self):
-        return ("rebar", self.tf, self.lam)
+    def shared_points(self):
+        return SharedPoints(("rebar", self.tf, self.lam), codes=False)
 
     def points(self, kind, logits, noise):
         a = logits / self.tf

@@ -15,9 +15,12 @@ import dataclasses
 import importlib.metadata
 from typing import Any, TypeVar
 
+import torch
+
 from .. import errors, specs
 from . import parameters as fields_of
 from .base import Estimator
+from .probing import SHAPES
 
 GROUP = "gradlab.estimators"
 
@@ -34,9 +37,8 @@ def register(cls: E_) -> E_:
     """
     if not (isinstance(cls, type) and issubclass(cls, Estimator)):
         raise ValueError(f"cls: got {cls!r}; a subclass of gradlab.estimators.Estimator is needed")
-    missing = [word for word in ("name", "formula", "reference") if not isinstance(getattr(cls, word, None), str)]
-    if missing:
-        raise ValueError(f"{cls.__qualname__}: has no {', '.join(missing)}; give each as a text in the class body")
+    if not isinstance(getattr(cls, "name", None), str):
+        raise ValueError(f"{cls.__qualname__}: has no name; give it as a text in the class body")
     try:
         cls()
     except TypeError as error:
@@ -130,7 +132,7 @@ def describe(*texts: str) -> list[dict[str, Any]]:
     """What is known of every estimator at its default parameters, or of those in `texts`, as plain values.
 
     `parameters` holds the defaults and `ranges` the values allowed, in words; `evaluations` are losses per draw, a
-    number or "all configurations".
+    number, "all configurations", or "by size" where latents and categories decide.
 
     Examples
     --------
@@ -151,16 +153,24 @@ def describe(*texts: str) -> list[dict[str, Any]]:
                 "ranges": {key: known.words if known else "" for key, known in allowed.items()},
                 "latents": list(cls.kinds),
                 "unbiased": cls.unbiased,
-                "uses_loss": cls.uses_loss,
-                "uses_derivative": cls.uses_derivative,
+                "uses_loss": default.uses_loss,
+                "uses_derivative": default.uses_derivative,
                 "code_only": default.code_only,
-                "discrete_points": cls.discrete_points,
+                "discrete_points": default.discrete_points,
                 "noise_arrays": default.noise_arrays,
-                "evaluations": default.evaluations or "all configurations",
+                "evaluations": _evaluations(default),
                 "reference": cls.reference,
             }
         )
     return rows
+
+
+def _evaluations(estimator: Estimator) -> int | str:
+    if estimator.all_configurations:
+        return "all configurations"
+    kind, shape = SHAPES[estimator.kinds[0]]
+    small, large = (estimator.evaluations_at(kind, torch.empty(1, *(n + more for n in shape))) for more in (0, 1))
+    return small if small == large else "by size"
 
 
 def _identity(cls: type) -> tuple[str, str]:

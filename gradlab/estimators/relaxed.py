@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .base import Relaxation
+from .promises import SharedPoints
 from .registry import register
 
 
@@ -22,11 +23,12 @@ class GumbelSoftmax(Relaxation):
     name = "gumbel-softmax"
     formula = "(1/(tf tb)) J(y) v(y), y = softmax((l/tf + g)/tb)"
     reference = "Jang, Gu, Poole 2017; Maddison, Mnih, Teh 2017"
-    discrete_points = False
+    kinds = ("categorical", "binary")
+    uses = ("derivative",)
 
     @property
-    def forward(self):
-        return ("relaxed", self.tf, self.tb)
+    def shared_points(self):
+        return SharedPoints(("relaxed", self.tf, self.tb), codes=False)
 
     def points(self, kind, logits, noise):
         return kind.soft((logits / self.tf + noise[:1]) / self.tb)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from . import parameters
 from .base import Estimator, per_latent
+from .promises import FunctionOfCode, LeaveOneOut, SharedPoints
 from .registry import register
 
 
@@ -28,12 +29,12 @@ class Reinforce(Estimator):
     formula = "(1/tf) f(D) (D - p), p = softmax(l/tf)"
     reference = "Williams 1992"
     unbiased = True
-    uses_loss = True
-    uses_derivative = False
+    kinds = ("categorical", "binary")
+    uses = ("loss",)
 
     @property
-    def code_only(self):  # type: ignore[override]
-        return self.baseline == "none"  # the running mean depends on the draws before
+    def exact_moments(self):
+        return FunctionOfCode() if self.baseline == "none" else None  # a running mean depends on the draws before
 
     @property
     def baseline_decay(self):
@@ -54,21 +55,20 @@ class RLOO(Estimator):
     formula = "(1/tf) 1/(n-1) sum_i (f_i - mean f) (D_i - p), p = softmax(l/tf)"
     reference = "Kool, van Hoof, Welling 2019"
     unbiased = True
-    samples_first = True
-    uses_loss = True
-    uses_derivative = False
+    kinds = ("categorical", "binary")
+    uses = ("loss",)
 
     @property
     def noise_arrays(self):
         return self.n
 
     @property
-    def evaluations(self):
-        return self.n
+    def shared_points(self):
+        return SharedPoints(("samples", self.n, self.tf), sample_first=True)
 
     @property
-    def forward(self):
-        return ("samples", self.n, self.tf)
+    def exact_moments(self):
+        return LeaveOneOut(self.n)
 
     def points(self, kind, logits, noise):
         return kind.hard(logits / self.tf + noise[: self.n])

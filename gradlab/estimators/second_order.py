@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..latents import BINARY, LatentKind
 from .base import Estimator, Relaxation
+from .promises import FunctionOfCode
 from .registry import register
 
 
@@ -28,7 +29,9 @@ class ReinMax(Relaxation):
     name = "reinmax"
     formula = "(1/tf) [2 J(pi) - J(p)/2] v(D), p = softmax(l/tf), pi = (D + softmax(l/tb))/2"
     reference = "Liu, Dong, Liu, Yu, Gao 2023"
-    code_only = True
+    kinds = ("categorical", "binary")
+    uses = ("derivative",)
+    exact_moments = FunctionOfCode()
 
     def estimate(self, kind, logits, noise, points, loss, derivative):
         v = derivative[0]
@@ -51,7 +54,9 @@ class ZGR(Estimator):
     name = "zgr"
     formula = "(1/tf) 1/2 [J(p) + (D - p)(D - p)^T] v(D), p = softmax(l/tf)"
     reference = "Shekhovtsov 2023"
-    code_only = True
+    kinds = ("categorical", "binary")
+    uses = ("derivative",)
+    exact_moments = FunctionOfCode()
 
     def estimate(self, kind, logits, noise, points, loss, derivative):
         a, v = logits / self.tf, derivative[0]

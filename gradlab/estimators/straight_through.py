@@ -19,39 +19,36 @@ from torch import Tensor
 from ..latents import LatentKind
 from . import parameters
 from .base import Relaxation
-from .promises import follows
+from .promises import Constant, ExactMoments, FunctionOfCode, NoiseIntegral, PullBack, SharedPoints, follows
 from .registry import register
 
 
 @dataclass(frozen=True, kw_only=True)
 class StraightThrough(Relaxation):
-    """What they share: each is its q = soft(`perturbed`), a function of noise and all parameters but tf.
+    """What they share: each is its q = soft(`perturbed`), a function of logits, noise and parameters."""
 
-    A subclass may also override `relaxation` alone.
-    """
-
-    @property
-    @follows("relaxation", "perturbed", "jacobian")
-    def backward(self):
-        fields = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self) if f.name != "tf")
-        return type(self).perturbed, *fields
-
-    @property
-    def scale(self):
-        return 1 / self.tb
+    kinds = ("categorical", "binary")
+    uses = ("derivative",)
+    same_at_every_tf: ClassVar[bool] = False  # the promise that tf does not enter `perturbed`
 
     def perturbed(self, kind: LatentKind, logits: Tensor, noise: Tensor) -> Tensor:
         """The logits of q."""
-        raise NotImplementedError(f"{self.name} has neither perturbed logits nor a relaxation")
+        raise NotImplementedError(f"{self.name} has no perturbed logits")
 
-    def relaxation(self, kind, logits, noise):
-        return kind.soft(self.perturbed(kind, logits, noise))
+    @property
+    def scale(self) -> float:
+        """The factor before J(q) v."""
+        return 1 / self.tb
 
-    def jacobian(self, kind, logits, noise):
-        return kind.jacobian(self.perturbed(kind, logits, noise))
+    @property
+    @follows("perturbed", "scale")
+    def pull_back(self):
+        fields = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
+        known = (field for field in fields if not (self.same_at_every_tf and field[0] == "tf"))
+        return PullBack(self.perturbed, self.scale, key=(type(self), *known))
 
     def estimate(self, kind, logits, noise, points, loss, derivative):
-        jacobian = self.jacobian(kind, logits, noise)
+        jacobian = kind.jacobian(self.perturbed(kind, logits, noise))
         return self.scale * kind.pull(jacobian, kind.centred(derivative[0], jacobian))
 
 
@@ -63,7 +60,8 @@ class STE(StraightThrough):
     name = "ste"
     formula = "(1/tb) J(softmax(l/tb)) v(z), z ~ softmax(l/tf)"
     reference = "Bengio, Leonard, Courville 2013"
-    code_only = True
+    same_at_every_tf = True
+    exact_moments: ClassVar[ExactMoments] = FunctionOfCode()
 
     def perturbed(self, kind, logits, noise):
         return logits / self.tb
@@ -76,12 +74,8 @@ class STEArgmax(STE):
 
     name = "ste-argmax"
     formula = "(1/tb) J(softmax(l/tb)) v(onehot(argmax l))"
-    noise_free = True
-    code_only = False  # its point is no sample
-
-    @property
-    def forward(self):
-        return "argmax"
+    shared_points = SharedPoints("argmax")
+    exact_moments = Constant()
 
     def points(self, kind, logits, noise):
         return kind.hard(logits).expand_as(noise[:1])
@@ -99,6 +93,11 @@ class STGS(StraightThrough):
         "(1/tb) J(q) v(z), z = onehot(argmax(l/tf + g)), q = softmax(l/tb + g) [paper] or softmax((l + g)/tb) [jang]"
     )
     reference = "Jang, Gu, Poole 2017; Maddison, Mnih, Teh 2017"
+    same_at_every_tf = True
+
+    @property
+    def exact_moments(self):
+        return NoiseIntegral(self.tb, power=1.0 if self.convention == "paper" else 1 / self.tb)
 
     def perturbed(self, kind, logits, noise):
         g = noise[0]
@@ -113,6 +112,11 @@ class DecoupledSTGS(StraightThrough):
     name = "decoupled-st-gs"
     formula = "(1/tb) J(softmax(l/tb + g)) v(z), z = onehot(argmax(l/tf + g))"
     reference = "Decoupled ST-GS, eq. 12-16"
+    same_at_every_tf = True
+
+    @property
+    def exact_moments(self):
+        return NoiseIntegral(self.tb, power=1.0)
 
     def perturbed(self, kind, logits, noise):
         return logits / self.tb + noise[0]

@@ -94,7 +94,8 @@ def choose(setup: Setup, tfs: Sequence[float]) -> tuple[Estimator, dict[str, flo
             drawn.add(PILOT, advance)
             for i, (e, sums) in enumerate(zip(here, drawn.sums, strict=True)):
                 variance = float(sums.squares.sum()) / (PILOT - 1)
-                logs[i] += math.log(max(variance, torch.finfo(torch.float64).tiny) * e.evaluations)
+                cost = e.evaluations_at(setup.kind, setup.logits)
+                logs[i] += math.log(max(variance, torch.finfo(torch.float64).tiny) * cost)
     over = np.exp((logs - logs.min()) / len(tfs))
     return among[int(logs.argmin())], {e.label: float(v) for e, v in zip(among, over, strict=True)}
 

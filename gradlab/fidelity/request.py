@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import errors, estimators, specs
 from ..choices import BOTH, TARGETS, WRT
-from ..estimators import Estimator, promises
+from ..estimators import Estimator
 from ..exact import check_enumerable
 from ..latents import LatentKind
 from ..methods import (
@@ -198,14 +198,12 @@ def unbiased_reference(method: Sampled, kind: LatentKind) -> Estimator | str:
             raise errors.unknown_name("reference", given, (AUTO, "exact", *estimators.names()))
         given = estimators.parse(given)
     known = f"auto, exact, {', '.join(e.name for e in candidates(kind))}"
-    if not isinstance(given, Estimator) or not given.unbiased:
-        name = given.label if isinstance(given, Estimator) else repr(given)
-        raise ValueError(f"reference: expected an unbiased estimator ({known}), got {name}")
-    if not promises.holds(type(given), "unbiased", "points", "estimate"):
-        raise ValueError(
-            f"reference: expected a class that states `unbiased = True` itself, got {type(given).__name__}, which"
-            f" overrides points or estimate of one that does; state it there, or take one of {known}"
-        )
+    if not isinstance(given, Estimator):
+        raise ValueError(f"reference: expected an unbiased estimator ({known}), got {given!r}")
+    if not given.unbiased:
+        inherits = any(vars(base).get("unbiased") for base in type(given).__mro__)
+        cure = "; a class that overrides points or estimate has to state `unbiased = True` itself" if inherits else ""
+        raise ValueError(f"reference: expected an unbiased estimator ({known}), got {given.label}{cure}")
     check_drawn(given, "reference")
     if kind.name not in given.kinds:
         raise ValueError(

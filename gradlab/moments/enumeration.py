@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..estimators import Estimator
+from ..estimators import Estimator, estimate_of
 from ..latents import CATEGORICAL, LatentKind
 from .noise import Conditional
 
@@ -53,7 +53,7 @@ class CodeOnly:
         f = None if block.f is None else block.f.T[None]
         v = None if block.v is None else block.v.transpose(0, 1)[None]
         noise = self.logits.new_zeros(()).expand(self.estimator.noise_arrays, *shape)  # of no effect
-        return self.estimator.estimate(self.kind, self.logits, noise, points[None], f, v)
+        return estimate_of(self.estimator, self.kind, self.logits, noise, points[None], f, v)
 
     def add(self, block: Block, log_chosen: Tensor) -> None:
         deviation = self._estimates(block) - self.centre
@@ -67,7 +67,7 @@ class CodeOnly:
 
 
 class Losses:
-    """E[f - f0 | z_l = k] and E[(f - f0)^2 | z_l = k], all that RLOO needs."""
+    """E[f - f0 | z_l = k] and E[(f - f0)^2 | z_l = k], all that leave-one-out estimators need."""
 
     def __init__(self, law: Law, f0: Tensor):
         self.law, self.f0 = law, f0  # (example,)
@@ -84,8 +84,8 @@ class Losses:
             self.first[:, latent] += given @ code
             self.second[:, latent] += (given * deviation) @ code
 
-    def rloo(self, n: int, tf: float) -> tuple[Tensor, Tensor]:
-        """Moments of RLOO with n draws, (example, latent, category).
+    def leave_one_out(self, n: int, tf: float) -> tuple[Tensor, Tensor]:
+        """Moments of the estimate from n codes, (example, latent, category).
 
         The estimate is 1/tf times the sample covariance of f and d = 1[z_l = k], whose variance is
         mu22/n - (n-2)/(n(n-1)) mu11^2 + mu20 mu02/(n(n-1)),  mu_ab = E[(f - Ef)^a (d - p)^b].
@@ -105,7 +105,7 @@ class Losses:
 
 
 class Derivatives:
-    """E[v'|z_l = k] and E[v' v'^T | z_l = k], v' = v - v_k, all that the Gumbel family needs of the decoder.
+    """E[v'|z_l = k] and E[v' v'^T | z_l = k], v' = v - v_k, all that noise integrals need of the decoder.
 
     For all laws at once, since they share the outer products.
     """

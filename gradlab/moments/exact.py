@@ -1,11 +1,12 @@
 """Mean and variance of estimators without sampling the code: enumeration, and integrals over the noise of one latent.
 
-    estimate a function of the code, or noise-free    enumeration
-    RLOO                                              enumeration of E[f|z_l = k] and E[f^2|z_l = k]
-    the Gumbel family                                 enumeration of E[v|z_l = k] and E[v v^T|z_l = k], then an
-                                                      integral over the noise of one latent given its code
+    FunctionOfCode, Constant    enumeration
+    LeaveOneOut                 enumeration of E[f|z_l = k] and E[f^2|z_l = k]
+    NoiseIntegral               enumeration of E[v|z_l = k] and E[v v^T|z_l = k], then an integral over the noise of
+                                one latent given its code
 
-One pass over the configurations serves all estimators at all temperatures.
+An estimator says which in `exact_moments` (see `estimators.promises`). One pass over the configurations serves all
+estimators at all temperatures.
 """
 
 from __future__ import annotations
@@ -20,10 +21,7 @@ from torch import Tensor
 from .. import estimators as catalogue
 from .. import latents, progress
 from ..derivatives import Table, at_all_points
-from ..estimators import Estimator, estimate_of, points_of
-from ..estimators.gumbel_rao import GumbelRao
-from ..estimators.score_function import RLOO
-from ..estimators.straight_through import STGS, DecoupledSTGS
+from ..estimators import Constant, Estimator, LeaveOneOut, NoiseIntegral, evaluate
 from ..exact import losses_of_all
 from ..methods import TOLERANCE
 from ..model import LatentModel
@@ -47,24 +45,16 @@ class Moments:
 
 
 def supported(estimator: Estimator) -> bool:
-    """Whether `exact_moments` knows this estimator, at its parameters."""
-    if estimator.baseline_decay is not None:
+    """Whether `exact_moments` finds the moments of this estimator, at its parameters."""
+    if estimator.baseline_decay is not None or estimator.exact_moments is None:
         return False
-    if estimator.noise_free:
-        return not (estimator.all_configurations and estimator.uses_derivative)
-    return estimator.code_only or type(estimator) is RLOO or noise_integral(estimator) is not None
+    return not (estimator.all_configurations and estimator.uses_derivative)
 
 
 def noise_integral(estimator: Estimator) -> Relaxed | None:
-    """What integral over the noise a member of the Gumbel family is; None for other estimators."""
-    # by type, since a subclass may estimate otherwise
-    if type(estimator) is DecoupledSTGS:
-        return Relaxed(estimator.tf, estimator.tb, 1.0)
-    if type(estimator) is STGS:
-        return Relaxed(estimator.tf, estimator.tb, 1.0 if estimator.convention == "paper" else 1 / estimator.tb)
-    if type(estimator) is GumbelRao:
-        return Relaxed(estimator.tf, estimator.tb, 1 / estimator.tb, estimator.k)
-    return None
+    """The integral over the noise that an estimator states; None for other estimators."""
+    stated = estimator.exact_moments
+    return Relaxed(estimator.tf, stated.tb, stated.power, stated.draws) if isinstance(stated, NoiseIntegral) else None
 
 
 def check_supported(estimators: Sequence[Estimator]) -> None:
@@ -127,9 +117,10 @@ class _Engine:
         self.pairs = model.kind.two_category(logits)
         self.estimators = estimators
         enumerated = [e for e in estimators if not e.noise_free]
+        means = [e for e in enumerated if isinstance(e.exact_moments, LeaveOneOut)]
         self.wanted = {
-            "losses": any(e.uses_loss for e in enumerated),
-            "derivatives": any(e.uses_derivative for e in enumerated),
+            "losses": bool(means) or any(e.uses_loss for e in enumerated if e.code_only),
+            "derivatives": any(e.uses_derivative for e in enumerated if e not in means),
         }
         self.laws = {tf: Law(self.pairs, tf) for tf in {e.tf for e in enumerated}}
         self.code_only: dict[Estimator, CodeOnly] = {}
@@ -139,7 +130,7 @@ class _Engine:
         if enumerated:
             first = self._most_probable()
             for e in enumerated:
-                if type(e) is RLOO:
+                if isinstance(e.exact_moments, LeaveOneOut):
                     assert first.f is not None
                     self.losses.setdefault(e.tf, Losses(self.laws[e.tf], first.f[:, 0]))
                 elif not noise_integral(e):
@@ -168,11 +159,11 @@ class _Engine:
                 mean, variance = self._of_model(found.mean), self._of_model(found.variance)
                 done[key] = Moments(mean, variance, found.error, found.error)
                 self.advance(1)
-            elif key.noise_free:
+            elif isinstance(key.exact_moments, Constant):
                 mean = self._noise_free(key)
                 done[key] = Moments(mean, torch.zeros_like(mean))
-            elif type(key) is RLOO:
-                mean, variance = self.losses[key.tf].rloo(key.n, key.tf)
+            elif isinstance(key.exact_moments, LeaveOneOut):
+                mean, variance = self.losses[key.tf].leave_one_out(key.exact_moments.n, key.tf)
                 done[key] = Moments(self._of_model(mean), self._of_model(variance))
             else:
                 done[key] = Moments(*self.code_only[key].moments())
@@ -206,12 +197,13 @@ class _Engine:
     def _noise_free(self, estimator: Estimator) -> Tensor:
         kind, logits = self.model.kind, self.logits
         noise = logits.new_zeros(estimator.noise_arrays, 1, *logits.shape)  # of no effect
-        points = points_of(estimator, kind, logits, noise)
-        if estimator.all_configurations:
-            loss = losses_of_all(self.model, self.x, self.memory).T[:, None]
-            return estimate_of(estimator, kind, logits, noise, points, loss.detach(), None)[0]
-        f, v = at_all_points(self.model, self.x, points, self.memory, estimator.uses_derivative)
-        return estimate_of(estimator, kind, logits, noise, points, f, v)[0]
+
+        def loss_at(points: Tensor, differentiated: bool) -> tuple[Tensor, Tensor | None]:
+            if estimator.all_configurations:
+                return losses_of_all(self.model, self.x, self.memory).T[:, None].detach(), None
+            return at_all_points(self.model, self.x, points, self.memory, differentiated)
+
+        return next(evaluate([estimator], kind, logits, noise, loss_at))[0]
 
     def _codes(self, indices: Tensor) -> Tensor:
         return latents.codes_at(indices, self.model.categories, self.model.binary, self.logits.dtype)

@@ -16,16 +16,15 @@ import torch
 from torch import Tensor
 
 from .. import parallel, progress
-from ..estimators import Estimator, estimate_of, points_of
+from ..estimators import Estimator, LossAt, evaluate
 from ..exact import activations_per_code
 from ..setup import Setup
+from .engine import by_points
 from .noise import Noise
 from .shared import all_built_in, decodes_in_threads
 
 _IN_CACHE = 2**18  # numbers of an array
 _SMALL = 2**21  # numbers of a decoder's layers, all together, that are not worth several threads
-
-Evaluated = tuple[Tensor, Tensor, Tensor | None]  # points, and loss and derivative at them
 
 
 class DrawSums(Protocol):
@@ -75,6 +74,7 @@ class PairedDraws:
         """`sums`: what the estimates of each estimator are added to, Sums unless given; others take one thread."""
         model, x, logits, memory = setup.model, setup.x, setup.logits, setup.memory
         self.model, self.x, self.logits, self.estimators = model, x, logits, estimators
+        self.groups = by_points(estimators)
         self.arrays = max(e.noise_arrays for e in estimators)
         self.noise = Noise(model.kind, logits, self.arrays, 0, setup.seed)
         self.batches, self.draws = batches, 0
@@ -112,24 +112,29 @@ class PairedDraws:
 
     def _add(self, batch: int, before: int, g: Tensor, examples: slice) -> None:
         """The estimates of noise g (array, draw, example, ...), `before` draws of the batch being in the sums."""
-        kind, logits = self.model.kind, self.logits[examples]
-        evaluated: dict[Hashable, Evaluated] = {}
-        for e, sums in zip(self.estimators, self.sums, strict=True):
-            if e.points_key not in evaluated:
-                evaluated[e.points_key] = self._evaluated(e, logits, self.x[examples], g, evaluated)
-            sums.add(batch, before, estimate_of(e, kind, logits, g, *evaluated[e.points_key]), examples)
+        logits = self.logits[examples]
+        sampled: dict[Hashable, Tensor] = {}
+        for group in self.groups:
+            loss_at = self._loss_at(self.estimators[group[0]], self.x[examples], sampled)
+            estimated = evaluate([self.estimators[i] for i in group], self.model.kind, logits, g, loss_at)
+            for position, estimates in zip(group, estimated, strict=True):
+                self.sums[position].add(batch, before, estimates, examples)
 
-    def _evaluated(
-        self, e: Estimator, logits: Tensor, x: Tensor, g: Tensor, done: dict[Hashable, Evaluated]
-    ) -> Evaluated:
-        """Points of an estimator, with what is known of the first of them taken from `done`."""
-        points = points_of(e, self.model.kind, logits, g)
-        wanted = any(o.uses_derivative for o in self.estimators if o.points_key == e.points_key)
-        known = done.get(Estimator.sample_key(e.tf)) if e.samples_first else None
-        if known is None or wanted:
-            return points, *self._loss_and_derivative(points, x, wanted)
-        loss, _ = self._loss_and_derivative(points[1:], x, wanted)
-        return points, torch.cat([known[1][:1], loss]), None
+    def _loss_at(self, e: Estimator, x: Tensor, sampled: dict[Hashable, Tensor]) -> LossAt:
+        """Loss and derivative at the points of e; `sampled` holds losses at the codes that noise array 0 samples."""
+        shared, key = e.shared_points, Estimator.sample_key(e.tf)
+        starts_with_sample = shared is not None and shared.sample_first
+
+        def loss_at(points: Tensor, differentiated: bool) -> tuple[Tensor, Tensor | None]:
+            if starts_with_sample and key in sampled and not differentiated:
+                loss, _ = self._loss_and_derivative(points[1:], x, False)
+                return torch.cat([sampled[key], loss]), None
+            loss, derivative = self._loss_and_derivative(points, x, differentiated)
+            if e.points_key == key:
+                sampled[key] = loss
+            return loss, derivative
+
+        return loss_at
 
     def _loss_and_derivative(self, points: Tensor, x: Tensor, wanted: bool) -> tuple[Tensor, Tensor | None]:
         """Loss (evaluation, draw, example) and, if wanted, derivative, one evaluation at a time."""

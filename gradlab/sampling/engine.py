@@ -22,7 +22,7 @@ from torch import Tensor
 
 from .. import checks, progress
 from ..derivatives import at_all_points
-from ..estimators import Estimator, RunningMean, estimate_of, is_built_in, points_of
+from ..estimators import Estimator, baselines_of, evaluate, is_built_in, points_of
 from ..latents import LatentKind
 from ..setup import Setup
 from .batches import Accumulator, BatchMoments, batch_bounds, empty
@@ -164,7 +164,7 @@ def _codes_of(e: Estimator, kind: LatentKind, logits: Tensor, g: Tensor) -> Tens
     points = points_of(e, kind, logits, g)
     if not (is_built_in(e) or bool(((points == 0) | (points == 1)).all())):
         raise ValueError(
-            f"estimator: {e.label}: expected codes, got relaxed points; state `discrete_points = False` in its class"
+            f"estimator: {e.label}: expected codes, got relaxed points; state `codes=False` in its `shared_points`"
         )
     return points
 
@@ -190,22 +190,20 @@ def _sample_group(
     model, x, logits, memory, kind = setup.model, setup.x, setup.logits, setup.memory, setup.kind
     first, draws = estimators[0], noise.draws
     arrays = max(e.noise_arrays for e in estimators)
-    wanted = any(e.uses_derivative for e in estimators)
-    baselines = [RunningMean(e.baseline_decay) if e.baseline_decay is not None else None for e in estimators]
+    baselines = baselines_of(estimators)
     bounds = batch_bounds(draws)
     numbers = logits.numel() * (2 * arrays + 8 * first.evaluations_at(kind, logits))
 
-    def evaluated(start: int, stop: int, check: checks.Check = checks.at_once) -> list[Tensor]:
+    def evaluated(start: int, stop: int, check: checks.Check = checks.at_once) -> Iterator[Tensor]:
         """Each estimator's estimates of the draws start .. stop-1."""
-        g = noise.of(arrays, start, stop)
-        points = points_of(first, kind, logits, g)
-        if drawn is not None and ranks is not None:
+
+        def loss_at(points: Tensor, differentiated: bool) -> tuple[Tensor, Tensor | None]:
+            if drawn is None or ranks is None:
+                return at_all_points(model, x, points, memory, differentiated, check)
             at = ranks[:, start:stop]
-            loss, derivative = drawn.losses(at), drawn.derivatives(at) if wanted else None
-        else:
-            loss, derivative = at_all_points(model, x, points, memory, wanted, check)
-        losses = [loss if mean is None else mean.centre(loss) for mean in baselines]
-        return [estimate_of(e, kind, logits, g, points, f, derivative) for e, f in zip(estimators, losses, strict=True)]
+            return drawn.losses(at), drawn.derivatives(at) if differentiated else None
+
+        return evaluate(estimators, kind, logits, noise.of(arrays, start, stop), loss_at, baselines)
 
     if all(e.noise_free for e in estimators):
         for into, estimates in zip(accumulators, evaluated(0, 1), strict=True):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .. import parallel, progress
-from ..estimators import Estimator
+from ..estimators import Estimator, PullBack
 from ..latents import LatentKind
 from ..setup import Setup
 from .batches import BatchMoments, batch_bounds, merge
@@ -36,6 +36,12 @@ def serves(estimator: Estimator, kind: LatentKind, logits: Tensor) -> bool:
         and estimator.baseline_decay is None
         and estimator.evaluations_at(kind, logits) == 1
     )
+
+
+def _pull_back(estimator: Estimator) -> PullBack:
+    promise = estimator.pull_back
+    assert promise is not None  # as `serves` says
+    return promise
 
 
 def pulled_back_moments(
@@ -78,7 +84,7 @@ def pulled_back_moments(
             done += draws * share[0]
             advance(done // share[1])
             done %= share[1]
-        yield positions, sums.scaled([estimators[position].scale for position in positions])
+        yield positions, sums.scaled([_pull_back(estimators[position]).scale for position in positions])
 
 
 def _parts(estimators: Sequence[Estimator], bytes_each: int, memory: int) -> Iterator[list[list[int]]]:
@@ -201,7 +207,8 @@ def _add_block(
     first = 0
     for same_q in part:
         of_q = estimators[same_q[0]]
-        q = block.arrange(kind, of_q.jacobian(kind, logits, g[: of_q.noise_arrays]))
+        a = _pull_back(of_q).perturbed(kind, logits, g[: of_q.noise_arrays])
+        q = block.arrange(kind, kind.jacobian(a))
         for start in range(0, len(same_q), at_once):
             keys = tuple(estimators[position].points_key for position in same_q[start : start + at_once])
             if keys not in v:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from ..datasets import Images
-from ..estimators import Estimator, centre_step, estimate_of, points_of
+from ..estimators import Estimator, Joined, Part, RunningMeans
+from ..estimators.probing import takes_tensors
 from ..latents import derived_seed
 from ..model import LatentModel
 from ..networks.binary_autoencoder import ChannelsLast
@@ -23,15 +24,6 @@ from .step import VALIDATED, decoder_backward, encoder_backward, kl_temperature
 
 OUTPUTS = 2**28  # numbers of the decoder's output at once when validating
 MOMENTS = ("exp_avg", "exp_avg_sq")  # torch's names of the running means of gradients and of their squares
-
-
-@dataclass
-class Group:
-    """Runs of one estimator: their places in the stack, and the state of their running means, if it asks for one."""
-
-    estimator: Estimator
-    places: Tensor | slice
-    state: Tensor | None
 
 
 class Stack:
@@ -50,7 +42,7 @@ class Stack:
         self.lr = torch.tensor([run.settings.lr for run in runs], dtype=dtype, device=self.device)
         self.t = torch.tensor(first.step, dtype=torch.float64, device=self.device)
         self.sums = torch.stack([run.sums for run in runs])
-        self.groups = self._groups()
+        self.parts, self.back = self._parts()
         self._share()
         self.feed = Feed(self.runs)
         self.update: Callable[..., None] = updates.update
@@ -59,7 +51,7 @@ class Stack:
     def state(self) -> list[Tensor]:
         """All that a step changes, but for gradients."""
         stacks = [stacked.detach() for of in (self.parameters, self.means, self.squares) for stacked in of.values()]
-        running = [group.state for group in self.groups if group.state is not None]
+        running = [part.baseline.state for part in self.parts if isinstance(part.baseline, RunningMeans)]
         return [*stacks, *running, self.t, self.sums, *self.feed.counters]
 
     def step(self, examples: int) -> None:
@@ -90,20 +82,19 @@ class Stack:
         logits = self.each("logits", x)
         detached = logits.detach()
         t_f, t_b = (t.reshape(-1, *[1] * (logits.ndim - 1)) for t in (tf, tb))
-        own = [(g.estimator.at(t_f[g.places], t_b[g.places]), g.places, detached[g.places]) for g in self.groups]
-        points = self._whole(points_of(e, self.kind, l, noise[:, places]) for e, places, l in own)
-        weights = self._weights(points, own)
-        loss, of_decoder, derivative = self._evaluated(points, x, weights)
-        estimates = []
-        for group, (estimator, places, l) in zip(self.groups, own, strict=True):
-            losses = loss[:, places]
-            if group.state is not None and estimator.baseline_decay is not None:
-                losses = centre_step(losses, group.state, estimator.baseline_decay)
-            v = None if derivative is None else derivative[:, places]
-            given = noise[:, places], points[:, places], losses, v
-            estimates.append(estimate_of(estimator, self.kind, l, *given)[None])
+        parts = [replace(p, estimator=p.estimator.at(t_f[p.places], t_b[p.places])) for p in self.parts]
+        joined = Joined(parts, self.back)
+        of_decoder = tf.new_empty(0)
+
+        def loss_at(points: Tensor, differentiated: bool) -> tuple[Tensor, Tensor | None]:
+            nonlocal of_decoder
+            weights = joined.weights(self.kind, detached, points)
+            loss, of_decoder, derivative = self._evaluated(points, x, weights, differentiated)
+            return loss, derivative
+
+        estimate = joined.evaluate(self.kind, detached, noise, loss_at)
         t = kl_temperature(self.runs[0].settings.kl, t_f)
-        return of_decoder, encoder_backward(self.kind, logits, self._whole(estimates)[0], t)
+        return of_decoder, encoder_backward(self.kind, logits, estimate, t)
 
     def each(self, method: str, given: Tensor, shared: bool = False, places: slice | None = None) -> Tensor:
         """`logits` or `decode` of the runs' models: (run, ...) -> (run, ...); `shared`: given the same, (...)."""
@@ -155,11 +146,12 @@ class Stack:
         figures = [loss.reshape(len(tf), len(x)), self.kind.kl_to_uniform(logits), self.kind.kl_to_uniform(logits / t)]
         return torch.stack(figures, 1).double().sum(-1)
 
-    def _evaluated(self, points: Tensor, x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _evaluated(
+        self, points: Tensor, x: Tensor, weights: Tensor | None, differentiated: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Losses (evaluation, run, example), the batch means of the decoder's, df/dz; the decoder's backward pass."""
         count, cells, examples = points.shape[:3]
         observed = x[:, None].expand(-1, count, *x.shape[1:]).flatten(0, 2)
-        differentiated = any(group.estimator.uses_derivative for group in self.groups)
         codes = points.movedim(0, 1).flatten(1, 2).requires_grad_(differentiated)
         outputs = self.each("decode", codes)
         loss = self.model.losses_of(outputs.flatten(0, 1), observed).reshape(cells, count, examples)
@@ -168,38 +160,27 @@ class Stack:
             derivative = derivative.reshape(cells, count, examples, *points.shape[3:]).movedim(1, 0)
         return loss.detach().movedim(1, 0), of_decoder, derivative
 
-    def _weights(self, points: Tensor, own: Sequence[tuple[Estimator, Tensor | slice, Tensor]]) -> Tensor | None:
-        shares = [e.weights(self.kind, l, points[:, places]) for e, places, l in own]
-        if all(share is None for share in shares):
-            return None
-        equal = points.new_full(points.shape[:3], 1 / len(points))
-        pairs = zip(shares, own, strict=True)
-        return self._whole(equal[:, places] if share is None else share for share, (_, places, _) in pairs)
-
-    def _whole(self, parts: Iterable[Tensor]) -> Tensor:
-        """What the groups give, (..., run, ...) with the runs second, at all places."""
-        listed = list(parts)
-        if len(listed) == 1:
-            return listed[0]
-        return torch.cat(listed, 1).index_select(1, self._back)
-
-    def _groups(self) -> list[Group]:
+    def _parts(self) -> tuple[list[Part], Tensor | None]:
+        """The runs of each estimator, and what puts runs in the order of the parts back at their places."""
         by_estimator: dict[Estimator, list[int]] = {}
         for i, run in enumerate(self.runs):
             by_estimator.setdefault(run.estimator, []).append(i)
         places = [torch.tensor(listed, device=self.device) for listed in by_estimator.values()]
-        self._back = torch.cat(places).argsort()
-        groups: list[Group] = []
-        for estimator, listed in by_estimator.items():
-            state = None
-            if estimator.baseline_decay is not None:
-                means = [run.baseline for i in listed if (run := self.runs[i]).baseline is not None]
-                state = torch.stack([mean.state.to(self.device) for mean in means])
-                for mean, row in zip(means, state, strict=True):
-                    mean.state = row
-            alone = len(by_estimator) == 1
-            groups.append(Group(estimator, slice(None) if alone else places[len(groups)], state))
-        return groups
+        alone = len(by_estimator) == 1
+        parts = []
+        for (estimator, listed), at in zip(by_estimator.items(), places, strict=True):
+            parts.append(Part(estimator, slice(None) if alone else at, self._baseline(estimator, listed)))
+        return parts, None if alone else torch.cat(places).argsort()
+
+    def _baseline(self, estimator: Estimator, listed: list[int]) -> RunningMeans | None:
+        """The running means of some runs, whose states become views of these."""
+        if estimator.baseline_decay is None:
+            return None
+        means = [mean for i in listed if (mean := self.runs[i].baseline) is not None]
+        state = torch.stack([mean.state.to(self.device) for mean in means])
+        for mean, row in zip(means, state, strict=True):
+            mean.state = row
+        return RunningMeans(estimator.baseline_decay, state)
 
     def _moment(self, name: str, key: str) -> Tensor:
         parameters = [run.model.get_parameter(name) for run in self.runs]
@@ -225,6 +206,8 @@ def reason_against(runs: Sequence[Run]) -> str:
     for run, count in zip(runs, counts, strict=True):
         if run.estimator.all_configurations:
             return f"{run.estimator.label} decodes all configurations at once"
+        if not takes_tensors(run.estimator, model.kind, model.code_shape):
+            return f"{run.estimator.label} does not take temperatures of several models at once"
         if count != counts[0]:
             return f"{run.estimator.label} takes {count} loss evaluations, {first.estimator.label} {counts[0]}"
     if buffers := [name for name, _ in model.named_buffers()]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .. import estimators
 from ..datasets import Images
-from ..estimators import Estimator, RunningMean, estimate_of, points_of
+from ..estimators import Estimator, RunningMean, weighted
 from ..exact import losses_of_all
 from ..latents import LatentKind, derived_seed
 from ..model import LatentModel
@@ -41,27 +42,22 @@ def backward(
     logits, units = model.encoded(x)
     model = model.with_units(units)
     detached = logits.detach()
-    points, loss, of_decoder, derivative = _evaluated(model, estimator, x, detached, noise)
-    loss = baseline.centre(loss) if baseline else loss
-    estimate = estimate_of(estimator, model.kind, detached, noise, points, loss, derivative)
+    of_decoder = logits.new_empty(())
+
+    def loss_at(points: Tensor, differentiated: bool) -> tuple[Tensor, Tensor | None]:
+        nonlocal of_decoder
+        weights = estimator.weights(model.kind, detached, points)
+        if estimator.all_configurations:  # the decoder need not see them once per example
+            codes, loss = points, losses_of_all(model, x).T
+        else:
+            observed = x if points.shape[0] == 1 else x.repeat(points.shape[0], *([1] * (x.ndim - 1)))
+            codes = points.flatten(0, 1).requires_grad_(differentiated)
+            loss = model.losses(codes, observed).reshape(points.shape[:2])
+        of_decoder, derivative = decoder_backward(loss, weights, codes)
+        return loss.detach(), None if derivative is None else derivative.reshape(points.shape)
+
+    (estimate,) = estimators.evaluate([estimator], model.kind, detached, noise, loss_at, [baseline])
     return of_decoder, encoder_backward(model.kind, logits, estimate, kl_temperature(kl, estimator.tf))
-
-
-def _evaluated(
-    model: LatentModel, estimator: Estimator, x: Tensor, logits: Tensor, noise: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Points, losses (evaluation, example), the batch mean of the decoder's loss, and df/dz; the decoder's backward."""
-    points = points_of(estimator, model.kind, logits, noise)
-    weights = estimator.weights(model.kind, logits, points)
-    if estimator.all_configurations:  # the decoder need not see them once per example
-        codes = points
-        loss = losses_of_all(model, x).T
-    else:
-        observed = x if points.shape[0] == 1 else x.repeat(points.shape[0], *([1] * (x.ndim - 1)))
-        codes = points.flatten(0, 1).requires_grad_(estimator.uses_derivative)
-        loss = model.losses(codes, observed).reshape(points.shape[:2])
-    of_decoder, derivative = decoder_backward(loss, weights, codes)
-    return points, loss.detach(), of_decoder, None if derivative is None else derivative.reshape(points.shape)
 
 
 def decoder_backward(loss: Tensor, weights: Tensor | None, codes: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -69,7 +65,7 @@ def decoder_backward(loss: Tensor, weights: Tensor | None, codes: Tensor) -> tup
 
     `loss` and `weights` are `(..., evaluation, example)`, with `...` models whose parameters are apart; means `(...)`.
     """
-    of_decoder = (loss.mean(-2) if weights is None else (weights * loss).sum(-2)).mean(-1)
+    of_decoder = weighted(loss, weights).mean(-1)
     derivative = None
     if codes.requires_grad and weights is not None:
         # of the loss itself, also where its share is 0

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Hashable, Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from .. import sampling
-from ..latents import BINARY
-from ..model import LatentModel
-from ..setup import Setup
-from . import registry
-from .base import Estimator, RunningMean
-
-if TYPE_CHECKING:
-    from .conformance import Problem
+from ... import sampling
+from ...latents import BINARY
+from ...model import LatentModel
+from ...setup import Setup
+from .. import registry
+from ..base import Estimator
+from ..evaluation import baselines_of
+from .problems import Problem
 
 DRAWS = 32  # a batch each
 _ROUNDING = 1e-9
@@ -43,14 +41,14 @@ def difference(estimator: Estimator, problem: Problem) -> str:
 
 
 def _draw_by_draw(estimator: Estimator, problem: Problem, noise: sampling.Noise) -> Iterator[Tensor]:
-    kind, decay = problem.kind, estimator.baseline_decay
-    mean = None if decay is None else RunningMean(decay)
+    (mean,) = baselines_of([estimator])
     for draw in range(DRAWS):
         g = noise.of(estimator.noise_arrays, draw, draw + 1)[:, 0]
-        points = estimator.points(kind, problem.logits, g)
+        points = estimator.points(problem.kind, problem.logits, g)
         loss, derivative = problem.loss_and_derivative(points)
-        loss = mean.centre(loss) if mean else loss
-        yield estimator.estimate(kind, problem.logits, g, points, loss, derivative)
+        f = loss if mean is None else mean.centre(loss)
+        given = f if estimator.uses_loss else None, derivative if estimator.uses_derivative else None
+        yield estimator.estimate(problem.kind, problem.logits, g, points, *given)
 
 
 def _routes(estimator: Estimator, problem: Problem) -> Iterator[tuple[str, list[Tensor]]]:

@@ -1,0 +1,117 @@
+"""Whether an estimator is what it says: its mean against enumeration, and the protocol point by point.
+
+    report = check(MyEstimator(tf=1.4))
+    report.conforms, report.verdicts, report.violations
+
+The problems are losses written down, on code spaces small enough to enumerate: asymmetric, neither linear nor
+quadratic, smooth between the codes, different at each example. `mean_test` holds the statistical test, `rules` the
+points of the protocol, `promise_rules` those that an estimator promises, `routes` whether all ways to sample agree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ...latents import LatentKind
+from ..base import Estimator
+from .mean_test import FAILURE_RATE, Advance, Verdict, bias, estimates_of, judge, moments, unseen
+from .problems import KINDS, PROBLEMS, Problem
+from .promise_rules import PROMISE_RULES
+from .routes import difference
+from .rules import RULES, Rule
+
+__all__ = [
+    "FAILURE_RATE",
+    "KINDS",
+    "PROBLEMS",
+    "Problem",
+    "Report",
+    "Verdict",
+    "bias",
+    "check",
+    "estimates_of",
+    "judge",
+    "moments",
+    "problems_of",
+    "rules",
+    "violations",
+]
+
+
+def _routes(estimator: Estimator, problem: Problem) -> str:
+    """Moments are those of its functions, draw by draw, on every route that samples, alone and beside others."""
+    return difference(estimator, problem)
+
+
+_PROTOCOL: dict[str, Rule] = {**RULES, **PROMISE_RULES, "sampling routes": _routes}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `check` found."""
+
+    estimator: str
+    unbiased: bool  # as declared
+    verdicts: tuple[Verdict, ...]
+    violations: tuple[str, ...]
+
+    @property
+    def conforms(self) -> bool:
+        """No violation, and unbiased on every problem or, if so declared, biased on at least one."""
+        biased = [verdict.biased for verdict in self.verdicts]
+        return not self.violations and (not any(biased) if self.unbiased else any(biased))
+
+
+def check(
+    estimator: Estimator,
+    *,
+    draws: int = 200_000,
+    seed: int = 0,
+    failure_rate: float = FAILURE_RATE,
+    advance: Advance = unseen,
+) -> Report:
+    """Test an estimator at its own temperatures and parameters, on every problem of its kinds of latent.
+
+    `advance(n)` is called as n more draws of one problem are done, of `draws` on each of `problems_of(estimator)`.
+
+    Raises ValueError if it is no Estimator, has no name, has no kind known here, or `draws` is below 2.
+    """
+    problems = problems_of(estimator)
+    kinds = list(dict.fromkeys(problem.kind for problem in problems))
+    found = [f"{kind.name}: {text}" for kind in kinds for text in violations(estimator, kind)]
+    verdicts = []
+    if not found:
+        options: dict[str, Any] = {"draws": draws, "seed": seed, "failure_rate": failure_rate, "advance": advance}
+        verdicts = [bias(estimator, problem, **options) for problem in problems]
+    return Report(estimator.label, estimator.unbiased, tuple(verdicts), tuple(found))
+
+
+def problems_of(estimator: Estimator) -> list[Problem]:
+    """The problems of an estimator's kinds of latent. Raises ValueError as `check` does."""
+    if not isinstance(estimator, Estimator):
+        raise ValueError(f"estimator: got {estimator!r}; an instance of a gradlab.estimators.Estimator is needed")
+    if not isinstance(getattr(estimator, "name", None), str):
+        raise ValueError(f"estimator: {type(estimator).__qualname__} has no name; give it as a text in the class body")
+    suited = [problem for problem in PROBLEMS.values() if problem.kind.name in estimator.kinds]
+    if not suited:
+        raise ValueError(f"estimator: {estimator.name} is for {estimator.kinds}; the kinds are {sorted(KINDS)}")
+    return suited
+
+
+def violations(estimator: Estimator, kind: LatentKind) -> list[str]:
+    """In words, each point of the protocol (see base) that the estimator does not keep with latents of this kind."""
+    problem = next(problem for problem in PROBLEMS.values() if problem.kind is kind)
+    return [f"{words}: {found}" for words, test in _PROTOCOL.items() if (found := _run(test, estimator, problem))]
+
+
+def rules() -> dict[str, str]:
+    """The points of the protocol, and what each asks for, in words."""
+    return {words: str(test.__doc__) for words, test in _PROTOCOL.items()}
+
+
+def _run(test: Rule, estimator: Estimator, problem: Problem) -> str:
+    try:
+        return test(estimator, problem)
+    except Exception as error:  # an estimator that raises does not keep the protocol, whatever it raises
+        return f"{type(error).__name__}: {error}"
