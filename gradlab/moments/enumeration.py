@@ -42,11 +42,11 @@ class CodeOnly:
 
     def __init__(self, estimator: Estimator, kind: LatentKind, logits: Tensor, law: Law, first: Block):
         self.estimator, self.kind, self.logits, self.law = estimator, kind, logits, law
-        self.centre = self._estimates(first)[0]  # each image at its own most probable code
+        self.centre = self.estimates(first)[0]  # each image at its own most probable code
         self.first = torch.zeros_like(logits)
         self.second = torch.zeros_like(logits)
 
-    def _estimates(self, block: Block) -> Tensor:
+    def estimates(self, block: Block) -> Tensor:
         """(configuration, example, latent[, category])"""
         shape = (block.codes.shape[0], *self.logits.shape)
         points = block.codes if block.codes.ndim == len(shape) else block.codes[:, None].expand(shape)
@@ -56,7 +56,7 @@ class CodeOnly:
         return estimate_of(self.estimator, self.kind, self.logits, noise, points[None], f, v)
 
     def add(self, block: Block, log_chosen: Tensor) -> None:
-        deviation = self._estimates(block) - self.centre
+        deviation = self.estimates(block) - self.centre
         weight = log_chosen.sum(-1).exp().T
         weight = weight[(..., *[None] * (deviation.ndim - 2))]
         self.first += (weight * deviation).sum(0)

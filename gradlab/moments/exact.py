@@ -11,6 +11,7 @@ estimators at all temperatures.
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,8 +27,9 @@ from ..exact import losses_of_all
 from ..methods import TOLERANCE
 from ..model import LatentModel
 from ..setup import Setup, measured_copy
+from .covariance import OfCode, OfLosses, given_code, within_latents
 from .enumeration import Block, CodeOnly, Derivatives, Law, Losses
-from .noise import Relaxed, integrate
+from .noise import Integral, Relaxed, integrate
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Moments:
     variance: Tensor
     mean_error: float = 0.0
     std_error: float = 0.0
+    covariance: Tensor | None = None  # (example, D, D) over the D logits of an example, where asked for
 
 
 def supported(estimator: Estimator) -> bool:
@@ -68,9 +71,9 @@ def check_supported(estimators: Sequence[Estimator]) -> None:
             )
 
 
-def steps(estimators: Sequence[Estimator]) -> int:
-    """What `advance` adds up to: 1 for the enumeration, 1 for each integral over the noise."""
-    return 1 + len({noise_integral(e) for e in estimators} - {None})
+def steps(estimators: Sequence[Estimator], covariance: bool = False) -> int:
+    """What `advance` adds up to: 1 for each enumeration, 1 for each integral over the noise."""
+    return 1 + covariance + len({noise_integral(e) for e in estimators} - {None})
 
 
 def exact_moments(
@@ -78,6 +81,7 @@ def exact_moments(
     estimators: Sequence[Estimator],
     *,
     tolerance: float = TOLERANCE,
+    covariance: bool = False,
     advance: progress.Advance = lambda *a, **k: None,
 ) -> list[Moments]:
     """Moments of each estimator, each at its own temperatures; all in float64.
@@ -88,7 +92,8 @@ def exact_moments(
         sums of the size (example, latent, category^3), come on top of its memory
     estimators : any mixture of temperatures; one pass over the configurations serves all
     tolerance : relative numerical error wanted of mean and standard deviation, where an integral over noise is left
-    advance : called with fractions of `steps(estimators)`
+    covariance : also the covariance over all latents of an example, by a second pass over the configurations
+    advance : called with fractions of `steps(estimators, covariance)`
 
     Raises
     ------
@@ -100,7 +105,8 @@ def exact_moments(
     """
     check_supported(estimators)
     model = measured_copy(setup.model, torch.float64, setup.logits.device)
-    return _Engine(model, setup.x, setup.wide_logits, estimators, setup.memory, advance).moments(tolerance)
+    engine = _Engine(model, setup.x, setup.wide_logits, estimators, setup.memory, advance)
+    return engine.moments(tolerance, covariance)
 
 
 class _Engine:
@@ -136,19 +142,22 @@ class _Engine:
                 elif not noise_integral(e):
                     self.code_only[e] = CodeOnly(e, model.kind, logits, self.laws[e.tf], first)
 
-    def moments(self, tolerance: float) -> list[Moments]:
+    def moments(self, tolerance: float, covariance: bool = False) -> list[Moments]:
         if self.laws:
             self._enumerate()
         else:
             self.advance(1)
         done: dict[Estimator | Relaxed, Moments] = {}
+        integrals: dict[Relaxed, Integral] = {}
         for estimator in self.estimators:
             key = noise_integral(estimator) or estimator
             if key in done:
                 continue
             if isinstance(key, Relaxed):
                 assert self.decoder is not None
-                found = integrate(key, self.decoder.conditional(key.tf), self.pairs, tolerance, self.memory)
+                conditional = self.decoder.conditional(key.tf)
+                found = integrate(key, conditional, self.pairs, tolerance, self.memory, covariance)
+                integrals[key] = found
                 if found.error > tolerance:
                     point = f"{estimator.label} at tf = {key.tf:g}, tb = {key.tb:g}"
                     warnings.warn(
@@ -167,7 +176,47 @@ class _Engine:
                 done[key] = Moments(self._of_model(mean), self._of_model(variance))
             else:
                 done[key] = Moments(*self.code_only[key].moments())
+        if covariance:
+            of_each = self._covariances(integrals)
+            done = {key: dataclasses.replace(found, covariance=of_each[key]) for key, found in done.items()}
         return [done[noise_integral(estimator) or estimator] for estimator in self.estimators]
+
+    def _covariances(self, integrals: dict[Relaxed, Integral]) -> dict[Estimator | Relaxed, Tensor]:
+        """Of each estimator that is not noise-free, by a second pass; 0 for those that are."""
+        sums: dict[Estimator | Relaxed, OfCode | OfLosses] = {}
+        binary, size = self.model.binary, self.logits[0].numel()
+        zero = self.logits.new_zeros(len(self.x), size, size)
+        found: dict[Estimator | Relaxed, Tensor] = {e: zero for e in self.estimators if e.noise_free}
+        if not self.laws:
+            self.advance(1)
+            return found
+        first = self._most_probable()
+        for law, integral in integrals.items():
+            sums[law] = OfCode(given_code(law, integral, binary), first)
+        for e in self.estimators:
+            if isinstance(e.exact_moments, LeaveOneOut):
+                assert first.f is not None
+                sums[e] = OfLosses(self.laws[e.tf], first.f[:, 0])
+            elif e in self.code_only:
+                sums[e] = OfCode(self.code_only[e].estimates, first)
+        table = Table(self.model, self.x, self.memory, more=len(self.x) * (6 * size + size**2))
+        for _, indices, f, v in table.blocks(**self.wanted):
+            block = Block(indices, self._codes(indices), f, v)
+            log_chosen = {tf: law.log_chosen(indices) for tf, law in self.laws.items()}
+            for key, of in sums.items():
+                of.add(block, log_chosen[key.tf])
+            self.advance(len(indices) / self.model.configurations)
+        for key, of in sums.items():
+            if isinstance(of, OfLosses):
+                assert isinstance(key, Estimator)
+                assert isinstance(key.exact_moments, LeaveOneOut)
+                whole = of.covariance(key.exact_moments.n, key.tf)
+                found[key] = whole[:, ::2, ::2] if binary else whole  # of the pair of logits (l, 0) the first
+            elif isinstance(key, Relaxed):
+                found[key] = within_latents(of.covariance(), integrals[key], binary)
+            else:
+                found[key] = of.covariance()
+        return found
 
     def _enumerate(self) -> None:
         per_configuration = 12 * self.pairs.numel()  # estimates and their like

@@ -62,14 +62,27 @@ class Relaxed:
 
 @dataclass(frozen=True)
 class Integral:
-    """Mean and variance (example, latent, category); error relative to the norms of mean and standard deviation."""
+    """Mean and variance (example, latent, category); error relative to the norms of mean and standard deviation.
+
+    Where asked for, E[J(q) | z_l = k] (example, latent, k, category, category) and the covariance over the categories
+    of a latent (example, latent, category, category).
+    """
 
     mean: Tensor
     variance: Tensor
     error: float
+    jacobian: Tensor | None = None
+    covariance: Tensor | None = None
 
 
-def integrate(law: Relaxed, given: Conditional, logits: Tensor, tolerance: float, memory: int = MEMORY) -> Integral:
+def integrate(
+    law: Relaxed,
+    given: Conditional,
+    logits: Tensor,
+    tolerance: float,
+    memory: int = MEMORY,
+    covariance: bool = False,
+) -> Integral:
     """Moments at float64 logits (example, latent, category)."""
     two, beyond = logits.shape[-1] == 2, reach(law, given, logits)
     before: tuple[Tensor, Tensor] | None = None
@@ -92,7 +105,15 @@ def integrate(law: Relaxed, given: Conditional, logits: Tensor, tolerance: float
             if error <= tolerance:
                 break
         before = mean, variance
-    return Integral(mean, variance, error)
+    if not covariance:
+        return Integral(mean, variance, error)
+    if two:  # (J v)_0 = -(J v)_1
+        qq, s = found
+        second = torch.stack([torch.stack([s[..., 0], -s[..., 0]], -1), torch.stack([-s[..., 1], s[..., 1]], -1)], -1)
+    else:
+        qq, second = three_integrals(law, given, logits, h, memory, extra, whole=True)
+    j = mean_jacobian(qq)
+    return Integral(mean, variance, error, j, covariance_within(law, given, j, second))
 
 
 def reach(law: Relaxed, given: Conditional, logits: Tensor) -> float:
@@ -125,9 +146,7 @@ def combine(law: Relaxed, given: Conditional, qq: Tensor, s: Tensor) -> tuple[Te
     m = (qq * (given.v[..., :, None] - given.v[..., None, :])).sum(-1) / law.tb
     s = s.clamp(min=0.0) / law.tb**2
     if law.draws > 1:  # two draws share v only: E[(J v)_j (J' v)_j] = (E[J] M E[J]^T)_jj
-        j = -qq
-        j.diagonal(dim1=-2, dim2=-1).zero_()
-        j.diagonal(dim1=-2, dim2=-1).copy_(-j.sum(-1))
+        j = mean_jacobian(qq)
         s = s / law.draws + (1 - 1 / law.draws) * ((j @ given.vv) * j).sum(-1) / law.tb**2
     p = given.log_p.exp()[..., None]
     mean = (p * m).sum(-2)
@@ -135,10 +154,42 @@ def combine(law: Relaxed, given: Conditional, qq: Tensor, s: Tensor) -> tuple[Te
     return mean, (p * (within + between)).sum(-2)
 
 
+def mean_jacobian(qq: Tensor) -> Tensor:
+    """E[J(q)], from E[q q^T] off the diagonal: its rows sum to 0."""
+    j = -qq
+    j.diagonal(dim1=-2, dim2=-1).zero_()
+    j.diagonal(dim1=-2, dim2=-1).copy_(-j.sum(-1))
+    return j
+
+
+def covariance_within(law: Relaxed, given: Conditional, j: Tensor, second: Tensor) -> Tensor:
+    """Covariance (example, latent, j, i) from E[J] and E[(J v)(J v)^T], given k; as `combine` has its diagonal."""
+    m = (j @ given.v[..., None])[..., 0] / law.tb
+    second = second / law.tb**2
+    if law.draws > 1:
+        second = second / law.draws + (1 - 1 / law.draws) * (j @ given.vv @ j.mT) / law.tb**2
+    p = given.log_p.exp()[..., None]
+    off = m - (p * m).sum(-2, keepdim=True)
+
+    def outer(a: Tensor) -> Tensor:
+        return a[..., :, None] * a[..., None, :]
+
+    return (p[..., None] * (second - outer(m) + outer(off))).sum(-3)
+
+
 def three_integrals(
-    law: Relaxed, given: Conditional, logits: Tensor, h: float, memory: int = MEMORY, extra: float = 0.0
+    law: Relaxed,
+    given: Conditional,
+    logits: Tensor,
+    h: float,
+    memory: int = MEMORY,
+    extra: float = 0.0,
+    whole: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """E[q q^T] off the diagonal and s, given k: (example, latent, k, j, a) and (example, latent, k, j)."""
+    """E[q q^T] off the diagonal and s, given k: (example, latent, k, j, a) and (example, latent, k, j).
+
+    `whole`: in place of s, its diagonal, E[(J v)(J v)^T] (example, latent, k, j, i).
+    """
     depth = min(DEPTH / h + extra, 300 / law.power)  # beyond, X^2 overflows
     sharp = max(1.0, law.power)  # E^-power varies that much faster than E, and X reaches that much further
     e = torch.arange(-depth, 3.8, h / sharp, dtype=logits.dtype, device=logits.device).exp()
@@ -147,17 +198,17 @@ def three_integrals(
     log_p, log_w = given.log_p.flatten(0, 1), (logits / law.tb).flatten(0, 1)
     log_w = log_w - log_w.amax(-1, keepdim=True)
     vv = given.vv.flatten(0, 1)
-    qq, second = torch.zeros_like(vv), torch.zeros_like(vv[..., 0])
+    qq, second = torch.zeros_like(vv), torch.zeros_like(vv if whole else vv[..., 0])
     block = BLOCK if logits.device.type == "cpu" else max(BLOCK, min(ON_GPU, memory // _BYTES))
     lines = max(1, 8 * block // (logits.shape[-1] ** 2 * len(s)))  # pairs of a latent and t at a time
     for some in torch.arange(len(log_p), device=logits.device).split(max(1, lines // len(e))):
         for at in torch.arange(len(e), device=logits.device).split(lines):
             psi = transforms(log_p[some], log_w[some], law.power, e[at], e, weight_e, s, block)
             y = given_k(log_p[some], log_w[some], law.power, e[at], s)
-            more = moments_of_ratios(psi, y, vv[some], h * weight_e[at])
+            more = moments_of_ratios(psi, y, vv[some], h * weight_e[at], whole)
             qq[some] += more[0]
             second[some] += more[1]
-    return qq.reshape(given.vv.shape), second.reshape(given.v.shape)
+    return qq.reshape(given.vv.shape), second.reshape(given.vv.shape if whole else given.v.shape)
 
 
 def transforms(
@@ -183,9 +234,12 @@ def given_k(log_p: Tensor, log_w: Tensor, power: float, t: Tensor, s: Tensor) ->
 
 
 def moments_of_ratios(
-    psi: tuple[Tensor, Tensor, Tensor], y: Tensor, vv: Tensor, weight: Tensor
+    psi: tuple[Tensor, Tensor, Tensor], y: Tensor, vv: Tensor, weight: Tensor, whole: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """E[q_j q_a] off the diagonal (latent, k, j, a) and s (latent, k, j); `weight` of each t, steps included."""
+    """E[q_j q_a] off the diagonal (latent, k, j, a) and s (latent, k, j); `weight` of each t, steps included.
+
+    `whole`: E[(J v)(J v)^T] (latent, k, j, i) in place of s.
+    """
     latent, k = y.shape[:2]
     tiny = torch.finfo(y.dtype).tiny
     positive = psi[0].clamp(min=tiny)
@@ -207,7 +261,45 @@ def moments_of_ratios(
     square = own[:, :, None] * total.square() - 2 * total * slope + (r1 * slope).sum(1, keepdim=True)
     square += torch.bmm(own[:, :, None] - 2 * vv + own[:, None, :], r2 - r1.square())
     second = (square * r2 * omega).sum(-1) / 6  # Gamma(4)
+    if whole:
+        second = torch.diag_embed(second) + off_diagonal(r1, r2, vv, omega)
+        return qq.reshape(latent, k, k, k), second.reshape(latent, k, k, k)
     return qq.reshape(latent, k, k, k), second.reshape(latent, k, k)
+
+
+def off_diagonal(r1: Tensor, r2: Tensor, vv: Tensor, omega: Tensor) -> Tensor:
+    """E[(J v)_j (J v)_i], j != i, from r_m = E[X^m] of each category (row, category, node), M (row, j, i).
+
+    (J v)_j = X_j A_j / S^2, S = sum X, A_j = sum_a X_a (v_j - v_a). With A'_j leaving out j and i, d = v_j - v_i,
+
+        X_j X_i A_j A_i = X_j X_i (d X_i + A'_j)(-d X_j + A'_i),
+
+    in which the factors are independent but for A'_j and A'_i. Products of two v are entries of M.
+    """
+    found = torch.zeros_like(vv)
+    own = vv.diagonal(dim1=1, dim2=2)  # M_aa
+    total, slope = r1.sum(1), torch.bmm(vv, r1)
+    square = (r1 * slope).sum(1)
+    spread = r2 - r1.square()
+    categories = vv.shape[-1]
+    for j in range(categories):
+        for i in range(j):
+            m_jj, m_ii, m_ji = (m[:, None] for m in (vv[:, j, j], vv[:, i, i], vv[:, j, i]))
+            x_j, x_i = r1[:, j], r1[:, i]
+            rest = total - x_j - x_i
+            of_j = slope[:, j] - m_jj * x_j - m_ji * x_i  # sum of r_a M_ja over the others
+            of_i = slope[:, i] - m_ji * x_j - m_ii * x_i
+            both = square - 2 * (x_j * slope[:, j] + x_i * slope[:, i])
+            both = both + x_j.square() * m_jj + x_i.square() * m_ii + 2 * x_j * x_i * m_ji
+            d_a_i = rest * (m_ji - m_ii) - of_j + of_i
+            d_a_j = rest * (m_jj - m_ji) - of_j + of_i
+            a_a = rest.square() * m_ji - rest * (of_j + of_i) + both
+            others = vv[:, j, i, None] - vv[:, j] - vv[:, i] + own  # 0 at j and i
+            a_a = a_a + (others[:, :, None] * spread).sum(1)
+            products = -(m_jj - 2 * m_ji + m_ii) * r2[:, j] * r2[:, i]
+            products = products + x_j * r2[:, i] * d_a_i - r2[:, j] * x_i * d_a_j + x_j * x_i * a_a
+            found[:, j, i] = found[:, i, j] = (products * omega[:, 0]).sum(-1) / 6  # Gamma(4)
+    return found
 
 
 def one_integral(

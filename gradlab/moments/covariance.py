@@ -1,0 +1,124 @@
+"""Covariance of an estimate over the latents of an example, without sampling: what the encoder's gradients need.
+
+The noise of examples is independent. With J_b = d logits of example b / d theta and C_b the covariance of its estimate,
+the variances of (1/B) sum_b J_b^T e_b, summed over the entries of theta, are (1/B^2) sum_b <C_b, J_b J_b^T>.
+
+    function of the code    C = Cov_z e(z), by enumeration
+    leave-one-out           C of a sample covariance of n codes, from E[f^a 1[z_l = k, z_m = j]] with a = 0, 1, 2
+    noise integral          given the code the noise of latents is independent, so C = Cov_z a(z) between latents,
+                            a_l(z) = (1/tb) E[J(q_l)|z_l] v_l(z); within a latent the integral of `noise`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .enumeration import Block, Law
+from .noise import Integral, Relaxed
+
+
+class OfCode:
+    """Cov_z y(z) of a function of the code, `values(block)` (configuration, example, ...) -> (example, D, D)."""
+
+    def __init__(self, values: Callable[[Block], Tensor], first: Block):
+        self.values = values
+        self.centre = values(first)[0].flatten(1)  # at each example's most probable code: see `enumeration`
+        examples, size = self.centre.shape
+        self.first = torch.zeros_like(self.centre)
+        self.second = self.centre.new_zeros(examples, size, size)
+
+    def add(self, block: Block, log_chosen: Tensor) -> None:
+        deviation = (self.values(block).flatten(2) - self.centre).transpose(0, 1)  # (example, configuration, D)
+        weighted = log_chosen.sum(-1).exp()[..., None] * deviation
+        self.first += weighted.sum(1)
+        self.second += weighted.mT @ deviation
+
+    def covariance(self) -> Tensor:
+        return self.second - self.first[:, :, None] * self.first[:, None, :]
+
+
+class OfLosses:
+    """E[(f - f0)^a 1[z_l = k, z_m = j]], a = 1, 2: all that leave-one-out estimators need."""
+
+    def __init__(self, law: Law, f0: Tensor):
+        self.law, self.f0 = law, f0  # (example,)
+        size = law.log_p[0].numel()
+        self.sums = law.log_p.new_zeros(2, len(f0), size, size)
+
+    def add(self, block: Block, log_chosen: Tensor) -> None:
+        assert block.f is not None
+        p = self.law.log_p
+        code = torch.nn.functional.one_hot(block.indices, p.shape[2]).to(p).flatten(1)  # (configuration, D)
+        deviation = block.f - self.f0[:, None]
+        weight = log_chosen.sum(-1).exp() * deviation
+        for sums, by in zip(self.sums, (weight, weight * deviation), strict=True):
+            sums += (by[:, :, None] * code).mT @ code
+
+    def covariance(self, n: int, tf: float) -> Tensor:
+        """Of n codes. With d = 1[z_l = k] - p_k and mu_ab = E[(f - Ef)^a d^b], the covariance of the estimate is
+
+        1/tf^2 (mu22/n - (n-2)/(n(n-1)) mu11 mu11^T + mu20 mu02/(n(n-1))).
+        """
+        p = self.law.log_p.exp()
+        latent, categories = p.shape[1:]
+        flat = p.flatten(1)
+        joint = flat[:, :, None] * flat[:, None, :]  # E[1[z_l = k, z_m = j]]
+        within = torch.block_diag(*torch.ones(latent, categories, categories, dtype=p.dtype)).to(p.device)
+        one = torch.diag_embed(flat) + joint * (1 - within)
+        mean = self._total(self.sums[0], categories)
+        centred = [
+            one,
+            self.sums[0] - mean[:, None, None] * one,
+            self.sums[1] - 2 * mean[:, None, None] * self.sums[0] + mean.square()[:, None, None] * one,
+        ]
+
+        def of_d(moment: Tensor) -> Tensor:
+            """E[w d d^T] from E[w 1 1^T]."""
+            single = moment.diagonal(dim1=1, dim2=2)
+            crossed = single[:, :, None] * flat[:, None, :]
+            return moment - crossed - crossed.mT + self._total(moment, categories)[:, None, None] * joint
+
+        mu11 = centred[1].diagonal(dim1=1, dim2=2) - self._total(centred[1], categories)[:, None] * flat
+        mu20 = self._total(centred[2], categories)[:, None, None]
+        found = of_d(centred[2]) / n - (n - 2) / (n * (n - 1)) * mu11[:, :, None] * mu11[:, None, :]
+        return (found + mu20 * of_d(one) / (n * (n - 1))) / tf**2
+
+    @staticmethod
+    def _total(moment: Tensor, categories: int) -> Tensor:
+        """E[w] (example,) from E[w 1 1^T]: summed over the categories of a latent."""
+        return moment.diagonal(dim1=1, dim2=2)[:, :categories].sum(1)
+
+
+def given_code(law: Relaxed, integral: Integral, binary: bool) -> Callable[[Block], Tensor]:
+    """a(z), the mean over the noise of a noise integral's estimate at each code."""
+    assert integral.jacobian is not None
+    jacobian = integral.jacobian  # (example, latent, k, j, category): E[J(q_l) | z_l = k]
+
+    def values(block: Block) -> Tensor:
+        assert block.v is not None
+        v = torch.stack([block.v, torch.zeros_like(block.v)], -1) if binary else block.v
+        examples = torch.arange(len(v), device=v.device)[:, None, None]
+        latent = torch.arange(v.shape[2], device=v.device)
+        # of the first block, whose codes are each example's own, indices are (example, latent)
+        own = block.codes.ndim > 2 + (not binary)
+        chosen = block.indices[:, None] if own else block.indices[None]  # (example or 1, configuration, latent)
+        v = v - v.gather(-1, chosen.expand(v.shape[:3])[..., None])
+        found = (jacobian[examples, latent, chosen] @ v[..., None])[..., 0] / law.tb
+        return (found[..., :1] if binary else found).transpose(0, 1)
+
+    return values
+
+
+def within_latents(between: Tensor, integral: Integral, binary: bool) -> Tensor:
+    """The covariance (example, D, D) with the blocks of single latents from the integral."""
+    assert integral.covariance is not None
+    blocks = integral.covariance[..., :1, :1] if binary else integral.covariance  # (example, latent, K, K)
+    size = blocks.shape[-1]
+    found = between.clone()
+    for latent in range(blocks.shape[1]):
+        at = slice(latent * size, (latent + 1) * size)
+        found[:, at, at] = blocks[:, latent]
+    return found
