@@ -197,9 +197,34 @@ def test_conformance_finds_a_promise_that_its_functions_do_not_keep():
 
 
 @pytest.mark.parametrize("old", ["evaluations", "uses_loss", "code_only", "discrete_points"])
-def test_what_is_worked_out_cannot_be_stated(old):
-    with pytest.raises(TypeError, match=f"Own: {old} is worked out from what is stated; state "):
-        below(STE, **{old: True})
+def test_what_is_derived_need_not_be_stated(old):
+    with pytest.warns(DeprecationWarning, match=f"Own: expected {old} not to be stated; state for {old}, "):
+        own = below(STE, **{old: True})()
+    (plain,), (found,) = (measured(problems.make("3x5-bernoulli-mlp"), [e]) for e in (STE(), own))
+    torch.testing.assert_close(found.mean, plain.mean)
+
+
+def test_an_estimator_of_the_protocol_before_gives_its_own_figures():
+    """It states what is derived now: which losses and derivatives it reads, how many, that a code decides all."""
+
+    class Before(Estimator):
+        name, formula, reference = "before", "f (z - p)/tf", "none"
+        uses_loss, uses_derivative, code_only, discrete_points = True, False, True, True
+        evaluations = property(lambda self: 1)
+        forward = property(lambda self: ("sample", self.tf))
+
+        def estimate(self, kind, logits, noise, points, loss, derivative):
+            assert derivative is None
+            return loss[0][..., None, None] * (points[0] - kind.soft(logits / self.tf)) / self.tf
+
+    with pytest.warns(DeprecationWarning, match="Before: expected code_only"):
+        Own = dataclasses.dataclass(frozen=True, kw_only=True)(type("Before", (Before,), {"code_only": True}))
+    assert Own.uses == ("loss",)
+    problem = problems.make("3x5-bernoulli-mlp")
+    ours, theirs = (gradlab.bias(problem.model, problem.x, 1.3, estimator=e, moments="exact") for e in (
+        "reinforce", Own()))  # fmt: skip
+    torch.testing.assert_close(torch.tensor(theirs.mean_norm.values), torch.tensor(ours.mean_norm.values))
+    torch.testing.assert_close(torch.tensor(theirs.std_norm.values), torch.tensor(ours.std_norm.values))
 
 
 def test_every_estimator_of_the_catalogue_keeps_its_promises():

@@ -29,6 +29,7 @@ Callers go through `evaluation.evaluate`, which goes from points to loss to esti
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -40,10 +41,10 @@ from ..latents import LatentKind
 from . import parameters, probing, promises
 from .promises import Constant, ExactMoments, FunctionOfCode, PullBack, SharedPoints
 
-# of the protocol, but worked out and not stated, with what to state instead
+# derived from what a class states, or from its functions; a class that states one of these is told what to state
 _DERIVED = {
-    "evaluations": "nothing: the points are counted",
-    "evaluations_at": "nothing: the points are counted",
+    "evaluations": "nothing, the points are counted",
+    "evaluations_at": "nothing, the points are counted",
     "points_key": "shared_points",
     "relaxation_key": "pull_back",
     "uses_loss": 'uses = ("loss",), ("derivative",) or both',
@@ -53,6 +54,27 @@ _DERIVED = {
     "code_only": "exact_moments = FunctionOfCode()",
     "noise_free": "exact_moments = Constant()",
 }
+
+
+def _translate(cls: type[Estimator]) -> None:
+    """Replace what a class states of derived members by what stands for it now, with a warning; never an error."""
+    stated = {name: vars(cls)[name] for name in _DERIVED.keys() & vars(cls).keys()}
+    if not stated:
+        return
+    for name in stated:
+        delattr(cls, name)
+    uses = {name: stated.get(f"uses_{name}", name in cls.uses) for name in ("loss", "derivative")}
+    if all(isinstance(value, bool) for value in uses.values()) and any(uses.values()) and "uses" not in vars(cls):
+        cls.uses = tuple(name for name, value in uses.items() if value)
+    for name, moments in (("code_only", FunctionOfCode()), ("noise_free", Constant())):
+        if stated.get(name) is True and "exact_moments" not in vars(cls):
+            cls.exact_moments = moments  # type: ignore[assignment, method-assign]
+    instead = "; ".join(f"for {name}, {_DERIVED[name]}" for name in sorted(stated))
+    warnings.warn(
+        f"{cls.__qualname__}: expected {', '.join(sorted(stated))} not to be stated; state {instead}",
+        DeprecationWarning,
+        stacklevel=4,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +92,7 @@ class Estimator(ABC):
 
     def __init_subclass__(cls, **options: Any):
         super().__init_subclass__(**options)
-        for stated in _DERIVED.keys() & vars(cls).keys():
-            raise TypeError(f"{cls.__qualname__}: {stated} is worked out from what is stated; state {_DERIVED[stated]}")
+        _translate(cls)
         promises.withdraw(cls, {"noise_arrays": Estimator.noise_arrays})
 
     def __post_init__(self):
