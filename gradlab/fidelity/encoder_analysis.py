@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from torch import Tensor
 
-from ..metrics import NONE, registry, routes
+from ..metrics import NONE, Norms, Products, registry, routes
 from ..model import precision
+from ..moments import Moments
 from ..sampling import batch_bounds
 from ..schema import coordinate, dataset, temperatures
 from ..setup import Setup, measured_copy
 from . import jackknife
-from .encoder_gradients import PullBack, PulledBackMoments
+from .encoder_gradients import PullBack, PulledBackMoments, jacobian_products
 from .metric_arrays import MetricArrays
 from .request import Request
 
@@ -32,13 +34,16 @@ class EncoderPoints:
         self.targets, self.tfs, self.tbs = request.targets, request.tfs, request.tbs
         self.nothing_left = nothing_left
         model, x = setup.model, setup.x
-        self.wide = PullBack(measured_copy(model, torch.float64, x.device), x, setup.memory)
+        self.x, self.memory = x, setup.memory
+        self.wide_model = measured_copy(model, torch.float64, x.device)
+        self.wide = PullBack(self.wide_model, x, setup.memory)
         # single precision is enough for deviations; half is not
         self.of_draws = PullBack(model, x, setup.memory) if precision(model, x) == torch.float32 else self.wide
         self.batches = len(batch_bounds(draws)) - 1 if draws else 0  # 0: moments without draws
         chosen, targets, tfs, tbs = len(request.estimators), self.targets, self.tfs, self.tbs
         grid = (chosen, len(targets), len(tfs), len(tbs), len(self.wide.names))
         self.exact_norm = np.full(grid, np.nan)  # NaN where nothing was measured
+        self.numerical_error = np.full((chosen, len(tfs), len(tbs), 2), np.nan)  # of moments without draws
         self.metrics = MetricArrays(registry.of_analysis("bias"), self.batches, grid)
 
     def accumulator(self, draws: int) -> Callable[[], PulledBackMoments]:
@@ -80,6 +85,42 @@ class EncoderPoints:
                 self.metrics.values[metric.name][at] = np.stack([values[0], low, high], -1)
                 self.metrics.without[metric.name][:, *at] = values[1:]
 
+    def fill_exact(
+        self, e: int, i: int, j: int, exact: np.ndarray, shift: np.ndarray, found: Moments, share: float = 1.0
+    ) -> None:
+        """One point of moments found without draws, with their covariance; arguments as for `grid_accumulator`'s.
+
+        The error of the mean is pulled back by its largest factor, sqrt(sum_b |J_b|^2) / B; that of the standard
+        deviation, relative to it, is taken to be that at the logits.
+        """
+        assert found.covariance is not None
+        jacobian = self._jacobian_products
+        examples = len(jacobian)
+        mean = found.mean + torch.as_tensor(shift).to(found.mean)
+        g = torch.as_tensor(exact).to(mean)
+        fixed = self.wide.gram(torch.cat([mean[None], g, mean - g])).cpu().numpy()
+        variance = torch.einsum("bij,bijp->p", found.covariance, jacobian).clamp(min=0) / examples**2
+        largest = torch.linalg.eigvalsh(jacobian.movedim(-1, 1))[..., -1].clamp(min=0)  # (example, parameter)
+        mean_error = found.mean_error * float(found.mean.norm()) / examples * largest.sum(0).sqrt()
+        std = (share * variance).sqrt()
+        self.numerical_error[e, i, j] = found.mean_error, found.std_error
+        for t in range(len(self.targets)):
+            m, of_g, d = 0, 1 + t, 1 + len(self.targets) + t
+            for k in range(len(self.wide.names)):
+                p = fixed[..., k]
+                across = max(p[d, d] - p[d, of_g] ** 2 / p[of_g, of_g], 0.0) if p[of_g, of_g] else p[d, d]
+                norms = Norms(*map(np.asarray, (p[of_g, of_g], p[m, m], p[m, of_g], p[d, d], across)))
+                products = Products(norms, np.asarray(float(std[k]) ** 2), np.inf)
+                error = float(mean_error[k]), found.std_error * float(std[k])
+                at = (e, t, i, j, k)
+                self.exact_norm[at] = np.sqrt(norms.exact)
+                for metric, *three in routes.without_draws(self.metrics.metrics, products, *error):
+                    self.metrics.values[metric.name][at] = three
+
+    @functools.cached_property
+    def _jacobian_products(self) -> Tensor:
+        return jacobian_products(self.wide_model, self.x, self.memory)
+
     def dataset(
         self,
         exact: np.ndarray,
@@ -95,6 +136,7 @@ class EncoderPoints:
             {
                 "exact_norm": (GRID, self.exact_norm, named),
                 **self.metrics.variables(GRID, unit, NORM),
+                **({} if self.batches else self._errors()),
                 **more,
             },
             {
@@ -107,3 +149,12 @@ class EncoderPoints:
             about,
             request.dropped,
         )
+
+    def _errors(self) -> dict[str, Any]:
+        """Variables of the numerical error of moments without draws."""
+        found = {}
+        for k, of in enumerate(("mean", "std")):
+            words = f"estimated numerical error of the {of} at the logits, as a norm over its norm"
+            values = self.numerical_error[..., k]
+            found[f"{of}_numerical_error"] = (GRID[:1] + GRID[2:4], values, {"long_name": words, "units": "1"})
+        return found

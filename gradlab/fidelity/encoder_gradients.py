@@ -153,6 +153,16 @@ class PullBack:
         return all(float((a - b).norm()) <= tolerance * float(b.norm()) for a, b in both)
 
 
+def jacobian_products(model: LatentModel, x: Tensor, memory: int) -> Tensor:
+    """J_b J_b^T of each example's logits by parameter tensor: (example, D, D, parameter), float64, D logits."""
+    found = []
+    for row in x.split(1):
+        of_one = PullBack(model, row, memory)
+        basis = torch.eye(of_one.logits[0].numel(), dtype=torch.float64, device=x.device)
+        found.append(of_one.gram(basis.reshape(len(basis), *of_one.logits.shape)))
+    return torch.stack(found)
+
+
 class PulledBackMoments:
     """Of draws, by batch: count, mean at the logits, and sum of |G - mean of G|^2 by parameter tensor; float64.
 

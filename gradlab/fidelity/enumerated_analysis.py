@@ -87,11 +87,11 @@ def _enumerate(
     """Fill the points whose moments are found without draws."""
     if not plan.enumerated:
         return
-    assert isinstance(points, Points)
     grid = [request.estimators[e].at(request.tfs[i], request.tbs[j]) for e, i, j in plan.enumerated]
     tolerance = request.moments.tolerance if isinstance(request.moments, Integrated) else TOLERANCE
-    with progress.bar("integrating", steps(grid), setup.progress) as advance:
-        moments = exact_moments(setup, grid, tolerance=tolerance, advance=advance)
+    whole = request.wrt == "encoder"
+    with progress.bar("integrating", steps(grid, whole), setup.progress) as advance:
+        moments = exact_moments(setup, grid, tolerance=tolerance, covariance=whole, advance=advance)
     for (e, i, j), of_point in zip(plan.enumerated, moments, strict=True):
         points.fill_exact(e, i, j, exact[:, i], shift, of_point, plan.share(e))
 

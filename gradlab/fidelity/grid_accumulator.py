@@ -155,7 +155,8 @@ class Points:
         for t in range(len(self.targets)):
             g = exact[t].reshape(-1)
             at = (e, t, i, j)
-            for metric, *three in routes.without_draws(self.metrics.metrics, g, mean, variance, *error):
+            products = routes.products_of(g, mean, variance, np.inf)
+            for metric, *three in routes.without_draws(self.metrics.metrics, products, *error):
                 self.metrics.values[metric.name][at] = three
                 self.metrics.without[metric.name][:, *at] = three[0]
             self.per_example[at][:, 0] = per_example_ratios(g, mean, shape[0])

@@ -111,10 +111,6 @@ _REFUSED: list[tuple[Callable[[Request], bool], str]] = [
         " space, so reference='exact' costs nothing more",
     ),
     (
-        lambda r: r.wrt == "encoder" and isinstance(r.moments, Integrated),
-        "wrt: expected 'logits' beside exact moments, got 'encoder'",
-    ),
-    (
         lambda r: isinstance(r.moments, MonteCarlo) and r.moments.equal_cost and isinstance(r.reference, Sampled),
         "equal_cost: expected False beside a sampled reference, whose draws all estimators share, got True; compare"
         " variances per loss evaluation (`evaluations`), or take reference='exact'",

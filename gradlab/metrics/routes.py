@@ -87,7 +87,7 @@ def norms_without_each(count: Array, fixed: Array, mixed: Array, squares: Array)
 
 
 def without_draws(
-    metrics: Metrics, exact: Array, mean: Array, variance: Array, mean_error: float, std_error: float
+    metrics: Metrics, products: Products, mean_error: float, std_error: float
 ) -> Iterator[tuple[Metric, float, float, float]]:
     """Each metric of moments that were not sampled, its value and ends: twice its largest change within their errors.
 
@@ -95,7 +95,6 @@ def without_draws(
     part along g and the norm of the rest alone, so all that m can be off by lies in a plane: m may be anywhere on the
     circle of radius `mean_error` around it, the standard deviation `std_error` larger or smaller.
     """
-    products = products_of(exact, mean, variance, np.inf)
     around = values(metrics, _moved(products, mean_error, std_error))
     for name, value in values(metrics, products).items():
         with np.errstate(invalid="ignore"):
