@@ -7,9 +7,12 @@ import pytest
 import torch
 from scipy.optimize import minimize_scalar
 
+import gradlab
 from gradlab import metrics
 from gradlab.fidelity import coordinates, jackknife
 from gradlab.metrics import registry, routes
+
+from . import problems
 
 RNG = np.random.default_rng
 METRICS = registry.of_analysis("bias")
@@ -328,3 +331,37 @@ def test_inner_products_of_an_exact_gradient_of_zero_give_nan_not_a_crash():
     found = of_products(np.zeros(3), batched(sampled(1, 64, 3)[1]))
     assert np.isnan(found["cosine"]).all()
     assert np.isfinite(found["bias_norm"]).all()
+
+
+@pytest.mark.parametrize("size", [1e-120, 1e-170, 1e120])
+@pytest.mark.parametrize("given", [{}, {"moments": "exact"}, {"wrt": "encoder"}], ids=str)
+def test_figures_follow_the_size_of_the_loss(given, size):
+    """At 1e-170 squares are 0: so was the exact norm, and what is relative to it was NaN. Variances are not known."""
+
+    def measured(factor):
+        problem = problems.make("4x1-own-mlp")
+        own = problem.model.likelihood
+        model = gradlab.LatentModel(
+            problem.model.encoder,
+            problem.model.decoder,
+            latents=problem.model.latents,
+            categories=problem.model.categories,
+            likelihood=lambda parameters, x: factor * own(parameters, x),
+        )
+        return gradlab.bias(model, problem.x, 1.0, [1.0, 2.0], estimator=["ste", "reinmax"], **given)
+
+    wanted, found = measured(1.0), measured(size)
+    lost = size < 1e-140
+    of_mean = ("exact_norm", "mean_norm", "bias_norm", "relative_bias", "cosine", "matched_bias", "matched_scale")
+    for name in of_mean if lost else ("exact_norm", *METRICS):
+        power = {"1": 0}.get(wanted[name].units, 2 if "^2" in wanted[name].units else 1)
+        for end in ("", "_low", "_high") if name != "exact_norm" else ("",):
+            at_size = found[name + end].values / size if power else found[name + end].values
+            at_size = at_size / size if power == 2 else at_size
+            np.testing.assert_allclose(at_size, wanted[name + end].values, rtol=1e-7, atol=1e-9)
+    if "wrt" not in given:
+        of_each = (each.relative_bias_per_example.values for each in (found, wanted))
+        np.testing.assert_allclose(*of_each, rtol=1e-9)
+    if lost:
+        assert found.relative_std.isnull().all()
+        assert found.relative_bias_debiased.isnull().all()

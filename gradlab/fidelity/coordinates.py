@@ -21,6 +21,24 @@ def norms(exact: Numbers, mean: Numbers) -> list[Numbers]:
     return [squared_exact, _inner(mean, mean), along, _inner(off, off), _inner(across, across)]
 
 
+def scale(*arrays: Numbers) -> float:
+    """A power of two to divide by before squaring, so that no square leaves the range of float64: mostly 1."""
+    largest = max(float(abs(each).max()) for each in arrays)
+    return 1.0 if largest == 0 or 1e-100 < largest < 1e100 or not np.isfinite(largest) else 2.0 ** np.frexp(largest)[1]
+
+
+def within(squares: Numbers, size: float) -> Numbers:
+    """Squares of what is divided by `size`; NaN where they were lost as they were summed."""
+    return squares / size / size if 1e-140 < size < 1e140 else squares * np.nan
+
+
+def norm(a: Array) -> Array:
+    """Euclidean norm over the last axis, whatever the size."""
+    largest = np.abs(a).max(-1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        return np.where(largest > 0, largest * np.linalg.norm(a / largest, axis=-1, keepdims=True), largest)[..., 0]
+
+
 def _inner(a: Numbers, b: Numbers) -> Numbers:
     """Inner product over the last axis."""
     return np.einsum("...i,...i->...", a, b) if isinstance(a, np.ndarray) else (a * b).sum(-1)
@@ -34,9 +52,18 @@ def per_example_ratios(exact: Numbers, mean: Numbers, examples: int) -> Numbers:
     """|mean - exact| / |exact| of each example: (..., example); NaN where an example's exact gradient is 0."""
     off = (mean - exact).reshape(*mean.shape[:-1], examples, -1)
     of_example = exact.reshape(*exact.shape[:-1], examples, -1)
-    scale = _inner(of_example, of_example)
+    squared = _inner(of_example, of_example)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        return (_inner(off, off) / scale) ** 0.5 * (scale / scale)
+        if bool((squared < 1e-250).any()):  # an example is small: its squares have lost digits, or are 0
+            largest = _largest(of_example)
+            off, of_example = off / largest, of_example / largest
+            squared = _inner(of_example, of_example)
+        return (_inner(off, off) / squared) ** 0.5 * (squared / squared)
+
+
+def _largest(a: Numbers) -> Numbers:
+    """Largest magnitude along the last axis, which stays."""
+    return np.abs(a).max(-1, keepdims=True) if isinstance(a, np.ndarray) else a.abs().amax(-1, keepdim=True)
 
 
 def elementwise_ratios(exact: Numbers, mean: Numbers) -> Numbers:

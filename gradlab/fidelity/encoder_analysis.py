@@ -18,6 +18,7 @@ from ..sampling import batch_bounds
 from ..schema import coordinate, dataset, temperatures
 from ..setup import Setup, measured_copy
 from . import jackknife
+from .coordinates import scale, within
 from .encoder_gradients import PullBack, PulledBackMoments, jacobian_products
 from .metric_arrays import MetricArrays
 from .request import Request
@@ -68,22 +69,27 @@ class EncoderPoints:
         off = found.mean - mean
         mean = mean + torch.as_tensor(shift).to(mean)
         g = torch.as_tensor(exact[:, i]).to(mean)
+        size = scale(g, found.mean)
+        mean, g, off = mean / size, g / size, off / size
         products = self.wide.products(torch.cat([mean[None], g, mean - g]), off)
         fixed, mixed, squared_off = (of.cpu().numpy() for of in products)
         count = found.count.numpy().astype(np.float64)
-        draws, variances = jackknife.variances_without_each(count, found.squares.cpu().numpy(), squared_off)
+        draws, variances = jackknife.variances_without_each(
+            count, within(found.squares, size).cpu().numpy(), squared_off
+        )
         draws, variances = share * draws, share * variances
         for t in range(len(self.targets)):
             g_m_d = [1 + t, 0, 1 + len(self.targets) + t]
             of_target = fixed[np.ix_(g_m_d, g_m_d)]
             norms = routes.norms_without_each(count, of_target, mixed[:, g_m_d], squared_off)
             at = (e, t, i, j)
-            self.exact_norm[at] = np.sqrt(of_target[0, 0])
+            self.exact_norm[at] = size * np.sqrt(of_target[0, 0])
             for metric, values, low, high in routes.measured(self.metrics.metrics, norms, variances, draws):
                 if self.nothing_left[i] and metric.unit == NONE:
                     values, low, high = (np.full_like(each, np.nan) for each in (values, low, high))
                 self.metrics.values[metric.name][at] = np.stack([values[0], low, high], -1)
                 self.metrics.without[metric.name][:, *at] = values[1:]
+        self.metrics.rescale((e, slice(None), i, j), size)
 
     def fill_exact(
         self, e: int, i: int, j: int, exact: np.ndarray, shift: np.ndarray, found: Moments, share: float = 1.0

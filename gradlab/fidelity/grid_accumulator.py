@@ -16,7 +16,7 @@ from ..sampling import BatchMoments, batch_bounds
 from ..schema import COORDINATES, coordinate, dataset, temperatures, with_interval
 from ..setup import Setup
 from . import jackknife
-from .coordinates import QUANTILES, elementwise_ratios, norms, per_example_ratios, quantiles
+from .coordinates import QUANTILES, elementwise_ratios, norm, norms, per_example_ratios, quantiles, scale, within
 from .metric_arrays import MetricArrays
 from .request import Request
 
@@ -114,6 +114,31 @@ class Points:
         `exact` (target, tf, example, latent[, category]), `shift` a constant added to every estimate. An estimate is
         the mean of 1/share draws, whose variance is `share` times that of one.
         """
+        sizes = [scale(exact[:, i], of_point) for (_, i, _), of_point in zip(cells, found.mean, strict=True)]
+        if all(size == 1 for size in sizes):
+            self._fill(cells, exact, shift, found, share)
+            return
+        for k, (cell, size) in enumerate(zip(cells, sizes, strict=True)):
+            squares = within(found.squares[k : k + 1], size)
+            of_point = BatchMoments(found.count, found.mean[k : k + 1] / size, squares)
+            self._fill([cell], exact / size, shift / size, of_point, share)
+            self._rescale(cell, size)
+
+    def _rescale(self, cell: tuple[int, int, int], size: float) -> None:
+        """Multiply what has a unit at a point by the size that it was divided by."""
+        e, i, j = cell
+        self.mean[e, i, j] *= size
+        self.std[e, i, j] *= size
+        self.metrics.rescale((e, slice(None), i, j), size)
+
+    def _fill(
+        self,
+        cells: Sequence[tuple[int, int, int]],
+        exact: np.ndarray,
+        shift: np.ndarray,
+        found: BatchMoments,
+        share: float,
+    ) -> None:
         e, i, j = (list(of) for of in zip(*cells, strict=True))
         count = found.count.numpy().astype(np.float64)
         g = np.moveaxis(exact[:, i], 1, 0)
@@ -145,6 +170,18 @@ class Points:
         self, e: int, i: int, j: int, exact: np.ndarray, shift: np.ndarray, found: Moments, share: float = 1.0
     ) -> None:
         """One point of moments found without draws, which then stand for its replicates; arguments as for `fill`."""
+        size = scale(exact, found.mean)
+        if size != 1:
+            squares = within(found.variance, size)
+            found = Moments(found.mean / size, squares, found.mean_error, found.std_error)
+        self._fill_exact((e, i, j), exact / size, shift / size, found, share)
+        if size != 1:
+            self._rescale((e, i, j), size)
+
+    def _fill_exact(
+        self, cell: tuple[int, int, int], exact: np.ndarray, shift: np.ndarray, found: Moments, share: float
+    ) -> None:
+        e, i, j = cell
         shape = self.mean.shape[3:]
         mean, variance = (moment.cpu().numpy().reshape(-1) for moment in (found.mean, found.variance))
         error = found.mean_error * float(np.linalg.norm(mean)), found.std_error * float(np.sqrt(share * variance.sum()))
@@ -201,7 +238,7 @@ class Points:
             "exact_norm": (
                 grid,
                 np.broadcast_to(
-                    np.sqrt(np.square(exact).reshape(*exact.shape[:2], -1).sum(-1))[None, :, :, None],
+                    norm(exact.reshape(*exact.shape[:2], -1))[None, :, :, None],
                     self.per_example.shape[:4],
                 ).copy(),
                 {"long_name": "norm of the exact gradient", "units": of_gradient, "aggregation": NORM},

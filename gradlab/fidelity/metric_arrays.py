@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..metrics import Metric
+from ..metrics import GRADIENT, SQUARED, Metric
 from ..schema import coordinate, metric_variables, replicates
 
 
@@ -23,6 +23,15 @@ class MetricArrays:
         self.values = {name: np.full((*grid, 3), np.nan) for name in metrics}
         self._replicates = np.full((len(metrics), batches, *grid), np.nan)
         self.without = dict(zip(metrics, self._replicates, strict=True))
+
+    def rescale(self, at: tuple[Any, ...], size: float) -> None:
+        """Multiply what has a unit at `at`, a place of the grid, by the size that gradients were divided by."""
+        if size == 1:
+            return
+        for name, metric in self.metrics.items():
+            for _ in range({GRADIENT: 1, SQUARED: 2}.get(metric.unit, 0)):
+                self.values[name][at] *= size
+                self.without[name][:, *at] *= size
 
     def variables(self, dims: Sequence[str], of_gradient: str, aggregation: str) -> dict[str, Any]:
         """The metrics with their ends, and `replicates`; `of_gradient` is the unit of a gradient."""
