@@ -274,9 +274,8 @@ def test_ends_without_draws_hold_what_the_metric_is_within_the_error(bias, error
     rng = RNG(5)
     exact = np.linspace(-1, 2, 3)
     mean, variance = exact * (1 + bias) + [0.1, -0.2, 0.05], np.array([0.5, 1.0, 2.0])
-    ends = {
-        metric.name: three for metric, *three in routes.without_draws(METRICS, exact, mean, variance, error, std_error)
-    }
+    products = routes.products_of(exact, mean, variance, np.inf)
+    ends = {metric.name: three for metric, *three in routes.without_draws(METRICS, products, error, std_error)}
     step = rng.normal(size=(10_000, 3))
     means = mean + error * step / np.linalg.norm(step, axis=1, keepdims=True)
     std = np.sqrt(variance.sum()) + std_error * rng.choice([-1, 1], size=(10_000, 1))
@@ -290,7 +289,9 @@ def test_ends_without_draws_hold_what_the_metric_is_within_the_error(bias, error
 
 def test_moments_without_error_have_ends_without_width():
     exact, mean = np.array([1.0, 2.0, 0.5]), np.array([1.5, 2.0, 0.1])
-    for metric, value, low, high in routes.without_draws(METRICS, exact, mean, np.ones(3), 0.0, 0.0):
+    for metric, value, low, high in routes.without_draws(
+        METRICS, routes.products_of(exact, mean, np.ones(3), np.inf), 0.0, 0.0
+    ):
         assert low == value == high, metric.name
 
 
