@@ -11,17 +11,20 @@ from gradlab.estimators import registry
 
 from . import examples
 
-# classes to derive from, or that functions return; what only a caller inside the library needs
+# classes to derive from, that functions return, or that a class states; what only a caller inside the library needs
 WITHOUT = {
     "gradlab.datasets.Check",
     "gradlab.datasets.Images",
     "gradlab.datasets.Observations",
     "gradlab.datasets.Source",
+    "gradlab.estimators.Constant",
     "gradlab.estimators.Estimator",
+    "gradlab.estimators.FunctionOfCode",
+    "gradlab.estimators.LeaveOneOut",
+    "gradlab.estimators.NoiseIntegral",
+    "gradlab.estimators.PullBack",
     "gradlab.estimators.Relaxation",
-    "gradlab.estimators.centre_step",
-    "gradlab.estimators.estimate_of",
-    "gradlab.estimators.points_of",
+    "gradlab.estimators.SharedPoints",
     "gradlab.latents.Binary",
     "gradlab.latents.Categorical",
     "gradlab.latents.LatentKind",

@@ -101,7 +101,7 @@ def test_the_library_imports_neither_its_plots_nor_its_reports():
 
 
 # what tests estimators stands above the sampling
-CONFORMANCE = [name for name in MODULES if within(name, "gradlab.estimators.conformance")]
+CONFORMANCE = inside("gradlab.estimators.conformance")
 
 
 def test_estimators_see_no_model():

@@ -11,6 +11,7 @@ from torch import nn
 
 import gradlab
 from gradlab import estimators, latents, moments
+from gradlab.estimators import evaluation
 from gradlab.latents import BINARY, CATEGORICAL
 
 from . import oracles
@@ -149,12 +150,12 @@ def test_masks_are_all_alike(name, tf, dtype):
     for mask in MASKS:
         logits = plain.clone()
         logits[:, 0, 1] = logits[0, 2, 3] = max(mask, torch.finfo(dtype).min) if math.isfinite(mask) else mask
-        points = estimators.points_of(e, CATEGORICAL, logits, noise)
+        points = evaluation.points_of(e, CATEGORICAL, logits, noise)
         loss = (points * slope).sum((-1, -2)).cos()
         if e.all_configurations:
             loss = table[:, None].expand(-1, 5, -1)
         derivative = slope * points.sin()
-        found.append(estimators.estimate_of(e, CATEGORICAL, logits, noise, points, loss, derivative))
+        found.append(evaluation.estimate_of(e, CATEGORICAL, logits, noise, points, loss, derivative))
     tolerance = 100 * torch.finfo(dtype).eps
     for other in found[2:]:
         torch.testing.assert_close(other, found[1], rtol=tolerance, atol=tolerance)

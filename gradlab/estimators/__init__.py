@@ -13,32 +13,23 @@ from . import (  # noqa: F401  (fills the registry)
     straight_through,
 )
 from .base import Estimator, Relaxation
-from .evaluation import LossAt, baselines_of, estimate_of, evaluate, points_of, weighted
-from .joined import Joined, Part
 from .layers import decoupled_st_gumbel_softmax, gumbel_softmax, surrogate_loss
 from .promises import Constant, FunctionOfCode, LeaveOneOut, NoiseIntegral, PullBack, SharedPoints
 from .registry import describe, find, get, is_built_in, names, parse, register
-from .running_mean import RunningMean, RunningMeans
+from .running_mean import RunningMean
 
 __all__ = [
     "Constant",
     "Estimator",
     "FunctionOfCode",
-    "Joined",
     "LeaveOneOut",
-    "LossAt",
     "NoiseIntegral",
-    "Part",
     "PullBack",
     "Relaxation",
     "RunningMean",
-    "RunningMeans",
     "SharedPoints",
-    "baselines_of",
     "decoupled_st_gumbel_softmax",
     "describe",
-    "estimate_of",
-    "evaluate",
     "find",
     "get",
     "gumbel_softmax",
@@ -46,8 +37,6 @@ __all__ = [
     "names",
     "parameters",
     "parse",
-    "points_of",
     "register",
     "surrogate_loss",
-    "weighted",
 ]

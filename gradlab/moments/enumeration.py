@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..estimators import Estimator, estimate_of
+from ..estimators import Estimator
+from ..estimators.evaluation import estimate_of
 from ..latents import CATEGORICAL, LatentKind
 from .noise import Conditional
 

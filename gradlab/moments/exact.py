@@ -22,7 +22,8 @@ from torch import Tensor
 from .. import estimators as catalogue
 from .. import latents, progress
 from ..derivatives import Table, at_all_points
-from ..estimators import Constant, Estimator, LeaveOneOut, NoiseIntegral, evaluate
+from ..estimators import Constant, Estimator, LeaveOneOut, NoiseIntegral
+from ..estimators.evaluation import evaluate
 from ..exact import losses_of_all
 from ..methods import TOLERANCE
 from ..model import LatentModel

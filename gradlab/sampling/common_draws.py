@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from .. import parallel, progress
-from ..estimators import Estimator, LossAt, evaluate
+from ..estimators import Estimator
+from ..estimators.evaluation import LossAt, evaluate
 from ..exact import activations_per_code
 from ..setup import Setup
 from .engine import by_points

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from .. import checks, progress
 from ..derivatives import at_all_points
-from ..estimators import Estimator, baselines_of, evaluate, is_built_in, points_of
+from ..estimators import Estimator, is_built_in
+from ..estimators.evaluation import baselines_of, evaluate, points_of
 from ..latents import LatentKind
 from ..setup import Setup
 from .batches import Accumulator, BatchMoments, batch_bounds, empty

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from ..datasets import Images
-from ..estimators import Estimator, Joined, Part, RunningMeans
+from ..estimators import Estimator
+from ..estimators.joined import Joined, Part
 from ..estimators.probing import takes_tensors
+from ..estimators.running_mean import RunningMeans
 from ..latents import derived_seed
 from ..model import LatentModel
 from ..networks.binary_autoencoder import ChannelsLast

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .. import estimators
 from ..datasets import Images
-from ..estimators import Estimator, RunningMean, weighted
+from ..estimators import Estimator, RunningMean, evaluation
 from ..exact import losses_of_all
 from ..latents import LatentKind, derived_seed
 from ..model import LatentModel
@@ -56,7 +55,7 @@ def backward(
         of_decoder, derivative = decoder_backward(loss, weights, codes)
         return loss.detach(), None if derivative is None else derivative.reshape(points.shape)
 
-    (estimate,) = estimators.evaluate([estimator], model.kind, detached, noise, loss_at, [baseline])
+    (estimate,) = evaluation.evaluate([estimator], model.kind, detached, noise, loss_at, [baseline])
     return of_decoder, encoder_backward(model.kind, logits, estimate, kl_temperature(kl, estimator.tf))
 
 
@@ -65,7 +64,7 @@ def decoder_backward(loss: Tensor, weights: Tensor | None, codes: Tensor) -> tup
 
     `loss` and `weights` are `(..., evaluation, example)`, with `...` models whose parameters are apart; means `(...)`.
     """
-    of_decoder = weighted(loss, weights).mean(-1)
+    of_decoder = evaluation.weighted(loss, weights).mean(-1)
     derivative = None
     if codes.requires_grad and weights is not None:
         # of the loss itself, also where its share is 0
