@@ -52,6 +52,12 @@ def collected(name):
     return lambda: gradlab.open_results(COLLECTED / f"{name}.h5")
 
 
+def cell():
+    tiny_sweep.sweep("cell", epochs=1, tf=[0.5], tb=[0.7], seeds=1)
+    (path,) = Path("cell").glob("?*.h5")
+    return gradlab.open_results(path)
+
+
 TRACKED = {"tf": [0.5], "tb": [0.7], "seeds": 1, "track": ["bias"], "track_images": 4, "track_draws": 64}
 FILES = {
     "point": (lambda: bias(1.6, 1.3), "bias"),
@@ -68,6 +74,7 @@ FILES = {
     "gap along a training": (lambda: along(gap(0.5, 1.0)), "gap-along-training"),
     "gap and bias": (both, "gap-and-bias"),
     "sweep": (lambda: tiny_sweep.sweep("cells", epochs=1), "sweep"),
+    "cell of a sweep": (cell, "sweep cell"),
     "tracked sweep": (
         lambda: tiny_sweep.sweep(
             "cells", epochs=1, tf=[0.5], tb=[0.7], seeds=1, track=["bias"], track_images=4, track_draws=64
