@@ -1,6 +1,7 @@
 """Whatever gradlab writes, gradlab shows, plots and reports; files of earlier versions too."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,7 @@ def test_a_file_is_shown_plotted_and_reported(name, run, tmp_path):
     assert ds.attrs["format"] == schema.FORMAT
     shown = run("show", "found.h5")
     assert (shown.code, shown.err) == (0, "")
-    assert "%" in shown.out
+    assert re.search(r"\d \[|: \d", shown.out)
     json.loads(run("show", "found.h5", "--json").out)
     plotted = run("plot", "found.h5", "--out", "found.svg")
     assert (plotted.code, plotted.err) == (0, "")
@@ -121,10 +122,10 @@ def as_before(ds):
 
 
 @pytest.mark.parametrize("name", ["cross", "integrated", "sampled reference", "encoder", "gap", "gap and bias"])
-def test_files_of_earlier_versions_are_read_as_this_one_writes_them(name):
+def test_files_of_earlier_versions_are_read_as_this_one_writes_them(name, tmp_path):
     ds = FILES[name][0]()
-    gradlab.save_results(as_before(ds), "old.h5")
-    old = gradlab.open_results("old.h5")
+    gradlab.save_results(as_before(ds), tmp_path / "old.h5")
+    old = gradlab.open_results(tmp_path / "old.h5")
     xr.testing.assert_equal(old, ds)
     assert first_metrics(old) == first_metrics(ds)
     for metric in ds.data_vars:
