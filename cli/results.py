@@ -47,7 +47,9 @@ def show(results, as_json):
         sweep_report.report_each_kl(ds, as_json)
         return
     if kind(ds).of_trainings:
-        sweep_report.report(ds, as_json, [])
+        from gradlab.sweeps import with_means
+
+        sweep_report.report(with_means(ds), as_json, [])
         return
     report.report(ds, as_json, [])
     if not as_json:

@@ -42,6 +42,8 @@ def report(ds: Any, as_json: bool, written: Sequence[str]) -> None:
             highlight=False,
             soft_wrap=True,
         )
+    if relations := _relations(ds):
+        to.print(_relations_table(relations))
     failed = failures(ds)
     for one in failed[:MOST_LINES]:
         where = f"tf {one['tf']}, tb {one['tb']}, seed {one['seed']}"
@@ -75,7 +77,37 @@ def _as_object(ds: Any) -> dict[str, Any]:
     about = {name: plain(value) for name, value in ds.attrs.items()}
     rows = {(row["tf"], row["tb"]): row for row in _rows(ds)}
     chosen = {name: rows[one.tf, one.tb] if one else None for name, one in _best(ds).items()}
-    return {"attributes": about, "pairs": list(rows.values()), **chosen, "failed": failures(ds)}
+    relations = {"fidelity_and_loss": found} if (found := _relations(ds)) else {}
+    return {"attributes": about, "pairs": list(rows.values()), **chosen, **relations, "failed": failures(ds)}
+
+
+def _relations(ds: Any) -> list[dict[str, Any]]:
+    """Rank correlations of error and final loss, where fidelity was measured along the trainings."""
+    names = [name for name in ("rank_correlation", "rank_correlation_along_tb") if name in ds]
+    return [
+        {"averaged": _known(n) or "inf", "epoch": epoch}
+        | {
+            name: {
+                end or "value": _known(float(ds[f"{name}_{end}".rstrip("_")].sel(averaged=n, tracked_epoch=epoch)))
+                for end in ("", "low", "high")
+            }
+            for name in names
+        }
+        for n in (ds.averaged.values.tolist() if names else [])
+        for epoch in ds.tracked_epoch.values.tolist()
+    ]
+
+
+def _relations_table(relations: Sequence[dict[str, Any]]) -> Table:
+    title = "rank correlation of the error of averaged estimates with the final loss"
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    for column in ("averaged", "epoch", "over all pairs", "along tb"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for one in relations:
+        found = [escape(_interval(of)) for name, of in one.items() if name.startswith("rank")]
+        averaged = one["averaged"] if isinstance(one["averaged"], str) else f"{one['averaged']:g}"
+        table.add_row(averaged, str(one["epoch"]), *found)
+    return table
 
 
 def failures(ds: Any) -> list[dict[str, Any]]:

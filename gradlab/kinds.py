@@ -80,6 +80,7 @@ KINDS = {
         Kind("gap-along-training", "Gap along a training", _always(Drawing("Gap along the training", "tracked"))),
         Kind("gap-and-bias", "Gap and bias", _always(Drawing("Bias against the gap", "gap_and_bias"))),
         Kind("sweep", "Sweep", _of_sweep, ("tf", "tb"), True),
+        Kind("sweep cell", "A training of a sweep", _of_sweep, ("tf", "tb"), True),
         Kind(
             "sweep-by-kl",
             "Sweeps by KL term",

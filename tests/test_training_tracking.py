@@ -1,5 +1,6 @@
 """Bias and gap along a training: the figures of the model in training, and the training undisturbed."""
 
+import json
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ import xarray as xr
 
 import gradlab
 from gradlab import checkpoints, estimators, networks, results, training
+from gradlab.attributes import nested
 from gradlab.errors import BadFile, UnknownName
 from gradlab.fidelity import bias_analysis, gap_analysis
 from gradlab.training import tracking
@@ -182,7 +184,7 @@ def test_a_file_says_how_it_was_made(whole):
     assert (about["examples"], about["draws"], about["seed"], about["track_every"]) == (5, 40, 5, 2)
     assert about["checkpoint"] == str(whole[0])
     assert {"gradlab", "torch", "date", "device", "dtype", "target", "estimator", "loss", "unit"} <= set(about)
-    assert '"tf": "1.6:0.4"' in about["training"]
+    assert about["training.settings.tf"] == "1.6:0.4"
 
 
 def test_fewer_images_than_wanted_are_all_of_them(out):
@@ -540,10 +542,28 @@ def test_a_file_cut_short_is_refused_on_resuming(out, broken_off):
         train(out, **BIAS, resume=True)
 
 
+def without(ds, beginning):
+    """The Dataset without the attributes whose names begin so."""
+    ds = ds.copy()
+    ds.attrs = {name: value for name, value in ds.attrs.items() if not name.startswith(beginning)}
+    return ds
+
+
+def test_a_file_of_an_earlier_version_is_taken_up(out, broken_off):
+    """Its account of the training is a text of JSON."""
+    ds = gradlab.open_results(broken_off)
+    about = json.dumps(nested(ds.attrs, "training"))
+    results.save_results(without(without(ds, "training."), "format").assign_attrs(training=about), broken_off)
+    train(out, **BIAS, resume=True)
+    assert set(tracked(out, "bias").epoch.values) > set(ds.epoch.values)
+
+
 ODD = {
     "no account": lambda ds: ds.drop_attrs(),
-    "an account of nothing": lambda ds: ds.assign_attrs(training="{}"),
-    "settings that are a list": lambda ds: ds.assign_attrs(training='{"settings": [], "data": {}, "validation": {}}'),
+    "an account of nothing": lambda ds: without(ds, "training."),
+    "settings that are a list": lambda ds: without(ds, "training.settings.").assign_attrs(
+        {"training.settings": [1, 2]}
+    ),
     "no epochs": lambda ds: ds.isel(epoch=0, drop=True),
 }
 

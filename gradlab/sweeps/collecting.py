@@ -123,6 +123,12 @@ def assembled(
     )
 
 
+def alone(cell: xr.Dataset) -> xr.Dataset:
+    """The Dataset of a single cell's file as a sweep of one. BadFile for what is no cell."""
+    at, _ = _taken_apart(cell, "cell")
+    return assembled({at: cell}, *([value] for value in at))  # type: ignore[arg-type]
+
+
 def _of_cells(found: Mapping[At, xr.Dataset], places: Mapping[At, Any], shape: tuple[int, ...]) -> dict[str, Any]:
     """Variables with one value per cell: status, error, last validation loss and KL, time."""
     final = {name: np.full(shape, np.nan) for name in FINAL}
@@ -186,7 +192,7 @@ def _attributes(cells: Iterable[xr.Dataset]) -> dict[str, Any]:
     return results.stamp(**about, **common | of_machines)
 
 
-def _taken_apart(ds: xr.Dataset, path: Path) -> tuple[At, dict[str, Any]]:
+def _taken_apart(ds: xr.Dataset, path: str | Path) -> tuple[At, dict[str, Any]]:
     """The (tf, tb, seed) of a cell and the rest of its configuration. Raises BadFile if it is not a cell."""
     try:
         configuration = json.loads(ds.attrs["configuration"])

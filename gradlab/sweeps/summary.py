@@ -13,6 +13,8 @@ from torch import Tensor
 from .. import likelihoods
 from ..datasets import Images
 from .cells import text
+from .collecting import alone
+from .folder import ANALYSIS
 
 FINAL = "final_validation_loss"
 WITHOUT_CODE = "loss_without_code"  # attribute of a sweep: the loss of one picture for all images
@@ -65,7 +67,8 @@ def over_seeds(ds: xr.Dataset, name: str = FINAL) -> xr.Dataset:
 def with_means(ds: xr.Dataset) -> xr.Dataset:
     """The sweep with the variables over seeds that plots need: NAME_mean, NAME_mean_low, NAME_mean_high, NAME_median.
 
-    Also `collapsed`, the number of collapsed seeds of each pair, if the loss without a code is known.
+    Also `collapsed`, the number of collapsed seeds of each pair, if the loss without a code is known. The file of a
+    single cell becomes a sweep of one.
 
     Examples
     --------
@@ -74,6 +77,8 @@ def with_means(ds: xr.Dataset) -> xr.Dataset:
     >>> means.final_validation_loss_mean.dims
     ('tf', 'tb')
     """
+    if ds.attrs.get("analysis") == ANALYSIS:
+        ds = alone(ds)
     parts = {"mean": "mean", "low": "mean_low", "high": "mean_high"}
     for name in (FINAL, "validation_loss"):
         means = over_seeds(ds, name)
