@@ -14,7 +14,7 @@ import pytest
 import gradlab
 
 from .examples import public_callables
-from .imports import EVERYTHING, FOLDERS, LIBRARY, MODULES, ROOT, circle, imported, imports, within
+from .imports import CONFORMANCE, EVERYTHING, FOLDERS, LIBRARY, MODULES, ROOT, circle, imported, imports, within
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -101,9 +101,6 @@ def test_the_library_imports_neither_its_plots_nor_its_reports():
 
 
 # what tests estimators stands above the sampling
-CONFORMANCE = inside("gradlab.estimators.conformance")
-
-
 def test_estimators_see_no_model():
     """Errors, the code space, the form of a name and each other is all an estimator needs."""
     allowed = ("gradlab.errors", "gradlab.latents", "gradlab.specs", "gradlab.estimators")
