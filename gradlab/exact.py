@@ -295,8 +295,8 @@ def losses_at(
     def complain() -> None:
         for example, row in torch.nonzero(~torch.isfinite(f))[:1].tolist():  # none, where finite losses overflow a sum
             raise ValueError(
-                f"losses: {f[example, row].item()} at example {example}, configuration {tuple(indices[row].tolist())};"
-                " the decoder and likelihood must give finite losses at every configuration"
+                "losses: expected finite losses of decoder and likelihood at every configuration, got"
+                f" {f[example, row].item()} at example {example}, configuration {tuple(indices[row].tolist())}"
             )
 
     check(torch.isfinite(f.sum()), complain)

@@ -77,20 +77,22 @@ class LatentModel(nn.Module):
         super().__init__()
         for name, module in (("encoder", encoder), ("decoder", decoder)):
             if not isinstance(module, nn.Module):
-                raise ValueError(f"{name}: got a {type(module).__name__}; a torch.nn.Module is needed")
+                raise ValueError(f"{name}: expected a torch.nn.Module, got a {type(module).__name__}")
         self.encoder = encoder
         self.decoder = decoder
         self.groups = None if groups is None else Groups(groups)
         if self.groups is not None:
             if latents is not None or categories is not None or binary:
-                raise ValueError("groups: got latents, categories or binary too; groups say the sizes by themselves")
+                raise ValueError(
+                    "groups: expected no latents, categories or binary beside groups, which contain the sizes, got some"
+                )
             latents, categories = len(self.groups.category_counts), max(self.groups.category_counts)
         shape = latents if isinstance(latents, tuple | list) else (latents,)
         self.latent_shape = tuple(errors.whole_number("latents", n, 1) for n in shape)
         self.latents = math.prod(self.latent_shape)
         self.categories = errors.whole_number("categories", 2 if categories is None else categories, 2)
         if binary and self.categories != 2:
-            raise ValueError(f"categories: got {categories} with binary=True; binary latents have 2 categories")
+            raise ValueError(f"categories: expected 2 with binary=True, got {categories}")
         self.binary = binary
         # of the units as the decoder takes them; None: as the encoder gives them (see with_units)
         self.unit_shape = self.latent_shape if binary and isinstance(latents, tuple | list) else None
@@ -165,7 +167,7 @@ class LatentModel(nn.Module):
         """Likelihood parameters `(n, *x shape)` of codes `(n, latent, category)`; binary: `(n, latent)`."""
         out = _apply(self.decoder, "decoder", self.decoder_input(codes))
         if not isinstance(out, Tensor) or out.ndim < 1 or out.shape[0] != len(codes):
-            raise ValueError(f"decoder: got {_shape(out)} for {len(codes)} codes; one row per code is needed")
+            raise ValueError(f"decoder: expected one row per code for {len(codes)} codes, got {_shape(out)}")
         _check_precision("decoder", codes, out)
         return out
 
@@ -192,14 +194,14 @@ class LatentModel(nn.Module):
             raise
         except (RuntimeError, IndexError) as error:
             raise ValueError(
-                f"likelihood: cannot take parameters of shape {tuple(parameters.shape)} with x of shape"
-                f" {tuple(x.shape)}, {wide.dtype} and {observed.dtype} ({first_line(error)}); the decoder's output"
-                " must fit the images"
+                "likelihood: expected a decoder's output that fits the images, got parameters of shape"
+                f" {tuple(parameters.shape)} with x of shape {tuple(x.shape)}, {wide.dtype} and {observed.dtype}"
+                f" ({first_line(error)})"
             ) from error
         if not isinstance(loss, Tensor) or tuple(loss.shape) != (len(parameters),):
             raise ValueError(
-                f"likelihood: got {_shape(loss)} for {len(parameters)} examples; a loss per example,"
-                f" shape ({len(parameters)},), is needed"
+                f"likelihood: expected a loss per example, shape ({len(parameters)},), got {_shape(loss)} for"
+                f" {len(parameters)} examples"
             )
         if torch.promote_types(loss.dtype, parameters.dtype) != loss.dtype:
             _check_precision("likelihood", parameters, loss)
@@ -225,7 +227,8 @@ class LatentModel(nn.Module):
             v = torch.autograd.grad(loss.sum(), z, allow_unused=True)[0] if loss.requires_grad else None
         if v is None:
             raise ValueError(
-                "decoder: the loss does not depend on the codes differentiably (a detach or no_grad inside?)"
+                "decoder: expected a loss that depends on the codes differentiably, got another (a detach or no_grad"
+                " inside?)"
             )
         return loss.detach(), v
 
@@ -233,15 +236,15 @@ class LatentModel(nn.Module):
 def check_is_model(model: object) -> None:
     if not isinstance(model, LatentModel):
         raise ValueError(
-            f"model: got a {type(model).__name__}; a gradlab.LatentModel is needed (gradlab.load reads a file)"
+            f"model: expected a gradlab.LatentModel, got a {type(model).__name__} (gradlab.load reads a file)"
         )
 
 
 def check_pixels(parameters: Tensor, x: Tensor) -> None:
     if math.prod(parameters.shape[1:]) != math.prod(x.shape[1:]):
         raise ValueError(
-            f"decoder: parameters of shape {tuple(parameters.shape)} do not fit x of shape {tuple(x.shape)};"
-            " one parameter per pixel is needed"
+            f"decoder: expected one parameter per pixel for x of shape {tuple(x.shape)}, got parameters of shape"
+            f" {tuple(parameters.shape)}"
         )
 
 
@@ -256,16 +259,16 @@ def _apply(module: nn.Module, name: str, given: Any) -> Any:
         parts = given.items() if isinstance(given, dict) else [("", given)]
         came = ", ".join(f"{key and key + ': '}{part.dtype} of shape {tuple(part.shape)}" for key, part in parts)
         raise ValueError(
-            f"{name}: cannot take {came} ({reason});"
-            f" {'the images must fit the model' if name == 'encoder' else 'it must take codes of that shape'}"
+            f"{name}: expected {'images that fit the model' if name == 'encoder' else 'a module that takes codes'},"
+            f" got an error for {came} ({reason})"
         ) from error
 
 
 def _check_precision(name: str, given: Tensor, out: Tensor) -> None:
     if out.dtype != given.dtype:
         raise ValueError(
-            f"{name}: gives {out.dtype} from {given.dtype}; it must keep the precision it is given, since figures are"
-            " computed in several (a .float() inside?)"
+            f"{name}: expected the precision of its input, {given.dtype}, got {out.dtype}; metrics are computed in"
+            " several precisions (a .float() inside?)"
         )
 
 

@@ -46,7 +46,8 @@ def change(
         differences.append(np.atleast_1d(ends[1].values - ends[0].values))
     if differences[0].size != 1:
         raise ValueError(
-            f"start, end: {dict(start)} to {dict(end)} leaves {differences[0].size} points open; fix each dim"
+            f"start, end: expected one point each, got {dict(start)} to {dict(end)}, which leaves"
+            f" {differences[0].size} points; fix each dim"
         )
     bounds = np.asarray(batch_bounds(int(ds.attrs["draws"])))
     draws = np.concatenate([bounds[-1:], bounds[-1] - np.diff(bounds)]).astype(float)
@@ -61,7 +62,7 @@ def _of_exact(ds: xr.Dataset, metric: str, start: Mapping[str, object], end: Map
     errors.choice("metric", metric, [str(name) for name in ds.data_vars if is_metric(ds, str(name))])
     ends = [ds[[metric, f"{metric}_low", f"{metric}_high"]].sel(point).squeeze(drop=True) for point in (start, end)]
     if any(one[metric].size != 1 for one in ends):
-        raise ValueError(f"start, end: {dict(start)} to {dict(end)} leaves points open; fix each dim")
+        raise ValueError(f"start, end: expected one point each, got {dict(start)} to {dict(end)}; fix each dim")
     values = [[float(one[metric + suffix]) for suffix in ("", "_low", "_high")] for one in ends]
     (value, low, high), (to, to_low, to_high) = values
     return Change(to - value, to_low - high, to_high - low)

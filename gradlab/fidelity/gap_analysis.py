@@ -178,7 +178,7 @@ def _measure(
 
 
 def _norm(a: Tensor) -> Tensor:
-    """Over all but draw and example."""
+    """The norm over all dims except draw and example."""
     return torch.linalg.vector_norm(a.flatten(2), dim=-1)
 
 
@@ -223,7 +223,7 @@ class _Sums:
         )  # place of each metric's terms
         if (bad := np.argwhere(count[0, first["gap"]] < pairs)).size:
             point = f"tf = {self.tfs[bad[0][1]]:g}, tb = {self.tbs[bad[0][2]]:g}"
-            raise ValueError(f"tf, tb: gradients at {point} are not finite; larger temperatures would do")
+            raise ValueError(f"tf, tb: expected finite gradients, got others at {point}; use larger temperatures")
         with np.errstate(invalid="ignore", divide="ignore"):
             terms = np.moveaxis(total / count, 1, 0)
             means = {
