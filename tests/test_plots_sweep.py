@@ -600,7 +600,7 @@ def test_unsorted_temperatures_are_drawn_in_order():
         ),
         (
             lambda ds: plots.auto(ds.drop_vars("final_validation_loss_mean")),
-            "ds: expected a sweep with final_validation_loss_mean, got a sweep without final_validation_loss_mean; gradlab\\.sweeps\\.with_means adds it",
+            r"ds: expected a sweep with .*, got a sweep without final_validation_loss_mean; gradlab\.sweeps\.with_means adds it",
         ),
         (
             lambda ds: plots.training_curves(ds.drop_vars("validation_loss_mean")),
@@ -608,7 +608,7 @@ def test_unsorted_temperatures_are_drawn_in_order():
         ),
         (
             lambda ds: plots.losses(ds.isel(seed=[0, 1])),
-            "ds: expected final_validation_loss_mean of all seeds, got one of other seeds; use gradlab.sweeps.with_means",
+            "ds: expected final_validation_loss_mean of all seeds, got one of other seeds",
         ),
         (
             lambda ds: plots.losses(sweeps.with_means(ds.where(ds.tf > 5))),
