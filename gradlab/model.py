@@ -1,4 +1,4 @@
-"""LatentModel: encoder, code space, decoder and likelihood; the loss and its derivative at given codes."""
+"""LatentModel: encoder, code space, decoder and likelihood, with the loss and its derivative at given codes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .latent_groups import Groups
 
 
 class LatentModel(nn.Module):
-    """A model with categorical or binary latents, as gradlab measures it.
+    """A model with categorical or binary latents.
 
-    A row of encoder, decoder and likelihood must be computed from that row alone, and be the same every time; a model
-    that does otherwise is refused when it is measured, since every figure would be wrong.
+    Encoder, decoder and likelihood must compute each row from that row alone and return the same values every time.
+    Other models are refused when they are measured, because every metric is wrong for them.
 
     Parameters
     ----------
@@ -33,18 +33,17 @@ class LatentModel(nn.Module):
         likelihoods `(n, *x shape)`; of latents with a shape: codes `(n, *latents, category)`;
         binary: units `(n, *unit shape)` in [0, 1]; groups: one dict of codes by name `(n, latents, categories)`.
     latents, categories
-        Size of the code space, categories**latents configurations. `latents` counts them or gives their shape,
-        (8, 8) for a grid; results have one dim `latent`, the last of the shape turning fastest. Binary: `categories`
-        is 2.
+        The code space has categories**latents configurations. `latents` is a number or a shape, (8, 8) for a grid;
+        results have one dim `latent`, in row-major order. For binary units `categories` is 2.
     likelihood
         "bernoulli" (parameters are logits; nats summed over x), "gaussian" (squared error, mean over x), or any
         callable (parameters, x) -> loss per example `(n,)`. Pass further inputs, such as labels, as columns of x that
-        the encoder leaves alone: x = torch.cat([images.flatten(1), labels[:, None]], 1). The loss gets x as it is
-        given: no column is rounded to the precision of the weights, and whole numbers stay whole.
+        the encoder ignores: x = torch.cat([images.flatten(1), labels[:, None]], 1). The loss receives x unchanged: it
+        is not rounded to the precision of the weights, and integers stay integers.
     groups
-        In place of latents and categories: {"content": (4, 8), "style": (2, 3)}, name -> (latents, categories).
-        Results have them along `latent` in this order, `categories` being the most of any; the gradient at a
-        category that a latent does not have is 0.
+        Replaces latents and categories: {"content": (4, 8), "style": (2, 3)}, name -> (latents, categories). Results
+        have them along `latent` in this order, with the largest number of categories. The gradient at a category that
+        a latent lacks is 0.
 
     Raises
     ------
@@ -111,7 +110,7 @@ class LatentModel(nn.Module):
 
     @property
     def category_counts(self) -> tuple[int, ...]:
-        """Of each latent. Not kept: a file may ask for 10^9 latents, and is refused before they take memory."""
+        """The number of categories of each latent. Not stored: a file with 10^9 latents is refused before it uses memory."""
         return (self.categories,) * self.latents if self.groups is None else self.groups.category_counts
 
     @property
@@ -121,18 +120,18 @@ class LatentModel(nn.Module):
 
     @property
     def configurations(self) -> int:
-        """Size of the code space."""
+        """The number of configurations in the code space."""
         return math.prod(self.category_counts)
 
     def logits(self, x: Tensor) -> Tensor:
         """Encoder logits `(example, latent, category)`; binary: `(example, latent)`.
 
-        Raises ValueError where the encoder's output does not fit the code space.
+        Raises ValueError if the output of the encoder does not fit the code space.
         """
         return self.encoded(x)[0]
 
     def encoded(self, x: Tensor) -> tuple[Tensor, tuple[int, ...] | None]:
-        """Logits, and of binary latents the shape of the units as the encoder gives them."""
+        """The logits and, for binary latents, the shape of the units in the output of the encoder."""
         out = _apply(self.encoder, "encoder", x)
         if self.groups is not None:
             return self.groups.joined(out, len(x)), None
@@ -156,7 +155,7 @@ class LatentModel(nn.Module):
         return out.reshape(len(x), *self.code_shape), units
 
     def with_units(self, shape: tuple[int, ...] | None) -> LatentModel:
-        """This model, or one that shares all its modules and knows the shape of the units its decoder takes."""
+        """This model, or a copy that shares its modules and knows the shape of the units for its decoder."""
         if shape is None or self.unit_shape is not None:
             return self
         knowing = copy.copy(self)
@@ -172,7 +171,7 @@ class LatentModel(nn.Module):
         return out
 
     def decoder_input(self, codes: Tensor) -> Any:
-        """What the decoder takes for codes `(n, latent, category)`; binary: `(n, latent)`."""
+        """The input of the decoder for codes `(n, latent, category)`; binary: `(n, latent)`."""
         if self.groups is not None:
             return self.groups.apart(codes)
         if self.binary:
