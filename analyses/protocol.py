@@ -36,7 +36,7 @@ class Analysis(Protocol):
         """What the budget buys, in words: draws, images, trainings. Answers at once."""
 
     def measure(self, options: RunOptions, budget: str) -> xr.Dataset:
-        """Measures, and goes on from what an interrupted run left in `options.folder`.
+        """Measures, and continues from the files of an interrupted run in `options.folder`.
 
         The Dataset is one that gradlab can show: of a kind in gradlab.kinds, which its attribute `analysis` names.
         """

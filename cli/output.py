@@ -95,7 +95,7 @@ class _Plain(Console):
         return super().render_str(_visible(text), **options)
 
     def print(self, *objects, **options):
-        """Without the blanks that pad lines, where nobody sees colours."""
+        """Prints without trailing blanks if the output is not a terminal."""
         if self.is_terminal:
             super().print(*objects, **options)
             return

@@ -1,4 +1,4 @@
-"""Running analyses and telling what came of them."""
+"""Runs analyses and prints their verdicts."""
 
 from __future__ import annotations
 
@@ -77,7 +77,9 @@ def judged(analysis: Analysis, ds: Any) -> list[Any]:
     try:
         return list(analysis.judge(ds))
     except KeyError as error:
-        raise ValueError(f"{analysis.name}: cannot be judged ({error.args[0]})") from None
+        raise ValueError(
+            f"{analysis.name}: expected results that can be judged, got others ({error.args[0]})"
+        ) from None
 
 
 def drawn(analysis: Analysis, ds: Any, path: Path) -> str:

@@ -1,4 +1,4 @@
-"""How `gradlab sweep` prints what came of it: a line per pair of temperatures, or a grid; the best; what failed."""
+"""Prints the results of a sweep: a line per pair of temperatures or a grid, the best pair, and failures."""
 
 from __future__ import annotations
 

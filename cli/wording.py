@@ -88,4 +88,4 @@ def reworded(message: str, names: Mapping[str, str]) -> str:
         return f"{names[found[1]]} {found[2]}" if names.get(found[1], "").startswith("--") else found[0]
 
     message = re.sub(r"\b(\w+)='([\w.-]+)'", option, message)
-    return re.sub(r"\b(got (?:no )?)(?:a )?Dataset\b", r"\1results", message)
+    return re.sub(r"\b((?:expected|got) )(?:an? )?(?:xarray\.)?Dataset\b", r"\1results", message)

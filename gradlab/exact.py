@@ -1,12 +1,12 @@
 """The exact gradient of the expected loss, by enumerating the code space (appendix C).
 
-With p the target law and c_{l,k} = E[f | z_l = k]:   g*_{l,k} = (1/tf) p_{l,k} sum_j p_{l,j} (c_{l,k} - c_{l,j}),
-in which nothing cancels, however certain a latent is, since c is taken from its value at the most probable category.
+With the target law p and c_{l,k} = E[f | z_l = k]:   g*_{l,k} = (1/tf) p_{l,k} sum_j p_{l,j} (c_{l,k} - c_{l,j}).
+This does not cancel, even if a latent is almost certain, because c is computed relative to the most probable category.
 
-The decoder sees each configuration once, whatever the number of images, in blocks of bounded memory; a canonical
-likelihood's losses at all images are then one matrix product. The latents are split into three groups, outer, left
-and right, so that a block of configurations is (outer range) x (all left) x (all right). Every block adds to one
-table per group, E[f | codes of that group]; the tables, small at last, are reduced to c.
+The decoder evaluates each configuration once for all images, in blocks of bounded memory. The losses of a canonical
+likelihood at all images are then one matrix product. The latents are split into three groups, outer, left and right, so
+that a block of configurations is (outer range) x (all left) x (all right). Every block adds to one table per group,
+E[f | codes of that group]. Finally these small tables are reduced to c.
 """
 
 from __future__ import annotations
@@ -46,27 +46,27 @@ def exact_gradient(
     return_error: bool = False,
     progress: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Gradient of each example's expected loss with respect to its logits, by enumeration.
+    """The exact gradient of the expected loss of each example with respect to its logits, by enumeration.
 
     Parameters
     ----------
-    model : its encoder runs in its own precision; the logits it gives are then taken as exact, the rest is float64
+    model : LatentModel. Its encoder runs in the precision of its weights; everything after the logits uses float64
     x : observations (example, ...)
-    tf : forward temperature, codes being sampled from softmax(l/tf)
+    tf : forward temperature; codes are sampled from softmax(l/tf)
     target : the law whose expected loss is differentiated: "sampled", softmax(l/tf), or "model", softmax(l)
     kl : add the gradient of KL(softmax(l) || uniform)
-    dtype : of the decoder and the losses; torch.float32 takes half the time of torch.float64. Sums are float64
-    max_configurations : larger code spaces are refused
-    memory : bytes of working memory, about; by default 256 MiB, on a GPU a quarter of what is free. The decoder's
-        parameters and the result come on top
+    dtype : precision of decoder and losses; torch.float32 takes half the time of torch.float64. Sums are float64
+    max_configurations : larger code spaces raise an error
+    memory : approximate working memory in bytes, without the parameters of the decoder and the result; by default
+        256 MiB, on a GPU a quarter of the free memory
     return_error : also return a bound on the rounding error
-    progress : draw a progress bar on standard error
+    progress : show a progress bar on standard error
 
     Returns
     -------
-    float64 tensor (example, latent, category), binary: (example, latent); nats (or the likelihood's unit) per logit.
-    With `return_error` also a float64 tensor (example,): a bound on the Euclidean norm of each example's error, from
-    the losses' own error at some 300 configurations (see `rounding_errors`).
+    A float64 tensor (example, latent, category), for binary units (example, latent), in nats (or the unit of the
+    likelihood) per logit. With `return_error` also a float64 tensor (example,): a bound on the Euclidean norm of the
+    error of each example, from the errors of the losses at about 300 configurations (see `rounding_errors`).
 
     Raises
     ------
@@ -295,8 +295,8 @@ def losses_at(
     def complain() -> None:
         for example, row in torch.nonzero(~torch.isfinite(f))[:1].tolist():  # none, where finite losses overflow a sum
             raise ValueError(
-                f"losses: {f[example, row].item()} at example {example}, configuration {tuple(indices[row].tolist())};"
-                " the decoder and likelihood must give finite losses at every configuration"
+                "losses: expected finite losses of decoder and likelihood at every configuration, got"
+                f" {f[example, row].item()} at example {example}, configuration {tuple(indices[row].tolist())}"
             )
 
     check(torch.isfinite(f.sum()), complain)

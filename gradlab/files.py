@@ -86,7 +86,7 @@ def _check_replaceable(path: Path) -> None:
 
 
 def check_own(path: str | Path, kind: str) -> None:
-    """OSError unless `path` itself is free or a regular file, which whoever makes a `kind` may remove."""
+    """Raises OSError unless `path` itself does not exist or is a regular file, which a `kind` may replace."""
     with contextlib.suppress(FileNotFoundError):
         mode = os.lstat(path).st_mode
         if not stat.S_ISREG(mode):
@@ -95,7 +95,7 @@ def check_own(path: str | Path, kind: str) -> None:
 
 
 def remove(path: str | Path) -> None:
-    """Remove a regular file, if there is one; whatever else has its name stays."""
+    """Removes a regular file, if there is one. Anything else with this name is kept."""
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISREG(os.lstat(path).st_mode):
             os.unlink(path)

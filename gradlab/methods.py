@@ -32,8 +32,8 @@ class MonteCarlo(Checked):
     ----------
     draws : estimates per point, at least 2
     decoder : how the loss at the sampled codes is computed; the numbers agree up to rounding. "table": once for each
-        configuration that is drawn; "pairs": once for each distinct pair of image and code; "draws": for each draw
-        anew; "auto": the one with the fewest operations that fits the memory (see `sampling.engine`)
+        configuration that is drawn; "pairs": once for each distinct pair of image and code; "draws": for each draw;
+        "auto": the one with the fewest operations that fits the memory (see `sampling.engine`)
     equal_cost : compare estimators at equal loss evaluations. One estimate is then the mean of several draws, such that
         every estimate costs what one draw of the most expensive estimator costs; variances are divided by that number
 

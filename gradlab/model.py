@@ -1,4 +1,4 @@
-"""LatentModel: encoder, code space, decoder and likelihood; the loss and its derivative at given codes."""
+"""LatentModel: encoder, code space, decoder and likelihood, with the loss and its derivative at given codes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .latent_groups import Groups
 
 
 class LatentModel(nn.Module):
-    """A model with categorical or binary latents, as gradlab measures it.
+    """A model with categorical or binary latents.
 
-    A row of encoder, decoder and likelihood must be computed from that row alone, and be the same every time; a model
-    that does otherwise is refused when it is measured, since every figure would be wrong.
+    Encoder, decoder and likelihood must compute each row from that row alone and return the same values every time.
+    Other models are refused when they are measured, because every metric is wrong for them.
 
     Parameters
     ----------
@@ -33,18 +33,17 @@ class LatentModel(nn.Module):
         likelihoods `(n, *x shape)`; of latents with a shape: codes `(n, *latents, category)`;
         binary: units `(n, *unit shape)` in [0, 1]; groups: one dict of codes by name `(n, latents, categories)`.
     latents, categories
-        Size of the code space, categories**latents configurations. `latents` counts them or gives their shape,
-        (8, 8) for a grid; results have one dim `latent`, the last of the shape turning fastest. Binary: `categories`
-        is 2.
+        The code space has categories**latents configurations. `latents` is a number or a shape, (8, 8) for a grid;
+        results have one dim `latent`, in row-major order. For binary units `categories` is 2.
     likelihood
         "bernoulli" (parameters are logits; nats summed over x), "gaussian" (squared error, mean over x), or any
         callable (parameters, x) -> loss per example `(n,)`. Pass further inputs, such as labels, as columns of x that
-        the encoder leaves alone: x = torch.cat([images.flatten(1), labels[:, None]], 1). The loss gets x as it is
-        given: no column is rounded to the precision of the weights, and whole numbers stay whole.
+        the encoder ignores: x = torch.cat([images.flatten(1), labels[:, None]], 1). The loss receives x unchanged: it
+        is not rounded to the precision of the weights, and integers stay integers.
     groups
-        In place of latents and categories: {"content": (4, 8), "style": (2, 3)}, name -> (latents, categories).
-        Results have them along `latent` in this order, `categories` being the most of any; the gradient at a
-        category that a latent does not have is 0.
+        Replaces latents and categories: {"content": (4, 8), "style": (2, 3)}, name -> (latents, categories). Results
+        have them along `latent` in this order, with the largest number of categories. The gradient at a category that
+        a latent lacks is 0.
 
     Raises
     ------
@@ -77,20 +76,22 @@ class LatentModel(nn.Module):
         super().__init__()
         for name, module in (("encoder", encoder), ("decoder", decoder)):
             if not isinstance(module, nn.Module):
-                raise ValueError(f"{name}: got a {type(module).__name__}; a torch.nn.Module is needed")
+                raise ValueError(f"{name}: expected a torch.nn.Module, got a {type(module).__name__}")
         self.encoder = encoder
         self.decoder = decoder
         self.groups = None if groups is None else Groups(groups)
         if self.groups is not None:
             if latents is not None or categories is not None or binary:
-                raise ValueError("groups: got latents, categories or binary too; groups say the sizes by themselves")
+                raise ValueError(
+                    "groups: expected no latents, categories or binary beside groups, which contain the sizes, got some"
+                )
             latents, categories = len(self.groups.category_counts), max(self.groups.category_counts)
         shape = latents if isinstance(latents, tuple | list) else (latents,)
         self.latent_shape = tuple(errors.whole_number("latents", n, 1) for n in shape)
         self.latents = math.prod(self.latent_shape)
         self.categories = errors.whole_number("categories", 2 if categories is None else categories, 2)
         if binary and self.categories != 2:
-            raise ValueError(f"categories: got {categories} with binary=True; binary latents have 2 categories")
+            raise ValueError(f"categories: expected 2 with binary=True, got {categories}")
         self.binary = binary
         # of the units as the decoder takes them; None: as the encoder gives them (see with_units)
         self.unit_shape = self.latent_shape if binary and isinstance(latents, tuple | list) else None
@@ -109,7 +110,7 @@ class LatentModel(nn.Module):
 
     @property
     def category_counts(self) -> tuple[int, ...]:
-        """Of each latent. Not kept: a file may ask for 10^9 latents, and is refused before they take memory."""
+        """The number of categories of each latent. Not stored: a file with 10^9 latents is refused before it uses memory."""
         return (self.categories,) * self.latents if self.groups is None else self.groups.category_counts
 
     @property
@@ -119,18 +120,18 @@ class LatentModel(nn.Module):
 
     @property
     def configurations(self) -> int:
-        """Size of the code space."""
+        """The number of configurations in the code space."""
         return math.prod(self.category_counts)
 
     def logits(self, x: Tensor) -> Tensor:
         """Encoder logits `(example, latent, category)`; binary: `(example, latent)`.
 
-        Raises ValueError where the encoder's output does not fit the code space.
+        Raises ValueError if the output of the encoder does not fit the code space.
         """
         return self.encoded(x)[0]
 
     def encoded(self, x: Tensor) -> tuple[Tensor, tuple[int, ...] | None]:
-        """Logits, and of binary latents the shape of the units as the encoder gives them."""
+        """The logits and, for binary latents, the shape of the units in the output of the encoder."""
         out = _apply(self.encoder, "encoder", x)
         if self.groups is not None:
             return self.groups.joined(out, len(x)), None
@@ -154,7 +155,7 @@ class LatentModel(nn.Module):
         return out.reshape(len(x), *self.code_shape), units
 
     def with_units(self, shape: tuple[int, ...] | None) -> LatentModel:
-        """This model, or one that shares all its modules and knows the shape of the units its decoder takes."""
+        """This model, or a copy that shares its modules and knows the shape of the units for its decoder."""
         if shape is None or self.unit_shape is not None:
             return self
         knowing = copy.copy(self)
@@ -165,12 +166,12 @@ class LatentModel(nn.Module):
         """Likelihood parameters `(n, *x shape)` of codes `(n, latent, category)`; binary: `(n, latent)`."""
         out = _apply(self.decoder, "decoder", self.decoder_input(codes))
         if not isinstance(out, Tensor) or out.ndim < 1 or out.shape[0] != len(codes):
-            raise ValueError(f"decoder: got {_shape(out)} for {len(codes)} codes; one row per code is needed")
+            raise ValueError(f"decoder: expected one row per code for {len(codes)} codes, got {_shape(out)}")
         _check_precision("decoder", codes, out)
         return out
 
     def decoder_input(self, codes: Tensor) -> Any:
-        """What the decoder takes for codes `(n, latent, category)`; binary: `(n, latent)`."""
+        """The input of the decoder for codes `(n, latent, category)`; binary: `(n, latent)`."""
         if self.groups is not None:
             return self.groups.apart(codes)
         if self.binary:
@@ -192,14 +193,14 @@ class LatentModel(nn.Module):
             raise
         except (RuntimeError, IndexError) as error:
             raise ValueError(
-                f"likelihood: cannot take parameters of shape {tuple(parameters.shape)} with x of shape"
-                f" {tuple(x.shape)}, {wide.dtype} and {observed.dtype} ({first_line(error)}); the decoder's output"
-                " must fit the images"
+                "likelihood: expected a decoder's output that fits the images, got parameters of shape"
+                f" {tuple(parameters.shape)} with x of shape {tuple(x.shape)}, {wide.dtype} and {observed.dtype}"
+                f" ({first_line(error)})"
             ) from error
         if not isinstance(loss, Tensor) or tuple(loss.shape) != (len(parameters),):
             raise ValueError(
-                f"likelihood: got {_shape(loss)} for {len(parameters)} examples; a loss per example,"
-                f" shape ({len(parameters)},), is needed"
+                f"likelihood: expected a loss per example, shape ({len(parameters)},), got {_shape(loss)} for"
+                f" {len(parameters)} examples"
             )
         if torch.promote_types(loss.dtype, parameters.dtype) != loss.dtype:
             _check_precision("likelihood", parameters, loss)
@@ -225,7 +226,8 @@ class LatentModel(nn.Module):
             v = torch.autograd.grad(loss.sum(), z, allow_unused=True)[0] if loss.requires_grad else None
         if v is None:
             raise ValueError(
-                "decoder: the loss does not depend on the codes differentiably (a detach or no_grad inside?)"
+                "decoder: expected a loss that depends on the codes differentiably, got another (a detach or no_grad"
+                " inside?)"
             )
         return loss.detach(), v
 
@@ -233,15 +235,15 @@ class LatentModel(nn.Module):
 def check_is_model(model: object) -> None:
     if not isinstance(model, LatentModel):
         raise ValueError(
-            f"model: got a {type(model).__name__}; a gradlab.LatentModel is needed (gradlab.load reads a file)"
+            f"model: expected a gradlab.LatentModel, got a {type(model).__name__} (gradlab.load reads a file)"
         )
 
 
 def check_pixels(parameters: Tensor, x: Tensor) -> None:
     if math.prod(parameters.shape[1:]) != math.prod(x.shape[1:]):
         raise ValueError(
-            f"decoder: parameters of shape {tuple(parameters.shape)} do not fit x of shape {tuple(x.shape)};"
-            " one parameter per pixel is needed"
+            f"decoder: expected one parameter per pixel for x of shape {tuple(x.shape)}, got parameters of shape"
+            f" {tuple(parameters.shape)}"
         )
 
 
@@ -256,16 +258,16 @@ def _apply(module: nn.Module, name: str, given: Any) -> Any:
         parts = given.items() if isinstance(given, dict) else [("", given)]
         came = ", ".join(f"{key and key + ': '}{part.dtype} of shape {tuple(part.shape)}" for key, part in parts)
         raise ValueError(
-            f"{name}: cannot take {came} ({reason});"
-            f" {'the images must fit the model' if name == 'encoder' else 'it must take codes of that shape'}"
+            f"{name}: expected {'images that fit the model' if name == 'encoder' else 'a module that takes codes'},"
+            f" got an error for {came} ({reason})"
         ) from error
 
 
 def _check_precision(name: str, given: Tensor, out: Tensor) -> None:
     if out.dtype != given.dtype:
         raise ValueError(
-            f"{name}: gives {out.dtype} from {given.dtype}; it must keep the precision it is given, since figures are"
-            " computed in several (a .float() inside?)"
+            f"{name}: expected the precision of its input, {given.dtype}, got {out.dtype}; metrics are computed in"
+            " several precisions (a .float() inside?)"
         )
 
 

@@ -42,7 +42,7 @@ def working_memory(memory: int | None, device: torch.device) -> int:
 def keep_freed_pages() -> None:
     """Let the C library keep the memory of arrays up to 32 MiB that are freed, for the next.
 
-    Memory given back to the system comes again with every page zeroed anew, which took a quarter of the time of an
+    Memory given back to the system is zeroed again when it is reused, which took a quarter of the time of an
     enumeration. glibc keeps what it frees of arrays up to the size of the largest it has seen freed, 32 MiB at most,
     and of the heap's top twice that. So it is shown one array, whose pages are not touched. Elsewhere this has no
     effect.

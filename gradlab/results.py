@@ -37,7 +37,7 @@ PER_CHECKPOINT = {
 
 
 def stamp(**about: Any) -> dict[str, Any]:
-    """Attributes every result carries: versions, date, command line, and what else is given."""
+    """Attributes of every result: versions, date, command line, and the given ones."""
     return {
         "format": schema.FORMAT,
         "gradlab": __version__,

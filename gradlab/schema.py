@@ -1,6 +1,6 @@
 """What files of results hold: dims, units, attributes, and what each variable says of itself.
 
-Everything that shows a result reads it here, from the attributes of the file alone: a metric that somebody registered
+Everything that shows a result reads it here, from the attributes of the file alone: a metric that was registered
 in another process is shown like those of this package.
 """
 

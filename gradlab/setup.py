@@ -73,7 +73,9 @@ def measured_copy(model: LatentModel, dtype: torch.dtype | None, device: torch.d
     try:
         return copy.deepcopy(model, _detached_state(model)).to(device=device, dtype=dtype)
     except (RuntimeError, AssertionError, TypeError) as error:
-        raise ValueError(f"model: cannot be copied to {dtype} on {device} ({first_line(error)})") from error
+        raise ValueError(
+            f"model: expected one that can be copied to {dtype} on {device}, got an error ({first_line(error)})"
+        ) from error
 
 
 def _detached_state(model: nn.Module) -> dict[int, Any]:
@@ -90,14 +92,14 @@ def observations(model: LatentModel, x: Any) -> Tensor:
     try:
         x = torch.as_tensor(x)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"x: got a {type(x).__name__}; a tensor of images is needed ({error})") from None
+        raise ValueError(f"x: expected a tensor of images, got a {type(x).__name__} ({error})") from None
     if x.layout != torch.strided:
-        raise ValueError(f"x: got a tensor of layout {x.layout}; a dense one is needed (x.to_dense())")
+        raise ValueError(f"x: expected a dense tensor, got layout {x.layout}; use x.to_dense()")
     if x.ndim < 2 or len(x) == 0:
-        raise ValueError(f"x: got shape {tuple(x.shape)}; a batch of at least one example, (example, ...), is needed")
+        raise ValueError(f"x: expected a batch of at least one example, (example, ...), got shape {tuple(x.shape)}")
     canonical = isinstance(model.likelihood, likelihoods.Canonical)
     if x.is_complex() or (canonical and not x.is_floating_point()):
-        raise ValueError(f"x: got {x.dtype}; floating-point images are needed (grey values in [0, 1]: x.float() / 255)")
+        raise ValueError(f"x: expected floating-point images (grey values in [0, 1]: x.float() / 255), got {x.dtype}")
     checks.finite("x", x, "observations must be finite")
     if isinstance(model.likelihood, likelihoods.Canonical):
         model.likelihood.check(x)
@@ -177,7 +179,10 @@ def reconstruct(model: LatentModel, x: Any, tf: float = 1.0, seed: int = 0) -> T
     """
     likelihood = model.likelihood
     if not isinstance(likelihood, likelihoods.Canonical):
-        raise ValueError("likelihood: reconstructions need bernoulli or gaussian, whose expected pixels are known")
+        raise ValueError(
+            "likelihood: expected bernoulli or gaussian for reconstructions, got another, whose expected pixels are"
+            " not known"
+        )
     tf = errors.temperature("tf", tf)
     with plain_arithmetic(), torch.no_grad():
         setup = prepare(model, x, seed=seed)

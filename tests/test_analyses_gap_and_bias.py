@@ -73,5 +73,5 @@ def test_from_models_to_figure_and_verdicts(tmp_path, monkeypatch):
     figure = plots.auto(again)
     assert len(figure.axes) == 8
     plots.save(figure, tmp_path / "x.png")
-    with pytest.raises(ValueError, match="ds: got a Dataset without models"):
+    with pytest.raises(ValueError, match="ds: expected a Dataset of gap-and-bias, got one without models"):
         plots.gap_and_bias(again.sel(model="8x4 VAE"))

@@ -113,11 +113,11 @@ BAD_PARTS = {
     ),
     "too many parameters": (
         lambda p: {"decoder": Returns(p.model.decoder, lambda out: torch.cat([out, out], 1))},
-        "one parameter per pixel is needed",
+        "expected one parameter per pixel",
     ),
     "one row for all codes": (
         lambda p: {"decoder": Returns(p.model.decoder, lambda out: out.sum(0, keepdim=True))},
-        "one row per code is needed",
+        "expected one row per code",
     ),
     "NaN from likelihood": (
         lambda p: {"likelihood": lambda o, x: bernoulli(o, x) * planted(float("nan"), -1)(torch.ones(len(o)))},
@@ -125,12 +125,12 @@ BAD_PARTS = {
     ),
     "loss of the whole batch": (
         lambda p: {"likelihood": lambda o, x: bernoulli(o, x).sum()},
-        "likelihood: got",
+        "likelihood: expected a loss per example",
     ),
     "loss per pixel": (lambda p: {"likelihood": lambda o, x: (o - x).square()}, "a loss per example"),
     "likelihood that does not fit": (
         lambda p: {"likelihood": lambda o, x: (o.flatten(1) - x.flatten(1)[:, :7]).square().sum(1)},
-        "likelihood: cannot take parameters of shape",
+        "likelihood: expected a decoder's output that fits the images",
     ),
 }
 
@@ -154,17 +154,23 @@ BAD_X = {
         lambda x: torch.cat([x, x], -1),
         "encoder: cannot take torch.float64 of shape (5, 1, 4, 8)",
     ),
-    "a single image": (lambda x: x[0, 0, 0], "x: got shape (4,)"),
-    "empty": (lambda x: x[:0], "x: got shape (0, 1, 4, 4)"),
+    "a single image": (
+        lambda x: x[0, 0, 0],
+        "x: expected a batch of at least one example, (example, ...), got shape (4,)",
+    ),
+    "empty": (lambda x: x[:0], "(example, ...), got shape (0, 1, 4, 4)"),
     "above 1": (
         lambda x: planted(1.5, 2, 0, 1, 3)(x),
         "x: expected targets in [0, 1] for the Bernoulli likelihood, got 1.5 at index (2, 0, 1, 3)",
     ),
     "below 0": (lambda x: planted(-0.25, 0, 0, 0, 1)(x), "got -0.25 at index (0, 0, 0, 1)"),
-    "grey values": (lambda x: (255 * x).to(torch.uint8), "x: got torch.uint8; floating-point images"),
+    "grey values": (
+        lambda x: (255 * x).to(torch.uint8),
+        "x: expected floating-point images (grey values in [0, 1]: x.float() / 255), got torch.uint8",
+    ),
     "not finite": (lambda x: planted(float("nan"), 1, 0, 0, 0)(x), "got nan at index (1, 0, 0, 0)"),
-    "no images at all": (lambda x: "mnist", "x: got a str"),
-    "nothing": (lambda x: None, "x: got a NoneType"),
+    "no images at all": (lambda x: "mnist", "x: expected a tensor of images, got a str"),
+    "nothing": (lambda x: None, "x: expected a tensor of images, got a NoneType"),
 }
 
 

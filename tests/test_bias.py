@@ -239,7 +239,7 @@ def test_bad_input_is_named(problem, bad, message):
 
 def test_a_path_in_place_of_a_model_is_named(problem):
     for measure in (gradlab.bias, gradlab.exact_gradient):
-        with pytest.raises(ValueError, match=r"model: got a str; .*gradlab.load"):
+        with pytest.raises(ValueError, match=r"model: expected a gradlab.LatentModel, got a str .*gradlab.load"):
             measure("vae.safetensors", problem.x)
 
 
@@ -249,7 +249,7 @@ def test_a_decoder_without_derivative_is_refused_not_measured_as_zero(problem):
             return problem.model.decoder(z).detach()
 
     model = gradlab.LatentModel(problem.model.encoder, Detached(), latents=5, categories=3)
-    with pytest.raises(ValueError, match="decoder: the loss does not depend on the codes"):
+    with pytest.raises(ValueError, match="decoder: expected a loss that depends on the codes"):
         gradlab.bias(model, problem.x)
 
 
@@ -305,7 +305,7 @@ def test_equal_cost_is_exact_at_numbers_that_do_not_divide(problem):
 
 
 def test_equal_cost_refuses_what_makes_no_sense(problem):
-    with pytest.raises(ValueError, match="draws: got 8; equal cost needs at least 32"):
+    with pytest.raises(ValueError, match=r"draws: expected at least 32 for equal cost, .*got 8"):
         gradlab.bias(
             problem.model, problem.x, estimator=["ste", "rloo"], moments=gradlab.MonteCarlo(draws=8, equal_cost=True)
         )
@@ -335,7 +335,7 @@ def test_a_loss_without_derivative_is_no_matter_to_a_score_function(problem):
     off, low, high = (ds[f"squared_bias_debiased{end}"].item() for end in ("", "_low", "_high"))
     assert abs(off) < high - low  # four standard errors
     assert high - low < 0.1 * ds.exact_norm.item() ** 2
-    with pytest.raises(ValueError, match="does not depend on the codes differentiably"):
+    with pytest.raises(ValueError, match="depends on the codes differentiably"):
         gradlab.bias(model, problem.x, estimator="ste", draws=4)
 
 

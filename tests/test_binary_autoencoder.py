@@ -161,7 +161,7 @@ def test_reconstruct_names_what_is_wrong():
     own = gradlab.LatentModel(model.encoder, model.decoder, latents=2, categories=3, likelihood=lambda o, x: o.sum(1))
     with pytest.raises(ValueError, match=r"tf: expected .*, got 0"):
         reconstruct(model, torch.rand(2, 4), tf=0)
-    with pytest.raises(ValueError, match="likelihood: reconstructions need"):
+    with pytest.raises(ValueError, match="likelihood: expected bernoulli or gaussian for reconstructions"):
         reconstruct(own, torch.rand(2, 4))
     made = reconstruct(model, torch.rand(2, 4))
     assert ((made > 0) & (made < 1)).all()  # Bernoulli means

@@ -141,7 +141,7 @@ def test_checkpoints_of_different_size_are_refused_before_they_are_measured(run,
         "checkpoint",
         "(3, 3)",
         "(2, 3)",
-        "different files",
+        "one file per shape",
     )
     assert not (tmp_path / "bias.h5").exists()
 
@@ -263,11 +263,11 @@ def files(tmp_path, checkpoint):
 BAD = {
     "missing checkpoint": (["bias", "nosuch.safetensors"], 1, ["nosuch.safetensors", "no such"]),
     "foreign checkpoint": (["bias", "foreign"], 1, ["foreign", "safetensors"]),
-    "checkpoint cut short": (["bias", "cut.safetensors"], 1, ["cut.safetensors", "whole"]),
+    "checkpoint cut short": (["bias", "cut.safetensors"], 1, ["cut.safetensors", "expected a complete"]),
     "checkpoint with NaN": (
         ["bias", "nan.safetensors"],
         1,
-        ["nan.safetensors", "encoder.1.weight", "not finite"],
+        ["nan.safetensors", "encoder.1.weight", "expected finite weights"],
     ),
     "logits overflow": (
         ["bias", "overflowing-encoder.safetensors"],

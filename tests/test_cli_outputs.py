@@ -62,7 +62,7 @@ def test_no_other_input_is_written_over(run, tmp_path):
         ["gap", "m.safetensors", "--observations", "x.npy", "--no-plot", "--out", "./x.npy"],
         ["bias", "m.png", "--out", "m.h5"],  # the figure's name
     ):
-        refused(run(*arguments), 2, "would overwrite")
+        refused(run(*arguments), 2, "which overwrites the input")
 
 
 def test_files_that_are_replaced_are_called_that(run):

@@ -62,7 +62,7 @@ IN_OPTIONS = {
     "no gap": (
         ["plot", "bias.h5", "--kind", "gap"],
         1,
-        "bias.h5: got results without gap over tf and tb; one of gradlab",
+        "bias.h5: expected results of gradlab",
     ),
     "no tensors": (["plot", "bias.h5", "--kind", "parameters"], 1, "gradlab bias --wrt encoder"),
     "a suffix": (["plot", "bias.h5", "--out", "a.gif"], 1, "gradlab: --out: got 'a.gif'"),

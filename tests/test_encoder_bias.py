@@ -348,9 +348,9 @@ class Without(nn.Module):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("frozen", "wrt: got 'encoder', and the encoder has no parameters"),
-        ("detached", "encoder: its logits do not depend on its parameters"),
-        ("all", "wrt: the encoder has a parameter 'all'"),
+        ("frozen", "wrt: expected an encoder with parameters that require gradients"),
+        ("detached", "encoder: expected logits that depend on its parameters"),
+        ("all", "wrt: expected no parameter of the name 'all'"),
     ],
 )
 def test_encoders_without_gradients_are_refused(change, message):

@@ -245,7 +245,10 @@ def test_what_a_training_writes_beside_its_model_replaces_no_pipe(run, tmp_path,
     there = special(tmp_path / name, "pipe")
     options = ["--track", "bias", "--track-images", "2", "--track-draws", "4", "--keep-every", "1", "--overwrite"]
     ran = run("train", "vae", *TRAINING, *options, "--out", "o.safetensors")
-    assert (ran.code, ran.err.strip().splitlines()[-1]) == (1, f"gradlab: {name}: a pipe; give the name of a file")
+    assert (ran.code, ran.err.strip().splitlines()[-1]) == (
+        1,
+        f"gradlab: {name}: expected the name of a file, got a pipe",
+    )
     assert there.is_fifo()
 
 

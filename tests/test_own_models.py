@@ -324,7 +324,7 @@ def test_a_factorys_own_weights_have_a_checksum_too(run, own):
         ),
         (["--model", "broken_module:model"], 1, "got RuntimeError from broken_module: broken"),
         (["--model", "own_module:text"], 1, "got a str from own_module:text"),
-        (["--model", "own_module:number"], 1, "own_module:number gives a int"),
+        (["--model", "own_module:number"], 1, "got a int from own_module:number"),
         (["--model", "own_module:fails"], 1, "expected a call without arguments to work, got KeyError"),
         (["--weights", "w.pt"], 2, "--weights: needs --model"),
         (

@@ -403,13 +403,19 @@ def test_neither_data_nor_pyplot_is_touched():
         (lambda ds: plots.gap(ds.isel(checkpoint=0), checkpoint=PATHS[1]), f"checkpoint: unknown name .*{PATHS[0]}"),
         (
             lambda ds: plots.gap(ds[["relative_gap_pooled"]]),
-            "ds: got a Dataset without gap over tf and tb; one of gradlab.gap",
+            "ds: expected a Dataset of gradlab.gap, got a Dataset without gap over tf and tb",
         ),
-        (lambda ds: plots.gap(ds[["gap"]]), "ds: got a Dataset without relative_gap_pooled over tf and tb"),
-        (lambda ds: plots.auto(ds[["cosine"]]), "ds: got a Dataset without gap over"),
-        (lambda ds: plots.gap(ds.isel(tb=0, drop=True)), "ds: got a Dataset without tb; .*would do"),
-        (lambda ds: plots.gap(ds["gap"]), r"ds: got DataArray; an xarray\.Dataset, as .*gradlab\.gap, would do"),
-        (lambda ds: plots.bias_trends(ds), "ds: got a Dataset without relative_bias_debiased"),
+        (
+            lambda ds: plots.gap(ds[["gap"]]),
+            "ds: expected a Dataset of .*, got a Dataset without relative_gap_pooled over tf and tb",
+        ),
+        (lambda ds: plots.auto(ds[["cosine"]]), "ds: expected a Dataset of .*, got a Dataset without gap over"),
+        (lambda ds: plots.gap(ds.isel(tb=0, drop=True)), "ds: expected a Dataset of .*, got a Dataset without tb"),
+        (lambda ds: plots.gap(ds["gap"]), r"ds: expected an xarray\.Dataset of .*gradlab\.gap, got DataArray"),
+        (
+            lambda ds: plots.bias_trends(ds),
+            "ds: expected a Dataset of .*, got a Dataset without relative_bias_debiased",
+        ),
     ],
 )
 def test_errors_say_what_came_and_what_would_do(call, message):

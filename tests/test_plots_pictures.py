@@ -135,14 +135,14 @@ GOOD = np.full((2, 1, 4, 4), 0.5)
 @pytest.mark.parametrize(
     ("images", "reconstructions", "message"),
     [
-        (GOOD[0], GOOD, r"images: got shape \(1, 4, 4\); \(n, channels, height, width\) with 1 or 3 channels would do"),
-        (GOOD, GOOD[:, 0], r"reconstructions: got shape \(2, 4, 4\); \(n, channels, height, width\)"),
-        (GOOD.repeat(2, 1), GOOD, r"images: got shape \(2, 2, 4, 4\); .*1 or 3 channels"),
-        (GOOD[:0], GOOD[:0], r"images: got shape \(0, 1, 4, 4\)"),
-        (GOOD, GOOD[:1], r"reconstructions: got shape \(1, 1, 4, 4\); \(2, 1, 4, 4\), that of images, would do"),
-        (GOOD.repeat(3, 1), GOOD, r"reconstructions: got shape \(2, 1, 4, 4\); \(2, 3, 4, 4\)"),
-        ((GOOD * 255).astype(np.uint8), GOOD, "images: got uint8 values; floats from 0 to 1 would do"),
-        (GOOD, GOOD * np.nan, "reconstructions: got values that are not finite; floats from 0 to 1 would do"),
+        (GOOD[0], GOOD, r"images: expected shape \(n, channels, height, width\) with 1 or 3 channels, got \(1, 4, 4\)"),
+        (GOOD, GOOD[:, 0], r"reconstructions: expected shape \(n, channels, height, width\) .*, got \(2, 4, 4\)"),
+        (GOOD.repeat(2, 1), GOOD, r"images: expected .*1 or 3 channels, got \(2, 2, 4, 4\)"),
+        (GOOD[:0], GOOD[:0], r"images: expected .*, got \(0, 1, 4, 4\)"),
+        (GOOD, GOOD[:1], r"reconstructions: expected shape \(2, 1, 4, 4\), that of images, got \(1, 1, 4, 4\)"),
+        (GOOD.repeat(3, 1), GOOD, r"reconstructions: expected shape \(2, 3, 4, 4\), .*, got \(2, 1, 4, 4\)"),
+        ((GOOD * 255).astype(np.uint8), GOOD, "images: expected floats from 0 to 1, got uint8 values"),
+        (GOOD, GOOD * np.nan, "reconstructions: expected floats from 0 to 1, got values that are not finite"),
     ],
 )
 def test_errors_say_what_came_and_what_would_do(images, reconstructions, message):

@@ -589,35 +589,47 @@ def test_unsorted_temperatures_are_drawn_in_order():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda ds: plots.losses({}), r"ds: got dict; an xarray\.Dataset"),
+        (lambda ds: plots.losses({}), r"ds: expected an xarray\.Dataset of .*, got dict"),
         (
             lambda ds: plots.losses(ds.drop_vars("status")),
-            "ds: got a Dataset without status along seed; one of gradlab",
+            "ds: expected a Dataset of gradlab.sweeps.sweep, got a Dataset without status along seed",
         ),
-        (lambda ds: plots.schedules(ds.isel(seed=0)), "ds: got a Dataset without final_validation_loss along seed"),
+        (
+            lambda ds: plots.schedules(ds.isel(seed=0)),
+            "ds: expected a Dataset of .*, got a Dataset without final_validation_loss along seed",
+        ),
         (
             lambda ds: plots.auto(ds.drop_vars("final_validation_loss_mean")),
-            "ds: got a sweep without final_validation_loss_mean; gradlab\\.sweeps\\.with_means adds it",
+            r"got a sweep without final_validation_loss_mean; gradlab\.sweeps\.with_means adds it",
         ),
         (
             lambda ds: plots.training_curves(ds.drop_vars("validation_loss_mean")),
-            "ds: got a sweep without validation_loss_mean; gradlab",
+            "ds: expected a sweep with .*, got a sweep without validation_loss_mean; gradlab",
         ),
         (
             lambda ds: plots.losses(ds.isel(seed=[0, 1])),
-            "ds: got a sweep whose final_validation_loss_mean is of other seeds; gradlab.sweeps.with_means",
+            "ds: expected final_validation_loss_mean of all seeds, got one of other seeds",
         ),
         (
             lambda ds: plots.losses(sweeps.with_means(ds.where(ds.tf > 5))),
-            "ds: got a sweep without a finished training",
+            "ds: expected at least one finished training, got a sweep without one",
         ),
-        (lambda ds: plots.losses(scheduled()), r"ds: got a sweep of schedules; plots\.schedules draws one"),
+        (
+            lambda ds: plots.losses(scheduled()),
+            r"ds: expected a sweep of numbers, got a sweep of schedules; use plots\.schedules",
+        ),
         (
             lambda ds: plots.tracked(ds),
             "ds: expected bias or gap by epoch, of gradlab train --track",
         ),
-        (lambda ds: plots.auto(ds[["validation_loss"]]), "ds: got a Dataset without final_validation_loss along seed"),
-        (lambda ds: plots.heatmap(ds, "final_validation_loss"), "variable: final_validation_loss has the dims"),
+        (
+            lambda ds: plots.auto(ds[["validation_loss"]]),
+            "ds: expected a Dataset of .*, got a Dataset without final_validation_loss along seed",
+        ),
+        (
+            lambda ds: plots.heatmap(ds, "final_validation_loss"),
+            "variable: expected one over tf and tb .*, got final_validation_loss",
+        ),
     ],
 )
 def test_errors_say_what_came_and_what_would_do(call, message):

@@ -40,9 +40,9 @@ def test_a_line_a_minute_says_how_far_it_is_and_what_is_left(clock, capsys):
             clock.now += 10
             advance()
     assert lines(capsys)[:3] == [
-        "gradlab: drawing: 6% after 60 s, some 16 min left",
-        "gradlab: drawing: 12% after 2 min, some 15 min left",
-        "gradlab: drawing: 18% after 3 min, some 14 min left",
+        "gradlab: drawing: 6% after 60 s, about 16 min left",
+        "gradlab: drawing: 12% after 2 min, about 15 min left",
+        "gradlab: drawing: 18% after 3 min, about 14 min left",
     ]
 
 
@@ -50,7 +50,7 @@ def test_what_was_done_before_does_not_shorten_the_time_left(clock, capsys):
     with progress.bar("training", 100, shown=True, done=90) as advance:
         clock.now += 120
         advance(5, epoch="3/4")
-    assert lines(capsys) == ["gradlab: training: 95% after 2 min, some 2 min left, epoch 3/4"]
+    assert lines(capsys) == ["gradlab: training: 95% after 2 min, about 2 min left, epoch 3/4"]
 
 
 def test_short_steps_one_after_the_other_are_one_measurement(clock, capsys):
@@ -93,4 +93,4 @@ def test_a_gap_in_a_pipe_says_something(capsys, monkeypatch):
     monkeypatch.setattr(progress, "EVERY", 0.0)
     x = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     gradlab.gap(gradlab.bundled("vae-8x4-mnist"), x, [0.5, 1.0], 1.0, draws=4, compute=gradlab.Compute(progress=True))
-    assert "gradlab: measuring the gap: 100% after 0 s, some 0 s left" in "\n".join(lines(capsys))
+    assert "gradlab: measuring the gap: 100% after 0 s, about 0 s left" in "\n".join(lines(capsys))

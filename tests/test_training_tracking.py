@@ -578,7 +578,7 @@ def test_a_file_with_parts_missing_is_refused_on_resuming(out, broken_off, odd):
 
 def test_a_file_that_lacks_an_epoch_is_refused_on_resuming(out, broken_off):
     results.save_results(gradlab.open_results(broken_off).isel(epoch=[0]), broken_off)
-    with pytest.raises(ValueError, match="lacks epoch 2, which the training has passed"):
+    with pytest.raises(ValueError, match="expected epoch 2, which the training has passed"):
         train(out, **BIAS, resume=True)
 
 

@@ -164,13 +164,13 @@ def _head(kind: int, length: int, begins: bytes) -> tuple[str, Variable]:
         begins = begins[8:]
     begins = begins[:HEAD]
     if kind != MATRIX:
-        raise ValueError(f"type {kind}")
+        raise ValueError(f"expected a matrix, got type {kind}")
     flags_type, flags_size, flags_at, at = _element(begins, 0)
     shape_type, shape_size, shape_at, at = _element(begins, at)
     name_type, name_size, name_at, at = _element(begins, at)
     types_and_sizes = (flags_type, flags_size, shape_type, shape_size % 4, name_type)
     if types_and_sizes != (UINT32, 8, INT32, 0, INT8) or name_at + name_size > len(begins):
-        raise ValueError("unknown description")
+        raise ValueError("expected flags, shape and name, got another description")
     (flags,) = struct.unpack_from("<I", begins, flags_at)
     shape = struct.unpack_from(f"<{shape_size // 4}i", begins, shape_at)
     name = begins[name_at : name_at + name_size].decode("latin1")

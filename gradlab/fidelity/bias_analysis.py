@@ -52,8 +52,8 @@ def bias(
 ) -> xr.Dataset:
     """Bias and variance of gradient estimators against the exact gradient, for every pair of temperatures.
 
-    Where the code space is too large to enumerate, the reference is an unbiased estimator: with estimates e and
-    references r of independent draws, E[(e1 - r1).(e2 - r2)] is the squared bias, at any number of draws.
+    If the code space is too large to enumerate, the reference is an unbiased estimator: with estimates e and references
+    r of independent draws, E[(e1 - r1).(e2 - r2)] is the squared bias for any number of draws.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def bias(
     draws : estimates per point, by default 1024; short for moments=MonteCarlo(draws=...)
     target : law whose expected loss the exact gradient differentiates: "sampled" softmax(l/tf), "model" softmax(l),
         or "both", which adds a dim `target`
-    seed : the same seed gives the same numbers, whatever the chunks; the global random state is not touched
+    seed : the same seed gives the same numbers for any chunk size; the global random state is not touched
     wrt : what gradients are taken with respect to: "logits", or "encoder", its parameters: of the mean over examples of
         the expected loss, which is what a training step follows, by parameter tensor (see Returns)
     moments : how mean and variance of the estimates are found: "monte-carlo" or MonteCarlo, from draws; "exact" or

@@ -1,4 +1,4 @@
-"""How a metric changes from one point to another, with an interval that uses their common noise."""
+"""The change of a metric between two points, with an interval that uses their common noise."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .jackknife import LEVEL, standard_error, students_t
 
 
 class Change(NamedTuple):
-    """value = metric at the end minus metric at the start, with its interval."""
+    """The metric at the end minus the metric at the start, with its interval."""
 
     value: float
     low: float
@@ -23,17 +23,17 @@ class Change(NamedTuple):
 
     @property
     def sign(self) -> int:
-        """1 or -1 where the interval excludes 0, else 0: not resolved."""
+        """1 or -1 if the interval excludes 0, else 0 (not resolved)."""
         return int(self.low > 0) - int(self.high < 0)
 
 
 def change(
     ds: xr.Dataset, metric: str, start: Mapping[str, object], end: Mapping[str, object], level: float = LEVEL
 ) -> Change:
-    """Change of `metric` of a `gradlab.bias` Dataset between the points `start` and `end`, as for `ds.sel`.
+    """The change of a metric of a `gradlab.bias` or `gradlab.gap` Dataset from the point `start` to the point `end`.
 
-    Both points saw the same noise, so the jackknife of the difference is sharper than that of either end.
-    Raises ValueError for an unknown metric or points that leave a dim open.
+    `start` and `end` are arguments of `ds.sel`. Both points use the same noise, so the interval of the difference is
+    narrower than those of the two values. Raises ValueError for an unknown metric or points that do not fix all dims.
     """
     ds = upgraded(ds)
     if "replicates" not in ds:
@@ -46,7 +46,8 @@ def change(
         differences.append(np.atleast_1d(ends[1].values - ends[0].values))
     if differences[0].size != 1:
         raise ValueError(
-            f"start, end: {dict(start)} to {dict(end)} leaves {differences[0].size} points open; fix each dim"
+            f"start, end: expected one point each, got {dict(start)} to {dict(end)}, which leaves"
+            f" {differences[0].size} points; fix each dim"
         )
     bounds = np.asarray(batch_bounds(int(ds.attrs["draws"])))
     draws = np.concatenate([bounds[-1:], bounds[-1] - np.diff(bounds)]).astype(float)
@@ -57,11 +58,11 @@ def change(
 
 
 def _of_exact(ds: xr.Dataset, metric: str, start: Mapping[str, object], end: Mapping[str, object]) -> Change:
-    """Of moments without draws: the numerical errors of both ends, added."""
+    """The change of moments without draws. Its interval is the sum of both numerical errors."""
     errors.choice("metric", metric, [str(name) for name in ds.data_vars if is_metric(ds, str(name))])
     ends = [ds[[metric, f"{metric}_low", f"{metric}_high"]].sel(point).squeeze(drop=True) for point in (start, end)]
     if any(one[metric].size != 1 for one in ends):
-        raise ValueError(f"start, end: {dict(start)} to {dict(end)} leaves points open; fix each dim")
+        raise ValueError(f"start, end: expected one point each, got {dict(start)} to {dict(end)}; fix each dim")
     values = [[float(one[metric + suffix]) for suffix in ("", "_low", "_high")] for one in ends]
     (value, low, high), (to, to_low, to_high) = values
     return Change(to - value, to_low - high, to_high - low)

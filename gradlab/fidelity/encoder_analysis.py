@@ -65,7 +65,7 @@ class EncoderPoints:
         mean = torch.tensordot(n / n.sum(), found.mean, 1)
         if not bool(torch.isfinite(mean).all()):
             point = f"tf = {self.tfs[i]:g}, tb = {self.tbs[j]:g}"
-            raise ValueError(f"tf, tb: estimates at {point} are not finite; larger temperatures would do")
+            raise ValueError(f"tf, tb: expected finite estimates, got others at {point}; use larger temperatures")
         off = found.mean - mean
         mean = mean + torch.as_tensor(shift).to(mean)
         g = torch.as_tensor(exact[:, i]).to(mean)

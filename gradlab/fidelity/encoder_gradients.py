@@ -35,10 +35,11 @@ def encoder_parameters(model: LatentModel) -> dict[str, nn.Parameter]:
     found = {name: p for name, p in model.encoder.named_parameters() if p.requires_grad}
     if not found:
         raise ValueError(
-            "wrt: got 'encoder', and the encoder has no parameters that require gradients; wrt='logits' would do"
+            "wrt: expected an encoder with parameters that require gradients for 'encoder', got one without; use"
+            " wrt='logits'"
         )
     if ALL in found:
-        raise ValueError(f"wrt: the encoder has a parameter {ALL!r}, which stands for all of them together; rename it")
+        raise ValueError(f"wrt: expected no parameter of the name {ALL!r}, which means all of them, got one; rename it")
     return found
 
 
@@ -74,7 +75,8 @@ class PullBack:
             self.logits = model.logits(seen.clone()).to(precision(model, x))  # a copy, since layers may work in place
         if not self.logits.requires_grad:
             raise ValueError(
-                "encoder: its logits do not depend on its parameters differentiably (a detach or no_grad inside?)"
+                "encoder: expected logits that depend on its parameters differentiably, got others (a detach or no_grad"
+                " inside?)"
             )
         # a row takes its gradients, and beside them those of the activations
         self.rows = max(1, memory // ((sum(entries) + saved) * self.logits.element_size()))

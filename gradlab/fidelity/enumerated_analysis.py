@@ -136,13 +136,13 @@ def _of_rarity(rare: Rarity, plan: _Plan, request: Request) -> dict[str, Any]:
 
 
 def _draws_alike(costs: list[int], draws: int) -> dict[int, list[int]]:
-    """Positions of the estimators by number of draws: `draws` of the dearest, of the others what these pay for."""
+    """Positions of the estimators by number of draws: `draws` for the most expensive, more for the others."""
     if draws < BATCHES:
-        raise ValueError(f"draws: got {draws}; equal cost needs at least {BATCHES}, a draw for each batch")
+        raise ValueError(f"draws: expected at least {BATCHES} for equal cost, a draw for each batch, got {draws}")
     if max(costs) > MOST_DRAWS_FOR_ONE * min(costs):
         raise ValueError(
-            f"equal_cost: the estimators take {costs} loss evaluations per draw, so that one draw of the dearest stands"
-            f" against {max(costs) // min(costs):,} of the cheapest; leave it out"
+            f"equal_cost: expected estimators of similar cost, got {costs} loss evaluations per draw, so that one"
+            f" draw of the most expensive equals {max(costs) // min(costs):,} of the cheapest; leave it out"
         )
     found: dict[int, list[int]] = {}
     for position, cost in enumerate(costs):

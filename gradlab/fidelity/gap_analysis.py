@@ -60,28 +60,26 @@ def gap(
 ) -> xr.Dataset:
     """The gradient gap of Decoupled ST-GS between relaxed and discrete forward pass, for every pair of temperatures.
 
-    Works on any LatentModel, however large its code space. The gap is no bias: neither gradient is the true one. The
-    raw gap shrinks like 1/tb whatever the alignment; `relative_gap` and `cosine` do not.
+    Works for code spaces of any size. The gap is not the bias: neither gradient is the exact one. The raw gap shrinks
+    like 1/tb for any alignment; `relative_gap` and `cosine` do not.
 
     Parameters
     ----------
     model : LatentModel, categorical or binary
     x : observations (example, ...)
     tf, tb : forward and backward temperatures, a number or a sequence; tb defaults to the values of tf
-    draws : noise arrays, at least 2; all temperatures share them
-    seed : the same seed gives the same numbers, whatever the chunks; the global random state is not touched
-    compute : Compute: device and precision of the gradients, memory, progress bar. Sums over draws and examples are
-        float64
+    draws : number of noise arrays, at least 2, shared by all temperatures
+    seed : the same seed gives the same numbers for any chunk size; the global random state is not touched
+    compute : Compute: device and precision of the gradients, memory, progress bar. Sums use float64
 
     Returns
     -------
-    Dataset with dims definition ("autodiff", "shared-backward"), tf, tb, example. Per (definition, tf, tb) `gap`,
-    `squared_gap`, `relative_gap`, `cosine`, `discrete_norm`, `relaxed_norm`: means over examples and draws of the
-    per-example metrics, each with NAME_low and NAME_high, a 95 % interval by jackknife over batches of draws, the
-    examples fixed; `gap_per_example`, likewise a mean over draws. Norms are in the loss's unit per logit.
-    `undefined`: the share of (example, draw) left out of relative_gap and cosine since a gradient is exactly 0, as
-    saturated codes have it. `replicates` holds each metric without each batch in turn: differences between
-    temperatures, which share their noise, are sharper than their ends (`gradlab.fidelity.differences`).
+    A Dataset with dims definition ("autodiff", "shared-backward"), tf, tb, example. `gap`, `squared_gap`,
+    `relative_gap`, `cosine`, `discrete_norm` and `relaxed_norm` (definition, tf, tb) are means over examples and draws
+    of per-example values. Each has NAME_low and NAME_high, a 95 % interval (jackknife over batches of draws, examples
+    fixed). `gap_per_example` is a mean over draws. Norms have the unit of the loss per logit. `undefined` is the share
+    of (example, draw) that relative_gap and cosine omit, because a gradient is exactly 0 (saturated codes).
+    `replicates` contains each metric without each batch in turn, for `gradlab.fidelity.differences.change`.
 
     Raises
     ------
@@ -91,7 +89,7 @@ def gap(
     Warns
     -----
     SamplingWarning
-        Of `gradlab.cautions`, a UserWarning: latents so certain that draws hardly ever show what carries the gap.
+        From `gradlab.cautions`, a UserWarning: latents are almost certain, and draws rarely show what carries the gap.
 
     Source: section 5.2.1, appendix D and figure 5 of the Decoupled ST-GS paper; Huh et al. 2023.
 
@@ -131,7 +129,7 @@ def gap(
 
 
 def _chunks(logits: Tensor, draws: int, memory: int) -> list[tuple[slice, slice]]:
-    """(examples, draws) in blocks whose arrays fit the memory and, on a CPU, the cache."""
+    """Blocks (examples, draws) whose arrays fit in the memory and, on a CPU, in the cache."""
     numbers = memory // (_ARRAYS * logits.element_size())
     if logits.device.type == "cpu":
         numbers = min(numbers, _IN_CACHE)
@@ -178,7 +176,7 @@ def _measure(
 
 
 def _norm(a: Tensor) -> Tensor:
-    """Over all but draw and example."""
+    """The norm over all dims except draw and example."""
     return torch.linalg.vector_norm(a.flatten(2), dim=-1)
 
 
@@ -223,7 +221,7 @@ class _Sums:
         )  # place of each metric's terms
         if (bad := np.argwhere(count[0, first["gap"]] < pairs)).size:
             point = f"tf = {self.tfs[bad[0][1]]:g}, tb = {self.tbs[bad[0][2]]:g}"
-            raise ValueError(f"tf, tb: gradients at {point} are not finite; larger temperatures would do")
+            raise ValueError(f"tf, tb: expected finite gradients, got others at {point}; use larger temperatures")
         with np.errstate(invalid="ignore", divide="ignore"):
             terms = np.moveaxis(total / count, 1, 0)
             means = {

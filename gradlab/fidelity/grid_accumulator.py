@@ -87,7 +87,7 @@ class Points:
     """Arrays over (estimator, target, tf, tb), filled point by point."""
 
     def __init__(self, setup: Setup, request: Request, draws: int | None, nothing_left: np.ndarray):
-        """`nothing_left` (tf,): whether the exact gradient all but vanishes: draws say nothing relative to it."""
+        """`nothing_left` (tf,): True if the exact gradient is almost 0, so that relative metrics have no meaning."""
         self.targets, self.tfs, self.tbs, self.memory = request.targets, request.tfs, request.tbs, setup.memory
         chosen, targets, tfs, tbs, shape = len(request.estimators), self.targets, self.tfs, self.tbs, setup.logits.shape
         self.nothing_left = nothing_left
@@ -146,7 +146,7 @@ class Points:
         bad = np.nonzero(~np.isfinite(of.mean).all(1))[0]
         if len(bad):
             point = f"tf = {self.tfs[i[bad[0]]]:g}, tb = {self.tbs[j[bad[0]]]:g}"
-            raise ValueError(f"tf, tb: estimates at {point} are not finite; larger temperatures would do")
+            raise ValueError(f"tf, tb: expected finite estimates, got others at {point}; use larger temperatures")
         draws, variances = jackknife.variances_without_each(count, of.squares.T, of.squared_off.T)
         draws, variances = share * draws, share * variances[..., None]
         shape = self.mean.shape[3:]

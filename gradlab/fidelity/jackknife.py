@@ -83,7 +83,7 @@ def half_width(values: Array, draws: Array) -> Array:
 
 @functools.cache
 def students_t(level: float, degrees: int) -> float:
-    """Quantile of Student's t that holds `level` between it and its negative. Finding it anew takes a millisecond."""
+    """The quantile t with probability `level` between -t and t, for Student's t. Cached: it takes a millisecond."""
     return float(stats.t.ppf(0.5 + level / 2, degrees))
 
 

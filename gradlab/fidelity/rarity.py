@@ -44,7 +44,7 @@ class Rarity:
 
     @property
     def nothing_left(self) -> Any:
-        """(tf,): whether the codes of all examples are certain, so that the exact gradient all but vanishes."""
+        """True (tf,) if the codes of all examples are certain, so that the exact gradient is almost 0."""
         return self.certain.all(-1)
 
     def of_middle_example(self) -> Rarity:
@@ -53,7 +53,7 @@ class Rarity:
         return dataclasses.replace(self, per_draw=np.sort(self.of_each, -1)[:, middle])
 
     def unseen(self, draws: float) -> Any:
-        """(tf,): whether so many draws miss what carries the exact gradient."""
+        """True (tf,) if this number of draws misses what carries the exact gradient."""
         return _too_few(draws * self.per_draw, self.per_draw)
 
 
@@ -113,7 +113,7 @@ def variables(found: Rarity, draws: Array, sampled: Any = True, grid: Sequence[s
             rare,
         ),
         "certain_examples": (
-            "examples whose codes are all certain: their exact gradient all but vanishes",
+            "examples whose codes are all certain: their exact gradient is almost 0",
             np.broadcast_to(found.certain.sum(-1)[:, None], count.shape),
         ),
     }

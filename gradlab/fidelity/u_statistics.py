@@ -15,7 +15,7 @@ a^_b = (B-1)/(B-2) (h_b - U) and eps^ what remains, unbiased estimates are (Warn
     Var eps = sum_{b<c} eps^_bc^2 / (B(B-3)/2),    Var a = sum_b a^_b^2/(B-1) - Var eps/(B-2).
 
 The jackknife would count the second term twice. Sums over groups of examples, whose noise is independent, have the sum
-of their variances, which is all but free of the noise that Var a has in one group; the quantile is that of Student's t
+of their variances, which is almost free of the noise that Var a has in one group; the quantile is that of Student's t
 with B - 1 degrees for each of (sum of variances)^2 / (sum of their squares) groups. A statistic that is linear, a mean
 over b of s_b, has the kernel (s_b + s_c)/2. Intervals are those of `inversion`.
 """

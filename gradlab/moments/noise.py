@@ -18,7 +18,7 @@ and log E, all analytic, whose error falls like exp(-pi^2/h), by a factor of 69 
 more from there on. Each step also goes further out. The difference of the last two is taken for the error.
 
 Ranges begin at exp(-depth). What lies below has a probability of that size. Where the moments themselves are as small,
-since all latents are all but certain, the depth grows until it no longer matters, or passes the gaps of the logits.
+because all latents are almost certain, the depth grows until it no longer matters, or passes the gaps of the logits.
 
 With two categories q depends on E/t = exp(n) only, n logistic: one integral.
 """

@@ -87,6 +87,6 @@ def save(figure: Figure, path: str | Path) -> None:
     suffix = PurePath(path).suffix.lower().removeprefix(".")
     if suffix not in FORMATS:
         endings = ", ".join(f".{known}" for known in FORMATS)
-        raise ValueError(f"path: got {str(path)!r}; a name that ends in one of {endings} would do")
+        raise ValueError(f"path: expected a name that ends in one of {endings}, got {str(path)!r}")
     with files.written_aside(path) as aside:
         figure.savefig(aside, format=suffix, dpi=200)

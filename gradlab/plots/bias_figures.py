@@ -111,7 +111,7 @@ def comparison(ds: xr.Dataset, target: str | None = None) -> Figure:
     check_bias(ds)
     if ds.sizes["tf"] * ds.sizes["tb"] > 1:
         sizes = f"{ds.sizes['tf']} tf and {ds.sizes['tb']} tb"
-        raise ValueError(f"ds: got {sizes}; a comparison takes one point, ds.sel(tf=..., tb=...) would do")
+        raise ValueError(f"ds: expected one point for a comparison, got {sizes}; use ds.sel(tf=..., tb=...)")
     names = first_metrics(ds)[:2]
     marked = by_estimator(ds.isel(tf=0, tb=0))
     rows = list(dict.fromkeys(one.label for one in marked))
@@ -151,7 +151,7 @@ def fixed(ds: xr.Dataset, name: str, given: float | None) -> float:
     if given is not None:
         same = np.isclose(known, errors.temperature(name, given))
         if not same.any():
-            raise ValueError(f"{name}: got {given}; one of {', '.join(f'{v:g}' for v in known)} would do")
+            raise ValueError(f"{name}: expected one of {', '.join(f'{v:g}' for v in known)}, got {given}")
         return float(known[same][0])
     measured = ds["relative_std"].notnull()
     points = measured.sum([d for d in measured.dims if d != name]).to_numpy()

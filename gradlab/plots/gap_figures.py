@@ -108,7 +108,7 @@ def _lines(ds: xr.Dataset) -> Figure:
 
 
 def _checkpoint_axis(ax: Axes, labels: list[str]) -> None:
-    """In order, at equal distances; as many names as there is room for."""
+    """Ticks in order, at equal distances. Names are omitted if there is no room."""
     ticks = range(0, len(labels), math.ceil(len(labels) / 10))
     ax.set_xticks(ticks, [labels[k] for k in ticks])
     if (max(map(len, labels)) + 2) * len(ticks) > letters_across(0.4 * WIDTH):

@@ -55,8 +55,8 @@ def heatmap(ds: xr.Dataset, variable: str, target: str | None = None, estimator:
     facets = [d for d in ("checkpoint", "estimator", "target", "definition") if d in values.dims]
     if set(values.dims) != {"tf", "tb", *facets}:
         raise ValueError(
-            f"variable: {variable} has the dims {', '.join(map(str, values.dims))}; one over tf and tb"
-            " (and checkpoint, estimator, target, definition) would do"
+            "variable: expected one over tf and tb (and checkpoint, estimator, target, definition), got"
+            f" {variable} with the dims {', '.join(map(str, values.dims))}"
         )
     panels = dict(picks(values, facets))
     columns = min(len(panels), 2)

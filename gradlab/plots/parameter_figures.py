@@ -40,7 +40,9 @@ def parameters(ds: xr.Dataset, tf: float | None = None, tb: float | None = None,
     >>> figure = gradlab.plots.parameters(ds)
     """
     if not isinstance(ds, xr.Dataset) or "parameter" not in ds.dims:
-        raise ValueError("ds: got no Dataset with a dim parameter; one of gradlab.bias(..., wrt='encoder') would do")
+        raise ValueError(
+            "ds: expected a Dataset of gradlab.bias(..., wrt='encoder'), got one without the dim parameter"
+        )
     ds = chosen(ds, target=target, whole=False)
     check_bias(ds)
     names_drawn = first_metrics(ds)[:2]

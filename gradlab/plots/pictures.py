@@ -38,7 +38,7 @@ def reconstructions(images: Any, reconstructions: Any, caption: str = "") -> Fig
     pairs = {"image": _pictures("images", images), "reconstruction": _pictures("reconstructions", reconstructions)}
     shape, other = (pictures.shape for pictures in pairs.values())
     if other != shape:
-        raise ValueError(f"reconstructions: got shape {other}; {shape}, that of images, would do")
+        raise ValueError(f"reconstructions: expected shape {shape}, that of images, got {other}")
     count, _, high, wide = shape
     rows = math.ceil(count / ACROSS)
     across = math.ceil(count / rows)
@@ -74,9 +74,9 @@ def _pictures(argument: str, given: Any) -> np.ndarray:
     found = np.asarray(given)
     if found.ndim != 4 or found.shape[1] not in (1, 3) or 0 in found.shape:
         wanted = "(n, channels, height, width) with 1 or 3 channels"
-        raise ValueError(f"{argument}: got shape {found.shape}; {wanted} would do")
+        raise ValueError(f"{argument}: expected shape {wanted}, got {found.shape}")
     if found.dtype.kind != "f":
-        raise ValueError(f"{argument}: got {found.dtype} values; floats from 0 to 1 would do")
+        raise ValueError(f"{argument}: expected floats from 0 to 1, got {found.dtype} values")
     if not np.isfinite(found).all():
-        raise ValueError(f"{argument}: got values that are not finite; floats from 0 to 1 would do")
+        raise ValueError(f"{argument}: expected floats from 0 to 1, got values that are not finite")
     return found

@@ -36,7 +36,7 @@ def gap_and_bias(ds: xr.Dataset) -> Figure:
     ds = checked(ds)
     missing = [name for name in (BIAS, *COLUMNS) if name not in ds or not {"tf", "tb"} <= set(ds[name].dims)]
     if missing or not {"model", "definition"} <= set(ds.dims):
-        raise ValueError(f"ds: got a Dataset without {', '.join(missing) or 'models'}; one of gap-and-bias would do")
+        raise ValueError(f"ds: expected a Dataset of gap-and-bias, got one without {', '.join(missing) or 'models'}")
     panels = [(definition, name) for definition in ds.definition.values for name in COLUMNS]
     figure = Figure(figsize=(2.1 * len(panels), 2.2 * ds.sizes["model"] + 1.2), layout="constrained")
     axes = figure.subplots(ds.sizes["model"], len(panels), squeeze=False, sharey="row")

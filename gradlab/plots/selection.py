@@ -19,7 +19,7 @@ from ..schema import negative_by_chance, short_name, upgraded
 def checked(ds: object) -> xr.Dataset:
     """A Dataset as this version writes it; ValueError for what is none."""
     if not isinstance(ds, xr.Dataset):
-        raise ValueError(f"ds: got {type(ds).__name__}; an xarray.Dataset, as of gradlab.bias or gradlab.gap, would do")
+        raise ValueError(f"ds: expected an xarray.Dataset of gradlab.bias or gradlab.gap, got {type(ds).__name__}")
     return upgraded(ds)
 
 
@@ -33,7 +33,7 @@ def chosen(ds: xr.Dataset, whole: bool = True, **names: str | None) -> xr.Datase
     ds = checked(ds)
     if absent := [d for d in ("tf", "tb") if d not in ds.coords]:
         raise ValueError(
-            f"ds: got a Dataset without {' and '.join(absent)}; one of gradlab.bias or gradlab.gap would do"
+            f"ds: expected a Dataset of gradlab.bias or gradlab.gap, got a Dataset without {' and '.join(absent)}"
         )
     for dim, name in names.items():
         if name is not None:
@@ -62,7 +62,7 @@ def check_gap(ds: xr.Dataset) -> None:
 def _check_variables(ds: xr.Dataset, names: Sequence[str], source: str) -> None:
     for name in names:
         if name not in ds or not {"tf", "tb"} <= set(ds[name].dims):
-            raise ValueError(f"ds: got a Dataset without {name} over tf and tb; one of {source} would do")
+            raise ValueError(f"ds: expected a Dataset of {source}, got a Dataset without {name} over tf and tb")
 
 
 def picks(data: Any, dims: Sequence[str]) -> Iterator[tuple[str, Any]]:

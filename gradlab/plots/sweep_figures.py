@@ -79,7 +79,7 @@ def losses(ds: xr.Dataset) -> Figure:
     """
     ds = trained(ds)
     if has_schedules(ds):
-        raise ValueError("ds: got a sweep of schedules; plots.schedules draws one")
+        raise ValueError("ds: expected a sweep of numbers, got a sweep of schedules; use plots.schedules")
     of = pairs(ds)
     width, height = grid_size(ds[MEAN], 1, 1)
     figure = Figure(figsize=(width + 1.1 + BESIDE, max(height, 2.4) + 1.4), layout="constrained")
@@ -125,7 +125,7 @@ def _collapsed(ds: xr.Dataset) -> bool:
 
 
 def _digits(values: np.ndarray) -> Callable[[float], str] | None:
-    """Texts with as many decimals as tell the values apart, five digits at most; None where they span decades."""
+    """A function for texts with enough decimals to distinguish the values (at most five digits), or None."""
     if serves_log(values):
         return None
     span, whole = float(values.max() - values.min()), len(f"{abs(values).max():.0f}")

@@ -25,14 +25,16 @@ def trained(ds: xr.Dataset, *needed: str) -> xr.Dataset:
     ds = checked(ds)
     for name in (FINAL, "status"):
         if name not in ds or "seed" not in ds[name].dims:
-            raise ValueError(f"ds: got a Dataset without {name} along seed; one of gradlab.sweeps.sweep would do")
+            raise ValueError(f"ds: expected a Dataset of gradlab.sweeps.sweep, got a Dataset without {name} along seed")
     for name in (MEAN, *needed):
         if name not in ds:
-            raise ValueError(f"ds: got a sweep without {name}; gradlab.sweeps.with_means adds it")
+            raise ValueError(
+                f"ds: expected a sweep with {name}, got a sweep without {name}; gradlab.sweeps.with_means adds it"
+            )
     if not np.allclose(*xr.broadcast(ds[FINAL].mean("seed"), ds[MEAN]), rtol=1e-6, atol=0, equal_nan=True):
-        raise ValueError(f"ds: got a sweep whose {MEAN} is of other seeds; gradlab.sweeps.with_means mends it")
+        raise ValueError(f"ds: expected {MEAN} of all seeds, got one of other seeds; use gradlab.sweeps.with_means")
     if not bool(ds[MEAN].notnull().any()):
-        raise ValueError("ds: got a sweep without a finished training; one with at least one would do")
+        raise ValueError("ds: expected at least one finished training, got a sweep without one")
     return _in_plain_numbers(chosen(ds))
 
 
@@ -72,7 +74,7 @@ def single(of_pairs: xr.Dataset) -> np.ndarray:
 
 
 def comparable(of_pairs: xr.Dataset) -> np.ndarray:
-    """(pair,): whether as many seeds are done as of any pair; a failure may have taken the worst ones of the others."""
+    """True (pair,) for pairs with the largest number of finished seeds: failures may remove the worst seeds."""
     count = done(of_pairs)
     return (count > 0) & (count == count.max(initial=0))
 

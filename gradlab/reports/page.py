@@ -48,7 +48,7 @@ def report(found: str | Path | xr.Dataset | Sequence[str | Path | xr.Dataset], p
     """
     listed = [found] if isinstance(found, str | Path | xr.Dataset) else list(found)
     if not 1 <= len(listed) <= MOST_FILES:
-        raise ValueError(f"found: got {len(listed)} results; 1 to {MOST_FILES} would do")
+        raise ValueError(f"found: expected 1 to {MOST_FILES} results, got {len(listed)}")
     parts = [part for number, one in enumerate(listed, 1) for part in _read(one, number)]
     content = _page([_section(*part, number) for number, part in enumerate(parts, 1)])
     with files.written_aside(path) as aside:
@@ -62,7 +62,7 @@ def _read(one: Any, number: int) -> list[tuple[str, str, xr.Dataset]]:
     elif isinstance(one, str | Path):
         ds, name, digest = results.open_results(one), Path(one).name, files.sha256(one)
     else:
-        raise ValueError(f"found: got {type(one).__name__}; a path or an xarray.Dataset would do")
+        raise ValueError(f"found: expected a path or an xarray.Dataset, got {type(one).__name__}")
     try:
         ds = upgraded(ds)
         if kind(ds).of_trainings:
@@ -75,7 +75,9 @@ def _read(one: Any, number: int) -> list[tuple[str, str, xr.Dataset]]:
         for _, _, part in parts:
             first_metrics(part)
     except (ValueError, KeyError, TypeError) as error:
-        raise errors.BadFile(f"{name}: no result that can be shown ({str(error).splitlines()[0]})") from None
+        raise errors.BadFile(
+            f"{name}: expected a result that can be shown, got another ({str(error).splitlines()[0]})"
+        ) from None
     return parts
 
 
@@ -186,7 +188,7 @@ def _provenance(ds: xr.Dataset, more: dict[str, str]) -> str:
 
 
 def _along(ds: xr.Dataset) -> str:
-    """What else is known of each checkpoint or parameter."""
+    """Further facts about each checkpoint or parameter."""
     found = []
     for dim in ("checkpoint", "parameter"):
         names = [str(n) for n in ds.coords if n != dim and ds[n].dims == (dim,)]
