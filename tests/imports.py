@@ -6,8 +6,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "gradlab"
-# of the estimators, what tests them: stands above the sampling
-CONFORMANCE = ("gradlab.estimators.conformance", "gradlab.estimators.conformance_routes")
 FOLDERS = {"gradlab.cli": ROOT / "cli", "gradlab.analyses": ROOT / "analyses", "gradlab.data": ROOT / "data"}
 
 
@@ -79,3 +77,7 @@ def circle(edges):
         return found
 
     return next(filter(None, (visit(name, []) for name in edges)), None)
+
+
+# of the estimators, what tests them: stands above the sampling
+CONFORMANCE = tuple(name for name in MODULES if within(name, "gradlab.estimators.conformance"))
