@@ -6,6 +6,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "gradlab"
+# of the estimators, what tests them: stands above the sampling
+CONFORMANCE = ("gradlab.estimators.conformance",)
 FOLDERS = {"gradlab.cli": ROOT / "cli", "gradlab.analyses": ROOT / "analyses", "gradlab.data": ROOT / "data"}
 
 

@@ -12,19 +12,27 @@ import ast
 from collections.abc import Mapping
 from html import escape
 
-from .imports import EVERYTHING, ROOT, imports
+from .imports import CONFORMANCE, EVERYTHING, ROOT, imports, within
 
 PICTURE = ROOT / "docs" / "assets" / "layers.svg"
 WIDTH, BOX_HEIGHT, ROW, MARGIN = 960, 24, 62, 12
 LETTER, APART = 6.6, 14  # width of a letter, and between boxes
+# of packages, what stands on a level of its own
+PARTS = {
+    "gradlab.estimators: conformance": CONFORMANCE,
+    "gradlab.fidelity: arithmetic": tuple(
+        f"gradlab.fidelity.{name}" for name in ("coordinates", "inversion", "jackknife", "u_statistics")
+    ),
+}
 COLOURS = {"package": "#dce6f5", "module": "#f4f4f4"}
 
 Edges = Mapping[str, set[str]]
 
 
 def unit(name: str) -> str:
-    """The package or module directly below `gradlab` that a module belongs to."""
-    return ".".join(name.split(".")[:2])
+    """The package or module directly below `gradlab` that a module belongs to, or its part in PARTS."""
+    part = next((part for part, modules in PARTS.items() if within(name, *modules)), None)
+    return part or ".".join(name.split(".")[:2])
 
 
 def units() -> dict[str, set[str]]:
@@ -48,7 +56,7 @@ def rows(edges: Edges) -> list[list[str]]:
     while left:
         ready = sorted(name for name, below in left.items() if not below & left.keys())
         if not ready:
-            raise ValueError(f"imports: expected no circle, got one among {sorted(left)}")
+            raise ValueError(f"imports: expected no circle, got one in {sorted(left)}; PARTS sets apart what breaks it")
         found.append(ready)
         left = {name: below for name, below in left.items() if name not in ready}
     return found
@@ -137,11 +145,13 @@ def _width(name: str) -> float:
 
 
 def _kind(name: str) -> str:
-    return "package" if EVERYTHING[name].stem == "__init__" else "module"
+    return "package" if name in PARTS or EVERYTHING[name].stem == "__init__" else "module"
 
 
 def _summary(name: str) -> str:
-    """What a module says it holds."""
+    """What a module says it holds; of a part, its modules."""
+    if name in PARTS:
+        return ", ".join(map(_label, PARTS[name]))
     text = ast.get_docstring(ast.parse(EVERYTHING[name].read_text())) or ""
     return (text.splitlines() or [""])[0]
 

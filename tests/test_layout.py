@@ -14,7 +14,7 @@ import pytest
 import gradlab
 
 from .examples import public_callables
-from .imports import EVERYTHING, FOLDERS, LIBRARY, MODULES, ROOT, circle, imported, imports, within
+from .imports import CONFORMANCE, EVERYTHING, FOLDERS, LIBRARY, MODULES, ROOT, circle, imported, imports, within
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -100,14 +100,10 @@ def test_the_library_imports_neither_its_plots_nor_its_reports():
     assert offenders(below, lambda name: name in reports) == {}
 
 
-# what tests estimators stands above the sampling
-CONFORMANCE = [name for name in MODULES if within(name, "gradlab.estimators.conformance")]
-
-
 def test_estimators_see_no_model():
     """Errors, the code space, the form of a name and each other is all an estimator needs."""
     allowed = ("gradlab.errors", "gradlab.latents", "gradlab.specs", "gradlab.estimators")
-    assert offenders(set(inside("gradlab.estimators")) - {*CONFORMANCE}, outside(allowed)) == {}
+    assert offenders(set(inside("gradlab.estimators")) - {*inside(*CONFORMANCE)}, outside(allowed)) == {}
 
 
 def test_metrics_are_plain_arrays():

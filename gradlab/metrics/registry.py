@@ -66,6 +66,15 @@ def register(metric: M) -> M:
 
     Raises ValueError for what is no metric, a name that is taken or cannot be a variable's, an unknown unit, bounds out
     of order, or a formula that does not give a number for each number.
+
+    Examples
+    --------
+    >>> from gradlab.metrics import NONE, Metric
+    >>> value = lambda p: p.norms.mean / p.norms.exact
+    >>> ratio = Metric(name="energy_ratio", long_name="|m|^2 over |g|^2", unit=NONE, value=value)
+    >>> metric = gradlab.metrics.register(ratio)
+    >>> "energy_ratio" in gradlab.metrics.names()
+    True
     """
     if not isinstance(metric, Metric | GapMetric):
         raise ValueError(f"metric: expected a gradlab.metrics.Metric or GapMetric, got {type(metric).__name__}")
@@ -80,12 +89,23 @@ def names(analysis: str = "bias") -> list[str]:
     """Names of all metrics of an analysis, "bias" or "gap", in the order in which files hold them.
 
     Raises ValueError for another analysis.
+
+    Examples
+    --------
+    >>> "cosine_debiased" in gradlab.metrics.names(), "relative_gap" in gradlab.metrics.names("gap")
+    (True, True)
     """
     return list(of_analysis(analysis))
 
 
 def get(name: str, analysis: str = "bias") -> Metric | GapMetric:
-    """A metric's record, by its name and analysis, "bias" or "gap". Raises ValueError for unknown ones."""
+    """A metric's record, by its name and analysis, "bias" or "gap". Raises ValueError for unknown ones.
+
+    Examples
+    --------
+    >>> gradlab.metrics.get("cosine").bounds
+    (-1, 1)
+    """
     known = of_analysis(analysis)
     if name not in known:
         raise errors.unknown_name("name", name, known)
@@ -93,7 +113,13 @@ def get(name: str, analysis: str = "bias") -> Metric | GapMetric:
 
 
 def describe(analysis: str = "bias") -> list[dict[str, Any]]:
-    """What is known of every metric of an analysis, as plain values. Raises ValueError for another analysis."""
+    """What is known of every metric of an analysis, as plain values. Raises ValueError for another analysis.
+
+    Examples
+    --------
+    >>> [row["name"] for row in gradlab.metrics.describe() if row["rank"] == 1]
+    ['relative_bias_debiased']
+    """
     return [
         {
             "name": metric.name,
