@@ -34,6 +34,18 @@ def register(cls: E_) -> E_:
     """Class decorator: makes an estimator, a frozen dataclass, known under its `name`.
 
     Raises ValueError if the name is taken, or if it is no estimator that can be made without arguments.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> @gradlab.estimators.register
+    ... @dataclass(frozen=True, kw_only=True)
+    ... class Plain(gradlab.estimators.Estimator):
+    ...     name, unbiased, uses = "plain", True, ("loss",)
+    ...     def estimate(self, kind, logits, noise, points, loss, derivative):
+    ...         return loss[0][..., None, None] * (points[0] - kind.soft(logits / self.tf)) / self.tf
+    >>> gradlab.estimators.get("plain", tf=0.5)
+    Plain(tf=0.5)
     """
     if not (isinstance(cls, type) and issubclass(cls, Estimator)):
         raise ValueError(f"cls: got {cls!r}; a subclass of gradlab.estimators.Estimator is needed")
