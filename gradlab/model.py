@@ -110,7 +110,7 @@ class LatentModel(nn.Module):
 
     @property
     def category_counts(self) -> tuple[int, ...]:
-        """The categories of each latent. Not stored: a file with 10^9 latents is refused before it uses memory."""
+        """The number of categories of each latent. Not stored, so that a file with 10^9 latents uses no memory."""
         return (self.categories,) * self.latents if self.groups is None else self.groups.category_counts
 
     @property

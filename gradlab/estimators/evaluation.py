@@ -36,7 +36,7 @@ def evaluate(
     ----------
     estimators : estimators of equal `points_key`: their points are evaluated once
     logits : without gradient
-    noise : as many arrays as the most demanding estimator reads, or more
+    noise : at least the number of arrays that the most demanding estimator reads
     loss_at : called once, `loss_at(points, derivative wanted)` gives loss (evaluation, ..., example) and, if wanted,
         derivative (evaluation, ..., example, latent[, category])
     baselines : of each estimator, the running mean that its `baseline_decay` asks for (see `baselines_of`)

@@ -2,7 +2,7 @@
 
     p = softmax(l/tf):   estimate = (1/tf) sum_z p(z) (f(z) - mean f) z,   mean f = sum_z p(z) f(z)
 
-computed as (1/tf) J(p) c with c_lk = E[f | z_l = k], which does not cancel where a latent is all but certain.
+computed as (1/tf) J(p) c with c_lk = E[f | z_l = k], which does not cancel if a latent is almost certain.
 
 For training small models on the true gradient. The evaluations are the configurations, category^latent of them at each
 example; the noise gives its shape only.

@@ -1,7 +1,7 @@
-"""Estimators in a network of one's own: two layers that sample codes, and a loss for every estimator there is.
+"""Estimators in your own network: two layers that sample codes, and a loss for every estimator.
 
-A layer is enough where the estimate is the derivative of the loss pulled back through some function of the logits.
-`surrogate_loss` serves all estimators, those that need the loss itself or several evaluations of it too.
+A layer is enough if the estimate is the derivative of the loss, pulled back through a function of the logits.
+`surrogate_loss` works for all estimators, also for those that need the loss itself or several evaluations of it.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def surrogate_loss(
     generator: torch.Generator | None = None,
     baseline: RunningMean | None = None,
 ) -> Tensor:
-    """Losses whose backward pass is an estimator's: one draw at each example, for training loops of one's own.
+    """Losses whose backward pass is the estimate of an estimator (one draw per example), for your own training loop.
 
     With points z_e drawn by the estimator, shares w_e (`Estimator.weights`; else equal) and `stop` for detach,
 

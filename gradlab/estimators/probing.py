@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .base import Estimator
 
 MOST_ARRAYS = 64  # that are tried
-DRAWS = 100  # so many that codes differ between different arrays, though they are discrete
+DRAWS = 100  # enough that discrete codes differ between different arrays
 SHAPES = {"categorical": (CATEGORICAL, (2, 3)), "binary": (BINARY, (3,))}  # (latent[, category])
 _known: dict[Hashable, Any] = {}
 T = TypeVar("T")

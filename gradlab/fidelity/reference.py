@@ -143,7 +143,7 @@ def measured(
 
 
 def _together(points: Sequence[Point], bytes_each: int, most: int) -> Iterator[list[Point]]:
-    """Points of one tf, no more of them than have sums of so many bytes, but at least one."""
+    """Yields points of one tf in groups whose sums take at most `most` bytes, at least one point each."""
     at_once = max(1, most // bytes_each)
     for tf in dict.fromkeys(point.tf for point in points):
         here = [point for point in points if point.tf == tf]

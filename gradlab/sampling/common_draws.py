@@ -1,4 +1,4 @@
-"""Estimates and unbiased references of the same draws: their means by batch, where no exact gradient is to be had.
+"""Estimates and unbiased references of the same draws: their means by batch, for models without an exact gradient.
 
 A draw's noise arrays serve estimators and references alike, so that the code which noise array 0 samples is decoded
 once for all that use it, and differences between an estimate and a reference lose what both have in common. Draw i is

@@ -4,7 +4,7 @@ The decoder's part, at the codes that are drawn, has three ways, which give the 
 
     table   by configuration: one Jacobian for each that is drawn, and products with all images
     pairs   pair by pair: each distinct image and code once
-    draws   each draw anew
+    draws   each draw separately
 
 Distinct pairs are never more than draws, and cost nothing beside them; so "auto" takes draws only where pairs cannot be
 numbered with 64 bits, or do not fit the memory, and else whichever of table and pairs needs fewer operations

@@ -17,12 +17,12 @@ _INCREMENT, _FIRST, _SECOND = (
 
 
 class Noise:
-    """Standard noise of draws, for logits like `like`: of so many kept if it fits half of `memory`, else made anew.
+    """Standard noise of draws, for logits like `like`. Cached if it fits in half of `memory`, otherwise regenerated.
 
-    Noise array a of draw i is generated from (seed, i, a) alone, so that the figures depend neither on the chunk size
-    nor on what else is measured, and all temperatures and estimators share their noise. On a CPU each draw has a
-    generator. On a GPU starting one for each takes longer than all the rest of a small measurement, so all draws are
-    one stream there, each number a function of its place in it.
+    Noise array a of draw i depends only on (seed, i, a). So results do not depend on the chunk size or on other
+    measurements, and all temperatures and estimators share their noise. On a CPU each draw has a generator. On a GPU,
+    starting a generator per draw takes longer than the rest of a small measurement, so all draws are one stream there,
+    in which each number is a function of its position.
     """
 
     def __init__(self, kind: LatentKind, like: Tensor, arrays: int, draws: int, seed: int, memory: int = MEMORY):

@@ -57,7 +57,7 @@ class Stack:
         return [*stacks, *running, self.t, self.sums, *self.feed.counters]
 
     def step(self, examples: int) -> None:
-        """A step of every run, on its next batch, of so many examples."""
+        """Makes a step of every run on its next batch, with this number of examples."""
         x, noise, tf, tb = self.feed.take(examples)
         for stacked in self.parameters.values():
             stacked.grad = None

@@ -26,7 +26,7 @@ Advance = Callable[[int], object]
 
 
 def unseen(draws: int) -> None:
-    """Progress that nobody asked for."""
+    """No progress display."""
 
 
 @dataclass(frozen=True)
