@@ -67,6 +67,7 @@ FILES = {
     "integrated": (lambda: bias(1.0, [0.5, 1.3], moments="exact", draws=None), "bias"),
     "sampled reference": (lambda: bias(1.0, [0.5, 1.3], reference="rloo"), "bias"),
     "encoder": (lambda: bias(1.0, 1.3, wrt="encoder"), "bias"),
+    "encoder, integrated": (lambda: bias(1.0, 1.3, wrt="encoder", moments="exact", draws=None), "bias"),
     "encoder, sampled reference": (lambda: bias(1.0, 1.3, wrt="encoder", reference="rloo"), "bias"),
     "checkpoints": (checkpoints, "bias"),
     "gap": (gap, "gap"),

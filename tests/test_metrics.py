@@ -289,9 +289,8 @@ def test_ends_without_draws_hold_what_the_metric_is_within_the_error(bias, error
 
 def test_moments_without_error_have_ends_without_width():
     exact, mean = np.array([1.0, 2.0, 0.5]), np.array([1.5, 2.0, 0.1])
-    for metric, value, low, high in routes.without_draws(
-        METRICS, routes.products_of(exact, mean, np.ones(3), np.inf), 0.0, 0.0
-    ):
+    products = routes.products_of(exact, mean, np.ones(3), np.inf)
+    for metric, value, low, high in routes.without_draws(METRICS, products, 0.0, 0.0):
         assert low == value == high, metric.name
 
 
