@@ -1,6 +1,7 @@
 """An analysis of somebody else's, in one file outside of the project: run, listed by its results, judged, shown."""
 
 import json
+import sys
 
 import pytest
 from gradlab.analyses import analysis, registry
@@ -47,13 +48,11 @@ class NoAnalysis:
 @pytest.fixture
 def outside(tmp_path, monkeypatch):
     """The module, as a user has it in the current folder, forgotten afterwards."""
-    import sys
-
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(registry, "_KNOWN", dict(registry._KNOWN))
     (tmp_path / "outside.py").write_text(OUTSIDE)
     yield "outside:ReinMaxBias"
     sys.modules.pop("outside", None)
+    registry._KNOWN.pop("reinmax-bias", None)
 
 
 def test_one_file_outside_is_measured_judged_drawn_shown_and_reported(run, outside, tmp_path):
@@ -72,6 +71,7 @@ def test_one_file_outside_is_measured_judged_drawn_shown_and_reported(run, outsi
 
 
 def test_what_is_no_analysis_is_refused(run, outside):
+    run("reproduce", outside, "--from", "nosuch.h5")  # imports it, which prints
     refused(run("reproduce", "outside:ReinmaxBias"), 2, "NAME: ", "did you mean ReinMaxBias")
     refused(run("reproduce", "outside:NoAnalysis"), 1, "decorated with gradlab.analyses.analysis")
     refused(run("reproduce", "nosuch:Thing"), 1, "'nosuch'", "gradlab reproduce")
@@ -80,9 +80,7 @@ def test_what_is_no_analysis_is_refused(run, outside):
     refused(run("reproduce", outside, "--kl", "model"), 2, "--kl: only for figure3", "got reinmax-bias")
 
 
-def test_an_analysis_is_checked_when_it_is_registered(monkeypatch):
-    monkeypatch.setattr(registry, "_KNOWN", dict(registry._KNOWN))
-
+def test_an_analysis_is_checked_when_it_is_registered():
     class Whole:
         """A claim."""
 
@@ -104,6 +102,7 @@ def test_an_analysis_is_checked_when_it_is_registered(monkeypatch):
         analysis("../x", takes=())
     assert analysis("whole", takes=("draws",))(Whole) is Whole
     assert registry.of(Whole, "here").claim == "A claim."
+    del registry._KNOWN["whole"]
 
 
 def test_names_are_those_of_the_registrations():

@@ -69,7 +69,7 @@ IN_OPTIONS = {
     "draws": (["bias", "--images", "5000"], 1, "gradlab: --images: expected at most 1000"),
     "other options": (
         ["bias", "--moments", "exact", "--reference", "rloo"],
-        1,
+        2,
         "--moments: expected 'monte-carlo' beside a sampled reference",
     ),
     "an estimator": (["bias", "--estimator", "nope"], 2, "'--estimator': unknown name 'nope'"),
