@@ -98,6 +98,7 @@ WITHOUT_EFFECT = {
     "--max-configurations 9 --reference rloo": "--max-configurations: needs --reference exact",
     "--equal-cost": "--equal-cost: needs at least two --estimator, got one",
     "--observations x.npy --data-dir .": "--observations: expected no --data-dir beside it",
+    "--wrt encoder --exact-dtype float32": "--reference: expected --exact-dtype float64 beside --wrt encoder",
     "--moments exact --reference rloo": "--moments: expected 'monte-carlo' beside a sampled reference",
 }
 

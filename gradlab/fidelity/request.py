@@ -125,8 +125,8 @@ _REFUSED: list[tuple[Callable[[Request], bool], str]] = [
     ),
     (
         lambda r: isinstance(r.reference, Enumerated) and r.reference.dtype != "float64" and r.wrt == "encoder",
-        "dtype: expected torch.float64 in Enumerated with wrt='encoder', got torch.float32, whose error is bounded at"
-        " the logits only",
+        "reference: expected Enumerated(dtype='float64') beside wrt='encoder', got Enumerated(dtype='float32'), whose"
+        " error is bounded at the logits only",
     ),
 ]
 
