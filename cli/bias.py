@@ -95,7 +95,7 @@ def bias(measured, tf, tb, sweep, names, moments, reference, values, **what):
 
     A code space too large to enumerate is measured against an unbiased reference: figures, all without sampling noise,
     are then of the same names, and `resolved` says whether the bias is told from 0. An option that has no effect
-    beside the others, such as --draws with --moments exact, is refused.
+    beside the others, such as --tolerance with --moments monte-carlo, is refused.
     """
     import gradlab
     from gradlab.checkpoints import BUNDLED

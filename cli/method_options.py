@@ -14,6 +14,7 @@ from gradlab.analyses import RunOptions
 from gradlab import methods
 from gradlab.fields import Option, options
 
+from .output import say
 from .specs import DataName, Duration, Ensemble, EstimatorSpec, ScheduleSpec, Size
 
 KINDS: dict[str, click.ParamType] = {  # of texts, by About.kind
@@ -135,6 +136,10 @@ class MethodValues:
     def moments(self, name: str) -> Any:
         """The method of --moments."""
         for other, method in methods.MOMENTS.items():
+            if name == "exact" and "--draws" in self.written(method):  # as gradlab.bias, which warns
+                say("gradlab: --draws: no effect with --moments exact, which draws nothing", err=True)
+                without = {key: value for key, value in self.by_option.items() if key != "--draws"}
+                return MethodValues(without).moments(name)
             if other != name:
                 self.refuse(method, f"--moments {name}", f"--moments {other}")
         return self.make(methods.MOMENTS[name])

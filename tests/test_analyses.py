@@ -52,7 +52,7 @@ def test_change_wants_every_dim_fixed_and_a_known_figure():
     ds = planted(np.array([1.0, 3.0]), 1.0)
     with pytest.raises(ValueError, match="mean_norm"):
         differences.change(ds, "mean_nrm", {"tb": 0.5}, {"tb": 1.0})
-    with pytest.raises(ValueError, match="open"):
+    with pytest.raises(ValueError, match="expected one point each"):
         differences.change(ds, "mean_norm", {"tf": 1.6}, {"tf": 1.6})
 
 

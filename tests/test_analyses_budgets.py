@@ -1,7 +1,5 @@
 """What a budget tests, how long trainings take, and results that are judged again."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -9,6 +7,7 @@ import xarray as xr
 from gradlab.analyses import figure2_binary_autoencoder, figure3_vae_8x4, sizing, table1_schedules, trainings
 
 from gradlab import datasets, likelihoods, sweeps
+from gradlab.attributes import flattened
 from gradlab.training import Run, Settings
 
 from .made_up_sweeps import swept
@@ -63,14 +62,15 @@ def test_pairs_seeds_and_sizes_belong_to_the_budget():
     table = table1_schedules.BUDGETS["paper"]
     texts = [[trainings._text(one) for one in axis] for axis in (table.tf, table.tb)]
     ds = swept(np.zeros((len(table.tf), len(table.tb), 3)), *texts)
-    ds = ds.assign_attrs(images=50_000, data="cifar10, train split", settings=at_sizes(width=128, depth=4))
+    ds = ds.assign_attrs(images=50_000, data="cifar10, train split", **at_sizes(width=128, depth=4))
     assert trainings.lacking(ds, table, "cifar10") == []
     ds.status.loc[{"tf": "1:2", "tb": "1"}] = "missing"
     assert trainings.lacking(ds, table, "cifar10") == ["13 of 14 pairs"]
 
 
 def at_sizes(**config):
-    return json.dumps({"epochs": 100, "config": config})
+    """The attributes of settings of the paper's epochs and these sizes."""
+    return flattened("settings", {"epochs": 100, "config": config})
 
 
 # --- how long, and how many seeds ---

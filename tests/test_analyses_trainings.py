@@ -165,11 +165,11 @@ def test_trainings_run_where_asked(run, tiny, monkeypatch):
     asked = []
 
     def noted(*given, **options):
-        asked.append({name: options[name] for name in ("device", "workers", "ensemble", "scheduler", "shown")})
+        asked.append({name: options[name] for name in ("device", "workers", "ensemble", "scheduler", "progress")})
         raise OSError("noted")
 
     monkeypatch.setattr("gradlab.sweeps.sweep", noted)
-    wanted = {"device": "cpu", "workers": 1, "ensemble": "auto", "scheduler": None, "shown": True}
+    wanted = {"device": "cpu", "workers": 1, "ensemble": "auto", "scheduler": None, "progress": True}
     for name in ("figure2", "bias-direction"):
         common = ("reproduce", name, "--data", "own", "--device", "cpu")
         for option, value in (("workers", 3), ("ensemble", 4), ("scheduler", "tcp://host:8786")):
@@ -209,7 +209,7 @@ def test_seeds_time_and_kl_reach_the_trainings(run, tiny, monkeypatch, tmp_path)
         (("figure6", "--kl", "model"), "--kl: only for figure3, figure4, fidelity-and-loss, got figure6"),
         (("figure5", "--time", "10m"), "--time: only for figure2"),
         (("figure3", "--time", "10"), "expected 90s, 10m or 2h"),
-        (("figure3", "--time", "-1s"), "no duration"),
+        (("figure3", "--time", "-1s"), "expected 90s, 10m or 2h"),
         (("--from", "made/figure3-quick-kl-sampled.h5"), "--from: needs the NAME"),
     ):
         refused = run("reproduce", *wrong)

@@ -109,7 +109,7 @@ BAD_PARTS = {
     ),
     "decoder for other codes": (
         lambda p: {"decoder": nn.Sequential(nn.Flatten(), nn.Linear(7, 16).double())},
-        "decoder: cannot take torch.float64 of shape",
+        "decoder: expected a module that takes codes, got an error for torch.float64 of shape",
     ),
     "too many parameters": (
         lambda p: {"decoder": Returns(p.model.decoder, lambda out: torch.cat([out, out], 1))},
@@ -152,7 +152,7 @@ def test_the_problem_s_own_parts_are_not_refused(problem):
 BAD_X = {
     "of another size": (
         lambda x: torch.cat([x, x], -1),
-        "encoder: cannot take torch.float64 of shape (5, 1, 4, 8)",
+        "encoder: expected images that fit the model, got an error for torch.float64 of shape (5, 1, 4, 8)",
     ),
     "a single image": (
         lambda x: x[0, 0, 0],

@@ -77,8 +77,11 @@ def test_several_checkpoints_and_estimators_join(run, checkpoint, tmp_path):
     ("arguments", "code", "fragment"),
     [
         (("--wrt", "encodr"), 2, "encodr"),
-        (("--moments", "exact"), 1, "--wrt encoder needs covariances"),
-        (("--exact-dtype", "float32"), 1, "--wrt encoder needs torch.float64"),
+        (
+            ("--exact-dtype", "float32"),
+            2,
+            "expected --exact-dtype float64 beside --wrt encoder, got --exact-dtype float32",
+        ),
     ],
 )
 def test_rubbish_is_one_line(run, checkpoint, arguments, code, fragment):

@@ -65,7 +65,11 @@ IN_OPTIONS = {
         "bias.h5: expected results of gradlab",
     ),
     "no tensors": (["plot", "bias.h5", "--kind", "parameters"], 1, "gradlab bias --wrt encoder"),
-    "a suffix": (["plot", "bias.h5", "--out", "a.gif"], 1, "gradlab: --out: got 'a.gif'"),
+    "a suffix": (
+        ["plot", "bias.h5", "--out", "a.gif"],
+        1,
+        "--out: expected a name that ends in one of .png, .pdf, .svg, got 'a.gif'",
+    ),
     "draws": (["bias", "--images", "5000"], 1, "gradlab: --images: expected at most 1000"),
     "other options": (
         ["bias", "--moments", "exact", "--reference", "rloo"],

@@ -3,9 +3,8 @@
 import re
 
 import pytest
-from gradlab.cli import options
 
-from gradlab import datasets
+from gradlab import choices, datasets
 from gradlab.datasets.sources import LAYOUTS
 
 
@@ -23,4 +22,4 @@ def test_an_entry_is_whole(name):
 def test_every_name_is_told():
     """By the docstring of `load`, and to the shell's completion, which must not import the library."""
     assert [name for name in datasets.names() if f'"{name}"' not in datasets.load.__doc__] == []
-    assert sorted(options.DATA_SETS) == datasets.names()
+    assert sorted(choices.DATA_SETS) == datasets.names()

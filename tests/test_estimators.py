@@ -359,7 +359,7 @@ def test_exact_refuses_large_spaces_with_their_size():
 @pytest.mark.parametrize("bad", [0, -1, float("nan"), float("inf"), "warm", None, True])
 @pytest.mark.parametrize("name", NAMES)
 def test_bad_temperatures_are_refused(name, bad):
-    with pytest.raises(ValueError, match="tf: got"):
+    with pytest.raises(ValueError, match="tf: expected a finite number above 0, got"):
         estimators.get(name, tf=bad)
 
 
@@ -539,7 +539,7 @@ class TestLayer:
 
     @pytest.mark.parametrize("bad", [{"tf": 0.0}, {"tb": -1.0}, {"tf": float("nan")}])
     def test_bad_temperatures(self, bad):
-        with pytest.raises(ValueError, match="temperature"):
+        with pytest.raises(ValueError, match=r"t[fb]: expected a finite number above 0, got"):
             gradlab.decoupled_st_gumbel_softmax(torch.zeros(3), **bad)
 
     def test_integer_logits(self):

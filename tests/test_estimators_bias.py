@@ -142,7 +142,8 @@ def test_check_refuses_a_claim_that_is_not_so():
     broken = check(sound(points=lambda s, kind, l, g: kind.hard(l + g[0])))
     assert not broken.conforms
     assert broken.verdicts == ()
-    assert [text[:19] for text in broken.violations] == ["categorical: shapes", "binary: shapes and "]
+    first = [text[:19] for text in broken.violations if "shapes and dtype" in text]
+    assert first == ["categorical: shapes", "binary: shapes and "]
 
 
 def test_check_says_what_it_cannot_check():

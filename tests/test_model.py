@@ -163,7 +163,7 @@ def test_places_that_cannot_be_are_named(problem, options, message):
 
 
 def test_a_function_is_no_module(problem):
-    with pytest.raises(ValueError, match="decoder: got a function"):
+    with pytest.raises(ValueError, match=r"decoder: expected a torch.nn.Module, got a function"):
         gradlab.LatentModel(problem.model.encoder, lambda z: z, latents=5, categories=3)
 
 

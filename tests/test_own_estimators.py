@@ -207,5 +207,5 @@ def test_one_for_categorical_latents_is_not_taken_for_binary_ones():
             return derivative[0]
 
     problem = problems.make("binary6-bernoulli-mlp")
-    with pytest.raises(ValueError, match="own is for categorical latents"):
+    with pytest.raises(ValueError, match="got own, which is for categorical latents"):
         gradlab.bias(problem.model, problem.x, estimator=Own(), draws=8)

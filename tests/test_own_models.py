@@ -344,7 +344,11 @@ def test_a_factorys_own_weights_have_a_checksum_too(run, own):
             1,
             "x.npy: expected a file of weights, got a numpy array",
         ),
-        (["--model", "own_module:model"], 1, "encoder: cannot take torch.float32 of shape (100, 1, 28, 28)"),
+        (
+            ["--model", "own_module:model"],
+            1,
+            "encoder: expected images that fit the model, got an error for torch.float32 of shape (100, 1, 28, 28)",
+        ),
     ],
 )
 def test_what_cannot_be_measured_is_said_in_a_line(run, own, arguments, code, message):

@@ -600,7 +600,7 @@ def test_unsorted_temperatures_are_drawn_in_order():
         ),
         (
             lambda ds: plots.auto(ds.drop_vars("final_validation_loss_mean")),
-            r"got a sweep without final_validation_loss_mean; gradlab\.sweeps\.with_means adds it",
+            r"ds: .*, got a sweep without final_validation_loss_mean; gradlab\.sweeps\.with_means adds it",
         ),
         (
             lambda ds: plots.training_curves(ds.drop_vars("validation_loss_mean")),

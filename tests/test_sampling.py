@@ -21,7 +21,7 @@ from gradlab.sampling import engine, straight_through_moments, unique_evaluation
 from . import oracles, problems
 
 ALL = [e for name in estimators.names() for e in [estimators.get(name)]]
-PULLED_BACK = [e for e in [*ALL, estimators.get("st-gs", convention="jang")] if e.backward is not None]
+PULLED_BACK = [e for e in [*ALL, estimators.get("st-gs", convention="jang")] if e.pull_back is not None]
 TEMPERATURES = (0.4, 1.3, 2.0)
 STACK_ROUTES = [("auto", sampling.MEMORY), ("pairs", sampling.MEMORY), ("table", sampling.MEMORY), ("table", 120_000)]
 

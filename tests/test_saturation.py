@@ -215,7 +215,7 @@ def test_half_precision_takes_masks_at_small_temperatures(mask):
     """The mask was -16,376, which 0.05 divides to an infinity; then estimates were refused as not finite."""
     model = model_of([0.4, mask, -0.3], torch.linspace(-3, 4, 8).cos().reshape(2, 2, 2), binary=True)
     names = [name for name in estimators.names() if "binary" in estimators.find(name).kinds]
-    ds = gradlab.bias(model, X, 0.05, 0.7, estimator=names, draws=32, dtype=torch.float16)
+    ds = gradlab.bias(model, X, 0.05, 0.7, estimator=names, draws=32, compute=gradlab.Compute(dtype=torch.float16))
     assert bool(np.isfinite(ds.mean_gradient.values).all())
 
 

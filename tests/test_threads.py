@@ -119,7 +119,7 @@ def test_what_is_known_stays_on_all_threads(reference, monkeypatch):
     into = type(problem.model.kind).pull_into
     monkeypatch.setattr(type(problem.model.kind), "pull", lambda *of: callers() or pull(*of))
     monkeypatch.setattr(type(problem.model.kind), "pull_into", lambda *of: callers() or into(*of))
-    monkeypatch.setattr(sampling.pullbacks, "_IN_CACHE", 200)
+    monkeypatch.setattr(sampling.straight_through_moments, "_IN_CACHE", 200)
     measured(problem.model, problem.x, reference=reference)
     assert callers.threads - {threading.get_ident()}
 

@@ -382,7 +382,7 @@ def test_fewer_epochs_than_done_are_refused(out, monkeypatch):
         ({"batch_size": 11}, r"batch_size 10 \(asked: 11\)"),
         ({"optimizer": "adam"}, r"optimizer radam \(asked: adam\)"),
         ({"estimator": "st-gs"}, r"estimator decoupled-st-gs \(asked: st-gs\)"),
-        ({"config": CONFIG | {"hidden": [9]}}, r"config .*'hidden': \[8\].*asked: .*'hidden': \[9\]"),
+        ({"config": CONFIG | {"hidden": [9]}}, r"config .*'hidden': 8.*asked: .*'hidden': 9"),
         ({"tf": 1.0, "seed": 6}, r"tf 1.6 \(asked: 1.0\), seed 5 \(asked: 6\)"),
     ],
     ids=lambda v: ",".join(v) if isinstance(v, dict) else "",
@@ -676,7 +676,7 @@ def test_every_estimator_trains_or_says_why_not(out, name):
         ({"epochs": True}, "epochs: expected .*, got True"),
         ({"seed": -1}, "seed: expected .*, got -1"),
         ({"kl": "no"}, "kl: unknown name 'no'"),
-        ({"kl": 1}, "kl: unknown name 1"),
+        ({"kl": 1}, "kl: unknown name"),
         ({"config": None}, "config: expected .*, got None"),
         ({"optimizer": "radm"}, "optimizer: unknown name 'radm'; did you mean radam"),
         ({"estimator": "decoupled-stgs"}, "estimator: unknown name .* did you mean decoupled-st-gs"),
@@ -737,7 +737,7 @@ def test_no_images_are_refused(out, argument):
 
 @pytest.mark.parametrize("keep_every", [-1, 1.5, "2", True])
 def test_keep_every_is_a_whole_number(out, keep_every):
-    with pytest.raises(ValueError, match="keep_every: got"):
+    with pytest.raises(ValueError, match="keep_every: expected a whole number"):
         train(out, keep_every=keep_every)
 
 

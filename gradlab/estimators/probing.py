@@ -77,7 +77,7 @@ def _noise_arrays(estimator: Estimator) -> int:
 
     def given(arrays: int) -> list[Tensor] | None:
         try:
-            return _results(estimator, kind, logits, noise[:arrays])
+            return _results(estimator, kind, logits.clone(), noise[:arrays].clone())  # it may work in place
         except Exception as error:  # too few arrays, say, or too many
             failures.append(error)
             return None
