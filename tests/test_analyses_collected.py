@@ -25,8 +25,9 @@ def test_a_collected_file_is_small_and_says_what_it_is(path):
     ds = gradlab.open_results(path)
     assert path.stem == f"{ds.attrs['reproduces']}-{ds.attrs['budget']}"
     assert ds.attrs["paper"] == PAPER
-    assert (ds.status == "done").all()
-    assert ds.attrs["data_sha256"] == "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"
+    if "status" in ds:  # of trainings
+        assert (ds.status == "done").all()
+        assert ds.attrs["data_sha256"] == "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"
 
 
 def test_figure_3_at_the_papers_budget():
@@ -37,7 +38,7 @@ def test_figure_3_at_the_papers_budget():
         "(h)": "undetermined",
         "(p)": "undetermined",
     }
-    row = "| (f) the best loss lies at tf > tb | **supported** | -6.74 [-10.62, -2.87]"
+    row = "| (f) the best loss lies at tf > tb, compared with tf < tb | **supported** | -6.74 [-10.62, -2.87]"
     assert "{:.2f} [{:.2f}, {:.2f}]".format(*found["(f)"].whole) == "-6.74 [-10.62, -2.87]"
     assert row in (ROOT / "docs" / "studies.md").read_text()
 
@@ -50,7 +51,7 @@ def test_what_stopped_early_is_not_tested():
     misfits = {v.which["KL"]: v.note.split()[1] for v in found if v.claim.startswith("(q)")}
     assert misfits == {"none": "11.7", "model": "15.5", "sampled": "27.1"}
     page = " ".join((ROOT / "docs" / "studies.md").read_text().split())
-    assert "11.7 nats without KL, 15.5 with KL(softmax(l)), 27.1 with KL(softmax(l/tf))" in page
+    assert "11.7 nats without KL, 15.5 with KL(softmax(l)) and 27.1 with KL(softmax(l/tf))" in page
 
 
 def test_fidelity_and_loss():

@@ -165,11 +165,11 @@ def test_trainings_run_where_asked(run, tiny, monkeypatch):
     asked = []
 
     def noted(*given, **options):
-        asked.append({name: options[name] for name in ("device", "workers", "ensemble", "scheduler", "shown")})
+        asked.append({name: options[name] for name in ("device", "workers", "ensemble", "scheduler", "progress")})
         raise OSError("noted")
 
     monkeypatch.setattr("gradlab.sweeps.sweep", noted)
-    wanted = {"device": "cpu", "workers": 1, "ensemble": "auto", "scheduler": None, "shown": True}
+    wanted = {"device": "cpu", "workers": 1, "ensemble": "auto", "scheduler": None, "progress": True}
     for name in ("figure2", "bias-direction"):
         common = ("reproduce", name, "--data", "own", "--device", "cpu")
         for option, value in (("workers", 3), ("ensemble", 4), ("scheduler", "tcp://host:8786")):
