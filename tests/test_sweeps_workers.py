@@ -1,5 +1,6 @@
 """A sweep on several processes: the same results, whoever dies."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -117,3 +118,27 @@ def test_workers_take_a_gpu_each_where_there_are_several(monkeypatch):
     assert processes.place("cuda", 1) == "cuda"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert processes.place("auto", 1) == "cpu"
+
+
+def test_ctrl_c_in_a_destructor_is_not_lost(monkeypatch):
+    """Python drops a KeyboardInterrupt that is raised where a file object is destroyed; `after` does so here."""
+    from types import SimpleNamespace
+
+    from gradlab.sweeps import queue
+
+    calls = []
+
+    def after():
+        calls.append(1)
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(queue, "work_on", lambda cells, job: True)
+    job = SimpleNamespace(cells=[1], ensemble=1, folder=SimpleNamespace(finished=lambda cell: len(calls) > 3))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            queue.work(job, after)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert calls == [1]

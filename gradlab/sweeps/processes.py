@@ -18,6 +18,7 @@ from multiprocessing.context import SpawnProcess
 
 import torch
 
+from .claims import uninterrupted
 from .folder import Folder
 from .queue import POLL, Job, work
 
@@ -49,9 +50,10 @@ def work_in_processes(job: Job, count: int, after: Callable[[], None]) -> None:
         running = list(workers)
         while running:
             wait([thing for worker in running for thing in (worker.pipe, worker.process.sentinel)], POLL)
-            for worker in running:
-                _listen(worker)
-            after()
+            with uninterrupted():  # Python drops a KeyboardInterrupt that is raised in a destructor, as of a file read
+                for worker in running:
+                    _listen(worker)
+                after()
             running = [worker for worker in running if worker.process.is_alive()]
         for worker in workers:
             _listen(worker)

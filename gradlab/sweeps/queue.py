@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ..datasets import Images
 from .cell_runner import run
 from .cells import Cell
+from .claims import uninterrupted
 from .folder import Folder
 
 POLL = 0.5  # seconds between checks of other processes
@@ -39,7 +40,8 @@ def work(job: Job, after: Callable[[], None] = lambda: None) -> None:
         ran = False
         for start in range(0, len(waiting), job.ensemble):
             ran |= work_on(waiting[start : start + job.ensemble], job)
-            after()
+            with uninterrupted():  # see `processes.work_in_processes`
+                after()
         waiting = [cell for cell in waiting if not job.folder.finished(cell)]
         if not waiting:
             return
