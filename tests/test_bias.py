@@ -416,7 +416,7 @@ def test_exact_moments_round_trip_draw_and_change(without_draws, tmp_path):
 
 
 def test_exact_moments_of_what_has_none_are_refused(problem):
-    with pytest.raises(ValueError, match="moments: 'exact' does not know rebar"):
+    with pytest.raises(ValueError, match="moments: expected 'monte-carlo' for rebar"):
         gradlab.bias(problem.model, problem.x, estimator="rebar", moments="exact")
 
 

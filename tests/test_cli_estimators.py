@@ -242,7 +242,7 @@ def test_what_is_not_there_is_named(run, module, argument, fragments):
         ("Pear", ["unknown name 'Pear'; did you mean Pair"]),
         ("number", [":number, a int"]),
         ("Demanding", ["expected a call without arguments to work, got TypeError: ", "needed"]),
-        ("Nameless", ["Nameless has no name; give it as a text"]),
+        ("Nameless", ["expected a name, a text in the class body, got Nameless without one"]),
     ],
 )
 def test_what_is_no_estimator_is_named(run, module, name, fragments):

@@ -252,28 +252,28 @@ def fixed(value):
 REFUSED = {
     "unknown name": ({"estimator": "rlo"}, "did you mean rloo"),
     "no name": ({"estimator": 3}, "estimator: unknown name 3"),
-    "class": ({"estimator": estimators.find("rloo")}, "got the class RLOO; give a name or an instance, RLOO()"),
-    "binary only": ({"estimator": "disarm"}, "disarm is for binary latents, not categorical; give binary=True"),
-    "logits of units": ({"logits": torch.zeros(5, 4)}, "got shape (5, 4); categorical latents need (example, latent, "),
-    "units with categories": ({"binary": True}, "logits: got shape (5, 3, 4); binary latents need (example, latent)"),
-    "whole numbers": ({"logits": torch.zeros(5, 3, 4, dtype=torch.long)}, "logits: got torch.int64"),
-    "no tensor": ({"logits": [[0.0]]}, "logits: got list"),
-    "no baseline": ({"estimator": "reinforce:baseline=running-mean"}, "baseline: got None, and reinforce(baseline="),
-    "cure": ({"estimator": "reinforce:baseline=running-mean"}, "give baseline=RunningMean(0.99) of gradlab.estimators"),
+    "class": ({"estimator": estimators.find("rloo")}, "expected a name or an instance, RLOO(), got the class RLOO"),
+    "binary only": ({"estimator": "disarm"}, "expected one for categorical latents, got disarm for binary latents; give binary=True"),
+    "logits of units": ({"logits": torch.zeros(5, 4)}, "logits: expected shape (example, latent, category) for categorical latents, or, with"),
+    "units with categories": ({"binary": True}, "logits: expected shape (example, latent) for binary latents, got (5, 3, 4)"),
+    "whole numbers": ({"logits": torch.zeros(5, 3, 4, dtype=torch.long)}, "logits: expected a floating-point tensor, got torch.int64"),
+    "no tensor": ({"logits": [[0.0]]}, "logits: expected a floating-point tensor, got list"),
+    "no baseline": ({"estimator": "reinforce:baseline=running-mean"}, "for reinforce(baseline=running-mean), made once before the loop, got None"),
+    "cure": ({"estimator": "reinforce:baseline=running-mean"}, "baseline: expected a gradlab.estimators.RunningMean(0.99)"),
     "other decay": (
         {"estimator": "reinforce:baseline=running-mean", "baseline": RunningMean(0.5)},
-        "baseline: got a RunningMean(0.5), and",
+        "got a RunningMean(0.5)",
     ),
-    "baseline of no use": ({"baseline": RunningMean(0.5)}, "rloo subtracts none; leave it out"),
-    "loss of the batch": ({"f": lambda z: z.sum()}, "f: got torch.float64 of shape () on cpu; one floating-point loss"),
-    "loss per latent": ({"f": lambda z: z.sum(-1)}, "shape (10, 3) on cpu; one floating-point loss per row of codes"),
-    "loss of the examples": ({"f": lambda z: z.sum((1, 2))[:5]}, "(rows are evaluation by evaluation: x.repeat("),
-    "loss in whole numbers": ({"f": lambda z: z.argmax(-1).sum(1)}, "f: got torch.int64 of shape (10,)"),
-    "no loss": ({"f": fixed(None)}, "f: got a NoneType; it must return a tensor of one loss per row, shape (10,)"),
-    "detached": ({"estimator": "ste", "f": lambda z: z.detach().sum((1, 2))}, "and ste uses df/dz; rloo and reinforce"),
+    "baseline of no use": ({"baseline": RunningMean(0.5)}, "baseline: expected none, because rloo subtracts none, got "),
+    "loss of the batch": ({"f": lambda z: z.sum()}, "f: expected one floating-point loss per row of codes (10, 3, 4), shape (10,) on cpu, got torch.float64 of shape ()"),
+    "loss per latent": ({"f": lambda z: z.sum(-1)}, "got torch.float64 of shape (10, 3) on cpu"),
+    "loss of the examples": ({"f": lambda z: z.sum((1, 2))[:5]}, "(rows are evaluation by evaluation: repeat x with x.repeat("),
+    "loss in whole numbers": ({"f": lambda z: z.argmax(-1).sum(1)}, "got torch.int64 of shape (10,)"),
+    "no loss": ({"f": fixed(None)}, "f: expected a tensor of one loss per row, shape (10,), got a NoneType"),
+    "detached": ({"estimator": "ste", "f": lambda z: z.detach().sum((1, 2))}, "since ste uses df/dz, got others"),
     "of parameters only": (
         {"estimator": "st-gs", "f": lambda z: torch.ones(5, dtype=torch.float64, requires_grad=True) * 1},
-        "f: its losses do not depend on the codes in a way torch can differentiate",
+        "f: expected losses that torch can differentiate with respect to the codes",
     ),
 }  # fmt: skip
 
@@ -289,7 +289,9 @@ def test_an_estimator_of_categories_only_says_so():
     class Categories(estimators.find("ste")):
         kinds = ("categorical",)
 
-    with pytest.raises(ValueError, match=r"ste is for categorical latents, not binary; give binary=False"):
+    with pytest.raises(
+        ValueError, match=r"expected one for binary latents, got ste for categorical latents; give binary=False"
+    ):
         surrogate_loss(Categories(), logits_of("binary"), Decoder("binary"), binary=True)
 
 

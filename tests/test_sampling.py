@@ -501,10 +501,10 @@ def test_the_cheaper_route_is_taken(images, route, no_stacks, monkeypatch):
 def test_a_route_that_is_not_possible_is_refused():
     problem = problems.make("3x5-bernoulli-mlp")
     estimator = [estimators.get("decoupled-st-gs")]
-    with pytest.raises(ValueError, match=r"decoder: 'pairs' needs 0.00366 MiB .* memory is 0.000977 MiB"):
+    with pytest.raises(ValueError, match=r"decoder: expected 0.00366 MiB of memory for 'pairs', .* got 0.000977 MiB"):
         moments_of(problem, estimator, 64, memory=2**10, decoder="pairs")
     problem.model._likelihood = lambda o, x: (o.flatten(1) - x.flatten(1)).square().sum(1)
-    with pytest.raises(ValueError, match="decoder: 'table' needs a bernoulli or gaussian likelihood"):
+    with pytest.raises(ValueError, match="decoder: expected for 'table' a bernoulli or gaussian likelihood"):
         moments_of(problem, estimator, 64, decoder="table")
     with pytest.raises(ValueError, match="decoder: unknown name 'tables'; did you mean table"):
         gradlab.bias(problem.model, problem.x, moments=gradlab.MonteCarlo(decoder="tables"))

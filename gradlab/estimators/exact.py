@@ -44,7 +44,7 @@ class Exact(Estimator):
         if categories**latents > LIMIT:
             number = errors.count(*[categories] * latents)
             raise errors.SpaceTooLarge(
-                f"estimator: exact evaluates every configuration, and {number} are more than {LIMIT:,}; take rloo,"
+                f"estimator: expected at most {LIMIT:,} configurations for exact, got {number}; take rloo, which is"
                 " unbiased too, or fewer latents"
             )
         return categories**latents

@@ -101,7 +101,7 @@ def _layer(
 ) -> tuple[float | Tensor, float | Tensor, Tensor]:
     """Both temperatures, checked, and Gumbel noise."""
     if not (isinstance(logits, Tensor) and logits.is_floating_point() and logits.ndim > 0):
-        raise ValueError(f"logits: got {type(logits).__name__}; a floating-point tensor (..., category) is needed")
+        raise ValueError(f"logits: expected a floating-point tensor (..., category), got {type(logits).__name__}")
     tf = _temperature("tf", tf, logits)
     tb = tf if tb is None else _temperature("tb", tb, logits)
     g = CATEGORICAL.noise(tuple(logits.shape), dtype=logits.dtype, device=logits.device, generator=generator)
@@ -210,48 +210,54 @@ def surrogate_loss(
 
 def _estimator(given: Estimator | str, kind: LatentKind) -> Estimator:
     if isinstance(given, type):
-        raise ValueError(f"estimator: got the class {given.__name__}; give a name or an instance, {given.__name__}()")
+        raise ValueError(
+            f"estimator: expected a name or an instance, {given.__name__}(), got the class {given.__name__}"
+        )
     chosen = given if isinstance(given, Estimator) else registry.parse(given)
     if kind.name not in chosen.kinds:
         cure = "binary=False with logits (example, latent, category)"
         if kind is CATEGORICAL:
             cure = "binary=True with logits (example, latent)"
         kinds = " and ".join(chosen.kinds)
-        raise ValueError(f"estimator: {chosen.label} is for {kinds} latents, not {kind.name}; give {cure}")
+        raise ValueError(
+            f"estimator: expected one for {kind.name} latents, got {chosen.label} for {kinds} latents; give {cure}"
+        )
     return chosen
 
 
 def _check_logits(logits: Tensor, kind: LatentKind) -> None:
     if not (isinstance(logits, Tensor) and logits.is_floating_point()):
         got = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"logits: got {got}; a floating-point tensor is needed")
+        raise ValueError(f"logits: expected a floating-point tensor, got {got}")
     if logits.ndim != 2 + kind.event_dims:
         wanted = "(example, latent)" if kind is BINARY else "(example, latent, category)"
         other = "" if kind is BINARY else ", or, with binary=True, (example, latent)"
-        raise ValueError(f"logits: got shape {tuple(logits.shape)}; {kind.name} latents need {wanted}{other}")
+        raise ValueError(f"logits: expected shape {wanted} for {kind.name} latents{other}, got {tuple(logits.shape)}")
 
 
 def _check_baseline(estimator: Estimator, baseline: RunningMean | None) -> None:
     decay = estimator.baseline_decay
     if decay is None and baseline is not None:
         cure = "leave it out, or take reinforce:baseline=running-mean"
-        raise ValueError(f"baseline: got {baseline!r}, and {estimator.label} subtracts none; {cure}")
+        raise ValueError(f"baseline: expected none, because {estimator.label} subtracts none, got {baseline!r}; {cure}")
     if decay is not None and not (isinstance(baseline, RunningMean) and baseline.decay == decay):
         got = f"a RunningMean({baseline.decay})" if isinstance(baseline, RunningMean) else repr(baseline)
-        cure = f"give baseline=RunningMean({decay}) of gradlab.estimators, made once and kept through the loop"
-        raise ValueError(f"baseline: got {got}, and {estimator.label} subtracts the mean of the losses before; {cure}")
+        raise ValueError(
+            f"baseline: expected a gradlab.estimators.RunningMean({decay}) for {estimator.label}, made once before the"
+            f" loop, got {got}"
+        )
 
 
 def _losses(f: Callable[[Tensor], Tensor], codes: Tensor) -> Tensor:
     loss = f(codes.clone())  # a copy, since f may work in place
     n = len(codes)
     if not isinstance(loss, Tensor):
-        raise ValueError(f"f: got a {type(loss).__name__}; it must return a tensor of one loss per row, shape ({n},)")
+        raise ValueError(f"f: expected a tensor of one loss per row, shape ({n},), got a {type(loss).__name__}")
     if not (loss.is_floating_point() and loss.shape == (n,) and loss.device == codes.device):
         got = f"{loss.dtype} of shape {tuple(loss.shape)} on {loss.device}"
         raise ValueError(
-            f"f: got {got}; one floating-point loss per row of codes {tuple(codes.shape)} is needed, shape ({n},) on"
-            f" {codes.device} (rows are evaluation by evaluation: x.repeat(n // len(x), ...) goes with them)"
+            f"f: expected one floating-point loss per row of codes {tuple(codes.shape)}, shape ({n},) on"
+            f" {codes.device}, got {got} (rows are evaluation by evaluation: repeat x with x.repeat(n // len(x), ...))"
         )
     return loss
 
@@ -263,7 +269,7 @@ def _derivative(estimator: Estimator, loss: Tensor, codes: Tensor) -> Tensor:
         (found,) = torch.autograd.grad(loss.sum(), codes, retain_graph=True, allow_unused=True)
     if found is None:
         raise ValueError(
-            f"f: its losses do not depend on the codes in a way torch can differentiate (detach, argmax, numpy, an"
-            f" embedding by index?), and {estimator.label} uses df/dz; rloo and reinforce need no derivative"
+            f"f: expected losses that torch can differentiate with respect to the codes, since {estimator.label} uses"
+            " df/dz, got others (detach, argmax, numpy, an embedding by index?); rloo and reinforce need no derivative"
         )
     return found

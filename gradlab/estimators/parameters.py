@@ -57,7 +57,7 @@ def real(default: float, at_least: float = -math.inf, below: float = math.inf) -
     def check(name: str, value: Any) -> float:
         good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         if not (good and at_least <= value < below):
-            raise ValueError(f"{name}: got {value!r}; give a number, {words}")
+            raise ValueError(f"{name}: expected a number, {words}, got {value!r}")
         return float(value)
 
     return _field(default, words, check)

@@ -48,15 +48,15 @@ def register(cls: E_) -> E_:
     Plain(tf=0.5)
     """
     if not (isinstance(cls, type) and issubclass(cls, Estimator)):
-        raise ValueError(f"cls: got {cls!r}; a subclass of gradlab.estimators.Estimator is needed")
+        raise ValueError(f"cls: expected a subclass of gradlab.estimators.Estimator, got {cls!r}")
     if not isinstance(getattr(cls, "name", None), str):
-        raise ValueError(f"{cls.__qualname__}: has no name; give it as a text in the class body")
+        raise ValueError(f"{cls.__qualname__}: expected a name, a text in the class body, got none")
     try:
         cls()
     except TypeError as error:
-        raise ValueError(f"{cls.__qualname__}: cannot be made ({error}); give every parameter a default") from None
+        raise ValueError(f"{cls.__qualname__}: expected a default for every parameter, got {error}") from None
     if _identity(_CLASSES.get(cls.name, cls)) != _identity(cls):
-        raise ValueError(f"name: {cls.name!r} is taken by {_CLASSES[cls.name].__qualname__}; choose another")
+        raise ValueError(f"name: expected a free name, got {cls.name!r}, which {_CLASSES[cls.name].__qualname__} has")
     _CLASSES[cls.name] = cls
     return cls
 
@@ -90,7 +90,7 @@ def find(name: str) -> type[Estimator]:
     if name in _CLASSES:
         return _CLASSES[name]
     if name in _BROKEN:
-        raise ValueError(f"estimator: the entry point {name!r} cannot be used ({_BROKEN[name]})")
+        raise ValueError(f"estimator: expected an entry point that can be loaded, got {name!r} ({_BROKEN[name]})")
     raise errors.unknown_name("estimator", name, _CLASSES)
 
 

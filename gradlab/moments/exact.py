@@ -67,8 +67,8 @@ def check_supported(estimators: Sequence[Estimator]) -> None:
         if not supported(estimator):
             able = [name for name in catalogue.names() if supported(catalogue.get(name))]
             raise ValueError(
-                f"moments: 'exact' does not know {estimator.label}; take moments='monte-carlo', or one of"
-                f" {', '.join(able)}"
+                f"moments: expected 'monte-carlo' for {estimator.label}, which has no exact moments, got 'exact';"
+                f" estimators with exact moments are {', '.join(able)}"
             )
 
 

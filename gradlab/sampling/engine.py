@@ -173,8 +173,8 @@ def _codes_of(e: Estimator, kind: LatentKind, logits: Tensor, g: Tensor) -> Tens
 def _check_not_asked_for(decoder: str, needed: int, memory: int) -> None:
     if decoder != "auto":
         raise ValueError(
-            f"decoder: {decoder!r} needs {needed / 2**20:.3g} MiB for the codes that are drawn, numbered with 64 bits;"
-            f" memory is {memory / 2**20:.3g} MiB (decoder='draws' needs less)"
+            f"decoder: expected {needed / 2**20:.3g} MiB of memory for {decoder!r}, and codes that 64 bits can number,"
+            f" got {memory / 2**20:.3g} MiB; decoder='draws' needs less"
         )
 
 

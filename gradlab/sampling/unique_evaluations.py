@@ -68,8 +68,8 @@ class DrawnPairs:
         table = ByConfiguration(model, self.x)
         if wanted and decoder == "table" and not table.forward_mode_agrees():
             raise ValueError(
-                "decoder: 'table' needs a bernoulli or gaussian likelihood and a decoder that torch differentiates in"
-                " forward mode; decoder='pairs' takes any"
+                "decoder: expected for 'table' a bernoulli or gaussian likelihood and a decoder that torch"
+                " differentiates in forward mode, got another; decoder='pairs' takes any"
             )
         jacobians = wanted and (
             decoder == "table" or (decoder == "auto" and table.pays(len(self.pairs) / len(numbers)))

@@ -90,12 +90,16 @@ def check(
 def problems_of(estimator: Estimator) -> list[Problem]:
     """The problems of an estimator's kinds of latent. Raises ValueError as `check` does."""
     if not isinstance(estimator, Estimator):
-        raise ValueError(f"estimator: got {estimator!r}; an instance of a gradlab.estimators.Estimator is needed")
+        raise ValueError(f"estimator: expected an instance of a gradlab.estimators.Estimator, got {estimator!r}")
     if not isinstance(getattr(estimator, "name", None), str):
-        raise ValueError(f"estimator: {type(estimator).__qualname__} has no name; give it as a text in the class body")
+        raise ValueError(
+            f"estimator: expected a name, a text in the class body, got {type(estimator).__qualname__} without one"
+        )
     suited = [problem for problem in PROBLEMS.values() if problem.kind.name in estimator.kinds]
     if not suited:
-        raise ValueError(f"estimator: {estimator.name} is for {estimator.kinds}; the kinds are {sorted(KINDS)}")
+        raise ValueError(
+            f"estimator: expected kinds among {sorted(KINDS)}, got {estimator.name} with kinds {estimator.kinds}"
+        )
     return suited
 
 
