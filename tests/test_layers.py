@@ -253,21 +253,48 @@ REFUSED = {
     "unknown name": ({"estimator": "rlo"}, "did you mean rloo"),
     "no name": ({"estimator": 3}, "estimator: unknown name 3"),
     "class": ({"estimator": estimators.find("rloo")}, "expected a name or an instance, RLOO(), got the class RLOO"),
-    "binary only": ({"estimator": "disarm"}, "expected one for categorical latents, got disarm for binary latents; give binary=True"),
-    "logits of units": ({"logits": torch.zeros(5, 4)}, "logits: expected shape (example, latent, category) for categorical latents, or, with"),
-    "units with categories": ({"binary": True}, "logits: expected shape (example, latent) for binary latents, got (5, 3, 4)"),
-    "whole numbers": ({"logits": torch.zeros(5, 3, 4, dtype=torch.long)}, "logits: expected a floating-point tensor, got torch.int64"),
+    "binary only": (
+        {"estimator": "disarm"},
+        "expected one for categorical latents, got disarm for binary latents; give binary=True",
+    ),
+    "logits of units": (
+        {"logits": torch.zeros(5, 4)},
+        "logits: expected shape (example, latent, category) for categorical latents, or, with",
+    ),
+    "units with categories": (
+        {"binary": True},
+        "logits: expected shape (example, latent) for binary latents, got (5, 3, 4)",
+    ),
+    "whole numbers": (
+        {"logits": torch.zeros(5, 3, 4, dtype=torch.long)},
+        "logits: expected a floating-point tensor, got torch.int64",
+    ),
     "no tensor": ({"logits": [[0.0]]}, "logits: expected a floating-point tensor, got list"),
-    "no baseline": ({"estimator": "reinforce:baseline=running-mean"}, "for reinforce(baseline=running-mean), made once before the loop, got None"),
-    "cure": ({"estimator": "reinforce:baseline=running-mean"}, "baseline: expected a gradlab.estimators.RunningMean(0.99)"),
+    "no baseline": (
+        {"estimator": "reinforce:baseline=running-mean"},
+        "for reinforce(baseline=running-mean), made once before the loop, got None",
+    ),
+    "cure": (
+        {"estimator": "reinforce:baseline=running-mean"},
+        "baseline: expected a gradlab.estimators.RunningMean(0.99)",
+    ),
     "other decay": (
         {"estimator": "reinforce:baseline=running-mean", "baseline": RunningMean(0.5)},
         "got a RunningMean(0.5)",
     ),
-    "baseline of no use": ({"baseline": RunningMean(0.5)}, "baseline: expected none, because rloo subtracts none, got "),
-    "loss of the batch": ({"f": lambda z: z.sum()}, "f: expected one floating-point loss per row of codes (10, 3, 4), shape (10,) on cpu, got torch.float64 of shape ()"),
+    "baseline of no use": (
+        {"baseline": RunningMean(0.5)},
+        "baseline: expected none, because rloo subtracts none, got ",
+    ),
+    "loss of the batch": (
+        {"f": lambda z: z.sum()},
+        "f: expected one floating-point loss per row of codes (10, 3, 4), shape (10,) on cpu, got torch.float64 of shape ()",
+    ),
     "loss per latent": ({"f": lambda z: z.sum(-1)}, "got torch.float64 of shape (10, 3) on cpu"),
-    "loss of the examples": ({"f": lambda z: z.sum((1, 2))[:5]}, "(rows are evaluation by evaluation: repeat x with x.repeat("),
+    "loss of the examples": (
+        {"f": lambda z: z.sum((1, 2))[:5]},
+        "(rows are evaluation by evaluation: repeat x with x.repeat(",
+    ),
     "loss in whole numbers": ({"f": lambda z: z.argmax(-1).sum(1)}, "got torch.int64 of shape (10,)"),
     "no loss": ({"f": fixed(None)}, "f: expected a tensor of one loss per row, shape (10,), got a NoneType"),
     "detached": ({"estimator": "ste", "f": lambda z: z.detach().sum((1, 2))}, "since ste uses df/dz, got others"),
@@ -275,7 +302,7 @@ REFUSED = {
         {"estimator": "st-gs", "f": lambda z: torch.ones(5, dtype=torch.float64, requires_grad=True) * 1},
         "f: expected losses that torch can differentiate with respect to the codes",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=REFUSED)
