@@ -288,7 +288,7 @@ REFUSED = {
     ),
     "loss of the batch": (
         {"f": lambda z: z.sum()},
-        "f: expected one floating-point loss per row of codes (10, 3, 4), shape (10,) on cpu, got torch.float64 of shape ()",
+        "per row of codes (10, 3, 4), shape (10,) on cpu, got torch.float64 of shape ()",
     ),
     "loss per latent": ({"f": lambda z: z.sum(-1)}, "got torch.float64 of shape (10, 3) on cpu"),
     "loss of the examples": (
