@@ -84,6 +84,7 @@ def _child(
     pipe: Connection, folder: Path, most_bytes: int, trainings: Path | None, stops_after: int, options: dict[str, Any]
 ) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # as blocked where the fork server was started
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as elsewhere:
         tiny_sweep.sweep(elsewhere, **tiny_sweep.ONE, epochs=1)  # what is slow the first time

@@ -87,7 +87,6 @@ def test_a_new_field_is_an_option_at_once():
 
 
 WITHOUT_EFFECT = {
-    "--draws 8 --moments exact": "--draws: needs --moments monte-carlo, got --moments exact",
     "--decoder table --moments exact": "--decoder: needs --moments monte-carlo",
     "--tolerance 1e-3": "--tolerance: needs --moments exact, got --moments monte-carlo",
     "--max-draws 64": "--max-draws: needs --precision",
@@ -106,6 +105,13 @@ WITHOUT_EFFECT = {
 @pytest.mark.parametrize("arguments", WITHOUT_EFFECT)
 def test_an_option_without_effect_is_wrong_usage(run, arguments):
     refused(run("bias", "--sweep", "none", *arguments.split()), 2, WITHOUT_EFFECT[arguments])
+
+
+def test_draws_beside_exact_moments_are_told_to_have_no_effect(run):
+    """As in Python, where a loop over moments may hold them."""
+    ran = run("bias", *POINT, "--draws", "8", "--moments", "exact", "--images", "1", "--out", "exact.h5", "--no-plot")
+    assert ran.code == 0, ran.err
+    assert "gradlab: --draws: no effect with --moments exact" in ran.err
 
 
 def test_what_was_renamed_is_told(run):
