@@ -25,7 +25,7 @@ OF_EACH = f"{SAMPLED}, and not where these miss what carries an example's gradie
 
 
 class _Reduced(NamedTuple):
-    """What is left of points' moments once they are reduced over coordinates: numpy's, (point, ...)."""
+    """Moments of points, reduced over coordinates: numpy arrays (point, ...)."""
 
     mean: np.ndarray  # (point, coordinate), over all draws
     sum_of_squares: np.ndarray  # (point, coordinate), of all draws' deviations from that mean
@@ -40,8 +40,7 @@ def _over_coordinates(
 ) -> _Reduced:
     """`exact` (point, target, coordinate), `shift` (coordinate).
 
-    Done where the moments are, a point at a time on a CPU, in one transfer from elsewhere: 1,000 images are 10^6
-    numbers a point.
+    On a CPU one point at a time; on another device there, with one transfer. 1,000 images are 10^6 numbers per point.
     """
     on_cpu = _on_cpu(found)
     numbers = 12 * (len(count) + 1) * exact[0].size  # sorting takes most

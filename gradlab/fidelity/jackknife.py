@@ -1,4 +1,4 @@
-"""Moments of draws without each batch in turn, and what their scatter says: delete-one-batch jackknife.
+"""The delete-one-batch jackknife: moments without each batch, and standard errors from their scatter.
 
 Arrays have the value of all draws first, then those without each batch: (1 + batch, ...).
 """
@@ -18,7 +18,7 @@ LEVEL = 0.95
 
 
 def like(given: Numbers, array: Array) -> Numbers:
-    """An array's numbers, where the given ones are."""
+    """The array, converted to the type and device of the first argument."""
     return array if isinstance(given, np.ndarray) else given.new_tensor(array)
 
 

@@ -1,6 +1,6 @@
 """Where sampling cannot see: latents so certain that the categories which carry the exact gradient are hardly drawn.
 
-The law p = softmax(l/tf) is known, so this is known beforehand. With d the most probable category of a latent, category
+The law p = softmax(l/tf) is known, so this can be predicted. With d the most probable category of a latent, category
 k adds to the exact gradient g about
 
     a_k = (1/tf) p_k (c_k - c_d) = g_k - p_k g_d / p_d,
@@ -9,9 +9,9 @@ and N draws show it N p_k times. Categories with shares w = a^2 / sum a^2 are to
 
     count = N (sum w)^2 / sum (w^2 / p)
 
-times, which for n categories of equal shares is n N p. Below ten (SEEN), figures from draws miss what carries the
-gradient and their intervals do not say so: all draws give one code, or a few draws give all there is. Where g is not
-known, equal losses are taken for all categories: a_k = p_k.
+times, which for n categories of equal shares is n N p. Below ten (SEEN), metrics from draws miss what carries the
+gradient, and their intervals do not show this: all draws give one code, or a few draws dominate. If g is not known,
+equal losses are assumed for all categories: a_k = p_k.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Bias where enumeration is impossible: estimates against an unbiased reference, drawn until the interval is tight.
 
-For each tf in turn, all tb and estimators share the draws of one or two references (of the law softmax(l/tf), of
-softmax(l)); draws are added in rounds, and metrics are found from the sums of 32 batches. What is held at a time are
-the mean estimates by batch of one tf, or, where these are large, of some of its estimators.
+For each tf, all tb and estimators share the draws of one or two references (of the laws softmax(l/tf), softmax(l)).
+Draws are added in rounds, and metrics are computed from the sums of 32 batches. Memory holds the mean estimates by
+batch of one tf or, if these are large, of some of its estimators.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class Point:
 
 @dataclass(frozen=True)
 class StoppingRule:
-    """When there are draws enough: the interval of relative_bias_debiased, or of its value if that is above 1."""
+    """When to stop drawing, by the interval of relative_bias_debiased (relative to its value if that is above 1)."""
 
     draws: int  # at least
     precision: float | None = None  # half the interval's width, None: whatever `draws` give
     most: int = MAX_DRAWS
 
     def missed_by(self, found: Sequence[UStatistics]) -> float:
-        """The largest half width over what was asked, 1 or less where the goal is reached; inf without an interval."""
+        """The largest half width over the requested one: at most 1 if the goal is reached, inf without an interval."""
         if self.precision is None:
             return 0.0
         worst = 0.0
@@ -65,7 +65,7 @@ class StoppingRule:
         return worst
 
     def next(self, draws: int, missed_by: float) -> int:
-        """Total draws after the next round; no more than now where it is the last."""
+        """The total number of draws after the next round; `draws` itself if no round is needed."""
         if missed_by <= 1 or draws >= self.most:
             return draws
         growth = min(max(missed_by**1.5 if math.isfinite(missed_by) else math.inf, _GROWTH[0]), _GROWTH[1])
@@ -73,12 +73,12 @@ class StoppingRule:
 
 
 def rounded(draws: int) -> int:
-    """As many in each batch."""
+    """The number of draws, rounded up to equal batches."""
     return max(LEAST_DRAWS, math.ceil(draws / BATCHES) * BATCHES)
 
 
 def choose(setup: Setup, tfs: Sequence[float]) -> tuple[Estimator, dict[str, float]]:
-    """The candidate of the smallest variance at equal loss evaluations, and the variance of each over the smallest.
+    """The candidate with the smallest variance at equal loss evaluations, and all variances relative to it.
 
     Measured on PILOT draws, which do not enter the metrics; of several tf the geometric mean.
     """

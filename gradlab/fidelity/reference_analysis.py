@@ -1,4 +1,4 @@
-"""Metrics against an unbiased reference -> Dataset, of the dims and names that those against enumeration have."""
+"""Metrics against an unbiased reference -> Dataset, with the dims and names of an enumerated one."""
 
 from __future__ import annotations
 

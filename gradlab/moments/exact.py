@@ -35,7 +35,7 @@ from .noise import Integral, Relaxed, integrate
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and variance of one estimate, float64 `(example, latent[, category])`, and how well they are known.
+    """Mean and variance of one estimate, float64 `(example, latent[, category])`, with their numerical errors.
 
     `mean_error`, `std_error`: the estimated numerical errors of mean and standard deviation, as norms over all
     coordinates relative to the norms of mean and standard deviation; 0 where enumeration leaves rounding only.
@@ -62,7 +62,7 @@ def noise_integral(estimator: Estimator) -> Relaxed | None:
 
 
 def check_supported(estimators: Sequence[Estimator]) -> None:
-    """ValueError naming the first estimator whose moments have to be sampled, and those that need not."""
+    """Raises ValueError for the first estimator without exact moments, and lists the estimators that have them."""
     for estimator in estimators:
         if not supported(estimator):
             able = [name for name in catalogue.names() if supported(catalogue.get(name))]
@@ -92,14 +92,14 @@ def exact_moments(
     setup : its logits are taken as exact, whatever their precision. The result, and for each tf of the Gumbel family
         sums of the size (example, latent, category^3), come on top of its memory
     estimators : any mixture of temperatures; one pass over the configurations serves all
-    tolerance : relative numerical error wanted of mean and standard deviation, where an integral over noise is left
+    tolerance : relative numerical error of mean and standard deviation, for estimators that integrate over noise
     covariance : also the covariance over all latents of an example, by a second pass over the configurations
     advance : called with fractions of `steps(estimators, covariance)`
 
     Raises
     ------
     ValueError
-        Estimators that have to be sampled, and losses or derivatives that are not finite.
+        Estimators without exact moments, and losses or derivatives that are not finite.
 
     Source: "moments without sampling" follows from eq. 12-16 of the Decoupled ST-GS paper: given the code, the noise is
     independent of the derivative, and across latents.

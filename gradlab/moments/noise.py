@@ -1,21 +1,21 @@
-"""Moments of J(q) v over the noise of one latent, given its code: the part of the Gumbel family with no decoder in it.
+"""Moments of J(q) v over the noise of one latent, given its code: the Gumbel family without the decoder.
 
 Given z_l = k, with p = softmax(l/tf), p_l = p and independent Exp(1) numbers t and E_j (conditional Gumbels),
 
     exp(g_j) = 1/(E_j + p_j t),  E_k = 0;   q = X/sum X,  X_j = exp(l_j/tb) exp(g_j)^power,
 
-power = 1 in the paper's convention, 1/tb in Jang's. With M = E[v' v'^T | z_l = k], v' = v - v_k (J takes no notice of a
-constant; so all below is small where q is nearly one-hot at k), the moments of (J v)_j = q_j (v'_j - q.v') need
+power = 1 in the paper's convention, 1/tb in Jang's. With M = E[v' v'^T | z_l = k], v' = v - v_k (J ignores a
+constant, and everything below is small if q is nearly one-hot at k), the moments of (J v)_j = q_j (v'_j - q.v') need
 
     E[q_j q_a]   and   s_j = E[q_j^2 (M_jj - 2 (M q)_j + q.M q)].
 
-Given t the X are independent, and (sum X)^-m = 1/Gamma(m) int_0^inf s^(m-1) exp(-s sum X) ds takes the sum apart:
+Given t the X are independent, and (sum X)^-m = 1/Gamma(m) int_0^inf s^(m-1) exp(-s sum X) ds separates the sum:
 
     E[prod_i q_i^a_i] = 1/Gamma(m) int dt e^-t int ds/s prod_i psi_i(a_i),   psi_i(a) = E[(s X_i)^a exp(-s X_i) | t].
 
 That leaves integrals over s, t and one E_i, whatever the number of categories: by the trapezoidal rule in log s, log t
 and log E, all analytic, whose error falls like exp(-pi^2/h), by a factor of 69 from the first step to the second and by
-more from there on. Each step also goes further out. The difference of the last two is taken for the error.
+more after that. Each step also extends the ranges. The difference of the last two results estimates the error.
 
 Ranges begin at exp(-depth). What lies below has a probability of that size. Where the moments themselves are as small,
 because all latents are almost certain, the depth grows until it no longer matters, or passes the gaps of the logits.
@@ -117,7 +117,7 @@ def integrate(
 
 
 def reach(law: Relaxed, given: Conditional, logits: Tensor) -> float:
-    """How far log E may lie from 0 where the order of the X turns: by the gaps of the logits, impossible ones aside."""
+    """Largest |log E| at which the order of the X can change, from the gaps of the possible logits."""
     gaps = (logits - logits.amax(-1, keepdim=True)).abs()
     log_p = given.log_p.abs()
     possible = log_p < _UNDERFLOW
@@ -126,7 +126,7 @@ def reach(law: Relaxed, given: Conditional, logits: Tensor) -> float:
 
 
 def neglected(law: Relaxed, given: Conditional, mean: Tensor, variance: Tensor, depth: float) -> float:
-    """What noise below exp(-depth) adds to mean and standard deviation at most, relative to their norms."""
+    """Bound on the contribution of noise below exp(-depth) to mean and standard deviation, relative to their norms."""
     p, categories = given.log_p.exp()[..., None], given.log_p.shape[-1]
     of_mean = (p * given.v.abs()).sum((-1, -2)).norm() / law.tb
     of_square = (p[..., None] * given.vv.abs()).sum() / law.tb**2

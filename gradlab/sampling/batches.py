@@ -50,7 +50,7 @@ def empty(logits: Tensor, draws: int) -> BatchMoments:
 
 
 def batch_bounds(draws: int) -> list[int]:
-    """Edges of the batches of draws, as even as can be."""
+    """Edges of the batches of draws, of almost equal size."""
     batches = min(BATCHES, draws)
     return [draws * b // batches for b in range(batches + 1)]
 

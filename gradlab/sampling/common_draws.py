@@ -1,8 +1,8 @@
-"""Estimates and unbiased references of the same draws: their means by batch, for models without an exact gradient.
+"""Estimates and unbiased references from the same draws, as means by batch, for models without an exact gradient.
 
-A draw's noise arrays serve estimators and references alike, so that the code which noise array 0 samples is decoded
-once for all that use it, and differences between an estimate and a reference lose what both have in common. Draw i is
-in batch i mod (batches), so that draws can be added, in rounds, and the sums know nothing of the rounds.
+Estimators and references share the noise arrays of a draw. So the code that noise array 0 samples is decoded once, and
+common noise cancels in differences. Draw i belongs to batch i mod (batches), so that draws can be added in rounds
+without changing the sums.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class PairedDraws:
         batches: int,
         sums: Sequence[DrawSums] | None = None,
     ):
-        """`sums`: what the estimates of each estimator are added to, Sums unless given; others take one thread."""
+        """`sums`: accumulator of each estimator, by default Sums. Other accumulators use one thread."""
         model, x, logits, memory = setup.model, setup.x, setup.logits, setup.memory
         self.model, self.x, self.logits, self.estimators = model, x, logits, estimators
         self.groups = by_points(estimators)

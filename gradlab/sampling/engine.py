@@ -1,14 +1,14 @@
-"""From estimators and noise to moments: which points are evaluated, and how the decoder is run at them.
+"""Monte Carlo moments: which points are evaluated, and how the decoder is run at them.
 
-The decoder's part, at the codes that are drawn, has three ways, which give the same numbers up to rounding:
+There are three ways to run the decoder at the sampled codes. They give the same numbers up to rounding:
 
     table   by configuration: one Jacobian for each that is drawn, and products with all images
     pairs   pair by pair: each distinct image and code once
     draws   each draw separately
 
-Distinct pairs are never more than draws, and cost nothing beside them; so "auto" takes draws only where pairs cannot be
-numbered with 64 bits, or do not fit the memory, and else whichever of table and pairs needs fewer operations
-(see `derivatives`). Relaxed points differ from draw to draw, and have no other way than draws.
+There are never more distinct pairs than draws. So "auto" uses draws only if the pairs cannot be numbered with 64 bits
+or do not fit in memory. Otherwise it uses table or pairs, whichever needs fewer operations (see `derivatives`). Relaxed
+points differ from draw to draw, so they always use draws.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ def each_moments(
     decoder: str = "auto",
     advance: progress.Advance = lambda *a, **k: None,
 ) -> Iterator[tuple[list[int], BatchMoments]]:
-    """Positions of some estimators and their moments over all draws of `noise`, points first, until each has come once.
+    """Yields positions of estimators and their moments over all draws of `noise`, points first; each position once.
 
-    Moments are float64. Estimators with equal points share the decoder passes, those with equal q that; so a grid of
-    temperatures is best given whole. `advance` is called with the number of draws done, per group of equal points.
+    Moments are float64. Estimators with equal points share the decoder passes, and estimators with equal q share q. So
+    pass a whole grid of temperatures. `advance` is called with the number of draws done, per group of equal points.
     `decoder` is one of `methods.DECODERS`; "table" and "pairs" raise ValueError where they are not possible, or do not
     fit.
     """
@@ -93,9 +93,9 @@ def each_accumulated(
     decoder: str = "auto",
     advance: progress.Advance = lambda *a, **k: None,
 ) -> Iterator[tuple[list[int], A]]:
-    """Position of each estimator, alone, and one of `accumulator` to which all its estimates have been added.
+    """Yields the position of each estimator, and an accumulator that holds all its estimates.
 
-    As `each_moments`, at the cost of each draw's estimate, for what moments do not tell.
+    For quantities that moments do not determine. Unlike `each_moments`, it computes the estimate of every draw.
     """
     drawn, ranks = _evaluated_pairs(setup, estimators, noise, decoder)
     for group in by_points(estimators):
@@ -132,7 +132,7 @@ def _evaluated_pairs(
 def _drawn_pairs(
     setup: Setup, firsts: list[Estimator], noise: Noise, decoder: str
 ) -> tuple[DrawnPairs | None, dict[Hashable, Tensor]]:
-    """The distinct pairs of all discrete points, and by points key their ranks; none where that is not the way."""
+    """The distinct pairs of all discrete points, and their ranks by points key; (None, {}) if pairs are not used."""
     model, x, logits, memory, kind = setup.model, setup.x, setup.logits, setup.memory, setup.kind
     firsts = [e for e in firsts if e.discrete_points and not e.noise_free]
     if not firsts or decoder == "draws":

@@ -1,8 +1,8 @@
 """Which code several threads may call at once.
 
-torch's layers and this package's networks, likelihoods and estimators write nothing when they are called. Any other
-module may keep what it computes on itself, or in a hook, and threads then mix up what belongs to different rows. So
-everything else is called from one thread.
+torch's layers and the networks, likelihoods and estimators of this package store nothing when they are called. Any
+other module may store results on itself or in a hook, and several threads would mix results of different rows. So all
+other code is called from one thread.
 """
 
 from __future__ import annotations

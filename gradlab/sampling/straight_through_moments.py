@@ -1,9 +1,9 @@
 """Estimates scale J(q) v(z) over a grid: q once for all tf, v once for all tb.
 
-Per draw, image and point there is left J(q) v = q (v - <q, v>) and its moments, some seven passes over arrays in
-cache: q v; its sum over categories; minus q times that; the mean over a batch's draws; minus it; squared; summed. They
-run three to five times faster with draws and categories as slow dimensions: (draw of its batch, category, batch, cell),
-a cell being a latent of an example. A GPU, which has no such cache to fill, takes many tf of one q in one operation.
+What remains for each draw, image and point is J(q) v = q (v - <q, v>) and its moments: about seven passes over arrays
+in cache, q v; its sum over categories; minus q times that; the mean over a batch's draws; minus it; squared; summed.
+They are three to five times faster with draws and categories as slow dimensions: (draw of its batch, category, batch,
+cell), a cell being a latent of an example. A GPU has no such cache, so it processes many tf of one q in one operation.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ def pulled_back_moments(
     ranks: dict[Hashable, Tensor],
     advance: progress.Advance,
 ) -> Iterator[tuple[list[int], BatchMoments]]:
-    """Positions of some estimators and their moments, points first, until each has come once.
+    """Yields positions of estimators and their moments, points first; each position once.
 
     `ranks[points key]` (evaluation, draw, example) are those of an estimator's points; `drawn` is centred.
 
-    Works on some q at a time, each with all its tf, whose moments fit in what noise and ranks leave of `memory`, on one
-    at least. Batches are independent, and go to threads of their own.
+    Processes q in chunks whose moments, for all their tf, fit in the remaining memory. Batches are independent and run
+    on separate threads.
     `advance` is called with draws * distinct points in all.
     """
     logits, memory, kind, bounds = setup.logits, setup.memory, setup.kind, batch_bounds(noise.draws)

@@ -17,8 +17,8 @@ from ..model import LatentModel, precision
 class DrawnPairs:
     """The distinct pairs of image and code among the points of all draws, each evaluated once.
 
-    A pair's key is image * configurations + configuration. Draws that share their noise repeat themselves and each
-    other: 1,024 draws of 100 images at ten tf, a million points, were 6,406 pairs of a trained 8x4 model.
+    A pair's key is image * configurations + configuration. Draws with shared noise
+    repeat pairs often: 1,024 draws of 100 images at ten tf, a million points, were 6,406 pairs of a trained 8x4 model.
     """
 
     def __init__(self, model: LatentModel, x: Tensor):
@@ -56,7 +56,7 @@ class DrawnPairs:
 
     @property
     def bytes(self) -> int:
-        """What key, loss and derivative of all pairs take."""
+        """Size of key, loss and derivative of all pairs."""
         return len(self.pairs) * ((math.prod(self.model.code_shape) + 1) * self.x.element_size() + 8)
 
     def evaluate(self, memory: int, wanted: bool, decoder: str = "auto") -> None:
@@ -121,7 +121,7 @@ class DrawnPairs:
                 pass
 
     def centre(self, logits: Tensor) -> None:
-        """Take from each derivative that at its image's most probable category, in place (see `LatentKind.centred`)."""
+        """Subtracts the entry at the most probable category of the image, in place (see `LatentKind.centred`)."""
         if not self.model.binary:
             at = logits.argmax(-1)[self.pairs // self.model.configurations][..., None]
             v = self.derivative.view(-1, *self.model.code_shape)
