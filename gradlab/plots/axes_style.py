@@ -165,5 +165,6 @@ def _code(ds: xr.Dataset) -> str:
 
 def write_under(figure: Figure, text: str) -> None:
     """Small text across the figure, below it."""
-    lines = textwrap.fill(text, letters_across(figure.get_figwidth()), break_on_hyphens=False)
+    across = letters_across(0.96 * figure.get_figwidth())  # between the margins
+    lines = textwrap.fill(text, across, break_on_hyphens=False)
     figure.supxlabel(lines, x=0.02, ha="left", fontsize=SMALL, color="0.25")
