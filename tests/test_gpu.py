@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import gradlab
-from gradlab import datasets, estimators, exact, moments, parallel, progress, sampling, training
+from gradlab import datasets, estimators, exact, moments, parallel, sampling, training
 from gradlab.moments import exact as exact_module
 from gradlab.numerics import plain_arithmetic
 from gradlab.sampling import straight_through_moments
@@ -99,10 +99,9 @@ def test_float32_is_no_tensorfloat32():
     """With 10 bits a decoder's derivatives are off by more than 1e-5, with 23 bits by less; whatever the caller set."""
     model, x = gradlab.bundled("vae-8x4-mnist"), datasets.load("mnist-sample").first(20).floats()
 
-    def estimates(**given):
-        return gradlab.bias(
-            model, x, 1.6, 1.3, **given, draws=64, compute=gradlab.Compute(device=DEVICE)
-        ).mean_gradient.to_numpy()
+    def estimates(tf32=False):
+        compute = gradlab.Compute(device=DEVICE, tf32=tf32)
+        return gradlab.bias(model, x, 1.6, 1.3, draws=64, compute=compute).mean_gradient.to_numpy()
 
     plain, fewer_bits = estimates(), estimates(tf32=True)
     before = torch.get_float32_matmul_precision()
@@ -125,7 +124,7 @@ def test_enumeration_does_not_wait(name, monkeypatch):
         with no_waiting():
             yield steps.append
 
-    monkeypatch.setattr(progress, "bar", bar)
+    monkeypatch.setattr(exact, "bar", bar)
     gradlab.exact_gradient(model, x, memory=20_000)
     assert len(steps) > 3
 
@@ -146,11 +145,11 @@ class InfiniteAt(nn.Module):
 def test_what_is_not_finite_is_named_though_it_is_found_late(memory):
     _, (model, x) = on_both("3x5-bernoulli-mlp")
     model.decoder = InfiniteAt(model.decoder)
-    with pytest.raises(ValueError, match=r"losses: nan at example 0, configuration \(0, 0, 0, 0, 2\)"):
+    with pytest.raises(ValueError, match=r"losses: .*, got nan at example 0, configuration \(0, 0, 0, 0, 2\)"):
         gradlab.exact_gradient(model, x, memory=memory)
     with torch.no_grad():
         logits = model.logits(x)
-    with pytest.raises(ValueError, match=r"must (be|give) finite"):
+    with pytest.raises(ValueError, match=r"losses: .*, got (inf|nan) at example 0"):
         moments.exact_moments(
             problems.setup_of(model, x, logits, memory=100_000), [estimators.get("reinmax").at(0.5, 1.0)]
         )

@@ -15,6 +15,7 @@ from ..model import LatentModel, check_is_model
 from ..moved import moved
 from ..numerics import plain_arithmetic
 from ..setup import prepare
+from .encoder_gradients import encoder_parameters
 from .enumerated_analysis import bias_by_enumeration
 from .labels import with_groups
 from .reference_analysis import bias_by_reference
@@ -135,6 +136,8 @@ def bias(
         cross=cross,
         kl=kl,
     )
+    if request.wrt == "encoder":
+        encoder_parameters(model)  # refused before anything is drawn or enumerated
     compute = compute or Compute()
     with plain_arithmetic(compute.tf32):
         setup = prepare(model, x, compute, seed)

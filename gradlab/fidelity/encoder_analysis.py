@@ -12,14 +12,13 @@ import xarray as xr
 from torch import Tensor
 
 from ..metrics import NONE, Norms, Products, registry, routes
-from ..model import precision
 from ..moments import Moments
 from ..sampling import batch_bounds
 from ..schema import coordinate, dataset, temperatures
-from ..setup import Setup, measured_copy
+from ..setup import Setup
 from . import jackknife
 from .coordinates import scale, within
-from .encoder_gradients import PullBack, PulledBackMoments, jacobian_products
+from .encoder_gradients import PulledBackMoments, in_float64, jacobian_products, of_deviations
 from .metric_arrays import MetricArrays
 from .request import Request
 
@@ -34,12 +33,7 @@ class EncoderPoints:
         """Deviations of draws are pulled back in the precision of the draws; `nothing_left` as for Points."""
         self.targets, self.tfs, self.tbs = request.targets, request.tfs, request.tbs
         self.nothing_left = nothing_left
-        model, x = setup.model, setup.x
-        self.x, self.memory = x, setup.memory
-        self.wide_model = measured_copy(model, torch.float64, x.device)
-        self.wide = PullBack(self.wide_model, x, setup.memory)
-        # single precision is enough for deviations; half is not
-        self.of_draws = PullBack(model, x, setup.memory) if precision(model, x) == torch.float32 else self.wide
+        self.setup, self.wide = setup, in_float64(setup)
         self.batches = len(batch_bounds(draws)) - 1 if draws else 0  # 0: moments without draws
         chosen, targets, tfs, tbs = len(request.estimators), self.targets, self.tfs, self.tbs
         grid = (chosen, len(targets), len(tfs), len(tbs), len(self.wide.names))
@@ -49,7 +43,7 @@ class EncoderPoints:
 
     def accumulator(self, draws: int) -> Callable[[], PulledBackMoments]:
         """Makes what the estimates of each estimator at each point are added to."""
-        return functools.partial(PulledBackMoments, self.of_draws, draws)
+        return functools.partial(PulledBackMoments, of_deviations(self.setup, self.wide), draws)
 
     def fill(
         self,
@@ -100,32 +94,36 @@ class EncoderPoints:
         deviation, relative to it, is taken to be that at the logits.
         """
         assert found.covariance is not None
-        jacobian = self._jacobian_products
-        examples = len(jacobian)
-        mean = found.mean + torch.as_tensor(shift).to(found.mean)
-        g = torch.as_tensor(exact).to(mean)
+        jacobian, largest = self._jacobian_products
+        size, examples = scale(exact, found.mean), len(jacobian)
+        mean = (found.mean + torch.as_tensor(shift).to(found.mean)) / size
+        g = torch.as_tensor(exact).to(mean) / size
         fixed = self.wide.gram(torch.cat([mean[None], g, mean - g])).cpu().numpy()
-        variance = torch.einsum("bij,bijp->p", found.covariance, jacobian).clamp(min=0) / examples**2
-        largest = torch.linalg.eigvalsh(jacobian.movedim(-1, 1))[..., -1].clamp(min=0)  # (example, parameter)
-        mean_error = found.mean_error * float(found.mean.norm()) / examples * largest.sum(0).sqrt()
-        std = (share * variance).sqrt()
+        covariance = within(found.covariance, size)
+        variance = share * torch.einsum("bij,bijp->p", covariance, jacobian).clamp(min=0).cpu().numpy() / examples**2
+        mean_error = found.mean_error * float(found.mean.norm() / size) / examples * largest
+        std_error = found.std_error * np.sqrt(variance)
         self.numerical_error[e, i, j] = found.mean_error, found.std_error
+        no_batches = np.empty((0, 3, len(variance)))
         for t in range(len(self.targets)):
-            m, of_g, d = 0, 1 + t, 1 + len(self.targets) + t
-            for k in range(len(self.wide.names)):
-                p = fixed[..., k]
-                across = max(p[d, d] - p[d, of_g] ** 2 / p[of_g, of_g], 0.0) if p[of_g, of_g] else p[d, d]
-                norms = Norms(*map(np.asarray, (p[of_g, of_g], p[m, m], p[m, of_g], p[d, d], across)))
-                products = Products(norms, np.asarray(float(std[k]) ** 2), np.inf)
-                error = float(mean_error[k]), found.std_error * float(std[k])
-                at = (e, t, i, j, k)
-                self.exact_norm[at] = np.sqrt(norms.exact)
-                for metric, *three in routes.without_draws(self.metrics.metrics, products, *error):
-                    self.metrics.values[metric.name][at] = three
+            g_m_d = [1 + t, 0, 1 + len(self.targets) + t]
+            of_target = fixed[np.ix_(g_m_d, g_m_d)]
+            norms = routes.norms_without_each(np.empty(0), of_target, no_batches, no_batches[:, 0])
+            self.exact_norm[e, t, i, j] = size * np.sqrt(of_target[0, 0])
+            for k in range(len(variance)):
+                products = Products(Norms(*(each[0, k] for each in norms)), variance[k], np.inf)
+                for metric, *three in routes.without_draws(
+                    self.metrics.metrics, products, float(mean_error[k]), float(std_error[k])
+                ):
+                    self.metrics.values[metric.name][e, t, i, j, k] = three
+        self.metrics.rescale((e, slice(None), i, j), size)
 
     @functools.cached_property
-    def _jacobian_products(self) -> Tensor:
-        return jacobian_products(self.wide_model, self.x, self.memory)
+    def _jacobian_products(self) -> tuple[Tensor, np.ndarray]:
+        """J_b J_b^T of each example by parameter tensor, and sqrt(sum_b |J_b|^2) of each tensor (parameter,)."""
+        products = jacobian_products(self.setup)
+        largest = torch.linalg.eigvalsh(products.movedim(-1, 1))[..., -1].clamp(min=0)  # (example, parameter)
+        return products, largest.sum(0).sqrt().cpu().numpy()
 
     def dataset(
         self,

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..model import LatentModel, precision
 from ..sampling import batch_bounds
 from ..schema import coordinate
-from ..setup import for_encoder
+from ..setup import Setup, for_encoder, measured_copy
 
 ALL = "all"  # the name of all tensors together
 
@@ -155,12 +155,23 @@ class PullBack:
         return all(float((a - b).norm()) <= tolerance * float(b.norm()) for a, b in both)
 
 
-def jacobian_products(model: LatentModel, x: Tensor, memory: int) -> Tensor:
+def in_float64(setup: Setup) -> PullBack:
+    """Of means, and of the bias, where cancellation bites."""
+    return PullBack(measured_copy(setup.model, torch.float64, setup.x.device), setup.x, setup.memory)
+
+
+def of_deviations(setup: Setup, wide: PullBack) -> PullBack:
+    """Of the deviations of draws from their mean: single precision is enough for these, half is not."""
+    model, x = setup.model, setup.x
+    return PullBack(model, x, setup.memory) if precision(model, x) == torch.float32 else wide
+
+
+def jacobian_products(setup: Setup) -> Tensor:
     """J_b J_b^T of each example's logits by parameter tensor: (example, D, D, parameter), float64, D logits."""
-    found = []
-    for row in x.split(1):
-        of_one = PullBack(model, row, memory)
-        basis = torch.eye(of_one.logits[0].numel(), dtype=torch.float64, device=x.device)
+    model, found = measured_copy(setup.model, torch.float64, setup.x.device), []
+    for row in setup.x.split(1):
+        of_one = PullBack(model, row, setup.memory)
+        basis = torch.eye(of_one.logits[0].numel(), dtype=torch.float64, device=row.device)
         found.append(of_one.gram(basis.reshape(len(basis), *of_one.logits.shape)))
     return torch.stack(found)
 

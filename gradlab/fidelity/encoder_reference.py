@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from ..model import precision
-from ..sampling import Sums
-from ..setup import Setup, measured_copy
-from .encoder_gradients import PullBack, PulledBackMoments
+from ..estimators import Estimator
+from ..sampling import BATCHES, Sums
+from ..setup import Setup
+from .encoder_gradients import PullBack, PulledBackMoments, in_float64, of_deviations
 from .u_statistics import UStatistics, u_statistics
 
 
@@ -43,18 +45,17 @@ class EncoderStatistics:
     """
 
     def __init__(self, setup: Setup):
-        model, x = setup.model, setup.x
-        self.wide = PullBack(measured_copy(model, torch.float64, x.device), x, setup.memory)
-        # single precision is enough for deviations of draws; half is not
-        self.of_draws = PullBack(model, x, setup.memory) if precision(model, x) == torch.float32 else self.wide
+        self.setup, self.wide = setup, in_float64(setup)
+        self.of_draws = of_deviations(setup, self.wide)
 
     @property
     def names(self) -> list[str]:
         return self.wide.names
 
-    def sums(self, batches: int) -> EncoderSums:
-        """What the draws of an estimator are added to."""
-        return EncoderSums(self.of_draws, batches)
+    def sums(self, every: Sequence[Estimator], own: Sequence[Estimator]) -> list[EncoderSums | Sums]:
+        """What the draws of each are added to; of those that are not `own`, references, the mean is enough."""
+        logits = self.setup.logits
+        return [EncoderSums(self.of_draws, BATCHES) if e in own else Sums.empty(logits, BATCHES) for e in every]
 
     def statistics(
         self, estimate: EncoderSums, reference: EncoderSums | Sums, shift: Tensor, draws: int

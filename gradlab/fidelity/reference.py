@@ -11,7 +11,6 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -120,8 +119,7 @@ def measured(
         laws = [reference.at(t, t) for t in (tf if name == "sampled" else 1.0 for name in targets)]
         # the code of ("sample", tf) first: references then need not decode it again
         every = list(dict.fromkeys([*own, *laws]))
-        sums: list[Any] = [of.sums(BATCHES) if e in own else Sums.empty(setup.logits, BATCHES) for e in every]
-        drawn = PairedDraws(setup, every, BATCHES, None if isinstance(of, LogitStatistics) else sums)
+        drawn = PairedDraws(setup, every, BATCHES, of.sums(every, own))
         place = {e: i for i, e in enumerate(every)}
         until, words = rule.draws, f"tf {tf:g}, reference {reference.name}: {len(here)} point{'s' * (len(here) > 1)}"
         found: list[list[UStatistics]] = []
@@ -154,14 +152,10 @@ def _together(points: Sequence[Point], bytes_each: int, most: int) -> Iterator[l
 
 
 class LogitStatistics:
-    """Of gradients with respect to the logits: sums of draws, and statistics of all coordinates together."""
+    """Of gradients with respect to the logits: statistics of all coordinates together."""
 
-    def __init__(self, setup: Setup):
-        self.logits = setup.logits
-
-    def sums(self, batches: int) -> Sums:
-        """What the draws of an estimator are added to."""
-        return Sums.empty(self.logits, batches)
+    def sums(self, every: Sequence[Estimator], own: Sequence[Estimator]) -> None:
+        """What the draws of each are added to: the sums that PairedDraws makes, which several threads may fill."""
 
     def statistics(self, estimate: Sums, reference: Sums, shift: Tensor, draws: int) -> list[UStatistics]:
         return [statistics(estimate, reference, shift, draws)]

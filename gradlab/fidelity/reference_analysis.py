@@ -59,7 +59,7 @@ def bias_by_reference(setup: Setup, request: Request) -> xr.Dataset:
         for k, e in enumerate(chosen)
         for t in range(len(targets))
     ]
-    of = EncoderStatistics(setup) if request.wrt == "encoder" else LogitStatistics(setup)
+    of = EncoderStatistics(setup) if request.wrt == "encoder" else LogitStatistics()
     arrays = _Arrays(request, of)
     wide = []
     nothing_left = dict(zip(tfs, rare.nothing_left.tolist(), strict=True))

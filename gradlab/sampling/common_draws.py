@@ -31,7 +31,9 @@ _SMALL = 2**21  # numbers of a decoder's layers, all together, that are not wort
 class DrawSums(Protocol):
     """What the estimates of one estimator are added to, some draws and examples at a time."""
 
-    mean: Tensor  # (batch, example, latent[, category]), float64
+    @property
+    def mean(self) -> Tensor:
+        """(batch, example, latent[, category]), float64"""
 
     def add(self, batch: int, before: int, estimates: Tensor, examples: slice) -> None:
         """Add estimates (draw, example, latent[, category]) to a batch that holds `before` draws of these examples."""
