@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.resources
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ BUNDLED_LARGE = "binary-ae-mnist"
 TRAINING = "training."  # prefix of tensors that are needed only to resume a training
 PRECISIONS = {"F64", "F32", "F16", "BF16"}  # names of safetensors; a model has the precision of its file
 MOST_HEADER = 16 * 2**20  # bytes
+CHECKSUM = "sha256"  # of the other metadata and of all tensors; files of earlier versions have none
+METADATA = ("format", "architecture", "config", "provenance", CHECKSUM)
 MOST_CONFIG = 4096  # characters of JSON; more could name thousands of layers
 
 
@@ -123,6 +127,7 @@ def write(path: str | Path, model: LatentModel, training: dict[str, Tensor], pro
         }
     except (TypeError, ValueError) as error:
         raise ValueError(f"model: expected plain JSON as config and provenance, got other values ({error})") from None
+    about[CHECKSUM] = digest(about, tensors)
     content = safetensors.torch.save(tensors, metadata=about)  # save_file leaves a temporary file if it is killed
     with files.written_aside(path) as aside:
         aside.write_bytes(content)
@@ -139,10 +144,12 @@ def read(path: str | Path) -> tuple[LatentModel, dict[str, Tensor], dict[str, An
             provenance = _json_object(path, {"provenance": "{}"} | about, "provenance")
             names = list(file.keys())
             _check_tensors(path, model, {name: file.get_slice(name) for name in names})
-            model.load_state_dict({name: file.get_tensor(name) for name in model.state_dict()}, assign=True)
-            training = {n.removeprefix(TRAINING): file.get_tensor(n) for n in names if n.startswith(TRAINING)}
+            tensors = {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise errors.BadFile(f"{path}: expected a complete safetensors file, got a damaged one ({error})") from None
+    check_digest(path, about, tensors)
+    model.load_state_dict({name: tensors[name] for name in model.state_dict()}, assign=True)
+    training = {n.removeprefix(TRAINING): tensor for n, tensor in tensors.items() if n.startswith(TRAINING)}
     for name, parameter in model.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
             raise errors.BadFile(
@@ -150,6 +157,25 @@ def read(path: str | Path) -> tuple[LatentModel, dict[str, Tensor], dict[str, An
             )
     model.provenance = provenance
     return model.requires_grad_(), training, provenance
+
+
+def digest(about: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """The checksum of the metadata of a checkpoint, apart from the checksum itself, and of its tensors."""
+    found = hashlib.sha256(json.dumps({k: about[k] for k in sorted(about) if k != CHECKSUM}).encode())
+    for name in sorted(tensors):
+        values = tensors[name].detach().cpu().contiguous()
+        found.update(json.dumps([name, str(values.dtype), list(values.shape)]).encode())
+        found.update(values.flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def check_digest(path: Path, about: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:
+    """Raises BadFile if the file carries a checksum that is not that of its content."""
+    strange = [key for key in about if key not in METADATA]
+    if strange:  # the name of the checksum may be what is damaged
+        raise errors.BadFile(f"{path}: expected the metadata {', '.join(METADATA)}, got {strange[0]!r:.80}, too")
+    if CHECKSUM in about and about[CHECKSUM] != digest(about, tensors):
+        raise errors.BadFile(f"{path}: expected the content of its checksum, got another: the file is damaged")
 
 
 def check_header_size(path: Path) -> None:

@@ -109,7 +109,8 @@ def open_results(path: str | Path, trusted: bool = False) -> xr.Dataset:
     Raises
     ------
     BadFile
-        A ValueError: a file that is not whole, no HDF5, refers to other files or is absurdly large.
+        A ValueError: a file that is not whole, differs from the checksum that it carries, is no HDF5, refers to other
+        files or is absurdly large.
     FileNotFoundError
         No such file.
 
@@ -121,6 +122,10 @@ def open_results(path: str | Path, trusted: bool = False) -> xr.Dataset:
     """
     path = errors.present(path, "results file")
     open(path, "rb").close()  # PermissionError here, and not for the helper
+    try:
+        hdf5.check_seal(path)
+    except hdf5.Refused as refused:
+        raise errors.BadFile(f"{path}: {refused}") from None
     if not trusted and (reason := hdf5_sandbox.fault(path)):
         raise errors.BadFile(f"{path}: {reason}")
     try:
@@ -167,10 +172,13 @@ def _check_storable(ds: xr.Dataset) -> None:
                 )
 
 
-def _hdf5(ds: xr.Dataset) -> memoryview:
-    """The file's content. Made in memory: an HDF5 library that finds the disk full ends the whole process."""
+def _hdf5(ds: xr.Dataset) -> bytes:
+    """The file's content. Made in memory: an HDF5 library that finds the disk full ends the whole process.
+
+    Large arrays have a checksum that every HDF5 reader verifies, the file one that `open_results` verifies.
+    """
     encoding: Mapping[Any, Any] = {
-        name: {"zlib": True, "complevel": 4, "shuffle": True}
+        name: {"zlib": True, "complevel": 4, "shuffle": True, "fletcher32": True}
         for name, variable in ds.variables.items()
         if variable.ndim > 0 and variable.dtype.kind == "f" and variable.size > 1000
     }
@@ -180,4 +188,4 @@ def _hdf5(ds: xr.Dataset) -> memoryview:
             ds.dump_to_store(H5NetCDFStore(file), encoding=encoding)
     except (TypeError, ValueError, AttributeError, h5netcdf.CompatibilityError) as error:
         raise ValueError(f"ds: expected values that HDF5 can store, got others ({hdf5.first_line(error)})") from None
-    return content.getbuffer()
+    return hdf5.sealed(content.getvalue())

@@ -73,7 +73,10 @@ def _safetensors(path: Path) -> Iterator[tuple[dict[str, tuple[int, ...]], Calla
     try:
         checkpoints.check_header_size(path)
         with files.named_in_utf8(path) as name, safe_open(name, framework="pt") as file:
-            yield {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}, file.get_tensor  # noqa: SIM118
+            names, about = list(file.keys()), file.metadata() or {}
+            if len({*checkpoints.METADATA} & {*about}) > 1:  # of gradlab; files of others may have a format
+                checkpoints.check_digest(path, about, {name: file.get_tensor(name) for name in names})
+            yield {name: tuple(file.get_slice(name).get_shape()) for name in names}, file.get_tensor
     except SafetensorError as error:
         raise errors.BadFile(f"{path}: expected a complete safetensors file, got a damaged one ({error})") from None
 
@@ -85,8 +88,9 @@ def _archive(path: Path) -> Iterator[tuple[dict[str, tuple[int, ...]], Callable[
     try:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises many kinds of errors for damaged archives
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise errors.BadFile(f"{path}: expected a complete file of torch.save, got a damaged one ({reason})") from None
+        raise errors.BadFile(
+            f"{path}: expected a complete file of torch.save, got a damaged one ({_reason(error)})"
+        ) from None
     if not isinstance(found, dict) or not all(isinstance(t, Tensor) for t in found.values()):
         what = f"a dict of {_names(found)}" if isinstance(found, dict) else f"a {type(found).__name__}"
         raise errors.BadFile(
@@ -110,13 +114,21 @@ def _check_archive(path: Path) -> None:
                 )
             if pickles[0].file_size > MOST_PICKLE:
                 raise errors.BadFile(f"{path}: expected a pickle of at most {MOST_PICKLE:,} bytes, got a larger one")
+            if damaged := archive.testzip():  # torch does not compare the checksums
+                raise errors.BadFile(
+                    f"{path}: expected a complete file of torch.save, got a damaged one (checksum of {damaged})"
+                )
             content = archive.read(pickles[0])
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+    except errors.BadFile:
+        raise
+    except Exception as error:  # zipfile raises many kinds of errors for damaged archives
         if path.open("rb").read(1) == b"\x80":
             raise errors.BadFile(
                 f"{path}: expected an archive of torch.save, got a plain pickle, which can run any code"
             ) from None
-        raise errors.BadFile(f"{path}: expected a complete file of torch.save, got a damaged one ({error})") from None
+        raise errors.BadFile(
+            f"{path}: expected a complete file of torch.save, got a damaged one ({_reason(error)})"
+        ) from None
     more = next((asked for asked in _asked_for(path, content) if not _NEEDED.fullmatch(asked)), None)
     if more is not None:
         name = more.replace(" ", ".")
@@ -134,8 +146,11 @@ def _asked_for(path: Path, content: bytes) -> Iterator[str]:
             elif code.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"):  # torch.save does not write these
                 yield f"{code.name.lower()} {argument or ''}".strip()
     except Exception as error:  # a damaged pickle
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise errors.BadFile(f"{path}: expected a state dict, got a damaged pickle ({reason})") from None
+        raise errors.BadFile(f"{path}: expected a state dict, got a damaged pickle ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _check_names(path: Path, own: dict[str, Tensor], there: dict[str, tuple[int, ...]]) -> None:
