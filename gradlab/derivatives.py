@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from . import checks, latents, likelihoods
-from .exact import activations_per_code, losses_at
+from .losses import activations_per_code, losses_at
 from .model import LatentModel, precision
 from .stacks import Stack
 
@@ -119,6 +119,8 @@ class ByConfiguration:
         """True if Jacobians are possible and cost less than `pairs_each` pairs per configuration."""
         if self.stack:
             return self.stack.jacobian_pays(pairs_each)
+        if self.model.conditional:
+            return False
         if 2 * pairs_each <= 1 + self.inputs:  # for any decoder
             return False
         return self.operations < 2 * self.decoder * pairs_each and self.forward_mode_agrees()
@@ -142,7 +144,9 @@ class ByConfiguration:
     def derivatives(self, indices: Tensor, memory: int, check: checks.Check = checks.at_once) -> Tensor:
         """v (example, configuration, latent[, category]) at category indices (configuration, latent)."""
         codes = self.codes(indices)
-        if self.stack:
+        if self.model.conditional:  # outputs differ by image: nothing to share
+            v = pair_by_pair(self.model, self.x, codes, memory, check)
+        elif self.stack:
             v = self.stack.at_all_images(self.stack.passed(codes), memory).unflatten(-1, codes.shape[1:])
         else:
             v = by_forward_mode(self.model, codes, self.x)
@@ -180,7 +184,7 @@ class ByConfiguration:
 
     def forward_mode_agrees(self) -> bool:
         """True if forward mode works for this decoder and agrees with a backward pass at three configurations."""
-        if self.stack:
+        if self.stack or self.model.conditional:  # which is differentiated pair by pair
             return True
         if not isinstance(self.model.likelihood, likelihoods.Canonical):
             return False
@@ -223,14 +227,16 @@ class Table:
                 if derivatives and self.by_configuration:
                     v = of.derivatives(indices, self.memory, check)
                 elif derivatives:
-                    v = self._pair_by_pair(of.codes(indices), check)
+                    v = pair_by_pair(self.model, self.x, of.codes(indices), self.memory, check)
                 yield numbers, indices, f, v
 
-    def _pair_by_pair(self, codes: Tensor, check: checks.Check) -> Tensor:
-        pairs = codes[:, None].expand(len(codes), len(self.x), *codes.shape[1:])
-        v = at_all_points(self.model, self.x, pairs, self.memory, check=check)[1]
-        assert v is not None
-        return v.transpose(0, 1)
+
+def pair_by_pair(model: LatentModel, x: Tensor, codes: Tensor, memory: int, check: checks.Check) -> Tensor:
+    """v (example, configuration, latent[, category]) at codes (configuration, ...), for any model."""
+    pairs = codes[:, None].expand(len(codes), len(x), *codes.shape[1:])
+    v = at_all_points(model, x, pairs, memory, check=check)[1]
+    assert v is not None
+    return v.transpose(0, 1)
 
 
 def decoder_operations(model: LatentModel, x: Tensor) -> int:
@@ -238,7 +244,7 @@ def decoder_operations(model: LatentModel, x: Tensor) -> int:
     zero = torch.zeros(1, model.latents, dtype=torch.long, device=x.device)
     codes = latents.codes_at(zero, model.categories, model.binary, precision(model, x))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.decode(codes)
+        model.decode(codes, x[:1])
     return counter.get_total_flops() or activations_per_code(model, x) or 1
 
 

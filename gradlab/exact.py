@@ -18,12 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import checks, errors, latents, likelihoods, model_checks
+from . import checks, errors, latents
 from .choices import TARGETS
+from .losses import activations_per_code, losses_at, losses_of_configurations
 from .methods import MAX_CONFIGURATIONS, Compute, Enumerated
-from .model import LatentModel, check_is_model, check_pixels, precision
+from .model import LatentModel, check_is_model
 from .moved import moved
-from .numerics import MEMORY, plain_arithmetic
+from .numerics import plain_arithmetic
 from .progress import bar
 from .setup import Setup, measured_copy, prepare
 
@@ -244,75 +245,8 @@ def _reduce(table: Tensor, group: list[Tensor]) -> list[Tensor]:
     ]
 
 
-def losses_of_configurations(
-    model: LatentModel,
-    x: Tensor,
-    start: int,
-    stop: int,
-    memory: int = MEMORY,
-    check: checks.Check = checks.at_once,
-) -> Tensor:
-    """f(z, x) of the configurations start .. stop-1 and all images: (example, configuration)."""
-    indices = latents.configurations(model.latents, model.category_counts, start, stop, x.device)
-    return losses_at(model, x, indices, memory, check)
-
-
-def losses_of_all(model: LatentModel, x: Tensor, memory: int = MEMORY) -> Tensor:
-    """f(z, x) at the points of the estimator `exact`, the joint codes of all (latent, category) and images.
-
-    They are the configurations, but where latents differ in their categories: the estimator knows nothing of that.
-    """
-    indices = latents.configurations(model.latents, model.categories, 0, model.categories**model.latents, x.device)
-    return losses_at(model, x, indices, memory)
-
-
-def losses_at(
-    model: LatentModel, x: Tensor, indices: Tensor, memory: int = MEMORY, check: checks.Check = checks.at_once
-) -> Tensor:
-    """f(z, x) at category indices (configuration, latent) and all images: (example, configuration)."""
-    parameters = model.decode(latents.codes_at(indices, model.categories, model.binary, precision(model, x)))
-    likelihood = model.likelihood
-    if isinstance(likelihood, likelihoods.Canonical):
-        check_pixels(parameters, x)
-        o, flat = model.in_one_precision(parameters.flatten(1), x.flatten(1))
-        f = torch.addmm(likelihood.log_partition(o)[None], flat, o.T, alpha=-likelihood.scale(o.shape[1]))
-        f = f.add_(likelihood.offset(flat)[:, None]).to(parameters.dtype)
-    else:
-        # any other likelihood, pair by pair: some images at a time, each beside every configuration of the block
-        n = len(indices)
-        numbers = math.prod(parameters.shape[1:]) + math.prod(x.shape[1:])
-        step = max(1, memory // (8 * x.element_size() * n * numbers))
-        f = torch.cat(
-            [
-                model.losses_of(
-                    parameters.repeat(len(some), *[1] * (parameters.ndim - 1)),  # a copy: the likelihood may write
-                    some.repeat_interleave(n, 0),
-                ).reshape(len(some), n)
-                for some in x.split(step)
-            ]
-        )
-
-    def complain() -> None:
-        for example, row in torch.nonzero(~torch.isfinite(f))[:1].tolist():  # none, where finite losses overflow a sum
-            raise ValueError(
-                "losses: expected finite losses of decoder and likelihood at every configuration, got"
-                f" {f[example, row].item()} at example {example}, configuration {tuple(indices[row].tolist())}"
-            )
-
-    check(torch.isfinite(f.sum()), complain)
-    return f
-
-
 def _bytes_per_row(model: LatentModel, x: Tensor, laws: int) -> int:
     """Working memory of one configuration: the decoder's outputs layer by layer, its losses, the contraction."""
     pixels = math.prod(x.shape[1:])
     decoder = activations_per_code(model, x) + 3 * pixels + len(x) + math.prod(model.code_shape)
     return decoder * x.element_size() + len(x) * (2 + laws) * torch.float64.itemsize
-
-
-def activations_per_code(model: LatentModel, x: Tensor) -> int:
-    """Numbers that the decoder's modules put out for one code, counted by running it once."""
-    zero = torch.zeros(1, model.latents, dtype=torch.long, device=x.device)
-    code = latents.codes_at(zero, model.categories, model.binary, precision(model, x))
-    with torch.no_grad():
-        return model_checks.activations(model.decoder, lambda: model.decode(code))

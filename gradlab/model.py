@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import errors, latents, likelihoods
+from . import calls, decoded, errors, latents, likelihoods
 from .latent_groups import Groups
 
 
@@ -28,10 +28,13 @@ class LatentModel(nn.Module):
         `(example, *latents, category)`, categories last, where a convolution has them second;
         binary: one logit per unit, `(example, latent)` or any shape `(example, *unit shape)`;
         groups: a dict of logits by name, or a tuple in their order, each `(example, latents, categories)` or flat.
+        It may also return a tuple (logits, state, ...), of which only the logits are used.
     decoder
         codes `(n, latent, category)`, one-hot or relaxed -> likelihood parameters `(n, ...)`, for the named
         likelihoods `(n, *x shape)`; of latents with a shape: codes `(n, *latents, category)`;
         binary: units `(n, *unit shape)` in [0, 1]; groups: one dict of codes by name `(n, latents, categories)`.
+        With `conditional` it takes codes and x, one row of x for each code. If the likelihood is a callable, the
+        decoder may return anything that the callable takes: tuples, dicts, a distribution.
     latents, categories
         The code space has categories**latents configurations. `latents` is a number or a shape, (8, 8) for a grid;
         results have one dim `latent`, in row-major order. For binary units `categories` is 2.
@@ -44,12 +47,14 @@ class LatentModel(nn.Module):
         Replaces latents and categories: {"content": (4, 8), "style": (2, 3)}, name -> (latents, categories). Results
         have them along `latent` in this order, with the largest number of categories. The gradient at a category that
         a latent lacks is 0.
+    conditional
+        The decoder sees x: it is called as decoder(codes, x), with x of floating point in the precision of the codes.
 
     Raises
     ------
     ValueError
         Sizes below 1 (2 for categories), an unknown likelihood, `binary=True` with categories other than 2, groups
-        beside latents, categories or binary.
+        beside latents, categories or binary, a decoder that cannot be called as `conditional` says.
 
     Examples
     --------
@@ -72,6 +77,7 @@ class LatentModel(nn.Module):
         likelihood: str | likelihoods.Likelihood = "bernoulli",
         binary: bool = False,
         groups: Mapping[str, tuple[int, int]] | None = None,
+        conditional: bool = False,
     ):
         super().__init__()
         for name, module in (("encoder", encoder), ("decoder", decoder)):
@@ -79,6 +85,8 @@ class LatentModel(nn.Module):
                 raise ValueError(f"{name}: expected a torch.nn.Module, got a {type(module).__name__}")
         self.encoder = encoder
         self.decoder = decoder
+        self.conditional = bool(conditional)
+        calls.check_inputs(decoder, self.conditional)
         self.groups = None if groups is None else Groups(groups)
         if self.groups is not None:
             if latents is not None or categories is not None or binary:
@@ -132,14 +140,16 @@ class LatentModel(nn.Module):
 
     def encoded(self, x: Tensor) -> tuple[Tensor, tuple[int, ...] | None]:
         """The logits and, for binary latents, the shape of the units in the output of the encoder."""
-        out = _apply(self.encoder, "encoder", x)
+        out = self._logits_of(calls.apply(self.encoder, "encoder", x))
         if self.groups is not None:
             return self.groups.joined(out, len(x)), None
         shaped = () if self.binary else (*self.latent_shape, self.categories)
         possible = dict.fromkeys([(math.prod(self.code_shape),), self.code_shape, *([shaped] if shaped else [])])
         expected = " or ".join(str((len(x), *s)) for s in possible)
         if not isinstance(out, Tensor) or out.ndim < 2 or out.shape[0] != len(x):
-            raise ValueError(f"encoder: expected logits of shape {expected} for {len(x)} examples, got {_shape(out)}")
+            raise ValueError(
+                f"encoder: expected logits of shape {expected} for {len(x)} examples, got {decoded.described(out)}"
+            )
         if math.prod(out.shape[1:]) != math.prod(self.code_shape) or (
             not self.binary and tuple(out.shape[1:]) not in possible
         ):
@@ -154,6 +164,14 @@ class LatentModel(nn.Module):
             raise ValueError(f"encoder: expected units of shape {self.unit_shape}, got {units}")
         return out.reshape(len(x), *self.code_shape), units
 
+    def _logits_of(self, out: Any) -> Any:
+        """The logits of an encoder's output: of a tuple (logits, state, ...) the first."""
+        if not (isinstance(out, tuple | list) and out):
+            return out
+        if self.groups is None:
+            return out[0] if isinstance(out[0], Tensor) else out
+        return out[0] if isinstance(out[0], Mapping | tuple | list) else out
+
     def with_units(self, shape: tuple[int, ...] | None) -> LatentModel:
         """This model, or a copy that shares its modules and knows the shape of the units for its decoder."""
         if shape is None or self.unit_shape is not None:
@@ -162,12 +180,24 @@ class LatentModel(nn.Module):
         knowing.unit_shape = shape
         return knowing
 
-    def decode(self, codes: Tensor) -> Tensor:
-        """Likelihood parameters `(n, *x shape)` of codes `(n, latent, category)`; binary: `(n, latent)`."""
-        out = _apply(self.decoder, "decoder", self.decoder_input(codes))
-        if not isinstance(out, Tensor) or out.ndim < 1 or out.shape[0] != len(codes):
-            raise ValueError(f"decoder: expected one row per code for {len(codes)} codes, got {_shape(out)}")
-        _check_precision("decoder", codes, out)
+    def decode(self, codes: Tensor, x: Tensor | None = None) -> Any:
+        """Likelihood parameters `(n, *x shape)` of codes `(n, latent, category)`; binary: `(n, latent)`.
+
+        A conditional decoder also takes x, one row for each code.
+        """
+        given = [self.decoder_input(codes)]
+        if self.conditional:
+            if x is None:
+                raise ValueError("x: expected observations beside the codes for a conditional decoder, got none")
+            given.append(x.to(codes.dtype) if x.is_floating_point() else x)
+        out = calls.apply(self.decoder, "decoder", *given)
+        if out is None or isinstance(out, bool | int | float | str):
+            raise ValueError(f"decoder: expected one row per code for {len(codes)} codes, got a {type(out).__name__}")
+        if isinstance(out, Tensor) and (out.ndim < 1 or out.shape[0] != len(codes)):
+            raise ValueError(f"decoder: expected one row per code for {len(codes)} codes, got {decoded.described(out)}")
+        for tensor in decoded.tensors(out):
+            if isinstance(out, Tensor) or tensor.is_floating_point():
+                calls.check_precision("decoder", codes, tensor)
         return out
 
     def decoder_input(self, codes: Tensor) -> Any:
@@ -180,10 +210,11 @@ class LatentModel(nn.Module):
 
     def losses(self, codes: Tensor, x: Tensor) -> Tensor:
         """f(z, x) for pairs of codes and images: `(n,)`."""
-        return self.losses_of(self.decode(codes), x)
+        return self.losses_of(self.decode(codes, x), x, codes.dtype)
 
-    def losses_of(self, parameters: Tensor, x: Tensor) -> Tensor:
-        """The likelihood at the decoder's output, row by row: `(n,)`."""
+    def losses_of(self, parameters: Any, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """The likelihood at the decoder's output, row by row: `(n,)`, in the precision of the codes."""
+        dtype = dtype or parameters.dtype
         if isinstance(self.likelihood, likelihoods.Canonical):
             check_pixels(parameters, x)
         wide, observed = self.in_one_precision(parameters, x)
@@ -193,20 +224,19 @@ class LatentModel(nn.Module):
             raise
         except (RuntimeError, IndexError) as error:
             raise ValueError(
-                "likelihood: expected a decoder's output that fits the images, got parameters of shape"
-                f" {tuple(parameters.shape)} with x of shape {tuple(x.shape)}, {wide.dtype} and {observed.dtype}"
-                f" ({first_line(error)})"
+                "likelihood: expected a decoder's output that fits the images, got parameters"
+                f" {calls.described(wide)} with x {calls.described(observed)} ({calls.first_line(error)})"
             ) from error
-        if not isinstance(loss, Tensor) or tuple(loss.shape) != (len(parameters),):
+        if not isinstance(loss, Tensor) or tuple(loss.shape) != (len(x),):
             raise ValueError(
-                f"likelihood: expected a loss per example, shape ({len(parameters)},), got {_shape(loss)} for"
-                f" {len(parameters)} examples"
+                f"likelihood: expected a loss per example, shape ({len(x)},), got {decoded.described(loss)} for"
+                f" {len(x)} examples"
             )
-        if torch.promote_types(loss.dtype, parameters.dtype) != loss.dtype:
-            _check_precision("likelihood", parameters, loss)
-        return loss.to(parameters.dtype)
+        if torch.promote_types(loss.dtype, dtype) != loss.dtype:
+            calls.check_precision("likelihood", x.new_empty(0, dtype=dtype), loss)
+        return loss.to(dtype)
 
-    def in_one_precision(self, parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    def in_one_precision(self, parameters: Any, x: Tensor) -> tuple[Any, Tensor]:
         """Parameters and x as the loss takes them: both in the wider precision of the two, whole numbers as they are.
 
         So no number of x is rounded, whatever the precision of the weights. A likelihood with weights of its own takes
@@ -214,9 +244,11 @@ class LatentModel(nn.Module):
         """
         if not x.is_floating_point():
             return parameters, x
-        wide = torch.promote_types(parameters.dtype, x.dtype)
+        wide = x.dtype
+        for tensor in decoded.tensors(parameters):
+            wide = torch.promote_types(wide, tensor.dtype) if tensor.is_floating_point() else wide
         weighted = isinstance(self.likelihood, nn.Module) and own_tensor(self.likelihood) is not None
-        return parameters if weighted else parameters.to(wide), x.to(wide)
+        return parameters if weighted else decoded.wide(parameters, wide), x.to(wide)
 
     def losses_and_derivatives(self, codes: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """f(z, x) `(n,)` and v(z, x) = df/dz, of the codes' shape. Parameters get no gradient."""
@@ -239,44 +271,17 @@ def check_is_model(model: object) -> None:
         )
 
 
-def check_pixels(parameters: Tensor, x: Tensor) -> None:
+def check_pixels(parameters: Any, x: Tensor) -> None:
+    if not isinstance(parameters, Tensor):
+        raise ValueError(
+            f"decoder: expected a tensor of parameters for a named likelihood, got {decoded.described(parameters)};"
+            " pass a callable (parameters, x) -> loss per example as likelihood"
+        )
     if math.prod(parameters.shape[1:]) != math.prod(x.shape[1:]):
         raise ValueError(
             f"decoder: expected one parameter per pixel for x of shape {tuple(x.shape)}, got parameters of shape"
             f" {tuple(parameters.shape)}"
         )
-
-
-def _apply(module: nn.Module, name: str, given: Any) -> Any:
-    """The module's output; where torch finds that shapes or types do not fit, a ValueError that says whose."""
-    try:
-        return module(given)
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, IndexError) as error:
-        reason = first_line(error)
-        parts = given.items() if isinstance(given, dict) else [("", given)]
-        came = ", ".join(f"{key and key + ': '}{part.dtype} of shape {tuple(part.shape)}" for key, part in parts)
-        raise ValueError(
-            f"{name}: expected {'images that fit the model' if name == 'encoder' else 'a module that takes codes'},"
-            f" got an error for {came} ({reason})"
-        ) from error
-
-
-def _check_precision(name: str, given: Tensor, out: Tensor) -> None:
-    if out.dtype != given.dtype:
-        raise ValueError(
-            f"{name}: expected the precision of its input, {given.dtype}, got {out.dtype}; metrics are computed in"
-            " several precisions (a .float() inside?)"
-        )
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _shape(value: object) -> str:
-    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
 def own_tensor(model: nn.Module) -> Tensor | None:

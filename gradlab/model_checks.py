@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import latents, likelihoods
+from . import decoded, latents, likelihoods
 from .latents import derived_seed
 from .model import LatentModel
 
@@ -127,16 +127,32 @@ def check(model: LatentModel, x: Tensor, seen: Tensor, logits: Tensor) -> None:
         indices = (share * counts).long().minimum(counts - 1)
         return latents.codes_at(indices, model.categories, model.binary, logits.dtype)
 
-    two = codes(2)
-    count = rows_of(model.decoder, lambda: model.decode(two.clone()), 2)
+    def observed(n: int) -> Tensor:
+        return x[torch.arange(n, device=x.device) % len(x)]
+
+    two, of_two = codes(2), observed(2)
+    found: list[Any] = []
+    count = rows_of(model.decoder, lambda: found.append(model.decode(two.clone(), of_two)), 2)
+    if model.conditional and not torch.equal(of_two, observed(2)):
+        raise ValueError("decoder: expected one that leaves x as it is, got one that writes to it; write to a copy")
     z = codes(max(3, count))
-    _probe("decoder", model.decode, (z,), generator, model.decoder)
+    of_z = observed(len(z))
+
+    def decode(z: Tensor, x: Tensor | None = None) -> Tensor:
+        out = model.decode(z, x)
+        return out if isinstance(out, Tensor) else decoded.rows(out, len(z))
+
+    apart = not decoded.opaque(found[0])  # whether the decoder can be looked at without the likelihood
+    if apart:
+        _probe("decoder", decode, (z, of_z) if model.conditional else (z,), generator, model.decoder)
     if not isinstance(model.likelihood, likelihoods.Canonical):
-        with torch.no_grad():
-            parameters = model.decode(z.clone())
-        observed = x[torch.arange(len(z), device=x.device) % len(x)]
         module = model.likelihood if isinstance(model.likelihood, nn.Module) else None
-        _probe("likelihood", model.losses_of, (parameters, observed), generator, module)
+        if isinstance(found[0], Tensor):
+            with torch.no_grad():
+                parameters = model.decode(z.clone(), of_z)
+            _probe("likelihood", model.losses_of, (parameters, of_z), generator, module)
+        else:
+            _probe("likelihood" if apart else "decoder", model.losses, (z, of_z), generator, module)
 
 
 @torch.no_grad()

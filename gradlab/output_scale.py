@@ -39,12 +39,12 @@ def check(model: LatentModel, x: Tensor, seen: Tensor, logits: Tensor) -> None:
     """
     doubts = [_of_encoder(model, seen, logits)]
     if isinstance(model.likelihood, likelihoods.Bernoulli):
-        doubts += [_of_decoder(model, logits), _of_targets(x)]
+        doubts += [_of_decoder(model, x, logits), _of_targets(x)]
     for doubt in filter(None, doubts):
         warnings.warn(doubt, stacklevel=2)
 
 
-def _of_decoder(model: LatentModel, logits: Tensor) -> str:
+def _of_decoder(model: LatentModel, x: Tensor, logits: Tensor) -> str:
     """The reason why the outputs at some codes are probably not logits, or ""."""
     generator = torch.Generator(logits.device).manual_seed(derived_seed(0, "scale"))
     share = torch.rand(ROWS, model.latents, generator=generator, device=logits.device)
@@ -52,7 +52,8 @@ def _of_decoder(model: LatentModel, logits: Tensor) -> str:
     indices = (share * counts).long().minimum(counts - 1)
     with torch.enable_grad():
         codes = latents.codes_at(indices, model.categories, model.binary, logits.dtype).requires_grad_()
-        out = model.decode(codes.clone())  # a copy, because layers may work in place
+        seen = x[torch.arange(ROWS, device=x.device) % len(x)]
+        out = model.decode(codes.clone(), seen)  # a copy, because layers may work in place
     if end := _ends_in(out):
         name, least, greatest = end
         low, high = torch.sigmoid(torch.tensor([least, greatest])).tolist()

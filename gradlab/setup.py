@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import checks, errors, latents, likelihoods, model_checks, output_scale
+from . import calls, checks, errors, latents, likelihoods, model_checks, output_scale
 from .latents import LatentKind
 from .methods import Compute
-from .model import LatentModel, check_is_model, check_pixels, first_line, own_tensor, precision
+from .model import LatentModel, check_is_model, check_pixels, own_tensor, precision
 from .numerics import MEMORY, plain_arithmetic, precision_and_place, working_memory
 
 
@@ -74,7 +74,7 @@ def measured_copy(model: LatentModel, dtype: torch.dtype | None, device: torch.d
         return copy.deepcopy(model, _detached_state(model)).to(device=device, dtype=dtype)
     except (RuntimeError, AssertionError, TypeError) as error:
         raise ValueError(
-            f"model: expected one that can be copied to {dtype} on {device}, got an error ({first_line(error)})"
+            f"model: expected one that can be copied to {dtype} on {device}, got an error ({calls.first_line(error)})"
         ) from error
 
 
@@ -167,9 +167,9 @@ def _encoded(model: LatentModel, x: Tensor) -> tuple[LatentModel, Tensor]:
 
 def _computes_by_row(model: LatentModel) -> bool:
     """Whether no probe is needed to know that a row of the model is computed from that row alone."""
+    plain = type(model) is LatentModel and not model.conditional
     canonical = isinstance(model.likelihood, likelihoods.Canonical)
-    by_row = model_checks.by_row
-    return type(model) is LatentModel and canonical and by_row(model.encoder) and by_row(model.decoder)
+    return plain and canonical and model_checks.by_row(model.encoder) and model_checks.by_row(model.decoder)
 
 
 def reconstruct(model: LatentModel, x: Any, tf: float = 1.0, seed: int = 0) -> Tensor:
@@ -189,6 +189,6 @@ def reconstruct(model: LatentModel, x: Any, tf: float = 1.0, seed: int = 0) -> T
         model, x, logits = setup.model, setup.x, setup.logits
         generator = torch.Generator(x.device).manual_seed(latents.derived_seed(setup.seed, "reconstruct"))
         noise = model.kind.noise(tuple(logits.shape), dtype=logits.dtype, device=x.device, generator=generator)
-        parameters = model.decode(model.kind.hard(logits / tf + noise))
+        parameters = model.decode(model.kind.hard(logits / tf + noise), x)
         check_pixels(parameters, x)
         return likelihood.mean(parameters).reshape(x.shape)

@@ -61,7 +61,7 @@ class Stack:
     def of(model: LatentModel, x: Tensor) -> Stack | None:
         """The stack of a model, or None if the decoder is not a stack or the likelihood is not canonical."""
         canonical = isinstance(model.likelihood, likelihoods.Canonical)
-        plain = type(model) is LatentModel and model.groups is None and canonical
+        plain = type(model) is LatentModel and model.groups is None and canonical and not model.conditional
         if not (plain and model_checks.by_row(model.decoder)):
             return None
         layers = list(_in_order(model.decoder))

@@ -87,3 +87,25 @@ def gap_gradients(model: LatentModel, x: Tensor, tf: float, tb: float, noise: Te
             loss = model.losses(z, x).sum()
             found[name].append(torch.autograd.grad(loss, leaf, retain_graph=True)[0])
     return {name: torch.stack(gradients) for name, gradients in found.items()}
+
+
+def gradient_of_plain_code(
+    logits: Tensor, losses: Callable[[Tensor], Tensor], categories: int, tf: float, binary: bool = False
+) -> Tensor:
+    """The exact gradient by autograd of the expected loss; nothing of the library takes part.
+
+    `logits` (example, latent, category), binary (example, latent); `losses` maps one code per example, of that shape,
+    to a loss per example.
+    """
+    leaf = logits.detach().double().requires_grad_()
+    pairs = torch.stack([leaf, torch.zeros_like(leaf)], -1) if binary else leaf
+    p = torch.softmax(pairs / tf, -1)
+    expected = torch.zeros((), dtype=torch.float64)
+    for configuration in itertools.product(range(categories), repeat=logits.shape[1]):
+        code = torch.eye(categories, dtype=logits.dtype)[list(configuration)]
+        code = code[:, 0] if binary else code
+        with torch.no_grad():
+            loss = losses(code.expand(logits.shape).clone()).double()
+        probability = torch.stack([p[:, latent, k] for latent, k in enumerate(configuration)]).prod(0)
+        expected = expected + (probability * loss).sum()
+    return torch.autograd.grad(expected, leaf)[0]

@@ -24,7 +24,7 @@ from .. import latents, progress
 from ..derivatives import Table, at_all_points
 from ..estimators import Constant, Estimator, LeaveOneOut, NoiseIntegral
 from ..estimators.evaluation import evaluate
-from ..exact import losses_of_all
+from ..losses import losses_of_all
 from ..methods import TOLERANCE
 from ..model import LatentModel
 from ..setup import Setup, measured_copy

@@ -18,7 +18,7 @@ from torch import Tensor
 from .. import parallel, progress
 from ..estimators import Estimator
 from ..estimators.evaluation import LossAt, evaluate
-from ..exact import activations_per_code
+from ..losses import activations_per_code
 from ..setup import Setup
 from .engine import by_points
 from .noise import Noise

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from .. import parallel
-from ..exact import MEMORY
 from ..latents import LatentKind, derived_seed
+from ..numerics import MEMORY
 
 _PIECE = 2**17  # numbers that a thread draws at a time: two milliseconds
 _HASHED = 2**24  # numbers that a GPU draws at a time, 24 bytes each while it does

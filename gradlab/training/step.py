@@ -7,8 +7,8 @@ from torch import Tensor
 
 from ..datasets import Images
 from ..estimators import Estimator, RunningMean, evaluation
-from ..exact import losses_of_all
 from ..latents import LatentKind, derived_seed
+from ..losses import losses_of_all
 from ..model import LatentModel
 
 Temperature = float | Tensor  # of one model, or of several whose parameters are apart
