@@ -129,5 +129,5 @@ def test_draws_that_are_raised_to_whole_batches_are_told(run):
     arguments = ["--tf", "1", "--tb", "1", "--sweep", "none", "--images", "2", "--no-plot", "--reference", "rloo"]
     ran = run("bias", "m.safetensors", *arguments, "--draws", "8")
     assert ran.code == 0
-    assert ran.err == "gradlab: draws: expected whole batches beside a sampled reference, got 8; 64 are taken\n"
+    assert ran.err == "gradlab: draws: expected whole batches beside a sampled reference, got 8; 64 are used\n"
     assert run("bias", "m.safetensors", *arguments, "--draws", "64").err == ""

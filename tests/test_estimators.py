@@ -348,7 +348,7 @@ def test_exact_refuses_large_spaces_with_their_size():
     exact = estimators.get("exact")
     with pytest.raises(
         gradlab.errors.SpaceTooLarge,
-        match=r"at most 16,384 configurations for exact, got 2\^15 = 3.277e\+04; take rloo",
+        match=r"at most 16,384 configurations for exact, got 2\^15 = 3.277e\+04; use rloo",
     ):
         exact.points(BINARY, torch.zeros(1, 15), torch.zeros(1, 2, 1, 15))
     assert exact.evaluations_at(BINARY, torch.zeros(1, 14)) == 2**14

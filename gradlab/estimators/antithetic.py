@@ -1,4 +1,4 @@
-"""Antithetic estimators for binary latents: units sampled against each other, so that their losses differ more often.
+"""Antithetic estimators for binary latents: codes are negatively correlated, so their losses differ more often.
 
     a = l/tf,  p = sigmoid(a),  u uniform for each unit
 
@@ -6,12 +6,12 @@ DisARM:  b = 1[u > 1 - p],  b' = 1[u < p]:   (1/tf) 1/2 (f(b) - f(b')) (b - b') 
 ARMS:    d ~ Dirichlet(1_n),  u_i = (1 - d_i)^(n-1)  (1 - u_i where p > 1/2),  b_i = 1[u_i < p]:
          (1/tf) 1/(n-1) sum_i (f_i - mean f) (b_i - p)  times  p(1-p)/(p - P11),  P11 = P(b_i = b_j = 1)
 
-Both unbiased; ARMS with n = 2 is DisARM in law. With q = min(p, 1-p), ARMS' factor is
+Both are unbiased. ARMS with n = 2 has the law of DisARM. With q = min(p, 1-p), the factor of ARMS is
 
-    p(1-p)/(p - P11) = (1 - q)/(1 - c(q)/q),   c(q)/q = max(0, 2 - q^(-1/(n-1)))^(n-1) < 1/2,
+    p(1-p)/(p - P11) = (1 - q)/(1 - c(q)/q),   c(q)/q = max(0, 2 - q^(-1/(n-1)))^(n-1) < 1/2.
 
-finite at every q and 1 as q -> 0, where p - P11 vanishes. Uniforms are never formed: u < p is a comparison of logistic
-numbers (DisARM) or of logarithms (ARMS), which keep their precision in the tails.
+It is finite for every q and tends to 1 as q -> 0, where p - P11 vanishes. The code never computes uniforms: u < p is a
+comparison of logistic numbers (DisARM) or of logarithms (ARMS), which keep their precision in the tails.
 
 References: Dong, Mnih, Tucker 2020 (DisARM; Yin, Ho, Yan, Qian, Zhou 2020, U2G); Dimitriev, Zhou 2021 (ARMS).
 """
@@ -34,7 +34,7 @@ from .registry import register
 @register
 @dataclass(frozen=True, kw_only=True)
 class DisARM(Estimator):
-    """With u = sigmoid(n), n logistic noise: b = 1[a + n > 0], the code all estimators share; b' = 1[a - n > 0]."""
+    """DisARM. With u = sigmoid(n), n logistic: b = 1[a + n > 0], the code all estimators share; b' = 1[a - n > 0]."""
 
     name = "disarm"
     formula = "(1/tf) 1/2 (f(b) - f(b')) (-1)^b' 1[b != b'] sigmoid(|l|/tf), b = 1[l/tf + n > 0], b' = 1[l/tf - n > 0]"
@@ -59,7 +59,7 @@ class DisARM(Estimator):
 @register
 @dataclass(frozen=True, kw_only=True)
 class ARMS(Estimator):
-    """n units of pairwise negative correlation from one Dirichlet vector; d_i = e_i/sum e of Exp(1) numbers e."""
+    """n codes with pairwise negative correlation from one Dirichlet vector d_i = e_i/sum e, where e_i ~ Exp(1)."""
 
     n: int = parameters.whole(2, at_least=2)
 
@@ -84,7 +84,7 @@ class ARMS(Estimator):
     def points(self, kind, logits, noise):
         a = logits / self.tf
         log_u = (self.n - 1) * log_one_minus_dirichlet(noise[: self.n])
-        below = log_u < logsigmoid(-a.abs())  # u_i < q; where p > 1/2, 1 - u_i < p says that u_i > q
+        below = log_u < logsigmoid(-a.abs())  # u_i < q; where p > 1/2, 1 - u_i < p means u_i > q
         return torch.where(a > 0, ~below, below).to(logits.dtype)
 
     def estimate(self, kind, logits, noise, points, loss, derivative):

@@ -1,7 +1,7 @@
 """The estimator protocol: logits and noise -> points; loss and derivative at the points -> estimate.
 
-An estimator is a frozen record of its parameters and a few pure functions. It never sees a model, so the same
-object serves sampling, enumeration, training and tests. Shapes, with `...` any leading dimensions (draws, models):
+An estimator is a frozen record of its parameters with a few pure functions. It never sees a model, so the same object
+serves sampling, enumeration, training and tests. Shapes, where `...` are any leading dims (draws, models):
 
     logits      (example, latent, category)                             binary: (example, latent)
     noise       (array, ..., example, latent, category)                 standard Gumbel (binary: logistic) arrays
@@ -11,19 +11,19 @@ object serves sampling, enumeration, training and tests. Shapes, with `...` any 
     weights     (evaluation, ..., example)                              shares in the loss the decoder is trained on
     estimate    (..., example, latent, category)                        of dE[f]/dlogits, per example
 
-Logits may have the leading dimensions too, those of several models, and temperatures are numbers or tensors that
-broadcast with them: (model, 1, 1, 1), binary (model, 1, 1).
+Logits may have leading dims too, one for several models. Temperatures are numbers, or tensors that broadcast with the
+logits: (model, 1, 1, 1), binary (model, 1, 1).
 
-Noise array 0 is the one that samples the code, so that all estimators share it (common random numbers).
+Noise array 0 samples the code, so all estimators share their codes (common random numbers).
 
-An author has to write `name` and `estimate`, and `points` unless its point is the one code sampled. All else is
-optional, and what is left out costs time and never a wrong figure:
+A class must state `name` and `estimate`, and `points` unless its only point is the sampled code. All other members are
+optional. Leaving them out costs time but never gives a wrong result:
 
     for readers         formula, reference
     about the estimate  kinds, unbiased, uses, weights, baseline_decay
     promises            shared_points, pull_back, exact_moments (see promises), noise_arrays
 
-Callers go through `evaluation.evaluate`, which goes from points to loss to estimate.
+Callers use `evaluation.evaluate`, which computes points, loss and estimate.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from ..latents import LatentKind
 from . import parameters, probing, promises
 from .promises import Constant, ExactMoments, FunctionOfCode, PullBack, SharedPoints
 
-# derived from what a class states, or from its functions; a class that states one of these is told what to state
+# members that are derived from others -> what a class has to state instead
 _DERIVED = {
     "evaluations": "nothing, the points are counted",
     "evaluations_at": "nothing, the points are counted",
@@ -57,7 +57,7 @@ _DERIVED = {
 
 
 def _translate(cls: type[Estimator]) -> None:
-    """Replace what a class states of derived members by what stands for it now, with a warning; never an error."""
+    """Replace derived members that a class states by the members they are derived from, with a warning."""
     stated = {name: vars(cls)[name] for name in _DERIVED.keys() & vars(cls).keys()}
     if not stated:
         return
@@ -79,16 +79,16 @@ def _translate(cls: type[Estimator]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimator(ABC):
-    """Base of all estimators. `tf` is the temperature of the law that codes are sampled from."""
+    """Base of all estimators. `tf` is the temperature of the law softmax(l/tf) from which codes are sampled."""
 
     tf: float = parameters.temperature(1.0)
 
     name: ClassVar[str]
     formula: ClassVar[str] = ""
     reference: ClassVar[str] = ""
-    kinds: ClassVar[tuple[str, ...]] = ("categorical",)  # and "binary", of the latents it is for
-    unbiased: ClassVar[bool] = False  # for the expected loss under softmax(l/tf)
-    uses: ClassVar[tuple[str, ...]] = ("loss", "derivative")  # what `estimate` reads; the other one is not given
+    kinds: ClassVar[tuple[str, ...]] = ("categorical",)  # kinds of latent, also "binary"
+    unbiased: ClassVar[bool] = False  # for the gradient of the expected loss under softmax(l/tf)
+    uses: ClassVar[tuple[str, ...]] = ("loss", "derivative")  # the arguments that `estimate` gets; others are None
 
     def __init_subclass__(cls, **options: Any):
         super().__init_subclass__(**options)
@@ -107,7 +107,7 @@ class Estimator(ABC):
     # --- what an author writes ---
 
     def points(self, kind: LatentKind, logits: Tensor, noise: Tensor) -> Tensor:
-        """Where the loss is wanted; by default one code per draw, z = hard(l/tf + g) ~ softmax(l/tf)."""
+        """The points where the loss is evaluated; by default one code per draw, z = hard(l/tf + g) ~ softmax(l/tf)."""
         return kind.hard(logits / self.tf + noise[0])[None]
 
     @abstractmethod
@@ -120,28 +120,28 @@ class Estimator(ABC):
         loss: Tensor | None,
         derivative: Tensor | None,
     ) -> Tensor:
-        """The estimate; of `loss` and `derivative` those are given that `uses` names."""
+        """The estimate. `loss` or `derivative` is None if `uses` does not name it."""
 
     def weights(self, kind: LatentKind, logits: Tensor, points: Tensor) -> Tensor | None:
-        """Share of each evaluation in the expected loss, which is what the decoder is trained on; None: equal shares.
+        """Share of each evaluation in the loss that the decoder is trained on; None: equal shares.
 
-        Where a share is 0 the derivative may still be used: it is df/dz, not that of the weighted loss.
+        An evaluation with share 0 may still use its derivative, because that is df/dz, not of the weighted loss.
         """
         return None
 
     @property
     def baseline_decay(self) -> float | None:
-        """Decay of the running mean that is subtracted from the loss (see RunningMean); None: no such mean."""
+        """Decay of the running mean that the caller subtracts from the loss (see RunningMean); None: no baseline."""
         return None
 
     @property
     def noise_arrays(self) -> int:
-        """Noise arrays per draw; found by trial where the class does not state it."""
+        """Number of noise arrays per draw; determined by trial if the class does not state it."""
         return probing.noise_arrays(self)
 
     @property
     def shared_points(self) -> SharedPoints | None:
-        """What is promised of `points`; None where nothing is, and then no other estimator shares them."""
+        """The promise about `points`; None: no promise, and no other estimator shares the points."""
         return SharedPoints(("sample", self.tf))
 
     @property
@@ -151,18 +151,18 @@ class Estimator(ABC):
 
     @property
     def exact_moments(self) -> ExactMoments | None:
-        """How mean and variance are found without sampling; None: they have to be sampled."""
+        """How mean and variance are computed without sampling; None: only by sampling."""
         return None
 
     # --- what callers read ---
 
     def evaluations_at(self, kind: LatentKind, logits: Tensor) -> int:
-        """Loss evaluations per draw, the number of points, at such logits, of which only the shape matters."""
+        """Number of loss evaluations (points) per draw for logits of this shape."""
         return probing.evaluations(self, kind, tuple(logits.shape[-1 - kind.event_dims :]))
 
     @property
     def points_key(self) -> Hashable:
-        """Equal for estimators that share their points: those of other functions never do, whatever they state."""
+        """Equal for estimators with equal points. Estimators with different `points` functions have different keys."""
         shared = self.shared_points
         return (type(self), self) if shared is None else (type(self).points, shared.key)
 
@@ -192,26 +192,26 @@ class Estimator(ABC):
 
     @property
     def discrete_points(self) -> bool:
-        """Whether all points are promised to be codes."""
+        """Whether the estimator promises that all points are codes."""
         return self.shared_points is not None and self.shared_points.codes
 
     @property
     def all_configurations(self) -> bool:
-        """Whether the points are promised to be the configurations in their order."""
+        """Whether the estimator promises that its points are all configurations in order."""
         return self.shared_points is not None and self.shared_points.all_configurations
 
     @property
     def code_only(self) -> bool:
-        """Whether the estimate is promised to be a function of the code sampled."""
+        """Whether the estimator promises that the estimate is a function of the sampled code."""
         return isinstance(self.exact_moments, FunctionOfCode)
 
     @property
     def noise_free(self) -> bool:
-        """Whether every draw is promised to give the same estimate."""
+        """Whether the estimator promises that every draw gives the same estimate."""
         return isinstance(self.exact_moments, Constant)
 
     def at(self, tf: float | Tensor, tb: float | Tensor) -> Estimator:
-        """The same estimator at other temperatures; tb is ignored by those without a relaxation."""
+        """The same estimator at other temperatures; estimators without a relaxation ignore tb."""
         fields = {field.name for field in dataclasses.fields(self)}
         own: dict[str, Any] = {k: v for k, v in {"tf": tf, "tb": tb}.items() if k in fields}
         return dataclasses.replace(self, **own)
@@ -240,5 +240,5 @@ class Relaxation(Estimator):
 
 
 def per_latent(kind: LatentKind, loss: Tensor) -> Tensor:
-    """Losses (..., example), to be multiplied with codes (..., example, latent, category)."""
+    """Losses (..., example) with the dims of codes (..., example, latent, category) added, for products with codes."""
     return loss[(..., *[None] * (1 + kind.event_dims))]

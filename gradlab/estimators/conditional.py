@@ -8,8 +8,8 @@ is standard Gumbel noise given that argmax(a + g) = D (Maddison, Tarlow, Minka 2
 
     a + n = softplus(m + softplus(a)) given that it is positive,  -softplus(-m + softplus(-a)) given that it is not,
 
-which is the difference of the two Gumbels of the pair (a, 0). Nothing here subtracts numbers that are nearly equal,
-nor takes a logarithm of what may underflow.
+which is the difference of the two Gumbels of the pair (a, 0). No formula here subtracts nearly equal numbers or takes
+the logarithm of a number that may underflow.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..latents import BINARY, LatentKind
 
 
 def noise_given_code(kind: LatentKind, a: Tensor, code: Tensor, noise: Tensor) -> Tensor:
-    """Standard noise given that hard(a + noise) = code, from standard noise that knows nothing of the code."""
+    """Standard noise given that hard(a + noise) = code, computed from standard noise independent of the code."""
     on = code > 0.5
     if kind is BINARY:
         return torch.where(on, softplus(noise + softplus(a)), -softplus(-noise + softplus(-a))) - a

@@ -1,4 +1,4 @@
-"""From points to loss to estimate: the one way for sampling, enumeration, training, layers and tests."""
+"""From points to loss to estimate: the function that sampling, enumeration, training, layers and tests share."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ LossAt = Callable[[Tensor, bool], tuple[Tensor, Tensor | None]]
 
 
 class Baseline(Protocol):
-    """A RunningMean, or the like for several models."""
+    """A RunningMean, or its form for several models."""
 
     def centre(self, loss: Tensor) -> Tensor:
-        """The losses less their baselines, not in place; the mean moves on."""
+        """The losses minus their baselines, not in place; updates the running mean."""
 
 
 def evaluate(
@@ -30,21 +30,21 @@ def evaluate(
     loss_at: LossAt,
     baselines: Sequence[Baseline | None] | None = None,
 ) -> Iterator[Tensor]:
-    """The estimate of each estimator, one after another; shapes as in `base`.
+    """The estimate of each estimator in turn; shapes are those of `base`.
 
     Parameters
     ----------
-    estimators : estimators of equal `points_key`: their points are evaluated once
-    logits : without gradient
-    noise : at least the number of arrays that the most demanding estimator reads
-    loss_at : called once, `loss_at(points, derivative wanted)` gives loss (evaluation, ..., example) and, if wanted,
-        derivative (evaluation, ..., example, latent[, category])
-    baselines : of each estimator, the running mean that its `baseline_decay` asks for (see `baselines_of`)
+    estimators : estimators with equal `points_key`; their points are evaluated once
+    logits : tensor that requires no gradient
+    noise : at least the largest `noise_arrays` of the estimators
+    loss_at : `loss_at(points, derivative wanted)` returns loss (evaluation, ..., example) and, if wanted, derivative
+        (evaluation, ..., example, latent[, category]). It is called once
+    baselines : for each estimator the running mean that its `baseline_decay` requires, or None (see `baselines_of`)
 
     Raises
     ------
     ValueError
-        Points or an estimate of another shape than the protocol's; an estimator without the baseline that it asks for.
+        Points or an estimate of a wrong shape; an estimator without the baseline that it requires.
     """
     means = [None] * len(estimators) if baselines is None else baselines
     points = points_of(estimators[0], kind, logits, noise)
@@ -54,12 +54,12 @@ def evaluate(
 
 
 def baselines_of(estimators: Sequence[Estimator]) -> list[RunningMean | None]:
-    """A new running mean for each estimator that asks for one."""
+    """For each estimator a new running mean if it requires one, else None."""
     return [None if e.baseline_decay is None else RunningMean(e.baseline_decay) for e in estimators]
 
 
 def points_of(estimator: Estimator, kind: LatentKind, logits: Tensor, noise: Tensor) -> Tensor:
-    """The estimator's points, from no more noise arrays than it reads. ValueError for another shape."""
+    """The estimator's points, from the noise arrays that it reads. Raises ValueError for a wrong shape."""
     with torch.no_grad():
         points = estimator.points(kind, logits, noise[: estimator.noise_arrays])
     wanted = (estimator.evaluations_at(kind, logits), *noise.shape[1:])
@@ -78,7 +78,7 @@ def centred_estimate_of(
     derivative: Tensor | None,
     baseline: Baseline | None,
 ) -> Tensor:
-    """`estimate_of` at the loss less its baseline. ValueError where the estimator asks for one that is not given."""
+    """`estimate_of` at the loss minus its baseline. Raises ValueError if the required baseline is missing."""
     if baseline is None and estimator.baseline_decay is not None:
         raise ValueError(f"estimator: {estimator.label}: expected the running mean of its baseline, got none")
     centred = loss if baseline is None else baseline.centre(loss)
@@ -94,11 +94,11 @@ def estimate_of(
     loss: Tensor | None,
     derivative: Tensor | None,
 ) -> Tensor:
-    """The estimate, without gradient, from what the estimator says it uses. ValueError for another shape."""
+    """The estimate, detached, from the loss or derivative that it uses. Raises ValueError for a wrong shape."""
     arrays = noise[: estimator.noise_arrays]
     loss = loss if estimator.uses_loss else None
     derivative = derivative if estimator.uses_derivative else None
-    with torch.enable_grad():  # an estimate may be made of autograd, whatever the caller's mode
+    with torch.enable_grad():  # an estimate may use autograd, in any mode of the caller
         estimate = estimator.estimate(kind, logits, arrays, points, loss, derivative).detach()
     if estimate.shape != noise.shape[1:]:
         raise ValueError(
@@ -109,5 +109,5 @@ def estimate_of(
 
 
 def weighted(loss: Tensor, weights: Tensor | None) -> Tensor:
-    """The loss (..., example) that the decoder is trained on: (..., evaluation, example) by the evaluations' shares."""
+    """The loss (..., example) that the decoder is trained on: the mean over evaluations, weighted by their shares."""
     return loss.mean(-2) if weights is None else (weights * loss).sum(-2)

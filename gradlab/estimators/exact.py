@@ -1,11 +1,11 @@
-"""The exact gradient as an estimator: every configuration is evaluated, so there is neither bias nor variance.
+"""The exact gradient as an estimator: it evaluates every configuration, so it has neither bias nor variance.
 
     p = softmax(l/tf):   estimate = (1/tf) sum_z p(z) (f(z) - mean f) z,   mean f = sum_z p(z) f(z)
 
 computed as (1/tf) J(p) c with c_lk = E[f | z_l = k], which does not cancel if a latent is almost certain.
 
-For training small models on the true gradient. The evaluations are the configurations, category^latent of them at each
-example; the noise gives its shape only.
+It trains small models on the true gradient. Each example has category^latent evaluations, one per configuration. Only
+the shape of the noise matters.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LIMIT = 2**14  # configurations
 @register
 @dataclass(frozen=True, kw_only=True)
 class Exact(Estimator):
-    """Refuses spaces of more than LIMIT configurations."""
+    """The exact gradient by enumeration; refuses spaces of more than LIMIT configurations."""
 
     name = "exact"
     formula = "(1/tf) sum_z p(z) (f(z) - mean f) z over all configurations, p = softmax(l/tf)"
@@ -39,13 +39,13 @@ class Exact(Estimator):
     exact_moments = Constant()
 
     def count(self, kind: LatentKind, logits: Tensor) -> int:
-        """Number of configurations; SpaceTooLarge, a ValueError, beyond LIMIT."""
+        """Number of configurations. Raises SpaceTooLarge, a ValueError, for more than LIMIT."""
         latents, categories = kind.two_category(logits).shape[-2:]
         if categories**latents > LIMIT:
             number = errors.count(*[categories] * latents)
             raise errors.SpaceTooLarge(
-                f"estimator: expected at most {LIMIT:,} configurations for exact, got {number}; take rloo, which is"
-                " unbiased too, or fewer latents"
+                f"estimator: expected at most {LIMIT:,} configurations for exact, got {number}; use rloo, which is"
+                " also unbiased, or fewer latents"
             )
         return categories**latents
 

@@ -1,4 +1,4 @@
-"""Several models at once, each with an estimator of its own, and one evaluation of the loss for all of them."""
+"""Estimates for several models at a time: each has its own estimator, and one loss evaluation serves all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .evaluation import Baseline, LossAt, centred_estimate_of, points_of
 
 @dataclass(frozen=True)
 class Part:
-    """An estimator, the places of its models among all, and the running means that it asks for, if it does."""
+    """An estimator, the positions of its models among all models, and its running means, if it requires them."""
 
     estimator: Estimator
     places: Tensor | slice
@@ -23,16 +23,16 @@ class Part:
 
 
 class Joined:
-    """Estimators of equal numbers of evaluations; the model is the first of the leading dimensions.
+    """Estimators with equal numbers of evaluations; the first leading dim is the model.
 
-    `back` puts models that follow each other part by part at their places; None where there is one part.
+    `back` reorders models from the order of the parts to their positions; it is None if there is one part.
     """
 
     def __init__(self, parts: Sequence[Part], back: Tensor | None):
         self.parts, self.back = parts, back
 
     def evaluate(self, kind: LatentKind, logits: Tensor, noise: Tensor, loss_at: LossAt) -> Tensor:
-        """The estimates (model, ..., example, latent[, category]); arguments as those of `evaluation.evaluate`."""
+        """The estimates (model, ..., example, latent[, category]); arguments as for `evaluation.evaluate`."""
         points = self._whole(points_of(p.estimator, kind, logits[p.places], noise[:, p.places]) for p in self.parts)
         loss, derivative = loss_at(points, any(p.estimator.uses_derivative for p in self.parts))
 
@@ -44,7 +44,7 @@ class Joined:
         return self._whole(map(estimate, self.parts))[0]
 
     def weights(self, kind: LatentKind, logits: Tensor, points: Tensor) -> Tensor | None:
-        """`Estimator.weights` of each model; None where all its evaluations have equal shares."""
+        """`Estimator.weights` of each model; None if all evaluations have equal shares."""
         shares = [p.estimator.weights(kind, logits[p.places], points[:, p.places]) for p in self.parts]
         if all(share is None for share in shares):
             return None
@@ -53,6 +53,6 @@ class Joined:
         return self._whole(equal[:, p.places] if share is None else share for share, p in pairs)
 
     def _whole(self, parts: Iterable[Tensor]) -> Tensor:
-        """What the parts give, (..., model, ...) with the models second, at all places."""
+        """The results of the parts, whose second dim is the model, joined in the order of all models."""
         listed = list(parts)
         return listed[0] if self.back is None else torch.cat(listed, 1).index_select(1, self.back)

@@ -1,7 +1,7 @@
-"""Estimators in your own network: two layers that sample codes, and a loss for every estimator.
+"""Estimators in your own network: layers that sample codes, and a surrogate loss for every estimator.
 
-A layer is enough if the estimate is the derivative of the loss, pulled back through a function of the logits.
-`surrogate_loss` works for all estimators, also for those that need the loss itself or several evaluations of it.
+A layer is enough if the estimate is linear in the derivative of the loss. `surrogate_loss` works for all estimators,
+also for those that need the loss itself or several evaluations of it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def decoupled_st_gumbel_softmax(
     ----------
     logits : floating-point tensor (..., category)
     tf, tb : forward and backward temperature, finite and positive; tb defaults to tf. Numbers, or tensors that
-        broadcast with the logits and have a last dim of 1. A learned tb gets the gradient of q; tf has none of its own
+        broadcast with the logits and have a last dim of 1. A learned tb gets the gradient of q; tf gets none
     generator : source of the noise, on the logits' device; torch's default generator if None
 
     Returns
@@ -41,8 +41,8 @@ def decoupled_st_gumbel_softmax(
     Raises
     ------
     ValueError
-        Temperatures that are not finite and positive; a learned tf beside another tb; logits that are no floating-point
-        tensor.
+        Temperatures that are not finite and positive; a learned tf with a separate tb; logits that are no
+        floating-point tensor.
 
     Examples
     --------
@@ -113,7 +113,7 @@ def _temperature(argument: str, value: float | Tensor, logits: Tensor) -> float 
     learned = isinstance(value, Tensor) and value.requires_grad
     if not (isinstance(value, Tensor) and value.is_floating_point() and (learned or value.ndim)):
         return errors.temperature(argument, value)
-    # a last dim of 1: temperatures per latent must not be taken for some per category where there are as many
+    # the last dim must be 1: temperatures per latent could otherwise be mistaken for temperatures per category
     sizes = zip(reversed(value.shape), reversed((*logits.shape[:-1], 1)), strict=False)
     if value.ndim > logits.ndim or not all(n in (1, m) for n, m in sizes):
         expected = f"a number or a tensor (..., 1) that broadcasts to the logits' {tuple(logits.shape)}"
@@ -138,40 +138,40 @@ def surrogate_loss(
 
         sum_e w_e f(z_e)  +  <l - stop(l), stop(estimate)>
 
-    The bracket is 0 in value, so the value is the loss. Its gradient to the logits is the estimate; the gradient to all
-    else that f depends on, the decoder's parameters say, is autograd's of the weighted loss at fixed codes. (If f uses
-    the logits themselves, a KL term say, autograd's gradient of that is added to the estimate, as it should be.)
+    The bracket has the value 0, so the value is the loss. Its gradient with respect to the logits is the estimate. Its
+    gradient with respect to other inputs of f, for example the decoder's parameters, is autograd's of the weighted loss
+    at fixed codes. If f also uses the logits, for example in a KL term, autograd's gradient of that is added.
 
-    f is called once, with all evaluations of all examples as rows, evaluation by evaluation: rows 0 .. example-1 are
-    the first of each example. So observations x (example, ...) go with codes (n, latent, category) as
+    f is called once. Its rows are all evaluations of all examples, evaluation by evaluation: rows 0 .. example-1 are
+    the first evaluation of each example. So observations x (example, ...) match codes (n, latent, category) as
 
         x.repeat(n // len(x), *[1] * (x.ndim - 1))
 
-    which is x itself for estimators of one evaluation. df/dz, where the estimator uses it, is taken by a backward pass
-    to the codes here; the parameters' is the one that `backward` on the result makes. Where no gradient to the logits
-    is wanted (torch.no_grad, or logits that require none), the result is the weighted loss and `baseline` is left
-    alone. Nothing waits for the device, but for a baseline, which reads the losses.
+    which is x itself for estimators of one evaluation. If the estimator uses df/dz, this function makes a backward pass
+    to the codes; `backward` on the result makes the one to the parameters. If the logits need no gradient
+    (torch.no_grad, or requires_grad=False), the result is the weighted loss, and `baseline` does not change. Only a
+    baseline waits for the device, because it reads the losses.
 
     Parameters
     ----------
     estimator : a name, `"rloo"`, with parameters, `"rloo:n=4,tf=1.6"`, or an Estimator
     logits : floating-point tensor (example, latent, category); binary: (example, latent). Finite, or -inf for an
         impossible category, +-inf for a unit that is certain
-    f : codes (n, latent, category) -> losses (n,), n = evaluations x examples; binary: codes (n, latent) in [0, 1]
+    f : maps codes (n, latent, category) to losses (n,), n = evaluations x examples; binary: codes (n, latent) in [0, 1]
     binary : whether the latents are units with one logit each
     generator : source of the noise, on the logits' device; torch's default generator if None
-    baseline : for `reinforce:baseline=running-mean`: one RunningMean, kept through the loop
+    baseline : for `reinforce:baseline=running-mean`, one RunningMean for the whole training
 
     Returns
     -------
-    Tensor (example,), in the unit of f: take its mean, or sum, and call backward.
+    Tensor (example,), in the unit of f. Call backward on its mean or sum.
 
     Raises
     ------
     ValueError
-        An estimator that is unknown or not for such latents; logits or losses of another shape or no floating-point
-        tensor; losses that do not depend differentiably on the codes, where the estimator uses df/dz; a baseline that
-        is missing, of another decay, or not used. SpaceTooLarge, a ValueError, from `exact`.
+        An estimator that is unknown or for the other kind of latent; logits or losses that have a wrong shape or are no
+        floating-point tensor; losses that are not differentiable with respect to the codes, if the estimator uses
+        df/dz; a baseline that is missing, has another decay, or is not used. SpaceTooLarge, a ValueError, from `exact`.
 
     Examples
     --------
@@ -263,7 +263,7 @@ def _losses(f: Callable[[Tensor], Tensor], codes: Tensor) -> Tensor:
 
 
 def _derivative(estimator: Estimator, loss: Tensor, codes: Tensor) -> Tensor:
-    """df/dz of each row; of the loss itself, also where its share is 0."""
+    """df/dz of each row: of the loss itself, even if the row's share is 0."""
     found = None
     if loss.requires_grad:
         (found,) = torch.autograd.grad(loss.sum(), codes, retain_graph=True, allow_unused=True)

@@ -1,4 +1,4 @@
-"""Fields of estimators that say which values they take: dataclass fields with the range in words and its check.
+"""Dataclass fields for the parameters of estimators: each has a check of its values, and the range in words.
 
     class Mine(Estimator):
         n: int = parameters.whole(2, at_least=2)
@@ -21,16 +21,16 @@ from .. import errors
 
 @dataclass(frozen=True)
 class Allowed:
-    """The values a parameter may take: in words, and as `check(name, value)`, the value or a ValueError."""
+    """The allowed values of a parameter: in words, and as `check(name, value)`, which returns the value or raises."""
 
     words: str
     check: Callable[[str, Any], Any]
 
 
 def temperature(default: float | None) -> Any:
-    """A temperature: a number or, for several models at once, a tensor that broadcasts with the logits.
+    """A field for a temperature: a number or, for several models, a tensor that broadcasts with the logits.
 
-    A tensor's values are not read, so that no device is waited for: whoever makes it checks them.
+    The caller checks the values of a tensor. Reading them here would wait for the device.
     """
 
     def check(name: str, value: Any) -> Any:
@@ -44,13 +44,13 @@ def temperature(default: float | None) -> Any:
 
 
 def whole(default: int, at_least: int) -> Any:
-    """A whole number of at least `at_least`."""
+    """A field for a whole number of at least `at_least`."""
     words = f"whole number, at least {at_least}"
     return _field(default, words, lambda name, value: errors.whole_number(name, value, at_least))
 
 
 def real(default: float, at_least: float = -math.inf, below: float = math.inf) -> Any:
-    """A finite number with at_least <= number < below."""
+    """A field for a finite number with at_least <= number < below."""
     bounds = [f"at least {at_least:g}"] * (at_least > -math.inf) + [f"below {below:g}"] * (below < math.inf)
     words = ", ".join(["finite", *bounds])
 
@@ -64,12 +64,12 @@ def real(default: float, at_least: float = -math.inf, below: float = math.inf) -
 
 
 def choice(default: str, among: Sequence[str]) -> Any:
-    """One of some names."""
+    """A field for one of the names in `among`."""
     return _field(default, " or ".join(among), lambda name, value: errors.choice(name, value, among))
 
 
 def allowed(field: dataclasses.Field) -> Allowed | None:
-    """What a dataclass field made here takes; None for one that was not."""
+    """The allowed values of a dataclass field made here; None for any other field."""
     return field.metadata.get("allowed")
 
 

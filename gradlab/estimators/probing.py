@@ -1,6 +1,6 @@
-"""What an estimator need not state, found by trial on a few numbers: noise arrays, evaluations, tensor temperatures.
+"""Properties of an estimator found by trial on a few numbers: noise arrays, evaluations, tensor temperatures.
 
-Temperatures do not matter here, so that one trial serves a whole grid of them.
+They do not depend on temperatures, so one trial serves a whole grid.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..latents import BINARY, CATEGORICAL, LatentKind
 if TYPE_CHECKING:
     from .base import Estimator
 
-MOST_ARRAYS = 64  # that are tried
+MOST_ARRAYS = 64  # largest number of noise arrays that is tried
 DRAWS = 100  # enough that discrete codes differ between different arrays
 SHAPES = {"categorical": (CATEGORICAL, (2, 3)), "binary": (BINARY, (3,))}  # (latent[, category])
 _known: dict[Hashable, Any] = {}
@@ -26,15 +26,15 @@ T = TypeVar("T")
 
 
 def noise_arrays(estimator: Estimator) -> int:
-    """The fewest arrays of noise that give the points and the estimate that any more give.
+    """The smallest number of noise arrays that gives the same points and estimate as any larger number.
 
-    ValueError where there is no such number; what the estimator raises where it takes no noise at all.
+    Raises ValueError if there is no such number, and the estimator's own error if it accepts no noise.
     """
     return _once(estimator, "noise arrays", lambda: _noise_arrays(_plain(estimator)))
 
 
 def evaluations(estimator: Estimator, kind: LatentKind, shape: tuple[int, ...]) -> int:
-    """The number of points at codes of shape (latent[, category])."""
+    """The number of points for codes of shape (latent[, category])."""
 
     def count() -> int:
         plain = _plain(estimator)
@@ -46,19 +46,19 @@ def evaluations(estimator: Estimator, kind: LatentKind, shape: tuple[int, ...]) 
 
 
 def takes_tensors(estimator: Estimator, kind: LatentKind, shape: tuple[int, ...]) -> bool:
-    """Whether two models at once, each at temperatures of its own, get the estimates that each gets alone."""
+    """Whether two models together, each at its own temperatures, get the same estimates as alone."""
 
     def agrees() -> bool:
         try:
             return tensors_agree(estimator, kind, shape)
-        except Exception:  # whatever an estimator raises that was not written for tensors
+        except Exception:  # an estimator that does not accept tensors may raise any error
             return False
 
     return _once(estimator, ("tensors", kind.name, shape), agrees)
 
 
 def tensors_agree(estimator: Estimator, kind: LatentKind, shape: tuple[int, ...]) -> bool:
-    """`takes_tensors`, with the error that the estimator raises."""
+    """Like `takes_tensors`, but raises the error of the estimator."""
     tfs, tbs = (0.8, 1.3), (1.1, 0.7)
     logits, noise = _numbers(2, DRAWS, *shape), _noise(kind, estimator.noise_arrays, 2, DRAWS, *shape)
     of_models = (torch.tensor(t, dtype=logits.dtype).reshape(2, *[1] * (1 + len(shape))) for t in (tfs, tbs))
@@ -78,7 +78,7 @@ def _noise_arrays(estimator: Estimator) -> int:
     def given(arrays: int) -> list[Tensor] | None:
         try:
             return _results(estimator, kind, logits.clone(), noise[:arrays].clone())  # it may work in place
-        except Exception as error:  # too few arrays, say, or too many
+        except Exception as error:  # for example too few or too many arrays
             failures.append(error)
             return None
 
@@ -87,15 +87,15 @@ def _noise_arrays(estimator: Estimator) -> int:
     if most is not None:
         if _equal(most, given(MOST_ARRAYS - 1)):
             return next(arrays for arrays in numbers if _equal(most, given(arrays)))
-    else:  # where the arrays are unpacked, one number alone is accepted
+    else:  # an estimator that unpacks its arrays accepts one number only
         able = [arrays for arrays in numbers if given(arrays) is not None]
         if len(able) == 1:
             return able[0]
         if not able:
             raise failures[1]  # with one array
     raise ValueError(
-        f"estimator: {estimator.label}: expected `noise_arrays`, the number of noise arrays that it reads, got nothing"
-        f" stated, and trials with up to {MOST_ARRAYS} arrays do not tell"
+        f"estimator: {estimator.label}: expected `noise_arrays`, the number of noise arrays that it reads, got none;"
+        f" trials with up to {MOST_ARRAYS} arrays do not determine it"
     )
 
 
@@ -104,7 +104,7 @@ def _equal(some: list[Tensor], others: list[Tensor] | None) -> bool:
 
 
 def _results(estimator: Estimator, kind: LatentKind, logits: Tensor, noise: Tensor) -> list[Tensor]:
-    """Points and estimate, at a loss made up of the points."""
+    """Points and estimate, for a loss that is a simple function of the points."""
     with torch.enable_grad():
         points = estimator.points(kind, logits, noise).detach()
         flat = points.flatten(-1 - kind.event_dims)
@@ -139,7 +139,7 @@ def _parameters_of(cls: type[Estimator]) -> tuple[str, ...]:
 
 
 def _once(estimator: Estimator, what: Hashable, find: Callable[[], T]) -> T:
-    """`find()`, kept for all estimators that differ in their temperatures only."""
+    """`find()`, cached for all estimators that differ in their temperatures only."""
     cls = type(estimator)
     key = cls, *(getattr(estimator, name) for name in _parameters_of(cls)), what
     try:

@@ -1,8 +1,8 @@
-"""What an estimator may promise of its functions, and what becomes of a promise that a subclass does not repeat.
+"""Promises of an estimator about its functions, and the rule that withdraws them in subclasses.
 
-Callers take short cuts on promises: they share points, leave out the noise, enumerate. An estimator that promises
-nothing is right on every route, only slower. A promise holds for the functions it was made with, and for all that these
-may call: a class that overrides one of them and does not state the promise again makes none.
+Callers use promises for short cuts: they share points, leave out noise, or enumerate. An estimator without promises is
+correct on every route, but slower. A promise holds for the functions it was made with and for the functions that these
+may call. If a subclass overrides one of them, it has to state the promise again; otherwise it makes no promise.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from ..latents import LatentKind
 
 F = TypeVar("F", bound=Callable)
 
-DESCRIPTIONS = ("name", "formula", "reference", "kinds")  # which no function of an estimator reads
+DESCRIPTIONS = ("name", "formula", "reference", "kinds")  # members that no function of an estimator reads
 
 
 @dataclass(frozen=True)
 class SharedPoints:
-    """Which points `Estimator.points` gives.
+    """A promise about the points that `Estimator.points` returns.
 
-    key : equal for two estimators of the same `points` exactly if, at equal noise, their points are equal
+    key : for two estimators with the same `points` function, keys are equal exactly if points are equal at equal noise
     codes : all points are codes, none is relaxed
-    sample_first : several points, the first of them the one code hard(l/tf + g)
-    all_configurations : the points are the configurations in their order
+    sample_first : there are several points, and the first is the code hard(l/tf + g)
+    all_configurations : the points are all configurations in order
     """
 
     key: Hashable
@@ -40,8 +40,8 @@ class SharedPoints:
 class PullBack:
     """The estimate is scale J(soft(a)) v(z): z is the only point, a code, and a = `perturbed(kind, logits, noise)`.
 
-    key : equal for two estimators of the same `perturbed` only if, at equal noise, they have equal a; callers then
-        compute soft(a) once for all their tf
+    key : for two estimators with the same `perturbed` function, equal keys mean equal a at equal noise. Callers then
+        compute soft(a) once for all tf
     """
 
     perturbed: Callable[[LatentKind, Tensor, Tensor], Tensor]
@@ -51,7 +51,7 @@ class PullBack:
 
 @dataclass(frozen=True)
 class FunctionOfCode:
-    """One point, z = hard(l/tf + g), and the estimate is a function of it, and of loss and derivative there, alone."""
+    """One point z = hard(l/tf + g); the estimate depends only on z and on loss and derivative at z."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class NoiseIntegral:
 
 ExactMoments = FunctionOfCode | Constant | LeaveOneOut | NoiseIntegral
 
-# promise -> the functions it speaks of, and what stands in its place where one of them is overridden later
+# promise -> the functions that it is about, and its replacement if a subclass overrides one of them
 _WITHDRAWN: dict[str, tuple[tuple[str, ...], Any]] = {
     "shared_points": (("points",), None),
     "same_at_every_tf": (("perturbed",), False),
@@ -93,7 +93,7 @@ _WITHDRAWN: dict[str, tuple[tuple[str, ...], Any]] = {
 
 
 def follows(*functions: str) -> Callable[[F], F]:
-    """Decorator of a promise that keeps up with these functions, whoever overrides them."""
+    """Decorator of a promise that remains valid if a subclass overrides these functions."""
 
     def mark(promise: F) -> F:
         promise.follows = functions  # type: ignore[attr-defined]
@@ -103,9 +103,9 @@ def follows(*functions: str) -> Callable[[F], F]:
 
 
 def withdraw(cls: type, otherwise: dict[str, Any]) -> None:
-    """Set every promise of a class whose functions were overridden since it was made.
+    """Withdraw every promise of a class whose functions were overridden after the promise was made.
 
-    `otherwise` gives what stands in the place of promises that are no plain values.
+    `otherwise` maps promises to their replacement where that is not a plain value.
     """
     for promise, (functions, value) in _WITHDRAWN.items():
         made = _depth(cls, promise)
@@ -119,9 +119,10 @@ def withdraw(cls: type, otherwise: dict[str, Any]) -> None:
 
 
 def _helpers_overridden(cls: type, made: int) -> set[str]:
-    """Members that classes before the one of depth `made` in the order override, but for those that promises name.
+    """Members that subclasses of the class at depth `made` override, except those that promises name.
 
-    Which functions call them is not known. What the protocol's base promises rests on no member that it has.
+    Any function may call them, so they count for every promise. Promises of the base class depend on none of its
+    members.
     """
     if "__init_subclass__" in vars(cls.__mro__[made]):
         return set()
@@ -133,6 +134,6 @@ def _helpers_overridden(cls: type, made: int) -> set[str]:
 
 
 def _depth(cls: type, name: str) -> int:
-    """How far up the method resolution order the class lies that defines a name; its length if none does."""
+    """Position in the method resolution order of the class that defines a name; the order's length if none does."""
     order = cls.__mro__
     return next((depth for depth, base in enumerate(order) if name in vars(base)), len(order))

@@ -1,11 +1,11 @@
-"""REBAR: the score function with a relaxed control variate, whose own gradient is added back by reparameterisation.
+"""REBAR: the score function with a relaxed control variate, whose gradient is added back by reparameterisation.
 
     a = l/tf,  p = softmax(a),  z = a + g,  b = hard(z),  z~ = a + g~ with noise g~ given b,  s = softmax(./lam)
     estimate = (1/tf) { [f(b) - eta f(s(z~))] (b - p) + eta d/da f(s(z)) - eta d/da f(s(z~)) }
 
-z~ is differentiated at fixed b and fixed uniforms of the conditional sampler, in closed form (see conditional).
-Unbiased for any eta and lam: eta = 0 is REINFORCE. Needs the loss and its derivative at relaxed codes. Noise array 0
-samples z, array 1 the conditional noise. The decoder is trained on f(b) alone.
+The derivative of z~ is taken at fixed b and fixed uniforms of the conditional sampler, in closed form (see
+`conditional`). REBAR is unbiased for any eta and lam; eta = 0 is REINFORCE. It needs the loss and its derivative at
+relaxed codes. Noise array 0 gives z, array 1 the conditional noise. The decoder is trained on f(b) only.
 
 Reference: Tucker, Mnih, Maddison, Lawson, Sohl-Dickstein 2017.
 """
@@ -26,7 +26,7 @@ from .registry import register
 @register
 @dataclass(frozen=True, kw_only=True)
 class Rebar(Estimator):
-    """Evaluations: b, s(z), s(z~)."""
+    """REBAR with three evaluations per draw: at b, s(z) and s(z~)."""
 
     eta: float = parameters.real(1.0)
     lam: float = parameters.temperature(0.5)  # lambda, the temperature of the control variate
@@ -53,7 +53,7 @@ class Rebar(Estimator):
         return torch.stack([b, kind.soft(z / self.lam), kind.soft(conditional / self.lam)])
 
     def weights(self, kind, logits, points):
-        shares = (torch.arange(3, device=points.device) == 0).to(points.dtype)  # made there: no wait for the device
+        shares = (torch.arange(3, device=points.device) == 0).to(points.dtype)  # made on the device: no transfer
         example = points.ndim - 1 - kind.event_dims
         return shares.reshape(3, *[1] * (example - 1)).expand(points.shape[:example])
 

@@ -1,12 +1,12 @@
-"""Estimators by name: those of this package, those registered by hand, those of installed packages' entry points.
+"""Estimators by name: those of gradlab, those registered by hand, and those of installed packages' entry points.
 
-A package offers an estimator by an entry point of the group "gradlab.estimators", named as the estimator is:
+A package offers an estimator by an entry point of the group "gradlab.estimators" with the name of the estimator:
 
     [project.entry-points."gradlab.estimators"]
     my-estimator = "my_package.module:MyEstimator"
 
-Entry points are looked up once, when a name is not known or all are listed. One that cannot be loaded is left out, and
-asking for it by name says why.
+Entry points are loaded once, when a name is unknown or when all names are listed. An entry point that cannot be loaded
+is left out; `find` of its name raises an error with the reason.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from .probing import SHAPES
 GROUP = "gradlab.estimators"
 
 _CLASSES: dict[str, type[Estimator]] = {}
-_BROKEN: dict[str, str] = {}  # entry points by name, and what is wrong with them
+_BROKEN: dict[str, str] = {}  # entry points that cannot be loaded, by name, with the reason
 _looked_up = False
 E_ = TypeVar("E_", bound=type[Estimator])
 
 
 def register(cls: E_) -> E_:
-    """Class decorator: makes an estimator, a frozen dataclass, known under its `name`.
+    """Class decorator that makes an estimator, a frozen dataclass, known under its `name`; returns the class.
 
-    Raises ValueError if the name is taken, or if it is no estimator that can be made without arguments.
+    Raises ValueError if the name is taken, or if the class is no Estimator or needs arguments.
 
     Examples
     --------
@@ -62,7 +62,7 @@ def register(cls: E_) -> E_:
 
 
 def names() -> list[str]:
-    """Names of all known estimators, sorted; those of entry points too, where they can be loaded.
+    """Names of all known estimators, sorted, including those of entry points that can be loaded.
 
     Examples
     --------
@@ -76,7 +76,7 @@ def names() -> list[str]:
 def find(name: str) -> type[Estimator]:
     """The estimator class of a name.
 
-    Raises UnknownName (a ValueError) with the near matches, or ValueError with what is wrong with the entry point.
+    Raises UnknownName, a ValueError that lists similar names, or ValueError if the entry point cannot be loaded.
 
     Examples
     --------
@@ -95,9 +95,9 @@ def find(name: str) -> type[Estimator]:
 
 
 def get(name: str, **parameters: Any) -> Estimator:
-    """An estimator by name, `get("st-gs", tf=0.5, convention="jang")`.
+    """The estimator of a name, with parameters: `get("st-gs", tf=0.5, convention="jang")`.
 
-    Raises ValueError for an unknown name or parameter, with the near matches, and for a value out of range.
+    Raises ValueError for an unknown name or parameter, with similar names, and for a value out of range.
 
     Examples
     --------
@@ -113,7 +113,7 @@ def get(name: str, **parameters: Any) -> Estimator:
 
 
 def is_built_in(estimator: Estimator) -> bool:
-    """Whether it is one of this package's own, none of a subclass or from elsewhere.
+    """Whether the estimator's class is part of gradlab; False for subclasses and third-party estimators.
 
     Examples
     --------
@@ -125,9 +125,9 @@ def is_built_in(estimator: Estimator) -> bool:
 
 
 def parse(text: str) -> Estimator:
-    """An estimator in a text: `st-gs`, `st-gs:convention=jang`, or its label `st-gs(convention=jang)`.
+    """The estimator that a text describes: `st-gs`, `st-gs:convention=jang`, or a label `st-gs(convention=jang)`.
 
-    Raises ValueError for an unknown name or parameter, or one without a value.
+    Raises ValueError for an unknown name or parameter, or a parameter without a value.
 
     Examples
     --------
@@ -141,10 +141,10 @@ def parse(text: str) -> Estimator:
 
 
 def describe(*texts: str) -> list[dict[str, Any]]:
-    """What is known of every estimator at its default parameters, or of those in `texts`, as plain values.
+    """One dict of plain values per estimator: all at their default parameters, or those in `texts`.
 
-    `parameters` holds the defaults and `ranges` the values allowed, in words; `evaluations` are losses per draw, a
-    number, "all configurations", or "by size" where latents and categories decide.
+    `parameters` holds the defaults, and `ranges` the allowed values in words. `evaluations` is the number of losses per
+    draw, "all configurations", or "by size" if it depends on latents and categories.
 
     Examples
     --------
@@ -186,11 +186,11 @@ def _evaluations(estimator: Estimator) -> int | str:
 
 
 def _identity(cls: type) -> tuple[str, str]:
-    return cls.__module__, cls.__qualname__  # the same class once more, from a module that was reloaded
+    return cls.__module__, cls.__qualname__  # equal for the same class from a reloaded module
 
 
 def _look_up() -> None:
-    """Register what entry points offer, once; remember those that fail."""
+    """Register the estimators of entry points, once; remember those that fail."""
     global _looked_up
     if _looked_up:
         return
@@ -200,5 +200,5 @@ def _look_up() -> None:
             cls = register(point.load())
             if cls.name != point.name:
                 _BROKEN[point.name] = f"{point.value} is called {cls.name!r}; the two names must be the same"
-        except Exception as error:  # whatever a foreign module raises on import must not break the rest
+        except Exception as error:  # a third-party module may raise any error on import
             _BROKEN[point.name] = f"{point.value}: {type(error).__name__}: {error}"

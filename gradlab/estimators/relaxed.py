@@ -18,7 +18,7 @@ from .registry import register
 @register
 @dataclass(frozen=True, kw_only=True)
 class GumbelSoftmax(Relaxation):
-    """The loss at the relaxed point; biased, since the relaxed loss is another function."""
+    """The gradient of the loss at the relaxed point; biased, because the relaxed loss is another function."""
 
     name = "gumbel-softmax"
     formula = "(1/(tf tb)) J(y) v(y), y = softmax((l/tf + g)/tb)"

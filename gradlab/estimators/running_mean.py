@@ -1,4 +1,4 @@
-"""A baseline from the past, for estimators that subtract one from the loss (`Estimator.baseline_decay`)."""
+"""A running mean of earlier losses: the baseline of estimators with a `baseline_decay`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 class RunningMean:
-    """A baseline from the past: weighted mean of the batch-mean losses of all earlier draws or training steps.
+    """A baseline: the weighted mean of the batch-mean losses of all earlier draws or training steps.
 
-    m_t = decay m_{t-1} + (1 - decay) mean of f_t, divided by 1 - decay^t as in Adam; 0 before the first.
-    It knows nothing of the draw it is subtracted from, so that no bias comes in.
+    m_t = decay m_{t-1} + (1 - decay) mean of f_t, divided by 1 - decay^t as in Adam; 0 before the first draw.
+    It does not depend on the draw it is subtracted from, so it adds no bias.
 
     Examples
     --------
@@ -25,12 +25,12 @@ class RunningMean:
 
     def __init__(self, decay: float):
         self.decay = decay
-        self.state = torch.zeros(2, dtype=torch.float64)  # m_t and 1 - decay^t: all there is to save and restore
+        self.state = torch.zeros(2, dtype=torch.float64)  # m_t and 1 - decay^t: the whole state
 
     def centre(self, loss: Tensor) -> Tensor:
-        """`loss` (evaluation, ..., example) less, for each draw, the mean of the draws before it; `...` are draws.
+        """`loss` (evaluation, ..., example) minus, for each draw, the running mean before it; `...` are draws.
 
-        Draw after draw, so that the result does not depend on how they are cut into chunks. Not in place.
+        Draws are processed one after another, so the result does not depend on chunks. Not in place.
         """
         draws = loss.reshape(loss.shape[0], -1, loss.shape[-1])
         m, weight = self.state.tolist()
@@ -44,13 +44,13 @@ class RunningMean:
 
 
 class RunningMeans:
-    """The running means of several models, one training step at a time, without waiting for the device."""
+    """The running means of several models, updated one training step at a time without waiting for the device."""
 
     def __init__(self, decay: float, state: Tensor):
-        self.decay, self.state = decay, state  # (model, 2) float64, which moves on in place
+        self.decay, self.state = decay, state  # (model, 2) float64, updated in place
 
     def centre(self, loss: Tensor) -> Tensor:
-        """`RunningMean.centre` of one step of each model: loss (evaluation, model, example)."""
+        """`RunningMean.centre` for one step of each model; loss is (evaluation, model, example)."""
         m, weight = self.state.unbind(-1)
         before = torch.where(weight > 0, m / weight, 0.0)
         now = torch.stack([loss.double().mean((0, 2)), torch.ones_like(m)], -1)

@@ -1,8 +1,8 @@
-"""Score-function estimators: the loss times the score of the law that the code was sampled from, no derivative.
+"""Score-function estimators: the loss times the score of the law of the code; they use no derivative of the loss.
 
     a = l/tf,  p = softmax(a),  D ~ p:   d log p(D)/dl = (D - p)/tf
 
-Unbiased for any loss, differentiable or not. They differ in what is subtracted from the loss.
+They are unbiased for any loss, differentiable or not, and differ in the baseline subtracted from the loss.
 
 References: Williams 1992 (REINFORCE); Kool, van Hoof, Welling 2019 (RLOO; VIMCO's multi-sample baseline before it).
 """
@@ -20,7 +20,7 @@ from .registry import register
 @register
 @dataclass(frozen=True, kw_only=True)
 class Reinforce(Estimator):
-    """One draw; baseline="running-mean" asks the caller to hand over the loss centred by a RunningMean."""
+    """REINFORCE with one code per draw; with baseline="running-mean" the caller centres the loss by a RunningMean."""
 
     baseline: str = parameters.choice("none", ("none", "running-mean"))
     decay: float = parameters.real(0.99, at_least=0, below=1)  # of the running mean
@@ -47,7 +47,7 @@ class Reinforce(Estimator):
 @register
 @dataclass(frozen=True, kw_only=True)
 class RLOO(Estimator):
-    """n independent draws, each with the mean loss of the others as its baseline."""
+    """Leave-one-out REINFORCE: n independent codes; the baseline of each is the mean loss of the others."""
 
     n: int = parameters.whole(2, at_least=2)
 

@@ -1,9 +1,9 @@
-"""Straight-through estimators exact to second order: their mean is the exact gradient of a quadratic loss.
+"""Straight-through estimators of second order: their mean is the exact gradient for a quadratic loss.
 
     a = l/tf,  p = softmax(a),  D ~ p
 
-Biased in general; exact in the mean for losses quadratic in z (`reinmax` at tb = tf). At tb = tf the two are one
-estimator, draw by draw: as D D^T = diag(D), both are (1/tf) 1/2 [diag(D) + diag(p) - D p^T - p D^T] v(D).
+They are biased in general, and exact in the mean for losses quadratic in z (`reinmax` at tb = tf). At tb = tf the two
+give equal estimates draw by draw: D D^T = diag(D), so both are (1/tf) 1/2 [diag(D) + diag(p) - D p^T - p D^T] v(D).
 
 References: Liu, Dong, Liu, Yu, Gao 2023 (ReinMax); Shekhovtsov 2023 (ZGR).
 """
@@ -24,7 +24,7 @@ from .registry import register
 @register
 @dataclass(frozen=True, kw_only=True)
 class ReinMax(Relaxation):
-    """Heun's method for the step from p to D: the Jacobian at their midpoint."""
+    """ReinMax: Heun's method for the step from p to D, which uses the Jacobian at their midpoint."""
 
     name = "reinmax"
     formula = "(1/tf) [2 J(pi) - J(p)/2] v(D), p = softmax(l/tf), pi = (D + softmax(l/tb))/2"
@@ -49,7 +49,7 @@ def midpoint_pullback(kind: LatentKind, code: Tensor, a: Tensor, v: Tensor) -> T
 @register
 @dataclass(frozen=True, kw_only=True)
 class ZGR(Estimator):
-    """Half straight-through, half the score function of the loss linearised at D."""
+    """ZGR: the mean of straight-through and of the score function of the loss linearised at D."""
 
     name = "zgr"
     formula = "(1/tf) 1/2 [J(p) + (D - p)(D - p)^T] v(D), p = softmax(l/tf)"

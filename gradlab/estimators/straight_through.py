@@ -1,4 +1,4 @@
-"""Straight-through estimators: the derivative at a discrete code, pulled back through a soft one.
+"""Straight-through estimators: the derivative at a discrete code, pulled back through a soft code.
 
     z = hard(l/tf + g),   estimate = (1/tb) J(q) v(z)
 
@@ -25,7 +25,7 @@ from .registry import register
 
 @dataclass(frozen=True, kw_only=True)
 class StraightThrough(Relaxation):
-    """What they share: each is its q = soft(`perturbed`), a function of logits, noise and parameters."""
+    """Base of these estimators, defined by q = soft(`perturbed`), a function of logits, noise and parameters."""
 
     kinds = ("categorical", "binary")
     uses = ("derivative",)
@@ -55,7 +55,7 @@ class StraightThrough(Relaxation):
 @register
 @dataclass(frozen=True, kw_only=True)
 class STE(StraightThrough):
-    """q = softmax(l/tb), the code sampled."""
+    """Straight-through with a sampled code and q = softmax(l/tb)."""
 
     name = "ste"
     formula = "(1/tb) J(softmax(l/tb)) v(z), z ~ softmax(l/tf)"
@@ -70,7 +70,7 @@ class STE(StraightThrough):
 @register
 @dataclass(frozen=True, kw_only=True)
 class STEArgmax(STE):
-    """q = softmax(l/tb), the code the most probable one: no noise, so tf does not matter."""
+    """Straight-through with the most probable code and q = softmax(l/tb); no noise, so tf has no effect."""
 
     name = "ste-argmax"
     formula = "(1/tb) J(softmax(l/tb)) v(onehot(argmax l))"
@@ -84,7 +84,7 @@ class STEArgmax(STE):
 @register
 @dataclass(frozen=True, kw_only=True)
 class STGS(StraightThrough):
-    """q relaxed with the noise that sampled z. convention="paper": softmax(l/tb + g); "jang": softmax((l + g)/tb)."""
+    """ST-GS: q uses the noise that sampled z. convention="paper": softmax(l/tb + g); "jang": softmax((l + g)/tb)."""
 
     convention: str = parameters.choice("paper", ("paper", "jang"))
 
@@ -107,7 +107,7 @@ class STGS(StraightThrough):
 @register
 @dataclass(frozen=True, kw_only=True)
 class DecoupledSTGS(StraightThrough):
-    """ST-GS (paper's convention) with a backward temperature of its own; z is not always the argmax of q."""
+    """Decoupled ST-GS: the paper's ST-GS with a separate tb; z is not always the argmax of q."""
 
     name = "decoupled-st-gs"
     formula = "(1/tb) J(softmax(l/tb + g)) v(z), z = onehot(argmax(l/tf + g))"

@@ -1,1 +1,1 @@
-"""How faithful an estimator's gradients are: figures on plain arrays, and the analyses that fill Datasets with them."""
+"""How faithful an estimator's gradients are: `bias`, `gap`, and the intervals of their metrics."""

@@ -1,4 +1,4 @@
-"""Bias and variance over grids of temperatures: the request parsed, the model prepared, measured, named."""
+"""The function `bias`: it parses the request, prepares the model, measures, and returns the Dataset."""
 
 from __future__ import annotations
 
@@ -67,50 +67,53 @@ def bias(
     target : law whose expected loss the exact gradient differentiates: "sampled" softmax(l/tf), "model" softmax(l),
         or "both", which adds a dim `target`
     seed : the same seed gives the same numbers for any chunk size; the global random state is not touched
-    wrt : what gradients are taken with respect to: "logits", or "encoder", its parameters: of the mean over examples of
-        the expected loss, which is what a training step follows, by parameter tensor (see Returns)
-    moments : how mean and variance of the estimates are found: "monte-carlo" or MonteCarlo, from draws; "exact" or
-        Integrated, by enumeration of the codes, and for the Gumbel family integrals over the noise of one latent with
-        an estimated numerical error (not for gumbel-softmax, rebar, disarm, arms, or a running mean)
-    reference : what the estimates are compared with: "exact" or Enumerated, the enumerated gradient; the name of an
-        unbiased estimator ("rloo", "disarm", "arms:n=4", ...) or Sampled; "auto", Enumerated up to 2^24 configurations,
-        else Sampled("auto")
+    wrt : "logits": gradients with respect to the logits. "encoder": gradients with respect to the encoder's parameters,
+        of the expected loss averaged over examples, as in a training step; one result per parameter tensor
+    moments : how to compute mean and variance of the estimates. "monte-carlo" or MonteCarlo: from draws. "exact" or
+        Integrated: by enumeration of the codes; the Gumbel family also needs integrals over the noise of one latent,
+        with an estimated numerical error. gumbel-softmax, rebar, disarm, arms and running means have no exact moments
+    reference : what the estimates are compared with. "exact" or Enumerated: the enumerated gradient. The name of an
+        unbiased estimator ("rloo", "disarm", "arms:n=4", ...) or Sampled: that estimator's mean. "auto": Enumerated for
+        up to 2^24 configurations, Sampled("auto") for more
     compute : Compute: device, precision, memory, progress bar
-    cross : measure only the pairs with tf = cross[0] or tb = cross[1]; the others are NaN (figure 6)
-    kl : add the gradient of the KL term to exact and mean gradient alike
+    cross : measure only the pairs with tf = cross[0] or tb = cross[1]; all other pairs are NaN (figure 6)
+    kl : add the gradient of the KL term to both the exact and the mean gradient
 
     Returns
     -------
-    Dataset with dims tf, tb, example, latent, category (no category: binary; estimator first if a list was given).
-    `exact_gradient`, `mean_gradient`, `std_gradient` per coordinate in the loss's unit per logit; per point
-    `exact_norm` and the metrics of `gradlab.metrics`, norms over example, latent and category;
-    each sampled metric NAME with NAME_low and NAME_high, a 95 % interval from batches of draws. Those of metrics whose
-    long_name says that sampling noise is included are intervals of the metric at this number of draws.
-    `expected_count`, `unseen`, `rare_examples` and `certain_examples` say where sampling cannot see, `enumerated` where
-    moments of code-only estimators are therefore exact (spaces of up to 2^14 configurations). `replicates` holds each
-    metric without each batch in turn: differences between temperatures, which share their noise, are sharper than their
-    ends. With moments="exact" there are no replicates, the ends are twice the estimated numerical error off, and
-    `mean_numerical_error` and `std_numerical_error` hold that error.
+    Dataset with dims tf, tb, example, latent, category. A list of estimators adds the dim estimator; binary latents
+    have no dim category.
+    `exact_gradient`, `mean_gradient` and `std_gradient` hold one value per coordinate, in the loss's unit per logit.
+    `exact_norm` and the metrics of `gradlab.metrics` hold one value per point; norms are over example, latent and
+    category. Each sampled metric NAME has a 95 % interval from batches of draws, NAME_low to NAME_high. If a metric's
+    long_name says that sampling noise is included, its interval is that of the metric at this number of draws.
+    `expected_count`, `unseen`, `rare_examples` and `certain_examples` say where draws miss what carries the gradient.
+    There, moments of code-only estimators are enumerated in spaces of up to 2^14 configurations; `enumerated` marks
+    these points. `replicates` holds each metric without each batch in turn. Use it for differences between
+    temperatures (`gradlab.fidelity.differences.change`): temperatures share their noise, so intervals of differences
+    are narrower. With moments="exact" there are no replicates, the interval is the value ± twice the estimated
+    numerical error, and `mean_numerical_error` and `std_numerical_error` hold that error.
 
-    With wrt="encoder" there is a dim `parameter`: "all", then by name each of the encoder's tensors that require
-    gradients; `entries` are their sizes. Metrics, `exact_norm` and `replicates` are those of G = (1/B) sum over the B
-    examples of J^T g, J = d logits / d parameters, in the loss's unit per parameter, norms over the entries of a
-    tensor; there are no arrays per coordinate or example. Means are pulled back in float64, the deviation of each draw
-    in the precision of the draws. A tensor that the decoder shares counts through the logits only; one that the logits
-    do not depend on has 0.
+    With wrt="encoder", the dim `parameter` holds "all" and the name of each encoder tensor that requires gradients;
+    `entries` are the sizes of these tensors. Metrics, `exact_norm` and `replicates` are those of
+    G = (1/B) sum_b J_b^T g_b over the B examples, with J = d logits / d parameters, in the loss's unit per parameter;
+    norms are over the entries of a tensor. There are no arrays per coordinate or example. Means are pulled back in
+    float64, deviations of draws in the precision of the draws. If encoder and decoder share a tensor, only its effect
+    on the logits counts. Tensors that do not affect the logits have the value 0.
 
     Raises
     ------
     ValueError
-        Invalid temperatures, draws, names, shapes or values, or methods that do not go together; SpaceTooLarge, a
-        ValueError, where the code space is too large for reference="exact" or moments="exact".
+        Invalid temperatures, draws, names, shapes or values; methods that cannot be combined. SpaceTooLarge (a
+        ValueError): the code space is too large for reference="exact" or moments="exact".
 
     Warns
     -----
     UserWarning
-        Where `max_draws` did not give the precision asked for, or `draws` is rounded up to whole batches.
-        `gradlab.cautions.SamplingWarning`, a UserWarning, where sampling cannot see: all codes certain, or the
-        categories that carry the exact gradient hardly ever drawn.
+        `max_draws` did not give the requested precision, or `draws` is rounded up to whole batches.
+    SamplingWarning
+        From `gradlab.cautions`, a UserWarning: all codes are certain, or draws rarely show the categories that carry
+        the exact gradient.
 
     Source: section 5.2.2, figure 6 and appendix C of the Decoupled ST-GS paper.
 

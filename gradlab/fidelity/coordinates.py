@@ -1,6 +1,6 @@
-"""What runs over coordinates: norms and ratios of exact gradients and mean estimates, and quantiles of ratios.
+"""Norms and ratios of exact gradients and mean estimates over coordinates, and quantiles of ratios.
 
-Takes numpy's arrays `(..., coordinate)`, and tensors, which may be on a GPU; results are where the arrays are.
+Arguments are numpy arrays or tensors `(..., coordinate)`; results are on the device of the arguments.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def norms(exact: Numbers, mean: Numbers) -> list[Numbers]:
-    """What `Norms` holds, where the arrays are, for `mean` (..., coordinate) and an `exact` that broadcasts to it."""
+    """The fields of `Norms` in order, for `mean` (..., coordinate) and an `exact` that broadcasts to it."""
     squared_exact, along = _inner(exact, exact), _inner(mean, exact)
-    # |m - a g| itself where it is small: |m|^2 - <m, g>^2 / |g|^2 would cancel
+    # computed from m - a g, because |m|^2 - <m, g>^2 / |g|^2 cancels where it is small
     a = along * (squared_exact > 0) / (squared_exact + (squared_exact == 0))
     across, off = mean - a[..., None] * exact, mean - exact
     return [squared_exact, _inner(mean, mean), along, _inner(off, off), _inner(across, across)]
 
 
 def scale(*arrays: Numbers) -> float:
-    """A power of two to divide by before squaring, so that no square leaves the range of float64: mostly 1."""
+    """A power of two to divide by before squaring, so that squares stay in the range of float64; usually 1."""
     largest = max(float(abs(each).max()) for each in arrays)
     return 1.0 if largest == 0 or 1e-100 < largest < 1e100 or not np.isfinite(largest) else 2.0 ** np.frexp(largest)[1]
 
 
 def within(squares: Numbers, size: float) -> Numbers:
-    """Squares of what is divided by `size`; NaN where they were lost as they were summed."""
+    """Squares of numbers divided by `size`; NaN where float64 lost them in the sum."""
     return squares / size / size if 1e-140 < size < 1e140 else squares * np.nan
 
 
 def norm(a: Array) -> Array:
-    """Euclidean norm over the last axis, whatever the size."""
+    """Euclidean norm over the last axis, without overflow or underflow of the squares."""
     largest = np.abs(a).max(-1, keepdims=True)
     with np.errstate(invalid="ignore"):
         return np.where(largest > 0, largest * np.linalg.norm(a / largest, axis=-1, keepdims=True), largest)[..., 0]
@@ -54,7 +54,7 @@ def per_example_ratios(exact: Numbers, mean: Numbers, examples: int) -> Numbers:
     of_example = exact.reshape(*exact.shape[:-1], examples, -1)
     squared = _inner(of_example, of_example)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        if bool((squared < 1e-250).any()):  # an example is small: its squares have lost digits, or are 0
+        if bool((squared < 1e-250).any()):  # the squares of a small example have lost digits, or are 0
             largest = _largest(of_example)
             off, of_example = off / largest, of_example / largest
             squared = _inner(of_example, of_example)
@@ -62,7 +62,7 @@ def per_example_ratios(exact: Numbers, mean: Numbers, examples: int) -> Numbers:
 
 
 def _largest(a: Numbers) -> Numbers:
-    """Largest magnitude along the last axis, which stays."""
+    """Largest magnitude along the last axis, which is kept with length one."""
     return np.abs(a).max(-1, keepdims=True) if isinstance(a, np.ndarray) else a.abs().amax(-1, keepdim=True)
 
 
@@ -73,13 +73,14 @@ def elementwise_ratios(exact: Numbers, mean: Numbers) -> Numbers:
 
 
 def quantiles(ratios: Numbers) -> Numbers:
-    """QUANTILES of ratios (..., row, ratio) over the last axis, (..., row, quantile). No mean: ratios explode.
+    """QUANTILES of ratios (..., row, ratio) over the last axis: (..., row, quantile).
 
-    What is NaN in one row is left out of all rows; NaN where nothing is left.
+    A ratio that is NaN in one row is left out of all rows. The result is NaN if no ratio remains. There is no mean,
+    because ratios explode where the divisor is near 0.
     """
-    keep = (ratios == ratios).all(-2)  # NaN is not itself
+    keep = (ratios == ratios).all(-2)  # NaN is not equal to itself
     place = keep.sum(-1)[..., None] * like(ratios, np.array(QUANTILES)) - 1  # numpy's "inverted_cdf"
-    # sorting whole rows, NaN last, takes numpy a fifth of the time that picking from them does
+    # numpy sorts whole rows, NaN last, in a fifth of the time that it takes to select from them
     if isinstance(ratios, np.ndarray):
         ratios = ratios if keep.all() else np.where(keep[..., None, :], ratios, np.nan)
         at = np.maximum(np.ceil(place), 0).astype(int)[..., None, :]

@@ -1,4 +1,4 @@
-"""The change of a metric between two points, with an interval that uses their common noise."""
+"""The change of a metric between two points, with an interval that uses their shared noise."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def change(
 
 
 def _of_exact(ds: xr.Dataset, metric: str, start: Mapping[str, object], end: Mapping[str, object]) -> Change:
-    """The change of moments without draws. Its interval is the sum of both numerical errors."""
+    """The Change for moments without draws; its half width is the sum of both numerical errors."""
     errors.choice("metric", metric, [str(name) for name in ds.data_vars if is_metric(ds, str(name))])
     ends = [ds[[metric, f"{metric}_low", f"{metric}_high"]].sel(point).squeeze(drop=True) for point in (start, end)]
     if any(one[metric].size != 1 for one in ends):

@@ -30,7 +30,7 @@ class EncoderPoints:
     """Arrays over (estimator, target, tf, tb, parameter), filled point by point."""
 
     def __init__(self, setup: Setup, request: Request, draws: int | None, nothing_left: np.ndarray):
-        """Deviations of draws are pulled back in the precision of the draws; `nothing_left` as for Points."""
+        """`nothing_left` as for `grid_accumulator.Points`; deviations of draws keep the precision of the draws."""
         self.targets, self.tfs, self.tbs = request.targets, request.tfs, request.tbs
         self.nothing_left = nothing_left
         self.setup, self.wide = setup, in_float64(setup)
@@ -42,7 +42,7 @@ class EncoderPoints:
         self.metrics = MetricArrays(registry.of_analysis("bias"), self.batches, grid)
 
     def accumulator(self, draws: int) -> Callable[[], PulledBackMoments]:
-        """Makes what the estimates of each estimator at each point are added to."""
+        """A function that makes the sums for one estimator at one point."""
         return functools.partial(PulledBackMoments, of_deviations(self.setup, self.wide), draws)
 
     def fill(
@@ -53,7 +53,7 @@ class EncoderPoints:
         found: PulledBackMoments,
         share: float,
     ) -> None:
-        """One point; arguments as those of `grid_accumulator.Points.fill`."""
+        """Fill one point; the arguments are those of `grid_accumulator.Points.fill`."""
         ((e, i, j),) = cells
         n = found.count.double().to(found.mean.device)
         mean = torch.tensordot(n / n.sum(), found.mean, 1)
@@ -88,10 +88,10 @@ class EncoderPoints:
     def fill_exact(
         self, e: int, i: int, j: int, exact: np.ndarray, shift: np.ndarray, found: Moments, share: float = 1.0
     ) -> None:
-        """One point of moments found without draws, with their covariance; arguments as for `grid_accumulator`'s.
+        """Fill one point from moments without draws; the arguments are those of `Points.fill_exact`.
 
-        The error of the mean is pulled back by its largest factor, sqrt(sum_b |J_b|^2) / B; that of the standard
-        deviation, relative to it, is taken to be that at the logits.
+        The error of the mean is multiplied by its largest factor, sqrt(sum_b |J_b|^2) / B. The relative error of the
+        standard deviation is assumed to equal that at the logits.
         """
         assert found.covariance is not None
         jacobian, largest = self._jacobian_products
@@ -133,7 +133,7 @@ class EncoderPoints:
         about: dict[str, Any],
         more: dict[str, Any],
     ) -> xr.Dataset:
-        """As `grid_accumulator.Points.dataset`; the arrays at the logits are left out."""
+        """The Dataset, as from `grid_accumulator.Points.dataset` but without arrays at the logits."""
         unit = f"{about['unit']} per parameter"
         named = {"long_name": "norm of the exact gradient", "units": unit, "aggregation": NORM}
         return dataset(
@@ -158,7 +158,7 @@ class EncoderPoints:
         """Variables of the numerical error of moments without draws."""
         found = {}
         for k, of in enumerate(("mean", "std")):
-            words = f"estimated numerical error of the {of} at the logits, as a norm over its norm"
+            words = f"norm of the estimated numerical error of the {of} at the logits, over the norm of the {of}"
             values = self.numerical_error[..., k]
             found[f"{of}_numerical_error"] = (GRID[:1] + GRID[2:4], values, {"long_name": words, "units": "1"})
         return found

@@ -1,12 +1,12 @@
-"""Gradients with respect to the encoder's parameters, pulled back from the logits: norms and products by tensor.
+"""Norms and inner products of gradients with respect to the encoder's parameters, by parameter tensor.
 
-With J_b = d logits of example b / d theta and g_b a gradient of that example's loss with respect to its logits, the
-gradient of the batch's mean loss is linear in g:
+Let J_b be d logits / d theta of example b, and g_b a gradient of that example's loss with respect to its logits. The
+gradient of the mean loss of B examples is linear in g:
 
     G = (1/B) sum_b J_b^T g_b
 
-so bias is pulled back, and so are deviations of draws from their mean. Gradients of the size of the parameters exist
-for a few g at a time; what is kept are inner products.
+So the bias of G follows from the bias of g, and deviations of draws from their mean follow likewise. Gradients of the
+size of the parameters are kept for a few g at a time; only their inner products remain.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ ALL = "all"  # the name of all tensors together
 
 
 def encoder_parameters(model: LatentModel) -> dict[str, nn.Parameter]:
-    """The encoder's parameters that take part in training, by name.
+    """The encoder's parameters that require gradients, by name.
 
-    Raises ValueError where there are none, or one has the name of all together.
+    Raises ValueError if there is none, or if one is called "all".
     """
     found = {name: p for name, p in model.encoder.named_parameters() if p.requires_grad}
     if not found:
@@ -44,7 +44,7 @@ def encoder_parameters(model: LatentModel) -> dict[str, nn.Parameter]:
 
 
 class Products(NamedTuple):
-    """Inner products of gradients by parameter tensor, all of them together first; float64.
+    """Inner products of gradients by parameter tensor in float64; the first entry is the sum over all tensors.
 
     fixed (fixed, fixed, parameter), mixed (other, fixed, parameter), squares (other, parameter).
     """
@@ -55,7 +55,7 @@ class Products(NamedTuple):
 
 
 class PullBack:
-    """g (row, example, latent[, category]) -> G of each row, for one model and its observations, in their precision."""
+    """Maps g (row, example, latent[, category]) to G of each row, in the precision of model and observations."""
 
     def __init__(self, model: LatentModel, x: Tensor, memory: int):
         parameters = encoder_parameters(model)
@@ -78,12 +78,12 @@ class PullBack:
                 "encoder: expected logits that depend on its parameters differentiably, got others (a detach or no_grad"
                 " inside?)"
             )
-        # a row takes its gradients, and beside them those of the activations
+        # a row needs memory for its gradients and for those of the activations
         self.rows = max(1, memory // ((sum(entries) + saved) * self.logits.element_size()))
         self.together = self._together_agrees()
 
     def coordinates(self) -> dict[str, Any]:
-        """Of a Dataset: names of the tensors, and their sizes."""
+        """Coordinates of a Dataset: names and sizes of the tensors."""
         entries = ("parameter", self.entries, {"long_name": "entries of the tensor", "units": "1"})
         return {"parameter": coordinate("parameter", self.names), "entries": entries}
 
@@ -92,7 +92,7 @@ class PullBack:
         return torch.cat([_with_all([_dots(g, g) for g in self._of(some)]) for some in vectors.split(self.rows)])
 
     def products(self, fixed: Tensor, others: Tensor) -> Products:
-        """Of a few fixed rows with each other, of others with these, and of others with themselves."""
+        """Inner products of the fixed rows with each other, of other rows with the fixed ones, and with themselves."""
         kept = [torch.cat(parts) for parts in zip(*map(self._of, fixed.split(self.rows)), strict=True)]
         mixed, squares = [], []
         for some in others.split(self.rows):
@@ -118,7 +118,7 @@ class PullBack:
         return found
 
     def _of(self, vectors: Tensor) -> list[Tensor]:
-        """G of each row by tensor, (row, entry); 0 for tensors that the logits do not depend on."""
+        """G of each row: for each tensor an array (row, entry), 0 if the logits do not depend on the tensor."""
         vectors = vectors.to(self.logits) / len(self.logits)
         found = self._batched(vectors) if self.together else self._one_by_one(vectors)
         return [
@@ -133,7 +133,7 @@ class PullBack:
 
     def _batched(self, vectors: Tensor) -> Sequence[Tensor | None]:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "There is a performance drop")  # of operations without a batched form
+            warnings.filterwarnings("ignore", "There is a performance drop")  # from operations without a batched form
             return self._gradients(vectors, True)
 
     def _one_by_one(self, vectors: Tensor) -> Sequence[Tensor | None]:
@@ -141,7 +141,7 @@ class PullBack:
         return [None if of[0] is None else torch.stack(of) for of in zip(*rows, strict=True)]
 
     def _together_agrees(self) -> bool:
-        """Whether torch differentiates this encoder for several rows at once, as it does one by one."""
+        """Whether torch gets the same gradients for several rows at once as one by one."""
         rows = torch.linspace(-1, 1, 2 * self.logits.numel()).reshape(2, *self.logits.shape).to(self.logits)
         wanted = self._one_by_one(rows)
         try:
@@ -156,18 +156,18 @@ class PullBack:
 
 
 def in_float64(setup: Setup) -> PullBack:
-    """Of means, and of the bias, where cancellation bites."""
+    """The PullBack in float64, for means and for the bias, which cancel."""
     return PullBack(measured_copy(setup.model, torch.float64, setup.x.device), setup.x, setup.memory)
 
 
 def of_deviations(setup: Setup, wide: PullBack) -> PullBack:
-    """Of the deviations of draws from their mean: single precision is enough for these, half is not."""
+    """The PullBack for deviations of draws from their mean: float32 is enough for these, half precision is not."""
     model, x = setup.model, setup.x
     return PullBack(model, x, setup.memory) if precision(model, x) == torch.float32 else wide
 
 
 def jacobian_products(setup: Setup) -> Tensor:
-    """J_b J_b^T of each example's logits by parameter tensor: (example, D, D, parameter), float64, D logits."""
+    """J_b J_b^T of each example's D logits by parameter tensor: (example, D, D, parameter), float64."""
     model, found = measured_copy(setup.model, torch.float64, setup.x.device), []
     for row in setup.x.split(1):
         of_one = PullBack(model, row, setup.memory)
@@ -177,10 +177,10 @@ def jacobian_products(setup: Setup) -> Tensor:
 
 
 class PulledBackMoments:
-    """Of draws, by batch: count, mean at the logits, and sum of |G - mean of G|^2 by parameter tensor; float64.
+    """For each batch of draws: count, mean at the logits, and sum of |G - mean of G|^2 by parameter tensor, float64.
 
-    count (batch,) on the CPU, mean (batch, example, latent[, category]), squares (batch, parameter). Any quantity
-    that is one array of the logits' shape per draw can be added.
+    count (batch,) on the CPU, mean (batch, example, latent[, category]), squares (batch, parameter). A draw is one
+    array of the logits' shape, an estimate or another quantity.
     """
 
     def __init__(self, pull_back: PullBack, draws: int):
@@ -207,7 +207,7 @@ class PulledBackMoments:
             self.count[batch] += more
 
     def fill(self, bounds: list[int], estimate: Tensor) -> None:
-        """All draws alike."""
+        """Set the moments for draws that all equal `estimate`."""
         self.count[:] = torch.tensor(bounds).diff()
         self.mean[:] = estimate.double()
 
@@ -217,6 +217,6 @@ def _dots(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _with_all(of_each: list[Tensor]) -> Tensor:
-    """(..., parameter) in float64, the sum of all tensors first."""
+    """Stacked into (..., parameter) in float64, with the sum over all tensors first."""
     stacked = torch.stack(of_each, -1).double()
     return torch.cat([stacked.sum(-1, keepdim=True), stacked], -1)

@@ -1,4 +1,4 @@
-"""Estimates against an unbiased reference, both pulled back to the encoder's parameters."""
+"""Estimates compared with an unbiased reference, both as gradients with respect to the encoder's parameters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .u_statistics import UStatistics, u_statistics
 
 
 class EncoderSums:
-    """PulledBackMoments of draws that come some examples at a time: a draw's gradient sums over all of them."""
+    """PulledBackMoments for draws that arrive a few examples at a time: a draw's gradient sums over all examples."""
 
     def __init__(self, pull_back: PullBack, batches: int):
         self.moments = PulledBackMoments(pull_back, batches)
@@ -27,11 +27,11 @@ class EncoderSums:
 
     @property
     def squares(self) -> Tensor:
-        """(batch, parameter)"""
+        """Sums of |G - mean of G|^2: (batch, parameter)."""
         return self.moments.squares
 
     def add(self, batch: int, before: int, estimates: Tensor, examples: slice) -> None:
-        """As `sampling.Sums.add`; the examples of some draws come in their order, the last of them last."""
+        """Add as `sampling.Sums.add` does; the examples of each draw must arrive in order."""
         self.pending.append(estimates)
         if examples.stop >= self.mean.shape[1]:
             self.moments.add(batch, torch.cat(self.pending, 1))
@@ -39,9 +39,9 @@ class EncoderSums:
 
 
 class EncoderStatistics:
-    """Of gradients with respect to the encoder's parameters: sums of draws, and statistics by parameter tensor.
+    """Sums of draws, and statistics by parameter tensor, of gradients with respect to the encoder's parameters.
 
-    All examples enter each gradient, so there is one group of examples (see `u_statistics`).
+    Each gradient contains all examples, so there is one group of examples (see `u_statistics`).
     """
 
     def __init__(self, setup: Setup):
@@ -53,17 +53,17 @@ class EncoderStatistics:
         return self.wide.names
 
     def sums(self, every: Sequence[Estimator], own: Sequence[Estimator]) -> list[EncoderSums | Sums]:
-        """What the draws of each are added to; of those that are not `own`, references, the mean is enough."""
+        """The sums that each estimator's draws are added to; of references (not in `own`) only the mean is kept."""
         logits = self.setup.logits
         return [EncoderSums(self.of_draws, BATCHES) if e in own else Sums.empty(logits, BATCHES) for e in every]
 
     def statistics(
         self, estimate: EncoderSums, reference: EncoderSums | Sums, shift: Tensor, draws: int
     ) -> list[UStatistics]:
-        """The statistics that `reference_metrics` names, of each tensor."""
+        """The statistics that `reference_metrics` names, for each tensor."""
         batches = len(estimate.mean)
         e, r = (sums.mean + shift for sums in (estimate, reference))
-        if estimate is reference:  # then its bias is 0, and not what rounding leaves of it
+        if estimate is reference:  # its bias is exactly 0, without rounding errors
             products = [self.wide.gram(e)] * 3
         else:
             gram = self.wide.gram(torch.cat([e, r]))

@@ -1,4 +1,4 @@
-"""Bias and variance against the enumerated exact gradient: moments from draws, or without any -> Dataset."""
+"""Bias and variance against the enumerated exact gradient, with moments from draws or without draws -> Dataset."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from .labels import attributes_of
 from .rarity import Rarity
 from .request import Request
 
-MOST_DRAWS_FOR_ONE = 1000  # of another estimator, at equal cost
-FEW_CONFIGURATIONS = 2**14  # of which the moments of a code are enumerated where draws miss what matters
+MOST_DRAWS_FOR_ONE = 1000  # draws of one estimator that cost no more than one draw of another
+FEW_CONFIGURATIONS = 2**14  # up to this number, moments are enumerated where draws miss what carries the gradient
 
 
 def bias_by_enumeration(setup: Setup, request: Request) -> xr.Dataset:
-    """The Dataset of `bias`. Where draws cannot see, moments of code-only estimators are enumerated too."""
+    """The Dataset of `bias`. Where draws miss what carries the gradient, code-only estimators are enumerated."""
     assert isinstance(request.reference, Enumerated)
     dtype = getattr(torch, request.reference.dtype)
     gradients = exact_gradients(setup, request.laws, dtype=dtype)
@@ -56,7 +56,7 @@ def bias_by_enumeration(setup: Setup, request: Request) -> xr.Dataset:
 
 
 class _Plan:
-    """Which points are drawn, and how many draws each takes; which are enumerated."""
+    """Which points are drawn, with which number of draws, and which are enumerated."""
 
     def __init__(self, setup: Setup, request: Request, rare: Rarity):
         method, chosen = request.moments, request.estimators
@@ -77,14 +77,14 @@ class _Plan:
             self.enumerated = [(e, i, j) for e, i, j in self.cells if e in able and unseen[e][i]]
 
     def share(self, e: int) -> float:
-        """Variance of an estimate of the estimator over that of one draw: an estimate is the mean of 1/share draws."""
+        """Variance of an estimate over that of one draw: an estimate is the mean of 1/share draws."""
         return self.draws / self.draws_of[e] if self.draws else 1.0
 
 
 def _enumerate(
     points: Points | EncoderPoints, setup: Setup, request: Request, plan: _Plan, exact: np.ndarray, shift: np.ndarray
 ) -> None:
-    """Fill the points whose moments are found without draws."""
+    """Fill the points whose moments are computed without draws."""
     if not plan.enumerated:
         return
     grid = [request.estimators[e].at(request.tfs[i], request.tbs[j]) for e, i, j in plan.enumerated]
@@ -118,25 +118,25 @@ def _draw(
 
 
 def _of_rarity(rare: Rarity, plan: _Plan, request: Request) -> dict[str, Any]:
-    """Variables that say where sampling cannot see, and of which points nothing was sampled."""
+    """Variables that say where draws miss what carries the gradient, and which points were not sampled."""
     shape = (len(request.estimators), len(request.targets), len(request.tfs), len(request.tbs))
     draws, by_draws = np.full(shape, np.nan), np.ones(shape, bool)
     for e, i, j in plan.cells:
-        draws[e, :, i, j] = plan.draws_of[e] if plan.draws else np.inf  # nothing is missed, as by infinitely many
+        draws[e, :, i, j] = plan.draws_of[e] if plan.draws else np.inf  # infinitely many draws miss nothing
     if not plan.draws:
         return rarity.variables(rare, draws)
     for e, i, j in plan.enumerated:
         by_draws[e, :, i, j] = False
     variables = rarity.variables(rare, draws, by_draws)
     if plan.enumerated:
-        words = "1 where the moments are enumerated: draws would not see what carries the exact gradient"
+        words = "1 where the moments are enumerated, because draws miss what carries the exact gradient"
         values = np.where(np.isnan(draws), np.nan, ~by_draws)
         variables["enumerated"] = (("estimator", "target", "tf", "tb"), values, {"long_name": words, "units": "1"})
     return variables
 
 
 def _draws_alike(costs: list[int], draws: int) -> dict[int, list[int]]:
-    """Positions of the estimators by number of draws: `draws` for the most expensive, more for the others."""
+    """Positions of the estimators by number of draws: `draws` for the most expensive, more for cheaper ones."""
     if draws < BATCHES:
         raise ValueError(f"draws: expected at least {BATCHES} for equal cost, a draw for each batch, got {draws}")
     if max(costs) > MOST_DRAWS_FOR_ONE * min(costs):

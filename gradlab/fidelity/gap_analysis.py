@@ -1,13 +1,13 @@
-"""The gradient gap over grids of temperatures: relaxed against discrete forward pass -> Dataset.
+"""The function `gap`: the gradient gap between relaxed and discrete forward pass over grids of temperatures -> Dataset.
 
-With shared noise g, zf = softmax(l/tf + g), z = onehot(argmax zf), qb = softmax(l/tb + g), the discrete gradient is
-that of Decoupled ST-GS, d = (1/tb) J(qb) v(z), and the relaxed gradient r, per example, is
+The noise g is shared: zf = softmax(l/tf + g), z = onehot(argmax zf), qb = softmax(l/tb + g). The discrete gradient of
+an example is that of Decoupled ST-GS, d = (1/tb) J(qb) v(z). Its relaxed gradient r has two definitions:
 
-    autodiff          (1/tf) J(zf) v(zf)     what automatic differentiation through the relaxed code gives
+    autodiff          (1/tf) J(zf) v(zf)     automatic differentiation through the relaxed code
     shared-backward   (1/tb) J(qb) v(zf)     only the forward pass differs
 
-gap = |r - d|, relative gap = |r - d| / |d|, cosine = <r, d> / (|r| |d|); norms over latent and category. v at z and zf
-does not depend on tb: two decoder passes per noise array and tf serve all tb.
+gap = |r - d|, relative gap = |r - d| / |d|, cosine = <r, d> / (|r| |d|), with norms over latent and category. v at z
+and zf does not depend on tb, so two decoder passes per noise array and tf serve all tb.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ _MOVED = {
     **{name: f"compute=gradlab.Compute({name}={{}})" for name in ("device", "dtype", "tf32", "memory")},
     "shown": "compute=gradlab.Compute(progress={})",
 }
-_ARRAYS = 16  # of a block's logits, at once
-_IN_CACHE = 2**18  # numbers of an array; larger blocks cost twice the time per backward temperature on a CPU
+_ARRAYS = 16  # arrays of the size of a block's logits that exist at a time
+_IN_CACHE = 2**18  # numbers of an array; larger blocks take twice the time per backward temperature on a CPU
 
 
 @moved(_MOVED)
@@ -164,7 +164,7 @@ def _measure(
     v[1] -= v[0]
     found = []
     for tb in tbs:
-        # d and the shared-backward r - d, both times tb; the latter from v's difference, so that nothing cancels
+        # d and the shared-backward r - d, both times tb; r - d is computed from the difference of v: no cancellation
         d, off = kind.pullback(kind.soft(torch.add(g, logits, alpha=1 / tb)), v)
         d_norm = _norm(d) / tb
         autodiff = [_norm(torch.sub(through, d, alpha=1 / tb)), d_norm, through_norm, _dot(through, d) / tb]
@@ -185,7 +185,7 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 class _Sums:
-    """Sums over draws and examples, per batch of draws, of the terms of all metrics, at each point, float64."""
+    """Float64 sums of the terms of all metrics over draws and examples, at each point, for each batch of draws."""
 
     def __init__(self, tfs: list[float], tbs: list[float], examples: int, draws: int, device: torch.device):
         self.tfs, self.tbs, self.examples = tfs, tbs, examples
@@ -205,7 +205,7 @@ class _Sums:
     def add(
         self, i: int, examples: slice, draws: slice, gap: Tensor, d_norm: Tensor, r_norm: Tensor, dot: Tensor
     ) -> None:
-        """|r - d|, |d|, |r| and <r, d>, all (definition, tb, draw, example), at the i-th tf."""
+        """Add |r - d|, |d|, |r| and <r, d>, all (definition, tb, draw, example), at the i-th tf."""
         of = GapTerms(gap, d_norm, torch.where(d_norm > 0, d_norm, torch.nan), r_norm, dot)
         values = torch.stack([term for metric in self.metrics.values() for term in metric.terms(of)])
         here = self.batch[draws]
@@ -240,7 +240,7 @@ class _Sums:
         named = {"long_name": words, "units": of_gradient, "aggregation": "mean over draws"}
         ends = with_ends(per_example, draws, 0, np.inf)
         variables |= with_interval("gap_per_example", (*grid, "example"), ends, named)
-        words = "share of examples and draws left out of relative_gap or cosine, a gradient being exactly 0"
+        words = "share of examples and draws left out of relative_gap or cosine, because a gradient is exactly 0"
         left_out = 1 - count[0, first["cosine"]] / pairs
         variables["undefined"] = (grid, left_out, {"long_name": words, "units": "1"})
         variables["replicates"] = replicates(np.stack([means[name][1:] for name in self.metrics]), grid)
@@ -259,6 +259,6 @@ class _Sums:
 
 
 def _without_each(of_batches: np.ndarray) -> np.ndarray:
-    """(1 + batch, ...): the sum over all batches, then without each, from (batch, ...)."""
+    """The sum over all batches, then without each batch in turn: (batch, ...) -> (1 + batch, ...)."""
     whole = of_batches.sum(0)
     return np.concatenate([whole[None], whole - of_batches])

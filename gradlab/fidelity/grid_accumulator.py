@@ -1,4 +1,4 @@
-"""Arrays over (estimator, target, tf, tb), filled point by point from moments, and the Dataset they make."""
+"""Arrays over (estimator, target, tf, tb) that are filled from moments point by point, and their Dataset."""
 
 from __future__ import annotations
 
@@ -29,18 +29,19 @@ class _Reduced(NamedTuple):
 
     mean: np.ndarray  # (point, coordinate), over all draws
     sum_of_squares: np.ndarray  # (point, coordinate), of all draws' deviations from that mean
-    squares: np.ndarray  # (point, batch), of deviations from the batch's mean
-    squared_off: np.ndarray  # (point, batch), of the batch's mean less that of all
-    norms: list[np.ndarray]  # `Norms` (point, target or 1, 1 + batch or 1)
-    ratios: list[np.ndarray]  # (point, target, 1 + batch, ...): of each example, their quantiles, those of coordinates
+    squares: np.ndarray  # (point, batch): sum of squared deviations from the batch's mean
+    squared_off: np.ndarray  # (point, batch): squared norm of the batch's mean minus the mean of all
+    norms: list[np.ndarray]  # fields of `Norms` (point, target or 1, 1 + batch or 1)
+    ratios: list[np.ndarray]  # (point, target, 1 + batch, ...): per example, their quantiles, quantiles of coordinates
 
 
 def _over_coordinates(
     count: np.ndarray, found: BatchMoments, exact: np.ndarray, shift: np.ndarray, examples: int, memory: int
 ) -> _Reduced:
-    """`exact` (point, target, coordinate), `shift` (coordinate).
+    """The moments reduced over coordinates; `exact` (point, target, coordinate), `shift` (coordinate).
 
-    On a CPU one point at a time; on another device there, with one transfer. 1,000 images are 10^6 numbers per point.
+    A CPU takes one point at a time. Another device takes several, with one transfer. 1,000 images have 10^6 numbers per
+    point.
     """
     on_cpu = _on_cpu(found)
     numbers = 12 * (len(count) + 1) * exact[0].size  # sorting takes most
@@ -76,7 +77,7 @@ def _reduced(
     g, m = jackknife.like(means, exact)[:, :, None], means[:, None]
     per_example = per_example_ratios(g, m, examples)
     elementwise = quantiles(elementwise_ratios(g, m))
-    # the metrics need no variance of single coordinates, and summing first takes a tenth of the time
+    # metrics need no variance of single coordinates, and summing first takes a tenth of the time
     summed = squares.sum(-1), squared_off.sum(-1)
     ratios = per_example, quantiles(per_example), elementwise
     return [means[:, 0], sum_of_squares, *summed, *norms(g, m), *ratios]
@@ -108,10 +109,10 @@ class Points:
         found: BatchMoments,
         share: float,
     ) -> None:
-        """Points at `cells`, positions of estimator, tf and tb, from their moments, points first.
+        """Fill the points at `cells`, positions of estimator, tf and tb; the first dim of the moments is the point.
 
-        `exact` (target, tf, example, latent[, category]), `shift` a constant added to every estimate. An estimate is
-        the mean of 1/share draws, whose variance is `share` times that of one.
+        `exact` is (target, tf, example, latent[, category]); `shift` is added to every estimate. An estimate is the
+        mean of 1/share draws, so its variance is `share` times that of one draw.
         """
         sizes = [scale(exact[:, i], of_point) for (_, i, _), of_point in zip(cells, found.mean, strict=True)]
         if all(size == 1 for size in sizes):
@@ -124,7 +125,7 @@ class Points:
             self._rescale(cell, size)
 
     def _rescale(self, cell: tuple[int, int, int], size: float) -> None:
-        """Multiply what has a unit at a point by the size that it was divided by."""
+        """Multiply all values with a unit at a point by the size that they were divided by."""
         e, i, j = cell
         self.mean[e, i, j] *= size
         self.std[e, i, j] *= size
@@ -168,7 +169,7 @@ class Points:
     def fill_exact(
         self, e: int, i: int, j: int, exact: np.ndarray, shift: np.ndarray, found: Moments, share: float = 1.0
     ) -> None:
-        """One point of moments found without draws, which then stand for its replicates; arguments as for `fill`."""
+        """Fill one point from moments without draws, which also fill its replicates; arguments as for `fill`."""
         size = scale(exact, found.mean)
         if size != 1:
             squares = within(found.variance, size)
@@ -217,7 +218,7 @@ class Points:
         of_gradient = f"{about['unit']} per logit"
         spread = "standard deviation of the estimates" + (" over draws (N - 1)" if self.batches else "")
         if about["equal_cost"]:
-            spread += ", an estimate being the mean of the draws that equal loss evaluations pay for"
+            spread += "; an estimate is the mean of several draws, so that all cost the same number of loss evaluations"
         variables: dict[str, Any] = {
             "exact_gradient": (
                 ("target", "tf", *coordinates),
@@ -259,7 +260,7 @@ class Points:
             ends = [name for name in variables if "per_example" in name or "elementwise" in name]
             variables = {k: v for k, v in variables.items() if k not in ends or not k.endswith(("_low", "_high"))}
             for k, of in enumerate(("mean", "std")):
-                words = f"estimated numerical error of {of}_gradient, as a norm over its norm"
+                words = f"norm of the estimated numerical error of {of}_gradient, over the norm of {of}_gradient"
                 values = self.numerical_error[..., k]
                 variables[f"{of}_numerical_error"] = (
                     ("estimator", "tf", "tb"),

@@ -1,6 +1,6 @@
 """95 % intervals of squared norms, ratios of inner products and cosines, by inverting tests.
 
-An estimate of |u|^2, the noise of N draws with covariance S subtracted, has a variance that grows with |u|^2 itself:
+The estimate of |u|^2 from N draws with covariance S subtracts their noise. Its variance grows with |u|^2 itself:
 
     4 u^T S u / N + 2 tr(S^2) / N^2
 
@@ -10,9 +10,10 @@ value:
 
     (estimate - value)^2 <= t^2 (linear value / raw + quadratic)
 
-`linear` is the first term at the observed mean of the draws, whose squared norm is `raw`, noise included. Ratios and
-cosines are treated alike. Coverage (tests/interval_coverage.py, 200 seeds each, 64 and 256 draws): 0.89 to 0.99, also
-for one example. Intervals around the estimate (delete-one-batch jackknife, Fieller's) covered 0.75 to 1.00.
+`linear` is the first term at the observed mean of the draws; `raw` is the squared norm of that mean, noise included.
+Ratios and cosines have intervals of the same kind. Coverage (tests/interval_coverage.py, 200 seeds each, 64 and 256
+draws) is 0.89 to 0.99, also for one example. Intervals around the estimate (delete-one-batch jackknife, Fieller's)
+cover 0.75 to 1.00.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ import numpy as np
 
 from .jackknife import LEVEL, Array, covariances, students_t
 
-# inner products of the exact gradient g, the mean estimate m and the bias m - g; `across` is the squared norm of what m
-# has orthogonal to g; the variance is summed over coordinates
+# inner products of the exact gradient g, the mean estimate m and the bias m - g; `across` is the squared norm of the
+# part of m orthogonal to g; the variance is summed over coordinates
 QUANTITIES = ("exact", "mean", "along", "bias", "across", "variance")
 EXACT, MEAN, ALONG, BIAS, ACROSS, VARIANCE = range(6)
 NORMS = (EXACT, MEAN, BIAS, ACROSS)  # squared norms of means
@@ -38,13 +39,13 @@ Ends = tuple[Array, Array]
 class Estimated:
     """QUANTITIES estimated from draws (quantity, ...), with their covariances (quantity, quantity, ...)."""
 
-    value: Array  # without the noise of sampling
-    raw: Array  # with it; of squared norms only
+    value: Array  # without sampling noise
+    raw: Array  # with sampling noise; of squared norms only
     linear: Array  # covariances at the observed means: the part that grows with the norms
-    quadratic: Array  # the rest of the covariances
+    quadratic: Array  # the remaining part of the covariances
     batches: int
-    gradient_known: bool  # g itself, and not only estimates of it
-    quantile: Callable[[Array], Array | float]  # of Student's t, for a sum with weights (quantity, ...)
+    gradient_known: bool  # whether g is known, not only estimated
+    quantile: Callable[[Array], Array | float]  # of Student's t, for a sum of quantities with weights (quantity, ...)
 
     @functools.cached_property
     def beside(self) -> Ends:
@@ -52,10 +53,10 @@ class Estimated:
 
 
 def estimated(raw: Array, noise: Array, draws: Array) -> Estimated:
-    """From leave-one-out values (quantity, 1 + batch, ...), where g is known and `noise` (...) is variance / draws.
+    """The Estimated of leave-one-out values (quantity, 1 + batch, ...); g is known, `noise` (...) is variance / draws.
 
-    Of the quadratic part only the trace is at hand. With the variance in the direction of the observed mean for that
-    of all, 2 tr(S^2) / N^2 = (linear / raw) noise / 2.
+    Only the trace of the quadratic part is known. The variance in the direction of the observed mean stands for that in
+    all directions: 2 tr(S^2) / N^2 = (linear / raw) noise / 2.
     """
     observed, linear = raw[:, 0], covariances(raw, draws)
     value, quadratic = observed.copy(), np.zeros_like(linear)
@@ -72,7 +73,7 @@ def over(above: Array, below: Array) -> Array:
 
 
 def squared_norm(of: Estimated, k: int) -> Ends:
-    """Of a squared norm; the lower end, and where noise made the estimate negative both, may be below 0."""
+    """Ends for a squared norm; the lower end may be below 0, and both may be if the estimate is negative."""
     t = of.quantile(_weights(of, {k: 1.0}))
     return _squared(of.value[k], over(of.linear[k, k], of.raw[k]), of.quadratic[k, k], t)
 
@@ -80,7 +81,7 @@ def squared_norm(of: Estimated, k: int) -> Ends:
 def _squared(value: Array, per_unit: Array, quadratic: Array, t: Array | float) -> Ends:
     """Roots in theta of (value - theta)^2 = t^2 (per_unit max(theta, 0) + quadratic)."""
     half, noise = np.square(t) * per_unit / 2, t * np.sqrt(quadratic)
-    with np.errstate(invalid="ignore"):  # no root where noise made the estimate far too small: then theta < 0
+    with np.errstate(invalid="ignore"):  # if noise made the estimate far too small, there is no root, and theta < 0
         root = np.sqrt(2 * half * value + np.square(half) + np.square(noise))
     high = np.where(value + noise > 0, value + half + root, value + noise)
     low = np.where(value - noise > 0, value + half - root, value - noise)
@@ -93,9 +94,9 @@ def summed_variance(of: Estimated) -> Ends:
 
 
 def ratio(of: Estimated, above: int, below: int) -> Ends:
-    """Of `above` over `below`, a squared norm: infinite ends where that may be 0.
+    """Ends for `above` over `below`, which is a squared norm; infinite if `below` may be 0.
 
-    The value that is tested says what `above` is where that is a squared norm, and else what `below` is.
+    If `above` is a squared norm, the tested value determines `above`; otherwise it determines `below`.
     """
     x, y = of.value[above], of.value[below]
     if above in NORMS and below == EXACT and of.gradient_known:
@@ -125,23 +126,23 @@ def ratio(of: Estimated, above: int, below: int) -> Ends:
 
 
 def cosine(of: Estimated) -> Ends:
-    """Of the cosine between m and g; -1 to 1 where nothing is known, NaN where g is known to be 0."""
+    """Ends for the cosine between m and g; -1 and 1 if nothing is known, NaN if g is known to be 0."""
     sign = np.where(of.value[ALONG] < 0, -1.0, 1.0)
     low, high = (sign * _signed_root(1 - end) for end in of.beside)
     return np.where(sign > 0, high, low), np.where(sign > 0, low, high)
 
 
 def squared_sine(of: Estimated) -> Ends:
-    """Of 1 - cosine^2, at most 1; below 0 where the noise subtracted is more than there was."""
+    """Ends for 1 - cosine^2, at most 1; below 0 if more noise is subtracted than was present."""
     low, high = of.beside
     return low, np.minimum(high, 1.0)
 
 
 def _beside(of: Estimated) -> Ends:
-    """Ends of s = 1 - c|c|, c being the cosine with the sign of its estimate: 0 along g, 1 across, 2 against it.
+    """Ends for s = 1 - c|c| with the cosine c: s is 0 in the direction of g, 1 across, 2 against it.
 
-    Of the plane that m and g span, with a = <m, g>/|g| and b the rest of m: tested is whether (a, b) lies on the ray
-    of the cosine c, as (1 - |c|^2) a|a| - |c|^2 b^2 = 0; variances are those at the nearest point of that ray.
+    In the plane of m and g, let a = <m, g>/|g| and b the rest of m. The test asks whether (a, b) lies on the ray of the
+    cosine c: (1 - |c|^2) a|a| - |c|^2 b^2 = 0. Variances are those at the nearest point of that ray.
     """
     g = np.where(of.value[EXACT] > 0, of.value[EXACT], np.nan)
     weights = _weights(of, {ACROSS: 1.0})
@@ -153,7 +154,7 @@ def _beside(of: Estimated) -> Ends:
     bb = over(of.linear[ACROSS, ACROSS], of.raw[ACROSS])
     ab = ab / np.sqrt(np.where(of.raw[ACROSS] > 0, of.raw[ACROSS], np.inf))
     known = of.value[MEAN] > 0
-    # <m, g>^2 holds the noise of <m, g>, and what is across has lost it
+    # <m, g>^2 contains the noise of <m, g>; in the part across it is subtracted
     b_squared = of.value[ACROSS] + aa
     a_squared = np.maximum(a * a - aa, 0)
     centre = np.where(a_squared > 0, b_squared / np.where(known, a_squared + b_squared, np.nan), 1.0)
@@ -179,7 +180,7 @@ def _beside(of: Estimated) -> Ends:
     deviation = np.sqrt(4 * aa * a * a + bb * np.maximum(b_squared, 0) + q + 2 * aa * aa)[..., 0]
     width = t[..., 0] * deviation / np.where(whole > 0, whole, np.nan)
     low, high = _ends(excess, centre, width, most=2.0)
-    # against a g that is known to be 0 there is no cosine; where m or g may be 0 it can be anything
+    # if g is known to be 0, there is no cosine; if m or g may be 0, the cosine can have any value
     nothing = (of.value[EXACT] == 0) & of.gradient_known
     open_ = ~known | ~(of.value[EXACT] > 0)
     low, high = np.where(open_, -np.inf, low), np.where(open_, 2.0, high)
@@ -198,7 +199,7 @@ def _weights(of: Estimated, some: dict[int, Array | float]) -> Array:
 
 
 def _width(of: Estimated, weights: Array, t: Array | float) -> Array:
-    """Half of an interval around the estimate: where to begin looking for ends."""
+    """Half the width of an interval around the estimate, from which the search for ends begins."""
     joint = of.linear + of.quadratic
     return t * np.sqrt(np.maximum(np.einsum("i...,ij...,j...->...", weights, joint, weights), 0))
 
@@ -210,9 +211,9 @@ _FINER = np.linspace(0, 1, 17)
 def _ends(
     excess: Callable[[Array], Array], centre: Array, width: Array, least: float = -np.inf, most: float = np.inf
 ) -> Ends:
-    """Where `excess`, below 0 about the centre, is 0 for the first time on either side; `least`, `most` where nowhere.
+    """The first zeros of `excess` on both sides of the centre, where it is negative; else `least` and `most`.
 
-    `excess` takes and gives (..., candidate). NaN where the centre is.
+    `excess` maps candidates (..., candidate) to values of that shape. Ends are NaN where the centre is.
     """
     found = []
     for side, limit in ((-1.0, least), (1.0, most)):

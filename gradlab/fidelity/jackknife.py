@@ -23,14 +23,14 @@ def like(given: Numbers, array: Array) -> Numbers:
 
 
 def leave_one_out(count: Array, mean: Array, squares: Array) -> tuple[Array, Array, Array]:
-    """Number of draws, mean and variance without each batch in turn, and with all of them in row 0."""
+    """Number of draws, mean and variance: of all draws in row 0, then without each batch in turn."""
     means = means_without_each(count, mean)
     draws, variances = variances_without_each(count, squares, np.square(mean - means[0]))
     return draws, means, variances
 
 
 def means_without_each(count: Array, mean: Numbers) -> Numbers:
-    """Mean of all draws, and without each batch in turn: (..., 1 + batch, coordinate), of each batch's."""
+    """Mean of all draws, then without each batch in turn: (..., 1 + batch, coordinate), from the means of batches."""
     n = count.sum()
     total = (like(mean, count / n) @ mean)[..., None, :]
     shape = (*mean.shape[:-2], 1 + len(count), mean.shape[-1])
@@ -41,16 +41,16 @@ def means_without_each(count: Array, mean: Numbers) -> Numbers:
 
 
 def variances_without_each(count: Array, squares: Array, squared_off: Array) -> tuple[Array, Array]:
-    """Number of draws, and variance, of all draws and without each batch in turn: (1 + batch,), (1 + batch, ...).
+    """Number of draws (1 + batch,) and variance (1 + batch, ...): of all draws, then without each batch in turn.
 
-    Arrays (batch, ...): `squares` the sum of squared deviations from the batch's mean, `squared_off` the square of that
-    mean less the mean of all; of a coordinate, or summed over any.
+    `squares` (batch, ...) is the sum of squared deviations from the batch's mean. `squared_off` (batch, ...) is the
+    square of the batch's mean minus the mean of all draws. Both are of one coordinate, or sums over coordinates.
     """
     n, by_batch = count.sum(), count[:, None]
     total = squares.sum(0) + count @ squared_off
     sums = np.concatenate([total[None], total - squares - n * by_batch / (n - by_batch) * squared_off])
     draws = np.concatenate([[n], n - count])
-    # one draw (of two, one left out) has no variance, so at two draws what depends on it has no interval
+    # two draws without one leave one, which has no variance: metrics that depend on it have no interval then
     with np.errstate(divide="ignore", invalid="ignore"):
         variances = np.where(draws[:, None] > 1, np.maximum(sums, 0) / (draws[:, None] - 1), np.nan)
     return draws, variances
@@ -71,7 +71,7 @@ def covariances(values: Array, draws: Array) -> Array:
 
 
 def standard_error(values: Array, draws: Array) -> Array:
-    """Of a statistic (1 + batch, ...)."""
+    """Standard error of a statistic (1 + batch, ...)."""
     with np.errstate(invalid="ignore"):
         return np.sqrt(covariances(values[None], draws)[0, 0])
 
@@ -83,7 +83,7 @@ def half_width(values: Array, draws: Array) -> Array:
 
 @functools.cache
 def students_t(level: float, degrees: int) -> float:
-    """The quantile t with probability `level` between -t and t, for Student's t. Cached: it takes a millisecond."""
+    """The number t with probability `level` between -t and t under Student's law. Cached, because it takes 1 ms."""
     return float(stats.t.ppf(0.5 + level / 2, degrees))
 
 

@@ -1,4 +1,4 @@
-"""What every analysis says of itself: model, observations, noise, and what its intervals are."""
+"""Attributes of a result: versions, model, observations, noise, and the method of its intervals."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NUMERICAL = "twice the estimated numerical error of the moments"
 
 
 def attributes(analysis: str, setup: Setup, draws: int | None, **more: Any) -> dict[str, Any]:
-    """What every analysis says of itself: versions, model, observations, noise (draws None: moments without any)."""
+    """Attributes of any analysis: versions, model, observations, noise. `draws` is None for moments without draws."""
     model, x, logits = setup.original, setup.x, setup.logits
     drawn = {"draws": draws, "draws_per_batch": draws // (len(batch_bounds(draws)) - 1)} if draws else {}
     return results.stamp(
@@ -49,7 +49,7 @@ def attributes(analysis: str, setup: Setup, draws: int | None, **more: Any) -> d
 
 
 def attributes_of(setup: Setup, request: Request, draws: int | None) -> dict[str, Any]:
-    """What an analysis of bias says of itself; `draws` None: moments without any."""
+    """Attributes of an analysis of bias. `draws` is None for moments without draws."""
     costs = [e.evaluations_at(setup.kind, setup.logits) for e in request.estimators]
     own = [{k: v for k, v in e.parameters.items() if k not in ("tf", "tb")} for e in request.estimators]
     about = attributes(
@@ -72,7 +72,7 @@ def attributes_of(setup: Setup, request: Request, draws: int | None) -> dict[str
 
 
 def with_groups(ds: xr.Dataset, model: LatentModel) -> xr.Dataset:
-    """The Dataset with the name of each latent's group, where the model has groups."""
+    """The Dataset with the name of each latent's group, if the model has groups."""
     if model.groups is None or "latent" not in ds.dims:
         return ds
     named = ("latent", model.groups.of_latents, {"long_name": "group of latents", "units": "1"})

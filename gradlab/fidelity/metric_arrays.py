@@ -1,4 +1,4 @@
-"""Values, intervals and replicates of metrics over a grid of points, whatever route finds them."""
+"""Values, intervals and replicates of metrics over a grid of points."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..schema import coordinate, metric_variables, replicates
 class MetricArrays:
     """Arrays filled point by point; NaN where nothing was measured.
 
-    `values` hold value, low and high end on their last axis, (*grid, 3); `without` the values without each batch of
-    draws in turn, (batch, *grid), empty for moments without draws.
+    `values` (*grid, 3) hold value, low end and high end. `without` (batch, *grid) holds the values without each batch
+    of draws in turn; it is empty for moments without draws.
     """
 
     def __init__(self, metrics: Mapping[str, Metric], batches: int, grid: Sequence[int]):
@@ -25,7 +25,7 @@ class MetricArrays:
         self.without = dict(zip(metrics, self._replicates, strict=True))
 
     def rescale(self, at: tuple[Any, ...], size: float) -> None:
-        """Multiply what has a unit at `at`, a place of the grid, by the size that gradients were divided by."""
+        """Multiply all values with a unit at the grid position `at` by the size that gradients were divided by."""
         if size == 1:
             return
         for name, metric in self.metrics.items():
@@ -34,12 +34,12 @@ class MetricArrays:
                 self.without[name][:, *at] *= size
 
     def variables(self, dims: Sequence[str], of_gradient: str, aggregation: str) -> dict[str, Any]:
-        """The metrics with their ends, and `replicates`; `of_gradient` is the unit of a gradient."""
+        """Variables of the metrics with their ends, and `replicates`; `of_gradient` is the unit of a gradient."""
         found = metric_variables(self.values, dims, of_gradient, aggregation, self.metrics)
         return found | ({"replicates": replicates(self._replicates, dims)} if self.batches else {})
 
     def coordinates(self) -> dict[str, Any]:
-        """Those of the replicates."""
+        """Coordinates of the replicates."""
         if not self.batches:
             return {}
         batch = coordinate("batch", np.arange(self.batches))

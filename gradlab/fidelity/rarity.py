@@ -1,17 +1,17 @@
-"""Where sampling cannot see: latents so certain that the categories which carry the exact gradient are hardly drawn.
+"""Where draws miss what carries the exact gradient: latents whose important categories are rarely drawn.
 
-The law p = softmax(l/tf) is known, so this can be predicted. With d the most probable category of a latent, category
-k adds to the exact gradient g about
+The law p = softmax(l/tf) is known, so this can be predicted. With d the most probable category of a latent, category k
+contributes to the exact gradient g about
 
     a_k = (1/tf) p_k (c_k - c_d) = g_k - p_k g_d / p_d,
 
-and N draws show it N p_k times. Categories with shares w = a^2 / sum a^2 are together as good as one that is seen
+and N draws show it N p_k times. Categories with shares w = a^2 / sum a^2 together count as one category that is seen
 
     count = N (sum w)^2 / sum (w^2 / p)
 
-times, which for n categories of equal shares is n N p. Below ten (SEEN), metrics from draws miss what carries the
-gradient, and their intervals do not show this: all draws give one code, or a few draws dominate. If g is not known,
-equal losses are assumed for all categories: a_k = p_k.
+times. For n categories of equal shares and probabilities p, this is n N p. Below ten (SEEN), metrics from draws miss
+what carries the gradient, and their intervals do not show this: all draws give one code, or a few draws dominate. If g
+is not known, all categories are assumed to have equal losses: a_k = p_k.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from ..cautions import SEEN
 from ..latents import LatentKind
 from .jackknife import Array
 
-LIKELY = 0.25  # of a draw: with more, ten draws are too few of any law
-CERTAIN = 1e-9  # of a draw: with less, no other code than the most probable one is to be expected
+LIKELY = 0.25  # count per draw above which ten draws are too few of any law
+CERTAIN = 1e-9  # probability below which only the most probable code is expected
 GRID = ("estimator", "target", "tf", "tb")
 
 
@@ -38,9 +38,9 @@ GRID = ("estimator", "target", "tf", "tb")
 class Rarity:
     """How often a draw shows what carries the exact gradient, and certainty, by forward temperature."""
 
-    per_draw: Array  # (tf,), of all examples together
-    of_each: Array  # (tf, example)
-    certain: Array  # (tf, example): whether all codes are certain
+    per_draw: Array  # (tf,): count per draw of all examples together
+    of_each: Array  # (tf, example): count per draw of each example
+    certain: Array  # (tf, example): whether all its codes are certain
 
     @property
     def nothing_left(self) -> Any:
@@ -48,7 +48,7 @@ class Rarity:
         return self.certain.all(-1)
 
     def of_middle_example(self) -> Rarity:
-        """For means over examples, in which each counts alike: `per_draw` is that of the middle one."""
+        """The Rarity for means over examples, which have equal weights: `per_draw` is the median over examples."""
         middle = (self.of_each.shape[1] - 1) // 2
         return dataclasses.replace(self, per_draw=np.sort(self.of_each, -1)[:, middle])
 
@@ -62,7 +62,7 @@ def _too_few(count: Array, per_draw: Array) -> Any:
 
 
 def rarity(kind: LatentKind, logits: Tensor, tfs: Sequence[float], gradients: Tensor | None = None) -> Rarity:
-    """`gradients` (tf, example, latent[, category]): exact ones of the law softmax(l/tf), where they are known."""
+    """The Rarity of each tf; `gradients` (tf, example, latent[, category]) are exact for softmax(l/tf), if known."""
     found = [_at(kind, logits.double(), tf, None if gradients is None else gradients[i]) for i, tf in enumerate(tfs)]
     return Rarity(*(np.stack(of) for of in zip(*found, strict=True)))
 
@@ -75,7 +75,7 @@ def _at(kind: LatentKind, logits: Tensor, tf: float, gradient: Tensor | None) ->
     if gradient is not None:
         g = gradient if kind.event_dims else torch.stack([gradient, -gradient], -1)
         carried = (g - p * g.gather(-1, at) / most).scatter(-1, at, 0.0).abs()
-        # a loss that does not depend on the code tells nothing of categories
+        # a loss that does not depend on the code says nothing about categories
         of_each = torch.where(carried.amax((1, 2), keepdim=True) > 0, carried, others)
         of_all = carried if carried.any() else others
     found = _seen(of_all[None], p[None])[0], _seen(of_each, p), others.sum((1, 2)) < CERTAIN
@@ -84,7 +84,7 @@ def _at(kind: LatentKind, logits: Tensor, tf: float, gradient: Tensor | None) ->
 
 
 def _seen(carried: Tensor, p: Tensor) -> Tensor:
-    """(sum w)^2 / sum (w^2 / p) over all but the first dim; 0 where nothing is carried."""
+    """(sum w)^2 / sum (w^2 / p) over all dims but the first; 0 if the shares are 0."""
     carried, p = carried.flatten(1), p.flatten(1)
     most = carried.amax(1, keepdim=True)
     w = (carried / torch.where(most > 0, most, 1.0)).square()
@@ -93,18 +93,19 @@ def _seen(carried: Tensor, p: Tensor) -> Tensor:
 
 
 def variables(found: Rarity, draws: Array, sampled: Any = True, grid: Sequence[str] = GRID) -> dict[str, Any]:
-    """Variables over `grid`, whose last dims are tf and tb, that say where sampling cannot see.
+    """Variables that say where draws miss what carries the gradient; the last dims of `grid` are tf and tb.
 
-    `draws`: of each point, NaN where nothing was measured; `sampled`: where the moments are from draws.
+    `draws` is the number of draws of each point, NaN where nothing was measured; `sampled` is True where the moments
+    are from draws.
     """
-    least = np.finfo(float).tiny  # infinitely many draws see everything
+    least = np.finfo(float).tiny  # infinitely many draws miss nothing
     per_draw, of_each = (np.maximum(each, least) for each in (found.per_draw[:, None], found.of_each[:, None]))
     count = draws * per_draw
     rare = _too_few(draws[..., None] * of_each, of_each).sum(-1)
     made = {
         "expected_count": ("draws expected to show the categories that carry the exact gradient", count),
         "unseen": (
-            f"1 where fewer than {SEEN} draws are expected to show what carries the exact gradient: figures from draws"
+            f"1 where fewer than {SEEN} draws are expected to show what carries the exact gradient: metrics from draws"
             " miss it",
             np.logical_and(sampled, _too_few(count, per_draw)),
         ),

@@ -1,8 +1,8 @@
 """Bias where enumeration is impossible: estimates against an unbiased reference, drawn until the interval is tight.
 
-For each tf, all tb and estimators share the draws of one or two references (of the laws softmax(l/tf), softmax(l)).
-Draws are added in rounds, and metrics are computed from the sums of 32 batches. Memory holds the mean estimates by
-batch of one tf or, if these are large, of some of its estimators.
+For each tf, all tb and estimators share the draws of one or two references (for the laws softmax(l/tf) and softmax(l)).
+Draws are added in rounds, and metrics are computed from the sums of 32 batches. The mean estimate of each batch is kept
+for one tf at a time; if these means are large, for some of the estimators at a time.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from .reference_metrics import interval
 from .request import candidates
 from .u_statistics import UStatistics, u_statistics
 
-PILOT = 64  # draws that choose among them
-LEAST_DRAWS = 2 * BATCHES  # two of each batch, for its variance
-_SUMS = 8  # times the working memory, for sums
-_GROUPS = 64  # of examples, at most: more tell no more of the variance
-_GROWTH = (1.5, 4.0)  # of the number of draws, from round to round
+PILOT = 64  # draws from which the candidate is chosen
+LEAST_DRAWS = 2 * BATCHES  # two per batch, for its variance
+_SUMS = 8  # memory for sums, in multiples of the working memory
+_GROUPS = 64  # most groups of examples: more do not improve the variance
+_GROWTH = (1.5, 4.0)  # smallest and largest growth of the number of draws from round to round
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class StoppingRule:
     """When to stop drawing, by the interval of relative_bias_debiased (relative to its value if that is above 1)."""
 
     draws: int  # at least
-    precision: float | None = None  # half the interval's width, None: whatever `draws` give
+    precision: float | None = None  # wanted half width of the interval; None: accept that of `draws`
     most: int = MAX_DRAWS
 
     def missed_by(self, found: Sequence[UStatistics]) -> float:
@@ -77,9 +77,9 @@ def rounded(draws: int) -> int:
 
 
 def choose(setup: Setup, tfs: Sequence[float]) -> tuple[Estimator, dict[str, float]]:
-    """The candidate with the smallest variance at equal loss evaluations, and all variances relative to it.
+    """The candidate with the smallest variance at equal loss evaluations, and all variances relative to its variance.
 
-    Measured on PILOT draws, which do not enter the metrics; of several tf the geometric mean.
+    Measured on PILOT draws, which do not enter the metrics. For several tf, the geometric mean of the variances counts.
     """
     among = candidates(setup.kind)
     if len(among) == 1:
@@ -108,16 +108,16 @@ def measured(
     rules: Mapping[float, StoppingRule],
     of: LogitStatistics | EncoderStatistics,
 ) -> Iterator[tuple[Point, list[UStatistics], int]]:
-    """Statistics of each point, of each tensor with respect to the encoder, and the draws they took.
+    """Statistics and number of draws of each point; with respect to the encoder, statistics of each tensor.
 
-    `shift` is a constant added to every gradient, `rules` are by forward temperature.
+    `shift` is added to every gradient. `rules` maps a forward temperature to its StoppingRule.
     """
     for here in _together(points, 8 * BATCHES * setup.logits.numel(), _SUMS * setup.memory):
         tf = here[0].tf
         rule = rules[tf]
         own = list(dict.fromkeys(point.estimator for point in here))
         laws = [reference.at(t, t) for t in (tf if name == "sampled" else 1.0 for name in targets)]
-        # the code of ("sample", tf) first: references then need not decode it again
+        # the code of ("sample", tf) comes first, so that references need not decode it again
         every = list(dict.fromkeys([*own, *laws]))
         drawn = PairedDraws(setup, every, BATCHES, of.sums(every, own))
         place = {e: i for i, e in enumerate(every)}
@@ -152,22 +152,22 @@ def _together(points: Sequence[Point], bytes_each: int, most: int) -> Iterator[l
 
 
 class LogitStatistics:
-    """Of gradients with respect to the logits: statistics of all coordinates together."""
+    """Statistics of gradients with respect to the logits, over all coordinates together."""
 
     def sums(self, every: Sequence[Estimator], own: Sequence[Estimator]) -> None:
-        """What the draws of each are added to: the sums that PairedDraws makes, which several threads may fill."""
+        """None: PairedDraws makes its own sums, which several threads may fill."""
 
     def statistics(self, estimate: Sums, reference: Sums, shift: Tensor, draws: int) -> list[UStatistics]:
         return [statistics(estimate, reference, shift, draws)]
 
 
 def statistics(estimate: Sums, reference: Sums, shift: Tensor, draws: int) -> UStatistics:
-    """The statistics that `reference_metrics` names, of `draws` in equal batches."""
+    """The statistics that `reference_metrics` names, from `draws` in equal batches."""
     batches, examples = estimate.squares.shape
     e, r = ((sums.mean + shift).reshape(batches, examples, -1).transpose(0, 1) for sums in (estimate, reference))
     variance = (estimate.squares / (draws // batches - 1)).T
     products = [_symmetric(e @ e.mT)]
-    if estimate is reference:  # then its bias is 0, and not what rounding leaves of it
+    if estimate is reference:  # its bias is exactly 0, without rounding errors
         products *= 3
     else:
         products += [_symmetric(e @ r.mT), _symmetric(r @ r.mT)]

@@ -1,4 +1,4 @@
-"""Metrics against an unbiased reference -> Dataset, with the dims and names of an enumerated one."""
+"""Metrics against an unbiased reference -> Dataset; dims and names are those of an enumerated reference."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ INTERVALS = (
 
 
 def bias_by_reference(setup: Setup, request: Request) -> xr.Dataset:
-    """The Dataset of `bias` against an unbiased estimator in place of the exact gradient."""
+    """The Dataset of `bias` with an unbiased estimator in place of the exact gradient."""
     assert isinstance(request.reference, Sampled)
     assert isinstance(request.moments, MonteCarlo)
     chosen, targets, tfs, tbs = request.estimators, request.targets, request.tfs, request.tbs
@@ -76,7 +76,7 @@ def bias_by_reference(setup: Setup, request: Request) -> xr.Dataset:
     if wide:
         widest = f"±{max(wide) * rule.precision:.2g}" if rule.precision and math.isfinite(max(wide)) else "without ends"
         warnings.warn(
-            f"precision: {len(wide)} of {len(points)} points have wider intervals than asked, the widest {widest};"
+            f"precision: {len(wide)} of {len(points)} points have wider intervals than requested, the widest {widest};"
             " raise max_draws",
             stacklevel=4,
         )
@@ -97,14 +97,14 @@ def bias_by_reference(setup: Setup, request: Request) -> xr.Dataset:
 def _stopping_rule(moments: MonteCarlo, reference: Sampled) -> StoppingRule:
     if (draws := rounded(moments.draws)) != moments.draws:
         warnings.warn(
-            f"draws: expected whole batches beside a sampled reference, got {moments.draws}; {draws} are taken",
+            f"draws: expected whole batches beside a sampled reference, got {moments.draws}; {draws} are used",
             stacklevel=5,
         )
     return StoppingRule(draws, reference.precision, reference.max_draws)
 
 
 class _Arrays:
-    """Arrays over (estimator, target, tf, tb), and parameter with respect to the encoder, filled point by point."""
+    """Arrays over (estimator, target, tf, tb), and parameter for wrt="encoder", filled point by point."""
 
     def __init__(self, request: Request, of: LogitStatistics | EncoderStatistics):
         self.request = request
@@ -116,7 +116,10 @@ class _Arrays:
         self.draws = np.full(grid, np.nan)
 
     def fill(self, at: tuple[int, ...], found: Sequence[UStatistics], taken: int, nothing_left: bool) -> None:
-        """`found` of each parameter, at a place of the grid; `nothing_left`: nothing is relative to the gradient."""
+        """Fill the grid position `at` with the statistics `found` of each parameter.
+
+        If `nothing_left`, the exact gradient is almost 0, and relative metrics are NaN.
+        """
         self.draws[at] = taken
         for parameter, one in enumerate(found):
             here: Any = (*at, parameter) if self.parameters else at
@@ -132,7 +135,7 @@ class _Arrays:
         found = self.metrics.variables(dims, f"{likelihoods.unit_of(setup.model.likelihood)} per {per}", norm)
         words = "1 where the interval of the squared bias excludes 0; 0: not resolved at this number of draws"
         of = self.metrics.values
-        known = ~np.isnan(of["relative_bias_debiased"][..., 0])  # else the reference does not tell |g| from 0
+        known = ~np.isnan(of["relative_bias_debiased"][..., 0])  # NaN: the reference does not separate |g| from 0
         draws = self.draws[..., None] if self.parameters else self.draws
         resolved = np.where(np.isnan(draws), np.nan, known & (of["squared_bias_debiased"][..., 1] > 0))
         found["resolved"] = (dims, resolved, {"long_name": words, "units": "1"})

@@ -1,12 +1,13 @@
-"""The metrics of bias and variance where the gradient itself is known by an unbiased reference.
+"""The metrics of bias and variance against an unbiased reference.
 
-With e and r the means of estimate and reference over the draws, all without the noise of sampling them (u_statistics):
+Let e and r be the means of estimate and reference over the draws. All inner products are free of sampling noise (see
+u_statistics):
 
     |bias|^2 = <e, e> - 2 <e, r> + <r, r>,  unbiased at any number of draws (E[(e1 - r1).(e2 - r2)] of two draws)
     |g|^2 = <r, r>,   cosine = <e, r> / (|e| |r|),   matched bias = sqrt(1 - cosine^2),  at the scale <e, r> / |e|^2
 
-Nothing here includes sampling noise: `cosine` and `cosine_debiased` are one, `matched_bias` and its like too.
-Where the reference does not tell |g| from 0, what is relative to it has no ends.
+No metric here includes sampling noise: `cosine` equals `cosine_debiased`, and so on. If the reference does not separate
+|g| from 0, metrics relative to |g| have no ends.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ Interval = tuple[float, float, float]  # value, lower and upper end
 
 
 def metrics() -> dict[str, Metric]:
-    """The metrics that include no sampling noise; under the name of a noisy one, that without noise."""
+    """The metrics without sampling noise, by name; the name of a noisy metric stands for its debiased one."""
     known: dict[str, Metric] = of_analysis("bias")
     found = {EXACT_NORM.name: EXACT_NORM}
     for name, metric in known.items():
@@ -49,19 +50,19 @@ def metrics() -> dict[str, Metric]:
             found[name] = metric
         elif metric.debiased:
             same = known[metric.debiased]
-            # shown and told under its own name
+            # tables and sentences show it under its own name
             found[name] = dataclasses.replace(same, name=name, rank=None, below_zero_by_chance=False)
     return found
 
 
 def intervals(of: UStatistics, chosen: Mapping[str, Metric]) -> dict[str, Interval]:
-    """All the `chosen`, each with its 95 % interval; signed roots where the square may come out negative."""
+    """The `chosen` metrics, each with its 95 % interval; signed roots where the square can be negative."""
     found = _estimated(of)
     return {name: _interval(metric, of, found) for name, metric in chosen.items()}
 
 
 def interval(name: str, of: UStatistics) -> Interval:
-    """One of `metrics`."""
+    """The metric of that name, with its 95 % interval."""
     return _interval(metrics()[name], of, _estimated(of))
 
 
@@ -73,7 +74,7 @@ def _interval(metric: Metric, of: UStatistics, found: Estimated) -> Interval:
 
 
 def _ends(metric: Metric, value: Array, of: UStatistics, found: Estimated) -> Ends:
-    """Without an interval of its own, a metric's is by jackknife: batches are of one size."""
+    """Ends by the metric's own interval, if it has one, else by jackknife; batches have equal sizes."""
     if own := metric.reference_interval or metric.interval:
         return own(found)
     without = metric.value(_products(of.without))
@@ -84,7 +85,7 @@ def _ends(metric: Metric, value: Array, of: UStatistics, found: Estimated) -> En
 
 
 def values(statistics: Array, chosen: Mapping[str, Metric]) -> dict[str, Array]:
-    """The metrics alone, from statistics (..., statistic)."""
+    """The `chosen` metrics without intervals, from statistics (..., statistic)."""
     return routes.values(chosen, _products(statistics))
 
 
@@ -95,19 +96,19 @@ def _products(statistics: Array) -> Products:
 
 
 def _estimated(of: UStatistics) -> Estimated:
-    """The quantities of `inversion` as sums of the statistics; what is across g to first order."""
+    """The quantities of `inversion` as sums of the statistics; `across` to first order."""
     ee, er, rr, variance = of.value
     by_rr = 1 / rr if rr > 0 else 0.0
     across = (rr * _EE - 2 * er * _ER + ee * _RR) * by_rr
     weights = np.stack([_RR, _EE, _ER, _BIAS, across, _VAR])
     value = np.array([rr, ee, er, ee - 2 * er + rr, ee - er * er * by_rr, variance])
     raw = weights @ of.raw
-    # |.|^2 of the two vectors that its gradient is made of: rr m - er g and er m - ee g, over their sum without noise
+    # squared norms of the two parts of its gradient, rr m - er g and er m - ee g, over their sum without noise
     squares = np.array([rr * rr + er * er, -2 * er * (rr + ee), er * er + ee * ee, 0.0])
     raw[inversion.ACROSS] = squares @ of.raw * by_rr / (rr + ee) if ee > 0 else 0.0
     linear = weights @ of.observed @ weights.T
     unbiased = weights @ of.linear.sum(0) @ weights.T
-    for k in (ALONG, VARIANCE):  # no squared norms: taken as they are, without the noise that the observed have
+    for k in (ALONG, VARIANCE):  # no squared norms: scaled to variances without the noise of the observed means
         share = np.sqrt(inversion.over(np.maximum(unbiased[k, k], 0), linear[k, k]))
         linear[k] *= share
         linear[:, k] *= share

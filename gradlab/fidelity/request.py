@@ -1,4 +1,4 @@
-"""What a call of `gradlab.bias` asks for, parsed and checked; which combinations of methods exist."""
+"""The request of a `gradlab.bias` call, parsed and checked, and the combinations of methods that are refused."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from ..methods import (
 from ..model import LatentModel
 from ..moments import check_supported
 
-CANDIDATES = ("rloo", "disarm", "arms:n=4")  # for reference "auto": those for the model's kind of latent
+CANDIDATES = ("rloo", "disarm", "arms:n=4")  # for reference "auto", if they take the model's kind of latent
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be measured, and how."""
+    """What to measure, and how."""
 
     estimators: tuple[Estimator, ...]
     tfs: list[float]
@@ -77,7 +77,7 @@ def requested(
     cross: Any,
     kl: bool,
 ) -> Request:
-    """The Request of a call; arguments as those of `gradlab.bias`. Raises ValueError as that does."""
+    """The Request of a call; arguments and errors are those of `gradlab.bias`."""
     tfs = errors.temperatures("tf", tf)
     tbs = errors.temperatures("tb", tfs if tb is None else tb)
     listed = not isinstance(estimator, str | Estimator) and isinstance(estimator, Iterable)
@@ -102,8 +102,8 @@ def requested(
     return request
 
 
-# what is asked for -> why it cannot be measured. Everything else can: the logits' and the encoder's gradients, with
-# moments from draws or integrated, against the enumerated gradient, and from draws against a sampled reference
+# request -> why it cannot be measured. All other combinations can: gradients with respect to logits or encoder, against
+# the enumerated gradient with moments from draws or integrated, against a sampled reference with moments from draws
 _REFUSED: list[tuple[Callable[[Request], bool], str]] = [
     (
         lambda r: isinstance(r.moments, Integrated) and isinstance(r.reference, Sampled),
@@ -209,7 +209,7 @@ def unbiased_reference(method: Sampled, kind: LatentKind) -> Estimator | str:
 
 
 def check_drawn(e: Estimator, argument: str) -> None:
-    """ValueError unless its draws are samples that do not depend on each other."""
+    """Raise ValueError unless the estimator is sampled and its draws are independent."""
     if e.all_configurations:
         raise ValueError(f"{argument}: expected an estimator that is sampled, got {e.name}, which enumerates the codes")
     if e.baseline_decay is not None:

@@ -1,6 +1,6 @@
-"""Metrics of fidelity: a record each, which says what it is, how it is found, and how it is shown.
+"""Metrics of fidelity: one record each, with its formula, interval, unit and place in tables and figures.
 
-`gradlab.bias` and `gradlab.gap` compute every registered metric, yours included, with its interval.
+`gradlab.bias` and `gradlab.gap` compute every registered metric, including your own, with its interval.
 """
 
 from __future__ import annotations

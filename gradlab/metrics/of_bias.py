@@ -1,4 +1,4 @@
-"""The metrics of bias and variance, a record each, on plain float64 arrays.
+"""The metrics of bias and variance, one record each, on plain float64 arrays.
 
 With m the mean estimate over N draws, var its per-coordinate variance (N - 1), g the exact gradient; norms run over all
 coordinates (example, latent, category):
@@ -23,7 +23,7 @@ from .record import GRADIENT, NONE, SQUARED, Metric, Products, positive, signed_
 
 
 def rooted(interval: Callable[[Estimated], Ends]) -> Callable[[Estimated], Ends]:
-    """The interval of a signed root: that of its square, transformed."""
+    """An interval function for a signed root, made from that of its square."""
 
     def found(of: Estimated) -> Ends:
         low, high = interval(of)

@@ -1,6 +1,7 @@
-"""The metrics of the gap, a record each: means over examples and draws of what relaxed and discrete gradient r, d give.
+"""The metrics of the gap, one record each: means over examples and draws of terms in the gradients r and d.
 
-A mean of ratios explodes where some discrete gradients nearly vanish; the pooled ratio does not.
+r is the relaxed gradient, d the discrete one. A mean of ratios explodes if some d nearly vanish; a pooled ratio does
+not.
 """
 
 from __future__ import annotations

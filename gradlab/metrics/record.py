@@ -1,4 +1,4 @@
-"""What a metric is: a record with its name, unit and formula, on the inner products that every route knows."""
+"""The record of a metric: its name, unit, and formula on the inner products that every route computes."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ GRADIENT, SQUARED, NONE = "gradient", "gradient^2", "1"  # units; that of a grad
 
 
 class Norms(NamedTuple):
-    """Of the exact gradient g and the mean m, each (...): squared norms, and an inner product."""
+    """Squared norms and inner product of the exact gradient g and the mean estimate m, arrays of any shape."""
 
     exact: Array  # |g|^2
     mean: Array  # |m|^2
     along: Array  # <m, g>
     bias: Array  # |m - g|^2
-    across: Array  # |m - <m, g> g / |g|^2|^2: what m has orthogonal to g
+    across: Array  # |m - <m, g> g / |g|^2|^2: of the part of m orthogonal to g
 
 
 @dataclass(frozen=True)
 class Products:
-    """What a metric of bias sees: norms of a mean of `draws` draws, and the variance of one, summed over coordinates.
+    """The input of a bias metric: norms of a mean of `draws` draws, and the variance of one, summed over coordinates.
 
-    `draws` is infinite where the mean has no sampling noise. Arrays of any shape; formulas work element by element.
+    `draws` is infinite if the mean has no sampling noise. Arrays of any shape; formulas work element by element.
     """
 
     norms: Norms
@@ -37,49 +37,49 @@ class Products:
 
     @property
     def noise(self) -> Array:
-        """What sampling adds to a squared norm of the mean."""
+        """The sampling noise in a squared norm of the mean: variance / draws."""
         return self.variance / self.draws
 
     @property
     def exact_norm(self) -> Array:
-        """|g|, NaN where it is 0: nothing is relative to that."""
+        """|g|, NaN where it is 0, so that ratios to it are NaN."""
         return np.sqrt(positive(self.norms.exact))
 
     @property
     def squared_mean(self) -> Array:
-        """|m|^2 without noise, NaN where nothing is left of it."""
+        """|m|^2 without sampling noise, NaN where that is not positive."""
         return positive(self.norms.mean - self.noise)
 
 
 class GapTerms(NamedTuple):
-    """What a metric of the gap sees, of each example and draw: arrays or tensors of one shape.
+    """The input of a gap metric for each example and draw: arrays or tensors of one shape.
 
     r is the relaxed gradient, d the discrete one.
     """
 
     gap: Numbers  # |r - d|
     discrete: Numbers  # |d|
-    divisor: Numbers  # |d|, NaN where it is 0: nothing is relative to that
+    divisor: Numbers  # |d|, NaN where it is 0, so that ratios to it are NaN
     relaxed: Numbers  # |r|
     along: Numbers  # <r, d>
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What is known of a metric whatever it is computed from; a file says all of it.
+    """The description of a metric, which result files store.
 
     Parameters
     ----------
-    name : of the variable
-    long_name : what it is, in one line
+    name : name of the variable
+    long_name : description in one line
     unit : `metrics.GRADIENT`, `metrics.SQUARED` or `metrics.NONE`
-    bounds : its smallest and largest value; the ends of its interval stay within
+    bounds : smallest and largest possible value; the interval does not exceed them
     short_name : a few words for headlines and axes, by default the name
     formula : for the documentation
-    rank : place in short tables, headlines and figures, which show the three lowest ranks of a file; None: in full
-        tables only
-    sentence : for the headline; {value} stands for value and interval, {reference} for what estimates are held against
-    below_zero_by_chance : whether it is the root of a square that is never negative, estimated without sampling noise
+    rank : position in short tables, headlines and figures, which show the three lowest ranks of a file; None: only in
+        full tables
+    sentence : for the headline; {value} stands for value and interval, {reference} for the reference of the estimates
+    below_zero_by_chance : whether it is the signed root of a square whose debiased estimate may be negative
     """
 
     name: str
@@ -93,7 +93,7 @@ class Record:
     below_zero_by_chance: bool = False
 
     def attributes(self, of_gradient: str) -> dict[str, Any]:
-        """What a file says of it, `of_gradient` being the unit of a gradient."""
+        """Attributes of the variable in a file; `of_gradient` is the unit of a gradient."""
         units = {NONE: "1", GRADIENT: of_gradient, SQUARED: f"({of_gradient})^2"}
         about: dict[str, Any] = {
             "long_name": self.long_name,
@@ -114,21 +114,21 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True)
 class Metric(Record):
-    """A metric of `gradlab.bias`: a function of inner products, since those are what every route knows.
+    """A metric of `gradlab.bias`: a function of inner products, because every route computes these.
 
-    Against an exact gradient its interval is that of `interval`, without one by jackknife over batches of draws;
-    against a sampled reference that of `reference_interval`, else of `interval`, else by jackknife. Of moments without
-    draws the ends are twice the largest change within the numerical error of mean and standard deviation.
+    With an exact reference, its interval is `interval` if given, else a jackknife over batches of draws. With a sampled
+    reference, it is `reference_interval` if given, else `interval`, else a jackknife. For moments without draws, the
+    interval is the value ± twice the largest change within the numerical error of mean and standard deviation.
 
     Parameters
     ----------
-    value : of `Products`, element by element
-    interval : of `gradlab.fidelity.inversion.Estimated`, lower and upper end
-    reference_interval : where the reference is sampled, if another one
-    noisy : whether it includes what sampling adds. Then so does its interval, which is that of the metric at this
-        number of draws, and holds the estimator's own value the less the larger the noise
-    debiased : of a noisy metric, the name of the one without noise that stands for it against a sampled reference,
-        where nothing includes noise; without one a noisy metric is left out there
+    value : function of `Products`, element by element
+    interval : function of `gradlab.fidelity.inversion.Estimated` that returns lower and upper end
+    reference_interval : the same for a sampled reference, if it differs
+    noisy : whether the metric includes sampling noise. Its interval is then that of the metric at this number of draws;
+        the larger the noise, the less often it contains the value without noise
+    debiased : for a noisy metric, the name of the metric without noise that replaces it against a sampled reference;
+        if empty, the noisy metric is left out there
     """
 
     value: Callable[[Products], Array]
@@ -138,18 +138,18 @@ class Metric(Record):
     debiased: str = ""
 
     def attributes(self, of_gradient: str) -> dict[str, Any]:
-        """As of every record; a noisy metric says so."""
+        """Attributes of the variable; those of a noisy metric say that it is noisy."""
         return super().attributes(of_gradient) | ({"sampling_noise": "included"} if self.noisy else {})
 
 
 @dataclass(frozen=True, kw_only=True)
 class GapMetric(Record):
-    """A metric of `gradlab.gap`: a function of means over examples and draws. Its interval is by jackknife.
+    """A metric of `gradlab.gap`: a function of means over examples and draws, with a jackknife interval.
 
     Parameters
     ----------
-    terms : of `GapTerms`: what the means are taken of, where it is not NaN
-    value : of these means, in their order, element by element; by default the first
+    terms : function of `GapTerms` that returns a tuple of arrays; their means leave out NaN
+    value : function of these means in order, element by element; by default the first mean
     """
 
     terms: Callable[[GapTerms], tuple[Numbers, ...]]

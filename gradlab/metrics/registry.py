@@ -1,4 +1,4 @@
-"""Metrics by name: those of this package, and those registered by hand."""
+"""Metrics by name: those of gradlab, and those that you register."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from . import of_bias, of_gap
 from .record import GRADIENT, NONE, SQUARED, GapMetric, GapTerms, Metric, Norms, Products
 
 ENDS = ("_low", "_high")
-# what a Dataset holds besides metrics
+# names of a Dataset's other variables, which no metric may have
 TAKEN = (
     "exact_gradient",
     "exact_gradient_error",
@@ -60,12 +60,12 @@ M = TypeVar("M", Metric, GapMetric)
 
 
 def register(metric: M) -> M:
-    """Make a metric known: from then on `gradlab.bias` (or `gradlab.gap`, for a GapMetric) computes it too.
+    """Register a metric and return it: from then on `gradlab.bias` (or `gradlab.gap`, for a GapMetric) computes it too.
 
-    Returns the metric. A process that a sweep starts knows it only if it imports the module that registers it.
+    Processes of a sweep know the metric only if they import the module that registers it.
 
-    Raises ValueError for what is no metric, a name that is taken or cannot be a variable's, an unknown unit, bounds out
-    of order, or a formula that does not give a number for each number.
+    Raises ValueError for an object that is no metric, a name that is taken or cannot name a variable, an unknown unit,
+    bounds out of order, or a formula that does not return one number per element.
 
     Examples
     --------
@@ -86,7 +86,7 @@ def register(metric: M) -> M:
 
 
 def names(analysis: str = "bias") -> list[str]:
-    """Names of all metrics of an analysis, "bias" or "gap", in the order in which files hold them.
+    """Names of all metrics of an analysis, "bias" or "gap", in the order of result files.
 
     Raises ValueError for another analysis.
 
@@ -99,7 +99,7 @@ def names(analysis: str = "bias") -> list[str]:
 
 
 def get(name: str, analysis: str = "bias") -> Metric | GapMetric:
-    """A metric's record, by its name and analysis, "bias" or "gap". Raises ValueError for unknown ones.
+    """The record of a metric, by its name and analysis, "bias" or "gap". Raises ValueError for unknown names.
 
     Examples
     --------
@@ -113,7 +113,7 @@ def get(name: str, analysis: str = "bias") -> Metric | GapMetric:
 
 
 def describe(analysis: str = "bias") -> list[dict[str, Any]]:
-    """What is known of every metric of an analysis, as plain values. Raises ValueError for another analysis.
+    """One dict of plain values per metric of an analysis. Raises ValueError for an unknown analysis.
 
     Examples
     --------
@@ -135,7 +135,7 @@ def describe(analysis: str = "bias") -> list[dict[str, Any]]:
 
 
 def of_analysis(analysis: str) -> dict[str, Any]:
-    """The metrics of "bias" or "gap" that are known now, by name. Raises ValueError for another analysis."""
+    """All registered metrics of "bias" or "gap", by name. Raises ValueError for an unknown analysis."""
     return dict(_BIAS if errors.choice("analysis", analysis, ("bias", "gap")) == "bias" else _GAP)
 
 
@@ -150,7 +150,7 @@ def _check_name(name: Any, known: Mapping[str, Any]) -> None:
 
 
 def _check_record(metric: Metric | GapMetric) -> None:
-    """ValueError for what cannot be stored or computed."""
+    """Raise ValueError if the metric cannot be stored or computed."""
     errors.choice("unit", metric.unit, (GRADIENT, SQUARED, NONE))
     low, high = metric.bounds
     if not low < high:
@@ -165,7 +165,7 @@ def _check_record(metric: Metric | GapMetric) -> None:
 
 
 def _on_bias(metric: Metric) -> Any:
-    """The metric of made-up numbers."""
+    """The metric's value for example numbers."""
     mean, g = np.linspace(0.5, 2.0, 6).reshape(_TRIED), np.ones(_TRIED)
     norms = Norms(g, mean**2 + 0.25, mean, (mean - 1) ** 2 + 0.25, 0.25 * g)
     return metric.value(Products(norms, 4 * g, 64.0))

@@ -1,4 +1,4 @@
-"""Metrics of bias computed: from leave-one-out values of draws, and of moments without draws."""
+"""Values and intervals of bias metrics, from leave-one-out values of draws or from moments without draws."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def products_of(exact: Numbers, mean: Numbers, variance: Array, draws: Array | f
 def measured(
     metrics: Metrics, of: Norms, variance: Array, draws: Array
 ) -> Iterator[tuple[Metric, Array, Array, Array]]:
-    """Each metric, its values without each batch (1 + batch, ...), and its ends (...), from leave-one-out values.
+    """Yields each metric, its leave-one-out values (1 + batch, ...), and the ends (...) of its interval.
 
     `of` and `variance` broadcast to (1 + batch, ...); `draws` (1 + batch,).
     """
@@ -48,7 +48,7 @@ def measured(
 
 
 def interval(metric: Metric, found: Array, draws: Array, estimated: Estimated) -> Ends:
-    """Ends of a metric's 95 % interval, within what it can be, and never beside its value."""
+    """Ends of a metric's 95 % interval; they respect its bounds and enclose its value."""
     if metric.interval is None:
         width = half_width(found, draws)
         low, high = found[0] - width, found[0] + width
@@ -58,18 +58,18 @@ def interval(metric: Metric, found: Array, draws: Array, estimated: Estimated) -
 
 
 def bounded(metric: Metric, value: Array, low: Array, high: Array) -> Ends:
-    """The ends within the metric's bounds, the value between them."""
+    """The ends, moved into the metric's bounds and so that they enclose the value."""
     low, high = (np.clip(end, *metric.bounds) for end in (low, high))
     there = ~np.isnan(value)
     return np.where(there, np.minimum(low, value), low), np.where(there, np.maximum(high, value), high)
 
 
 def norms_without_each(count: Array, fixed: Array, mixed: Array, squares: Array) -> Norms:
-    """Norms (1 + batch, ...) of all draws and without each batch in turn, whose mean is m - s o and bias d - s o.
+    """Norms (1 + batch, ...) of all draws, then without each batch, whose mean is m - s o and bias d - s o.
 
-    o is the batch's mean less m, s = count / (n - count). `fixed` (3, 3, ...): inner products of g, m and d = m - g;
-    `mixed` (batch, 3, ...): of each o with these; `squares` (batch, ...): of each o with itself. Where the bias is all
-    in the scale, what is across is found down to rounding of |d|^2.
+    o is the batch's mean minus m, and s = count / (n - count). `fixed` (3, 3, ...) are inner products of g, m and
+    d = m - g; `mixed` (batch, 3, ...) those of each o with these; `squares` (batch, ...) those of each o with itself.
+    If m is a multiple of g, `across` is exact to rounding of |d|^2.
     """
     share = (count / (count.sum() - count)).reshape(-1, *[1] * (squares.ndim - 1))
 
@@ -89,11 +89,11 @@ def norms_without_each(count: Array, fixed: Array, mixed: Array, squares: Array)
 def without_draws(
     metrics: Metrics, products: Products, mean_error: float, std_error: float
 ) -> Iterator[tuple[Metric, float, float, float]]:
-    """Each metric of moments that were not sampled, its value and ends: twice its largest change within their errors.
+    """Yields each metric, its value and its ends: the value ± twice the largest change within the numerical errors.
 
-    `mean_error` and `std_error` are norms of the errors of mean and standard deviation. A metric sees the mean m by its
-    part along g and the norm of the rest alone, so all that m can be off by lies in a plane: m may be anywhere on the
-    circle of radius `mean_error` around it, the standard deviation `std_error` larger or smaller.
+    `mean_error` and `std_error` are norms of the errors of mean and standard deviation. A metric depends on the mean m
+    only through its part along g and the norm of the rest. So errors of m in one plane cover all cases: m is moved
+    around a circle of radius `mean_error`, and the standard deviation by ± `std_error`.
     """
     around = values(metrics, _moved(products, mean_error, std_error))
     for name, value in values(metrics, products).items():
@@ -105,9 +105,9 @@ def without_draws(
 
 
 def _moved(products: Products, mean_error: float, std_error: float) -> Products:
-    """The products at moments that are off by as much, (place of the mean, standard deviation); at [0, 1] they are not.
+    """The products at moved moments: (position of the mean, standard deviation); [0, 1] is the original.
 
-    The places are directions around, those of m and of m - g among them, in which norms change most.
+    The positions are directions around the circle. They include those of m and of m - g, in which norms change most.
     """
     of = products.norms
     g, rest = np.sqrt(of.exact), np.sqrt(of.across)

@@ -1,4 +1,4 @@
-"""Moments of estimators without sampling the code."""
+"""Mean, variance and covariance of an estimate by enumeration and integration, without sampling noise."""
 
 from .exact import TOLERANCE, Moments, check_supported, exact_moments, steps, supported
 

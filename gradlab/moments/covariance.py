@@ -1,12 +1,13 @@
-"""Covariance of an estimate over the latents of an example, without sampling: what the encoder's gradients need.
+"""Covariance of an estimate over all D logits of an example, without sampling. The encoder's gradients need it.
 
-The noise of examples is independent. With J_b = d logits of example b / d theta and C_b the covariance of its estimate,
-the variances of (1/B) sum_b J_b^T e_b, summed over the entries of theta, are (1/B^2) sum_b <C_b, J_b J_b^T>.
+The noise of different examples is independent. Let J_b be the derivative of example b's logits with respect to theta,
+and C_b the covariance (D, D) of its estimate e_b. Then the variances of (1/B) sum_b J_b^T e_b, summed over the entries
+of theta, are (1/B^2) sum_b <C_b, J_b J_b^T>. C is computed as follows:
 
     function of the code    C = Cov_z e(z), by enumeration
     leave-one-out           C of a sample covariance of n codes, from E[f^a 1[z_l = k, z_m = j]] with a = 0, 1, 2
-    noise integral          given the code the noise of latents is independent, so C = Cov_z a(z) between latents,
-                            a_l(z) = (1/tb) E[J(q_l)|z_l] v_l(z); within a latent the integral of `noise`
+    noise integral          given the code, the noise of different latents is independent. Between latents
+                            C = Cov_z a(z) with a_l(z) = (1/tb) E[J(q_l)|z_l] v_l(z); within a latent, `noise` gives C
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from .noise import Integral, Relaxed
 
 
 class OfCode:
-    """Cov_z y(z) of a function of the code, `values(block)` (configuration, example, ...) -> (example, D, D)."""
+    """Cov_z y(z) (example, D, D), where `values(block)` gives y (configuration, example, latent[, category])."""
 
     def __init__(self, values: Callable[[Block], Tensor], first: Block):
         self.values = values
-        self.centre = values(first)[0].flatten(1)  # at each example's most probable code: see `enumeration`
+        self.centre = values(first)[0].flatten(1)  # y at the most probable code of each example (see `enumeration`)
         examples, size = self.centre.shape
         self.first = torch.zeros_like(self.centre)
         self.second = self.centre.new_zeros(examples, size, size)
@@ -41,7 +42,7 @@ class OfCode:
 
 
 class OfLosses:
-    """E[(f - f0)^a 1[z_l = k, z_m = j]], a = 1, 2: all that leave-one-out estimators need."""
+    """E[(f - f0)^a 1[z_l = k, z_m = j]] for a = 1, 2, from which the covariance of leave-one-out estimators follows."""
 
     def __init__(self, law: Law, f0: Tensor):
         self.law, self.f0 = law, f0  # (example,)
@@ -58,8 +59,9 @@ class OfLosses:
             sums += (by[:, :, None] * code).mT @ code
 
     def covariance(self, n: int, tf: float) -> Tensor:
-        """Of n codes. With d = 1[z_l = k] - p_k and mu_ab = E[(f - Ef)^a d^b], the covariance of the estimate is
+        """Covariance (example, D, D) of the estimate from n codes.
 
+        With d = 1[z_l = k] - p_k and mu_ab = E[(f - Ef)^a d^b], it is
         1/tf^2 (mu22/n - (n-2)/(n(n-1)) mu11 mu11^T + mu20 mu02/(n(n-1))).
         """
         p = self.law.log_p.exp()
@@ -93,7 +95,7 @@ class OfLosses:
 
 
 def given_code(law: Relaxed, integral: Integral, binary: bool) -> Callable[[Block], Tensor]:
-    """a(z), the mean over the noise of a noise integral's estimate at each code."""
+    """A function of a block: a(z) (configuration, example, latent[, category]), the estimate's mean over the noise."""
     assert integral.jacobian is not None
     jacobian = integral.jacobian  # (example, latent, k, j, category): E[J(q_l) | z_l = k]
 
@@ -102,7 +104,7 @@ def given_code(law: Relaxed, integral: Integral, binary: bool) -> Callable[[Bloc
         v = torch.stack([block.v, torch.zeros_like(block.v)], -1) if binary else block.v
         examples = torch.arange(len(v), device=v.device)[:, None, None]
         latent = torch.arange(v.shape[2], device=v.device)
-        # of the first block, whose codes are each example's own, indices are (example, latent)
+        # the first block has one code per example, so its indices are (example, latent)
         own = block.codes.ndim > 2 + (not binary)
         chosen = block.indices[:, None] if own else block.indices[None]  # (example or 1, configuration, latent)
         v = v - v.gather(-1, chosen.expand(v.shape[:3])[..., None])
@@ -113,7 +115,7 @@ def given_code(law: Relaxed, integral: Integral, binary: bool) -> Callable[[Bloc
 
 
 def within_latents(between: Tensor, integral: Integral, binary: bool) -> Tensor:
-    """The covariance (example, D, D) with the blocks of single latents from the integral."""
+    """The covariance (example, D, D): `between` with the blocks of single latents replaced by the integral's."""
     assert integral.covariance is not None
     blocks = integral.covariance[..., :1, :1] if binary else integral.covariance  # (example, latent, K, K)
     size = blocks.shape[-1]

@@ -1,7 +1,7 @@
 """Sums over the configurations, block by block, each weighted by its probability.
 
-All sums are of y - y0, y0 the value at the most probable code z0: as the variance of y is at least
-p(z0) (mean y - y0)^2, what E[(y - y0)^2] - E[y - y0]^2 loses to rounding is at most eps/p(z0).
+Sums are of y - y0, where y0 is the value at the most probable code z0. The variance of y is at least
+p(z0) (mean y - y0)^2, so E[(y - y0)^2] - E[y - y0]^2 has a relative rounding error of at most eps/p(z0).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .noise import Conditional
 
 
 class Block(NamedTuple):
-    """Some configurations, at every image."""
+    """Loss f and derivative v of some configurations at every example."""
 
     indices: Tensor  # (configuration, latent)
     codes: Tensor  # (configuration, latent[, category])
@@ -27,13 +27,13 @@ class Block(NamedTuple):
 
 
 class Law:
-    """softmax(l/tf), for logits (example, latent, category)."""
+    """The law softmax(l/tf) of logits (example, latent, category)."""
 
     def __init__(self, pairs: Tensor, tf: float):
         self.log_p = torch.log_softmax(pairs / tf, -1)
 
     def log_chosen(self, indices: Tensor) -> Tensor:
-        """log p_l(z_l): (example, configuration, latent)."""
+        """log p_l(z_l) (example, configuration, latent) of category indices (configuration, latent)."""
         latent = torch.arange(indices.shape[1], device=indices.device)
         return self.log_p[:, latent, indices]
 
@@ -43,17 +43,17 @@ class CodeOnly:
 
     def __init__(self, estimator: Estimator, kind: LatentKind, logits: Tensor, law: Law, first: Block):
         self.estimator, self.kind, self.logits, self.law = estimator, kind, logits, law
-        self.centre = self.estimates(first)[0]  # each image at its own most probable code
+        self.centre = self.estimates(first)[0]  # at the most probable code of each example
         self.first = torch.zeros_like(logits)
         self.second = torch.zeros_like(logits)
 
     def estimates(self, block: Block) -> Tensor:
-        """(configuration, example, latent[, category])"""
+        """The estimate at each code: (configuration, example, latent[, category])."""
         shape = (block.codes.shape[0], *self.logits.shape)
         points = block.codes if block.codes.ndim == len(shape) else block.codes[:, None].expand(shape)
         f = None if block.f is None else block.f.T[None]
         v = None if block.v is None else block.v.transpose(0, 1)[None]
-        noise = self.logits.new_zeros(()).expand(self.estimator.noise_arrays, *shape)  # of no effect
+        noise = self.logits.new_zeros(()).expand(self.estimator.noise_arrays, *shape)  # has no effect
         return estimate_of(self.estimator, self.kind, self.logits, noise, points[None], f, v)
 
     def add(self, block: Block, log_chosen: Tensor) -> None:
@@ -68,7 +68,7 @@ class CodeOnly:
 
 
 class Losses:
-    """E[f - f0 | z_l = k] and E[(f - f0)^2 | z_l = k], all that leave-one-out estimators need."""
+    """E[f - f0 | z_l = k] and E[(f - f0)^2 | z_l = k], from which leave-one-out moments follow."""
 
     def __init__(self, law: Law, f0: Tensor):
         self.law, self.f0 = law, f0  # (example,)
@@ -86,9 +86,9 @@ class Losses:
             self.second[:, latent] += (given * deviation) @ code
 
     def leave_one_out(self, n: int, tf: float) -> tuple[Tensor, Tensor]:
-        """Moments of the estimate from n codes, (example, latent, category).
+        """Mean and variance (example, latent, category) of the estimate from n codes.
 
-        The estimate is 1/tf times the sample covariance of f and d = 1[z_l = k], whose variance is
+        The estimate is 1/tf times the sample covariance of f and d = 1[z_l = k]. The variance of that covariance is
         mu22/n - (n-2)/(n(n-1)) mu11^2 + mu20 mu02/(n(n-1)),  mu_ab = E[(f - Ef)^a (d - p)^b].
         """
         p = self.law.log_p.exp()
@@ -106,9 +106,9 @@ class Losses:
 
 
 class Derivatives:
-    """E[v'|z_l = k] and E[v' v'^T | z_l = k], v' = v - v_k, all that noise integrals need of the decoder.
+    """E[v'|z_l = k] and E[v' v'^T | z_l = k] with v' = v - v_k: the decoder's part of noise integrals.
 
-    For all laws at once, since they share the outer products.
+    Computed for all laws together, because they share the outer products.
     """
 
     def __init__(self, laws: dict[float, Law]):
@@ -125,7 +125,7 @@ class Derivatives:
         return examples * (2 * categories**2 + laws * (2 + latents))
 
     def add(self, block: Block, counts: list[list[int]]) -> None:
-        """`counts`: of each latent, how many of the block's configurations have each category."""
+        """Add a block; `counts[latent][category]` is the number of its configurations with that category."""
         assert block.v is not None
         v = torch.stack([block.v, torch.zeros_like(block.v)], -1) if block.v.ndim == 3 else block.v
         latent_of = torch.arange(block.indices.shape[1], device=v.device)

@@ -5,8 +5,8 @@
     NoiseIntegral               enumeration of E[v|z_l = k] and E[v v^T|z_l = k], then an integral over the noise of
                                 one latent given its code
 
-An estimator says which in `exact_moments` (see `estimators.promises`). One pass over the configurations serves all
-estimators at all temperatures.
+An estimator states its kind in `exact_moments` (see `estimators.promises`). One pass over the configurations serves
+all estimators at all temperatures.
 """
 
 from __future__ import annotations
@@ -37,32 +37,33 @@ from .noise import Integral, Relaxed, integrate
 class Moments:
     """Mean and variance of one estimate, float64 `(example, latent[, category])`, with their numerical errors.
 
-    `mean_error`, `std_error`: the estimated numerical errors of mean and standard deviation, as norms over all
-    coordinates relative to the norms of mean and standard deviation; 0 where enumeration leaves rounding only.
+    `mean_error` and `std_error` are the estimated numerical errors of mean and standard deviation. Each is the norm of
+    the error over all coordinates, divided by the norm of the mean or standard deviation. They are 0 for enumeration,
+    which has rounding errors only.
     """
 
     mean: Tensor
     variance: Tensor
     mean_error: float = 0.0
     std_error: float = 0.0
-    covariance: Tensor | None = None  # (example, D, D) over the D logits of an example, where asked for
+    covariance: Tensor | None = None  # (example, D, D) over the D logits of an example, on request
 
 
 def supported(estimator: Estimator) -> bool:
-    """Whether `exact_moments` finds the moments of this estimator, at its parameters."""
+    """Whether `exact_moments` can compute the moments of this estimator at its parameters."""
     if estimator.baseline_decay is not None or estimator.exact_moments is None:
         return False
     return not (estimator.all_configurations and estimator.uses_derivative)
 
 
 def noise_integral(estimator: Estimator) -> Relaxed | None:
-    """The integral over the noise that an estimator states; None for other estimators."""
+    """The integral over the noise of an estimator that promises `NoiseIntegral`; None for other estimators."""
     stated = estimator.exact_moments
     return Relaxed(estimator.tf, stated.tb, stated.power, stated.draws) if isinstance(stated, NoiseIntegral) else None
 
 
 def check_supported(estimators: Sequence[Estimator]) -> None:
-    """Raises ValueError for the first estimator without exact moments, and lists the estimators that have them."""
+    """Raise ValueError for the first estimator without exact moments; the message lists the estimators with them."""
     for estimator in estimators:
         if not supported(estimator):
             able = [name for name in catalogue.names() if supported(catalogue.get(name))]
@@ -73,7 +74,7 @@ def check_supported(estimators: Sequence[Estimator]) -> None:
 
 
 def steps(estimators: Sequence[Estimator], covariance: bool = False) -> int:
-    """What `advance` adds up to: 1 for each enumeration, 1 for each integral over the noise."""
+    """The total that `advance` reaches: 1 for each enumeration and 1 for each integral over the noise."""
     return 1 + covariance + len({noise_integral(e) for e in estimators} - {None})
 
 
@@ -85,24 +86,24 @@ def exact_moments(
     covariance: bool = False,
     advance: progress.Advance = lambda *a, **k: None,
 ) -> list[Moments]:
-    """Moments of each estimator, each at its own temperatures; all in float64.
+    """The Moments of each estimator at its own temperatures, in float64.
 
     Parameters
     ----------
-    setup : its logits are taken as exact, whatever their precision. The result, and for each tf of the Gumbel family
-        sums of the size (example, latent, category^3), come on top of its memory
+    setup : the logits count as exact, whatever their precision. The result needs memory beyond `setup.memory`; so do
+        sums of size (example, latent, category^3) for each tf of the Gumbel family
     estimators : any mixture of temperatures; one pass over the configurations serves all
     tolerance : relative numerical error of mean and standard deviation, for estimators that integrate over noise
-    covariance : also the covariance over all latents of an example, by a second pass over the configurations
+    covariance : also compute the covariance over all latents of an example, in a second pass over the configurations
     advance : called with fractions of `steps(estimators, covariance)`
 
     Raises
     ------
     ValueError
-        Estimators without exact moments, and losses or derivatives that are not finite.
+        Estimators without exact moments; losses or derivatives that are not finite.
 
-    Source: "moments without sampling" follows from eq. 12-16 of the Decoupled ST-GS paper: given the code, the noise is
-    independent of the derivative, and across latents.
+    Source: eq. 12-16 of the Decoupled ST-GS paper. Given the code, the noise is independent of the derivative, and the
+    noise of different latents is independent.
     """
     check_supported(estimators)
     model = measured_copy(setup.model, torch.float64, setup.logits.device)
@@ -183,7 +184,7 @@ class _Engine:
         return [done[noise_integral(estimator) or estimator] for estimator in self.estimators]
 
     def _covariances(self, integrals: dict[Relaxed, Integral]) -> dict[Estimator | Relaxed, Tensor]:
-        """Of each estimator that is not noise-free, by a second pass; 0 for those that are."""
+        """Covariance (example, D, D) of each estimator, by a second pass; 0 for estimators without noise."""
         sums: dict[Estimator | Relaxed, OfCode | OfLosses] = {}
         binary, size = self.model.binary, self.logits[0].numel()
         zero = self.logits.new_zeros(len(self.x), size, size)
@@ -212,7 +213,7 @@ class _Engine:
                 assert isinstance(key, Estimator)
                 assert isinstance(key.exact_moments, LeaveOneOut)
                 whole = of.covariance(key.exact_moments.n, key.tf)
-                found[key] = whole[:, ::2, ::2] if binary else whole  # of the pair of logits (l, 0) the first
+                found[key] = whole[:, ::2, ::2] if binary else whole  # the first of the pair of logits (l, 0)
             elif isinstance(key, Relaxed):
                 found[key] = within_latents(of.covariance(), integrals[key], binary)
             else:
@@ -220,7 +221,7 @@ class _Engine:
         return found
 
     def _enumerate(self) -> None:
-        per_configuration = 12 * self.pairs.numel()  # estimates and their like
+        per_configuration = 12 * self.pairs.numel()  # estimates and arrays of their size
         if self.decoder:
             per_configuration += self.decoder.numbers_per_configuration(self.pairs, len(self.decoder.tfs))
         table = Table(self.model, self.x, self.memory, more=per_configuration)
@@ -238,7 +239,7 @@ class _Engine:
             self.advance(len(indices) / self.model.configurations)
 
     def _most_probable(self) -> Block:
-        """Each image at its own most probable code, the codes (1, example, latent[, category])."""
+        """Each example at its most probable code; codes are (1, example, latent[, category])."""
         codes = self._codes(self.pairs.argmax(-1))[None]
         loss, derivative = at_all_points(self.model, self.x, codes, self.memory)
         assert derivative is not None
@@ -246,7 +247,7 @@ class _Engine:
 
     def _noise_free(self, estimator: Estimator) -> Tensor:
         kind, logits = self.model.kind, self.logits
-        noise = logits.new_zeros(estimator.noise_arrays, 1, *logits.shape)  # of no effect
+        noise = logits.new_zeros(estimator.noise_arrays, 1, *logits.shape)  # has no effect
 
         def loss_at(points: Tensor, differentiated: bool) -> tuple[Tensor, Tensor | None]:
             if estimator.all_configurations:
@@ -259,5 +260,5 @@ class _Engine:
         return latents.codes_at(indices, self.model.categories, self.model.binary, self.logits.dtype)
 
     def _of_model(self, pairs: Tensor) -> Tensor:
-        """(example, latent, category), binary: of the pair of logits (l, 0) the first."""
+        """The array (example, latent, category) itself; for binary latents the first of the pair of logits (l, 0)."""
         return pairs[..., 0] if self.model.binary else pairs

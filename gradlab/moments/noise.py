@@ -4,23 +4,26 @@ Given z_l = k, with p = softmax(l/tf), p_l = p and independent Exp(1) numbers t 
 
     exp(g_j) = 1/(E_j + p_j t),  E_k = 0;   q = X/sum X,  X_j = exp(l_j/tb) exp(g_j)^power,
 
-power = 1 in the paper's convention, 1/tb in Jang's. With M = E[v' v'^T | z_l = k], v' = v - v_k (J ignores a
-constant, and everything below is small if q is nearly one-hot at k), the moments of (J v)_j = q_j (v'_j - q.v') need
+power = 1 in the paper's convention, 1/tb in Jang's. J ignores a constant in v, so v' = v - v_k replaces v; all terms
+below are then small if q is nearly one-hot at k. With M = E[v' v'^T | z_l = k], the moments of (J v)_j =
+q_j (v'_j - q.v') need
 
     E[q_j q_a]   and   s_j = E[q_j^2 (M_jj - 2 (M q)_j + q.M q)].
 
-Given t the X are independent, and (sum X)^-m = 1/Gamma(m) int_0^inf s^(m-1) exp(-s sum X) ds separates the sum:
+Given t, the X are independent, and (sum X)^-m = 1/Gamma(m) int_0^inf s^(m-1) exp(-s sum X) ds separates the sum:
 
     E[prod_i q_i^a_i] = 1/Gamma(m) int dt e^-t int ds/s prod_i psi_i(a_i),   psi_i(a) = E[(s X_i)^a exp(-s X_i) | t].
 
-That leaves integrals over s, t and one E_i, whatever the number of categories: by the trapezoidal rule in log s, log t
-and log E, all analytic, whose error falls like exp(-pi^2/h), by a factor of 69 from the first step to the second and by
-more after that. Each step also extends the ranges. The difference of the last two results estimates the error.
+For any number of categories, integrals over s, t and one E_i remain. They use the trapezoidal rule in log s, log t and
+log E. The integrands are analytic, so the error falls like exp(-pi^2/h): by a factor of 69 from the first step to the
+second, and faster afterwards. Each step also extends the ranges. The difference of the last two results estimates the
+error.
 
-Ranges begin at exp(-depth). What lies below has a probability of that size. Where the moments themselves are as small,
-because all latents are almost certain, the depth grows until it no longer matters, or passes the gaps of the logits.
+Ranges begin at exp(-depth). Noise below has a probability of that size. If all latents are almost certain, the moments
+themselves can be equally small. Then the depth grows until the rest no longer matters, or the depth exceeds the gaps of
+the logits.
 
-With two categories q depends on E/t = exp(n) only, n logistic: one integral.
+With two categories, q depends on E/t = exp(n) only, where n is logistic: one integral is enough.
 """
 
 from __future__ import annotations
@@ -34,16 +37,16 @@ from torch import Tensor
 from ..numerics import MEMORY
 
 STEPS = (1.0, 0.7, 0.5, 0.35)  # of the trapezoidal rule, taken until the tolerance is met
-DEPTH = 10.0  # of the first step: ranges begin at exp(-DEPTH), where the integrand is as small
+DEPTH = 10.0  # of the first step: ranges begin at exp(-DEPTH), where the integrand has about that size
 BLOCK = 2**17  # numbers of an array that fits a CPU's cache
-ON_GPU = 2**22  # enough to fill one
-_UNDERFLOW = 700.0  # exp(-700) is as good as 0
-_BYTES = 2**9  # that all arrays take for each number of a block
+ON_GPU = 2**22  # numbers that keep a GPU busy
+_UNDERFLOW = 700.0  # exp(-700) counts as 0
+_BYTES = 2**9  # of all arrays, for each number of a block
 
 
 @dataclass(frozen=True)
 class Conditional:
-    """What the decoder gives at one tf; float64."""
+    """Moments of the decoder's derivative at one tf, float64."""
 
     log_p: Tensor  # (example, latent, category)
     v: Tensor  # E[v - v_k | z_l = k]: (example, latent, k, category)
@@ -52,7 +55,7 @@ class Conditional:
 
 @dataclass(frozen=True)
 class Relaxed:
-    """1/draws sum_i (1/tb) J(q_i) v, of noise that is independent given the code."""
+    """The estimate 1/draws sum_i (1/tb) J(q_i) v, whose noise arrays are independent given the code."""
 
     tf: float
     tb: float
@@ -64,8 +67,8 @@ class Relaxed:
 class Integral:
     """Mean and variance (example, latent, category); error relative to the norms of mean and standard deviation.
 
-    Where asked for, E[J(q) | z_l = k] (example, latent, k, category, category) and the covariance over the categories
-    of a latent (example, latent, category, category).
+    On request also `jacobian`, E[J(q) | z_l = k] (example, latent, k, category, category), and `covariance`, over the
+    categories of a latent (example, latent, category, category).
     """
 
     mean: Tensor
@@ -83,7 +86,7 @@ def integrate(
     memory: int = MEMORY,
     covariance: bool = False,
 ) -> Integral:
-    """Moments at float64 logits (example, latent, category)."""
+    """The Integral at float64 logits (example, latent, category)."""
     two, beyond = logits.shape[-1] == 2, reach(law, given, logits)
     before: tuple[Tensor, Tensor] | None = None
     extra, error = 0.0, math.inf
@@ -99,7 +102,7 @@ def integrate(
                 break
             extra = min(beyond, extra + max(5.0, math.log(left_out / tolerance * 100)))
         if before is not None:
-            # the larger of both for both, since one alone may be small by chance
+            # one of the two errors may be small by chance, so the larger one counts for both
             error = max(relative(mean, before[0]), relative(variance.sqrt(), before[1].sqrt()))
             error = max(error, left_out if extra < beyond else 0.0)
             if error <= tolerance:
@@ -117,7 +120,7 @@ def integrate(
 
 
 def reach(law: Relaxed, given: Conditional, logits: Tensor) -> float:
-    """Largest |log E| at which the order of the X can change, from the gaps of the possible logits."""
+    """Largest |log E| at which the order of the X can change, from the gaps between logits of possible categories."""
     gaps = (logits - logits.amax(-1, keepdim=True)).abs()
     log_p = given.log_p.abs()
     possible = log_p < _UNDERFLOW
@@ -126,7 +129,7 @@ def reach(law: Relaxed, given: Conditional, logits: Tensor) -> float:
 
 
 def neglected(law: Relaxed, given: Conditional, mean: Tensor, variance: Tensor, depth: float) -> float:
-    """Bound on the contribution of noise below exp(-depth) to mean and standard deviation, relative to their norms."""
+    """Bound on the share of noise below exp(-depth) in mean and standard deviation, relative to their norms."""
     p, categories = given.log_p.exp()[..., None], given.log_p.shape[-1]
     of_mean = (p * given.v.abs()).sum((-1, -2)).norm() / law.tb
     of_square = (p[..., None] * given.vv.abs()).sum() / law.tb**2
@@ -163,7 +166,7 @@ def mean_jacobian(qq: Tensor) -> Tensor:
 
 
 def covariance_within(law: Relaxed, given: Conditional, j: Tensor, second: Tensor) -> Tensor:
-    """Covariance (example, latent, j, i) from E[J] and E[(J v)(J v)^T], given k; as `combine` has its diagonal."""
+    """Covariance (example, latent, j, i) from E[J] and E[(J v)(J v)^T] given k; `combine` gives its diagonal."""
     m = (j @ given.v[..., None])[..., 0] / law.tb
     second = second / law.tb**2
     if law.draws > 1:
@@ -186,11 +189,11 @@ def three_integrals(
     extra: float = 0.0,
     whole: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """E[q q^T] off the diagonal and s, given k: (example, latent, k, j, a) and (example, latent, k, j).
+    """E[q q^T] off the diagonal (example, latent, k, j, a), and s (example, latent, k, j), given k.
 
-    `whole`: in place of s, its diagonal, E[(J v)(J v)^T] (example, latent, k, j, i).
+    With `whole`, the second result is E[(J v)(J v)^T] (example, latent, k, j, i), whose diagonal is s.
     """
-    depth = min(DEPTH / h + extra, 300 / law.power)  # beyond, X^2 overflows
+    depth = min(DEPTH / h + extra, 300 / law.power)  # a larger depth overflows X^2
     sharp = max(1.0, law.power)  # E^-power varies that much faster than E, and X reaches that much further
     e = torch.arange(-depth, 3.8, h / sharp, dtype=logits.dtype, device=logits.device).exp()
     s = torch.arange(-depth * sharp, 2.8 * (1 + law.power), h, dtype=logits.dtype, device=logits.device).exp()
@@ -236,9 +239,10 @@ def given_k(log_p: Tensor, log_w: Tensor, power: float, t: Tensor, s: Tensor) ->
 def moments_of_ratios(
     psi: tuple[Tensor, Tensor, Tensor], y: Tensor, vv: Tensor, weight: Tensor, whole: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """E[q_j q_a] off the diagonal (latent, k, j, a) and s (latent, k, j); `weight` of each t, steps included.
+    """E[q_j q_a] off the diagonal (latent, k, j, a), and s (latent, k, j).
 
-    `whole`: E[(J v)(J v)^T] (latent, k, j, i) in place of s.
+    `weight` is that of each t and includes the steps. With `whole`, the second result is E[(J v)(J v)^T]
+    (latent, k, j, i).
     """
     latent, k = y.shape[:2]
     tiny = torch.finfo(y.dtype).tiny
@@ -270,11 +274,11 @@ def moments_of_ratios(
 def off_diagonal(r1: Tensor, r2: Tensor, vv: Tensor, omega: Tensor) -> Tensor:
     """E[(J v)_j (J v)_i], j != i, from r_m = E[X^m] of each category (row, category, node), M (row, j, i).
 
-    (J v)_j = X_j A_j / S^2, S = sum X, A_j = sum_a X_a (v_j - v_a). With A'_j leaving out j and i, d = v_j - v_i,
+    (J v)_j = X_j A_j / S^2 with S = sum X, A_j = sum_a X_a (v_j - v_a). Let A'_j leave out j and i, and d = v_j - v_i:
 
         X_j X_i A_j A_i = X_j X_i (d X_i + A'_j)(-d X_j + A'_i),
 
-    in which the factors are independent but for A'_j and A'_i. Products of two v are entries of M.
+    The factors are independent, except A'_j and A'_i. Products of two v are entries of M.
     """
     found = torch.zeros_like(vv)
     own = vv.diagonal(dim1=1, dim2=2)  # M_aa
@@ -305,7 +309,10 @@ def off_diagonal(r1: Tensor, r2: Tensor, vv: Tensor, omega: Tensor) -> Tensor:
 def one_integral(
     law: Relaxed, given: Conditional, logits: Tensor, h: float, beyond: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """The same for two categories, q_k = 1 - sigmoid(log X_j/X_k): poles at Im n = pi/power, error exp(-2 pi^2/h)."""
+    """`three_integrals` for two categories, by one integral.
+
+    q_k = 1 - sigmoid(log X_j/X_k) has poles at Im n = pi/power, so the error is exp(-2 pi^2/h).
+    """
     h = h / max(1.0, law.power)
     n = torch.arange(-60.0 - beyond, 40.0 + beyond, h, dtype=logits.dtype, device=logits.device)
     density = torch.sigmoid(n) * torch.sigmoid(-n) * h

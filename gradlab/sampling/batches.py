@@ -8,11 +8,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-BATCHES = 32  # of draws, for the intervals
+BATCHES = 32  # batches of draws, from which intervals are computed
 
 
 class Accumulator(Protocol):
-    """What the estimates of one estimator are added to, batch by batch of draws, in their order."""
+    """Receives the estimates of one estimator, batch by batch of draws in order."""
 
     def add(self, batch: int, estimates: Tensor) -> None:
         """Add estimates (draw, example, latent[, category])."""

@@ -25,15 +25,15 @@ from .noise import Noise
 from .shared import all_built_in, decodes_in_threads
 
 _IN_CACHE = 2**18  # numbers of an array
-_SMALL = 2**21  # numbers of a decoder's layers, all together, that are not worth several threads
+_SMALL = 2**21  # numbers of a decoder's layers in total; smaller decoders use one thread
 
 
 class DrawSums(Protocol):
-    """What the estimates of one estimator are added to, some draws and examples at a time."""
+    """Receives the estimates of one estimator, a few draws and examples at a time."""
 
     @property
     def mean(self) -> Tensor:
-        """(batch, example, latent[, category]), float64"""
+        """Mean of each batch: (batch, example, latent[, category]), float64."""
 
     def add(self, batch: int, before: int, estimates: Tensor, examples: slice) -> None:
         """Add estimates (draw, example, latent[, category]) to a batch that holds `before` draws of these examples."""
@@ -41,7 +41,7 @@ class DrawSums(Protocol):
 
 @dataclass
 class Sums:
-    """Of one estimator, per batch of draws, float64."""
+    """Mean and summed squares of one estimator per batch of draws, float64."""
 
     mean: Tensor  # (batch, example, latent[, category])
     squares: Tensor  # (batch, example): squared deviations from that mean, summed over draws and coordinates
@@ -95,7 +95,7 @@ class PairedDraws:
         """`draws` more for each batch; `advance` is called with draws done."""
 
         def add_to(batch: int) -> None:
-            begin = self.draws // self.batches  # of the batch's own
+            begin = self.draws // self.batches  # draws of the batch
             step = max(1, self.rows // len(self.x))
             for before in range(begin, begin + draws, step):
                 start, stop = (self.batches * i + batch for i in (before, min(before + step, begin + draws)))
@@ -114,7 +114,7 @@ class PairedDraws:
         return [slice(start, start + step) for start in range(0, len(self.x), step)]
 
     def _add(self, batch: int, before: int, g: Tensor, examples: slice) -> None:
-        """The estimates of noise g (array, draw, example, ...), `before` draws of the batch being in the sums."""
+        """Add the estimates of noise g (array, draw, example, ...); the sums contain `before` draws of the batch."""
         logits = self.logits[examples]
         sampled: dict[Hashable, Tensor] = {}
         for group in self.groups:

@@ -121,7 +121,7 @@ def _evaluated_pairs(
     noise: Noise,
     decoder: str,
 ) -> tuple[DrawnPairs | None, dict[Hashable, Tensor]]:
-    """As `_drawn_pairs`, with loss and derivative at the pairs."""
+    """The result of `_drawn_pairs`, with loss and derivative at the pairs."""
     firsts = [estimators[group[0]] for group in by_points(estimators)]
     drawn, ranks = _drawn_pairs(setup, firsts, noise, decoder)
     if drawn is not None:
@@ -227,4 +227,4 @@ def _chunks(begin: int, end: int, bytes_each: int, memory: int) -> Iterator[tupl
 
 
 def _silent(steps: int) -> None:
-    """An `advance` for what is already counted."""
+    """An `advance` that does nothing, for steps that are already counted."""

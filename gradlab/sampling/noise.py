@@ -32,7 +32,7 @@ class Noise:
 
     @property
     def bytes(self) -> int:
-        """What is kept."""
+        """Size of the cached noise."""
         return 0 if self.kept is None else self.kept.numel() * self.kept.element_size()
 
     def of(self, arrays: int, start: int, stop: int, step: int = 1) -> Tensor:
@@ -82,7 +82,7 @@ def exponentials(key: int, place: Tensor) -> Tensor:
 
 
 def splitmix64(key: int, place: Tensor) -> Tensor:
-    """64 random bits at each place of the stream `key` (Steele, Lea, Flood 2014), in its place."""
+    """64 random bits at each place of the stream `key` (Steele, Lea, Flood 2014); overwrites `place`."""
     z = place.add_(1).mul_(_INCREMENT).add_(key)
     for shift, factor in ((30, _FIRST), (27, _SECOND)):
         z.bitwise_xor_(_shifted(z, shift)).mul_(factor)
@@ -90,5 +90,5 @@ def splitmix64(key: int, place: Tensor) -> Tensor:
 
 
 def _shifted(z: Tensor, by: int) -> Tensor:
-    """z >> by, with zeros for the sign."""
+    """z >> by, filled with zeros instead of the sign."""
     return (z >> by).bitwise_and_(2 ** (64 - by) - 1)

@@ -1,9 +1,9 @@
-"""Estimates scale J(q) v(z) over a grid: q once for all tf, v once for all tb.
+"""Moments of estimates scale J(q) v(z) over a grid: q is computed once for all tf, v once for all tb.
 
-What remains for each draw, image and point is J(q) v = q (v - <q, v>) and its moments: about seven passes over arrays
-in cache, q v; its sum over categories; minus q times that; the mean over a batch's draws; minus it; squared; summed.
-They are three to five times faster with draws and categories as slow dimensions: (draw of its batch, category, batch,
-cell), a cell being a latent of an example. A GPU has no such cache, so it processes many tf of one q in one operation.
+Each draw, image and point still needs J(q) v = q (v - <q, v>) and its moments. These are about seven passes over arrays
+in cache: q v; its sum over categories; minus q times the sum; the mean over a batch's draws; minus the mean; square;
+sum. They are three to five times faster if draws and categories are slow dims: (draw of its batch, category, batch,
+cell), where a cell is a latent of an example. A GPU has no such cache, so it processes many tf of one q at a time.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from .shared import all_built_in
 from .unique_evaluations import DrawnPairs
 
 _IN_CACHE = 2**18  # numbers of an array
-_ARRAYS = 16  # of a block and one point, at once, where no cache bounds it
-_POINTS = 16  # of one q that a GPU works on at once
+_ARRAYS = 16  # arrays of a block and one point that exist at a time, if no cache bounds the block
+_POINTS = 16  # points of one q that a GPU processes at a time
 
 
 def serves(estimator: Estimator, kind: LatentKind, logits: Tensor) -> bool:

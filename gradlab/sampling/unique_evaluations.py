@@ -106,7 +106,7 @@ class DrawnPairs:
         order, step = of.argsort(), table.step(memory)
         starts = range(0, len(indices), step)
         edges = torch.tensor([*starts, len(indices)], device=of.device)
-        ends = torch.searchsorted(of[order], edges).tolist()  # once: a GPU need not be waited for in the loop
+        ends = torch.searchsorted(of[order], edges).tolist()  # once, so that the loop does not wait for a GPU
         pieces = zip(starts, (order[a:b] for a, b in itertools.pairwise(ends)), strict=True)
         with checks.deferred(of.device) as check:
 

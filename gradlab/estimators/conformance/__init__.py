@@ -1,11 +1,11 @@
-"""Whether an estimator is what it says: its mean against enumeration, and the protocol point by point.
+"""Tests whether an estimator is what it states: its mean against enumeration, and each rule of the protocol.
 
     report = check(MyEstimator(tf=1.4))
     report.conforms, report.verdicts, report.violations
 
-The problems are losses written down, on code spaces small enough to enumerate: asymmetric, neither linear nor
-quadratic, smooth between the codes, different at each example. `mean_test` holds the statistical test, `rules` the
-points of the protocol, `promise_rules` those that an estimator promises, `routes` whether all ways to sample agree.
+The problems are losses given by formulas, on code spaces small enough to enumerate. They are asymmetric, neither linear
+nor quadratic, smooth between the codes, and different for each example. `mean_test` has the statistical test, `rules`
+the rules for every estimator, `promise_rules` the rules for promises, `routes` the comparison of all ways to sample.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _PROTOCOL: dict[str, Rule] = {**RULES, **PROMISE_RULES, "sampling routes": _rout
 
 @dataclass(frozen=True)
 class Report:
-    """What `check` found."""
+    """The result of `check`."""
 
     estimator: str
     unbiased: bool  # as declared
@@ -58,7 +58,7 @@ class Report:
 
     @property
     def conforms(self) -> bool:
-        """No violation, and unbiased on every problem or, if so declared, biased on at least one."""
+        """No violation; no bias on any problem if declared unbiased, a bias on at least one if declared biased."""
         biased = [verdict.biased for verdict in self.verdicts]
         return not self.violations and (not any(biased) if self.unbiased else any(biased))
 
@@ -71,11 +71,11 @@ def check(
     failure_rate: float = FAILURE_RATE,
     advance: Advance = unseen,
 ) -> Report:
-    """Test an estimator at its own temperatures and parameters, on every problem of its kinds of latent.
+    """A Report on an estimator at its temperatures and parameters, on every problem of its kinds of latent.
 
-    `advance(n)` is called as n more draws of one problem are done, of `draws` on each of `problems_of(estimator)`.
+    `advance(n)` is called after n more draws of a problem; each of `problems_of(estimator)` takes `draws`.
 
-    Raises ValueError if it is no Estimator, has no name, has no kind known here, or `draws` is below 2.
+    Raises ValueError if it is no Estimator, has no name, has no known kind, or if `draws` is below 2.
     """
     problems = problems_of(estimator)
     kinds = list(dict.fromkeys(problem.kind for problem in problems))
@@ -104,18 +104,18 @@ def problems_of(estimator: Estimator) -> list[Problem]:
 
 
 def violations(estimator: Estimator, kind: LatentKind) -> list[str]:
-    """In words, each point of the protocol (see base) that the estimator does not keep with latents of this kind."""
+    """In words, each rule of the protocol (see `base`) that the estimator breaks with latents of this kind."""
     problem = next(problem for problem in PROBLEMS.values() if problem.kind is kind)
     return [f"{words}: {found}" for words, test in _PROTOCOL.items() if (found := _run(test, estimator, problem))]
 
 
 def rules() -> dict[str, str]:
-    """The points of the protocol, and what each asks for, in words."""
+    """The rules of the protocol: name -> what the rule requires, in words."""
     return {words: str(test.__doc__) for words, test in _PROTOCOL.items()}
 
 
 def _run(test: Rule, estimator: Estimator, problem: Problem) -> str:
     try:
         return test(estimator, problem)
-    except Exception as error:  # an estimator that raises does not keep the protocol, whatever it raises
+    except Exception as error:  # any error means that the estimator breaks the protocol
         return f"{type(error).__name__}: {error}"

@@ -1,7 +1,7 @@
 """The statistical test: the mean of many estimates against the exact gradient.
 
-It takes each coordinate of the mean in standard errors; Bonferroni over coordinates keeps the failure rate, the chance
-that an unbiased estimator is called biased, at `FAILURE_RATE` per problem.
+It measures the deviation of each coordinate in standard errors. With Bonferroni's correction over coordinates, an
+unbiased estimator is called biased with probability `FAILURE_RATE` per problem.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class Verdict:
     draws: int
     exact_norm: float
     bias_norm: float  # of mean - exact
-    standard_error: float  # of the mean: sqrt(sum of variances / draws), what bias_norm is about if there is no bias
+    standard_error: float  # of the mean: sqrt(sum of variances / draws), the size of bias_norm if there is no bias
     variance: float  # sum of the variances of one estimate
     z: float  # largest deviation of a coordinate, in standard errors
     p_value: float  # Bonferroni over coordinates
-    resolution: float  # bias of one coordinate, relative to exact_norm, that is found every second time at the worst
+    resolution: float  # bias of one coordinate, relative to exact_norm, that is detected with probability 1/2 or more
     failure_rate: float
 
     @property
@@ -62,7 +62,7 @@ def bias(
     failure_rate: float = FAILURE_RATE,
     advance: Advance = unseen,
 ) -> Verdict:
-    """Test the mean of `draws` estimates against the exact gradient under softmax(l/tf).
+    """The Verdict on the mean of `draws` estimates, against the exact gradient under softmax(l/tf).
 
     Raises ValueError if `draws` is below 2.
     """
@@ -75,10 +75,10 @@ def bias(
 def moments(
     estimator: Estimator, problem: Problem, exact: Tensor, draws: int, seed: int, advance: Advance = unseen
 ) -> tuple[Tensor, Tensor]:
-    """Mean of the estimates less `exact`, and their variance, per coordinate."""
+    """Mean of the estimates minus `exact`, and their variance, per coordinate."""
     total, squares = torch.zeros_like(exact), torch.zeros_like(exact)
     for estimates in estimates_of(estimator, problem, draws, seed):
-        deviation = estimates - exact  # centred at a number close to the mean, so that squares do not cancel
+        deviation = estimates - exact  # centred near the mean, so that the squares do not cancel
         total += deviation.sum(0)
         squares += deviation.square().sum(0)
         advance(len(estimates))
@@ -89,7 +89,7 @@ def moments(
 def judge(
     problem: Problem, exact: Tensor, deviation: Tensor, variance: Tensor, draws: int, failure_rate: float
 ) -> Verdict:
-    """The verdict on a mean of `draws` estimates that deviates from `exact`, given the variance of one."""
+    """The Verdict on a mean of `draws` estimates; `deviation` is mean - exact, `variance` that of one estimate."""
     norm, coordinates = float(exact.norm()), exact.numel()
     error = (variance / draws).sqrt() + 1e-12 * norm  # rounding
     z = float((deviation.abs() / error).max())

@@ -1,4 +1,4 @@
-"""Losses written down, on code spaces small enough to enumerate: what an estimator is tested on."""
+"""The problems on which estimators are tested: losses given by formulas, on code spaces small enough to enumerate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KINDS = {kind.name: kind for kind in (CATEGORICAL, BINARY)}
 
 @dataclass(frozen=True)
 class Problem:
-    """A loss on the codes of a few latents, at `examples` examples; all in float64 unless cast."""
+    """A loss on the codes of a few latents, for a few examples; float64 unless cast."""
 
     name: str
     kind: LatentKind
@@ -38,7 +38,7 @@ class Problem:
         return loss.detach(), derivative
 
     def loss_at(self, points: Tensor, differentiated: bool = True) -> tuple[Tensor, Tensor | None]:
-        """`loss_and_derivative`, as `evaluate` calls it."""
+        """`loss_and_derivative` in the form that `evaluate` calls."""
         loss, derivative = self.loss_and_derivative(points)
         return loss, derivative if differentiated else None
 

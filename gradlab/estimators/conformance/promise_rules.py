@@ -1,4 +1,4 @@
-"""What an estimator promises (see `estimators.promises`), promise by promise; nothing where it promises nothing."""
+"""One rule per promise (see `estimators.promises`); a rule applies only if the estimator makes the promise."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _pull_back(estimator: Estimator, problem: Problem) -> str:
 
 
 def _function_of_code(estimator: Estimator, problem: Problem) -> str:
-    """With FunctionOfCode, the point is hard(l/tf + g), and the estimate depends on the noise through it alone."""
+    """With FunctionOfCode, the point is hard(l/tf + g), and the estimate depends on the noise only through it."""
     if not estimator.code_only:
         return ""
     noise = noise_for(estimator, problem)
@@ -126,7 +126,7 @@ def _leave_one_out(estimator: Estimator, problem: Problem) -> str:
 
 
 def _noise_integral(estimator: Estimator, problem: Problem) -> str:
-    """With NoiseIntegral, the estimate has the law that is stated, given the code that noise array 0 samples."""
+    """With NoiseIntegral, the estimate has the promised law, given the code that noise array 0 samples."""
     stated = estimator.exact_moments
     if not isinstance(stated, NoiseIntegral):
         return ""
@@ -155,7 +155,7 @@ def _relaxed(stated: NoiseIntegral, problem: Problem, g: Tensor, v: Tensor) -> T
 
 
 def _same_moments(one: Tensor, other: Tensor) -> bool:
-    """Whether mean and variance of independent draws, first of the dimensions, agree within their standard errors."""
+    """Whether means and variances over independent draws (the first dim) agree within their standard errors."""
     centre = other.mean(0)
     sizes = [(a - centre, (a - centre).square()) for a in (one, other)]
     threshold = -NormalDist().inv_cdf(FAILURE_RATE / centre.numel() / 4)

@@ -1,7 +1,7 @@
-"""Whether an estimator's moments are the same on every route that samples, alone and beside the catalogue.
+"""Tests whether an estimator has the same moments on every sampling route, alone and together with other estimators.
 
-Routes take short cuts on what estimators state of themselves: they share points, loss evaluations and relaxed codes
-between estimators, and leave out noise. The oracle takes none: one draw after the other, by the functions alone.
+Routes use promises for short cuts: they share points, loss evaluations and relaxed codes between estimators, and leave
+out noise. The oracle uses none: it computes one draw after another from the estimator's functions.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from ..base import Estimator
 from ..evaluation import baselines_of
 from .problems import Problem
 
-DRAWS = 32  # a batch each
+DRAWS = 32  # one per batch
 _ROUNDING = 1e-9
 
 
 def difference(estimator: Estimator, problem: Problem) -> str:
-    """Where a route gives other moments than the functions do, in words; "" if none does."""
+    """In words, the first route whose moments differ from those of the functions; "" if all agree."""
     noise = sampling.Noise(problem.kind, problem.logits, estimator.noise_arrays, DRAWS, 0)
     estimates = torch.stack(list(_draw_by_draw(estimator, problem, noise)))
     mean, variance = estimates.mean(0), estimates.var(0)
@@ -52,7 +52,7 @@ def _draw_by_draw(estimator: Estimator, problem: Problem, noise: sampling.Noise)
 
 
 def _routes(estimator: Estimator, problem: Problem) -> Iterator[tuple[str, list[Tensor]]]:
-    """Name of a route; mean and, where it gives that, variance."""
+    """Yields the name of each route, and its mean and, if available, variance."""
     setup = _setup(problem)
     others = _others(estimator, problem)
     orders = {"alone": [estimator], "before others": [estimator, *others], "after others": [*others, estimator]}
@@ -69,16 +69,16 @@ def _routes(estimator: Estimator, problem: Problem) -> Iterator[tuple[str, list[
 
 
 def _moments(found: sampling.BatchMoments) -> list[Tensor]:
-    """Of all draws; batches are of equal size."""
+    """Mean and variance of all draws; batches have equal sizes."""
     count, mean = float(found.count[0]), found.mean.mean(0)
     squares = found.squares.sum(0) + count * (found.mean - mean).square().sum(0)
     return [mean, squares / (DRAWS - 1)]
 
 
 def _others(estimator: Estimator, problem: Problem) -> list[Estimator]:
-    """Those of its ancestors and of the catalogue that share something with it, two of them at any rate.
+    """Base classes and built-in estimators that share points or relaxed codes with it; at least two.
 
-    All at the estimator's temperatures, so that all that can be shared is.
+    All have the estimator's temperatures, so that they share everything that can be shared.
     """
     tb = getattr(estimator, "tb", estimator.tf)
     always = [registry.find(name) for name in ("decoupled-st-gs", "rloo")]
@@ -96,7 +96,7 @@ def _others(estimator: Estimator, problem: Problem) -> list[Estimator]:
 
 
 def _made(cls: type[Estimator]) -> Estimator | None:
-    """One of the class, if there can be one by its defaults."""
+    """An instance of the class with default parameters, or None if that is impossible."""
     if not isinstance(getattr(cls, "name", None), str):
         return None
     with contextlib.suppress(TypeError):
@@ -105,12 +105,12 @@ def _made(cls: type[Estimator]) -> Estimator | None:
 
 
 def _keys(estimator: Estimator) -> set[Hashable]:
-    """What it may share with others."""
+    """The keys of points and relaxed codes that it may share with others."""
     return {estimator.points_key, estimator.relaxation_key} - {None}
 
 
 def _setup(problem: Problem) -> Setup:
-    """The problem as a model, its observations being the numbers of the examples."""
+    """The problem as a model; the observations are the indices of the examples."""
     latents = problem.logits.shape[1]
     shape = problem.logits.shape[1:]
 

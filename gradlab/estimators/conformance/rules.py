@@ -1,4 +1,4 @@
-"""Points of the protocol that every estimator keeps: each a function that says in words what is broken, or nothing."""
+"""Rules for every estimator: each is a function that returns in words how the rule is broken, or ""."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def noise_for(
 
 
 def points_and_estimate(estimator: Estimator, problem: Problem, logits: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Points and estimate; what the estimator says it does not use is not given."""
+    """Points and estimate; `estimate` gets only the loss or derivative that the estimator uses."""
     points = estimator.points(problem.kind, logits, noise)
     return points, estimate_at(estimator, problem, logits, noise, points)
 
@@ -36,7 +36,7 @@ def estimate_at(estimator: Estimator, problem: Problem, logits: Tensor, noise: T
 
 
 def _shapes(estimator: Estimator, problem: Problem) -> str:
-    """Points, estimate and weights, if any, are finite and have the shapes and the dtype that the protocol fixes."""
+    """Points, estimate and weights, if any, are finite and have the shapes and the dtype of the protocol."""
     evaluations = estimator.evaluations_at(problem.kind, problem.logits)
     for dtype in (torch.float32, torch.float64):
         for draws in ((), (3,), (2, 3)):
@@ -60,7 +60,7 @@ def _shapes(estimator: Estimator, problem: Problem) -> str:
 
 
 def _purity(estimator: Estimator, problem: Problem) -> str:
-    """Nothing that is given is changed, equal inputs give equal outputs, and nothing is random but the noise."""
+    """No argument is changed, equal inputs give equal outputs, and the noise is the only source of randomness."""
     state = torch.random.get_rng_state()
     logits, noise = problem.logits.clone(), noise_for(estimator, problem)
     before = noise.clone()
@@ -118,7 +118,7 @@ def _permutation(estimator: Estimator, problem: Problem) -> str:
 
 
 def _precisions(estimator: Estimator, problem: Problem) -> str:
-    """Float32 gives what float64 gives, but for rounding."""
+    """Float32 gives the results of float64, except for rounding."""
     logits, noise = problem.logits.float(), noise_for(estimator, problem, dtype=torch.float32)
     points, single = points_and_estimate(estimator, problem, logits, noise)
     double = estimate_at(estimator, problem, logits.double(), noise.double(), points.double())
@@ -129,7 +129,7 @@ def _precisions(estimator: Estimator, problem: Problem) -> str:
 def _saturation(estimator: Estimator, problem: Problem) -> str:
     """Points and estimate stay finite at very large logits."""
     for size, dtype in ((1e4, torch.float64), (80.0, torch.float32)):
-        for shifted in (0, 1):  # the signs of the logits, and the other way round
+        for shifted in (0, 1):  # the signs of the logits, and the opposite signs
             logits = (problem.logits.sign() * (-1) ** shifted * size).to(dtype)
             for tf in (0.5, 1.0, 2.0):
                 tempered = dataclasses.replace(estimator, tf=tf)
@@ -146,7 +146,7 @@ def _saturation(estimator: Estimator, problem: Problem) -> str:
 
 
 def _tensors(estimator: Estimator, problem: Problem) -> str:
-    """Two models at once, each at temperatures of its own, get the estimates that each gets alone."""
+    """Two models together, each at its own temperatures, get the same estimates as alone."""
     latent = problem.logits.shape[1:]
     return "" if probing.tensors_agree(estimator, problem.kind, tuple(latent)) else "the two get other estimates"
 
