@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "LatentModel": "model",
+    "Program": "programs.program",
     "save": "checkpoints",
     "load": "checkpoints",
     "bundled": "checkpoints",
@@ -33,6 +34,7 @@ __all__ = [
     "Integrated",
     "LatentModel",
     "MonteCarlo",
+    "Program",
     "Sampled",
     "bias",
     "bundled",
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
     from .fidelity.gap_analysis import gap
     from .methods import Compute, Enumerated, Integrated, MonteCarlo, Sampled
     from .model import LatentModel
+    from .programs.program import Program
     from .reports.page import report
     from .results import open_results, save_results
     from .weights import load_weights

@@ -60,7 +60,11 @@ def _unseen(ds: xr.Dataset) -> list[str]:
     needed = draws * SEEN / float(count.min()) if float(count.min()) > 0 else np.inf
     cures = [f"{_rounded_up(needed)} draws"] * bool(needed < 1e7) + ["a larger tf"]
     in_all = f"in {draws:,.0f} draws" if np.isfinite(draws) else "in all draws"
-    if not _is_gap(ds) and str(ds.attrs.get("reference", "exact")) == "exact" and ds.attrs.get("wrt") != "encoder":
+    if (
+        not _is_gap(ds)
+        and str(ds.attrs.get("reference", "exact")) == "exact"
+        and ds.attrs.get("wrt") not in ("encoder", "parameters")
+    ):
         cures.insert(0, "moments='exact' if the estimator supports it")
     carried = "gap" if _is_gap(ds) else "exact gradient"
     return [

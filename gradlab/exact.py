@@ -25,6 +25,8 @@ from .methods import MAX_CONFIGURATIONS, Compute, Enumerated
 from .model import LatentModel, check_is_model
 from .moved import moved
 from .numerics import plain_arithmetic
+from .programs.enumeration import gradient_of
+from .programs.program import Program
 from .progress import bar
 from .setup import Setup, measured_copy, prepare
 
@@ -35,7 +37,7 @@ _DECODED = 2**26  # bytes of what is decoded at once on a CPU: its arrays are th
 
 @moved({"limit": "max_configurations={}", "shown": "progress={}"})
 def exact_gradient(
-    model: LatentModel,
+    model: LatentModel | Program,
     x: Any,
     tf: float = 1.0,
     target: str = "sampled",
@@ -46,13 +48,16 @@ def exact_gradient(
     memory: int | None = None,
     return_error: bool = False,
     progress: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> Tensor | tuple[Tensor, Tensor] | dict[str, Tensor]:
     """The exact gradient of the expected loss of each example with respect to its logits, by enumeration.
+
+    Of a Program, the exact gradient of the mean over examples with respect to its parameters.
 
     Parameters
     ----------
-    model : LatentModel. Its encoder runs in the precision of its weights; everything after the logits uses float64
-    x : observations (example, ...)
+    model : LatentModel. Its encoder runs in the precision of its weights; everything after the logits uses float64.
+        Or a Program, whose paths are enumerated, all in the precision `dtype`
+    x : observations (example, ...); of a Program a tensor, or a dict or tuple of tensors
     tf : forward temperature; codes are sampled from softmax(l/tf)
     target : the law whose expected loss is differentiated: "sampled", softmax(l/tf), or "model", softmax(l)
     kl : add the gradient of KL(softmax(l) || uniform)
@@ -66,8 +71,9 @@ def exact_gradient(
     Returns
     -------
     A float64 tensor (example, latent, category), for binary units (example, latent), in nats (or the unit of the
-    likelihood) per logit. With `return_error` also a float64 tensor (example,): a bound on the Euclidean norm of the
-    error of each example, from the errors of the losses at about 300 configurations (see `rounding_errors`).
+    likelihood) per logit; of a Program a dict of float64 tensors by parameter name. With `return_error` also a float64
+    tensor (example,): a bound on the Euclidean norm of the error of each example, from the errors of the losses at
+    about 300 configurations (see `rounding_errors`).
 
     Raises
     ------
@@ -86,8 +92,15 @@ def exact_gradient(
     """
     law = [(errors.temperature("tf", tf), errors.choice("target", target, TARGETS))]
     method = Enumerated(dtype=dtype, max_configurations=max_configurations)
-    check_enumerable(model, method.max_configurations)
     precision_of_losses = getattr(torch, method.dtype)
+    if isinstance(model, Program):
+        if kl or return_error:
+            wrong = "kl: expected False for a Program, got True; add the term to its loss"
+            raise errors.Excluded(wrong if kl else "return_error: expected False for a Program, got True")
+        t = law[0][0] if law[0][1] == "sampled" else 1.0
+        most = method.max_configurations
+        return gradient_of(model, x, t, dtype=precision_of_losses, most=most, memory=memory, progress=progress)
+    check_enumerable(model, method.max_configurations)
     with plain_arithmetic():
         setup = prepare(model, x, Compute(memory=memory, progress=progress))
         gradient = exact_gradients(setup, law, dtype=precision_of_losses)[0]

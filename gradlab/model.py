@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from . import calls, decoded, errors, latents, likelihoods
 from .latent_groups import Groups
+from .programs.program import Program
 
 
 class LatentModel(nn.Module):
@@ -265,6 +266,10 @@ class LatentModel(nn.Module):
 
 
 def check_is_model(model: object) -> None:
+    if isinstance(model, Program):
+        raise ValueError(
+            "model: expected a gradlab.LatentModel, got a Program; gradlab.bias and gradlab.exact_gradient take one"
+        )
     if not isinstance(model, LatentModel):
         raise ValueError(
             f"model: expected a gradlab.LatentModel, got a {type(model).__name__} (gradlab.load reads a file)"

@@ -8,7 +8,7 @@ import io
 import numbers
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,12 @@ def stamp(**about: Any) -> dict[str, Any]:
 def tensor_sha256(x: Tensor) -> str:
     """Checksum of a tensor's values."""
     return hashlib.sha256(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
+def tensors_sha256(leaves: Sequence[Any]) -> str:
+    """Checksum of several tensors in their order; of one tensor, that of `tensor_sha256`."""
+    each = [tensor_sha256(leaf) for leaf in leaves if isinstance(leaf, Tensor)]
+    return each[0] if len(each) == 1 else hashlib.sha256("".join(each).encode()).hexdigest()
 
 
 def state_sha256(state: Mapping[str, Tensor]) -> str:

@@ -26,7 +26,7 @@ DIMS = {
     "definition": "definition of the relaxed gradient",
     "checkpoint": "checkpoint",
     "epoch": "epochs of training",
-    "parameter": "parameter tensor of the encoder",
+    "parameter": "parameter tensor",
     "example": "example",
     "latent": "latent",
     "category": "category",

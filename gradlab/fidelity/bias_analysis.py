@@ -14,10 +14,12 @@ from ..methods import Compute, Enumerated, Integrated, MonteCarlo, Sampled
 from ..model import LatentModel, check_is_model
 from ..moved import moved
 from ..numerics import plain_arithmetic
+from ..programs.program import Program
 from ..setup import prepare
 from .encoder_gradients import encoder_parameters
 from .enumerated_analysis import bias_by_enumeration
 from .labels import with_groups
+from .program_analysis import bias_of_program
 from .reference_analysis import bias_by_reference
 from .request import requested
 
@@ -35,7 +37,7 @@ _MOVED = {
 
 @moved(_MOVED)
 def bias(
-    model: LatentModel,
+    model: LatentModel | Program,
     x: Any,
     tf: float | Sequence[float] = 1.0,
     tb: float | Sequence[float] | None = None,
@@ -44,7 +46,7 @@ def bias(
     draws: int | None = None,
     target: str = "sampled",
     seed: int = 0,
-    wrt: str = "logits",
+    wrt: str | None = None,
     moments: str | MonteCarlo | Integrated = "monte-carlo",
     reference: str | Estimator | Enumerated | Sampled = "auto",
     compute: Compute | None = None,
@@ -58,8 +60,8 @@ def bias(
 
     Parameters
     ----------
-    model : LatentModel
-    x : observations (example, ...)
+    model : LatentModel, or Program: gradients are then those of its parameters (see Returns, wrt="encoder")
+    x : observations (example, ...); of a Program a tensor, or a dict or tuple of tensors
     tf, tb : forward and backward temperatures, a number or a sequence; tb defaults to the values of tf
     estimator : a name such as "reinmax" or "rloo:n=4", an Estimator (its temperatures are replaced by the grid's), or a
         list of these
@@ -68,7 +70,8 @@ def bias(
         or "both", which adds a dim `target`
     seed : the same seed gives the same numbers for any chunk size; the global random state is not touched
     wrt : "logits": gradients with respect to the logits. "encoder": gradients with respect to the encoder's parameters,
-        of the expected loss averaged over examples, as in a training step; one result per parameter tensor
+        of the expected loss averaged over examples, as in a training step; one result per parameter tensor. By default
+        "logits"
     moments : how to compute mean and variance of the estimates. "monte-carlo" or MonteCarlo: from draws. "exact" or
         Integrated: by enumeration of the codes; the Gumbel family also needs integrals over the noise of one latent,
         with an estimated numerical error. gumbel-softmax, rebar, disarm, arms and running means have no exact moments
@@ -125,6 +128,24 @@ def bias(
     >>> dict(ds.relative_bias_debiased.sizes)
     {'tf': 1, 'tb': 2}
     """
+    if isinstance(model, Program):
+        ds = bias_of_program(
+            model,
+            x,
+            tf,
+            tb,
+            estimator=estimator,
+            draws=draws,
+            target=target,
+            seed=seed,
+            wrt=wrt,
+            moments=moments,
+            reference=reference,
+            compute=compute,
+            cross=cross,
+            kl=kl,
+        )
+        return _warned(ds)
     check_is_model(model)
     request = requested(
         model,
@@ -133,7 +154,7 @@ def bias(
         estimator=estimator,
         draws=draws,
         target=target,
-        wrt=wrt,
+        wrt=wrt or "logits",
         moments=moments,
         reference=reference,
         cross=cross,
@@ -146,7 +167,10 @@ def bias(
         setup = prepare(model, x, compute, seed)
         measured = bias_by_enumeration if isinstance(request.reference, Enumerated) else bias_by_reference
         ds = measured(setup, request)
-    ds = with_groups(ds.assign_attrs(tf32=int(compute.tf32)), model)
+    return _warned(with_groups(ds.assign_attrs(tf32=int(compute.tf32)), model))
+
+
+def _warned(ds: xr.Dataset) -> xr.Dataset:
     for sentence in of_sampling(ds):
-        warnings.warn(sentence, SamplingWarning, stacklevel=3)
+        warnings.warn(sentence, SamplingWarning, stacklevel=4)
     return ds

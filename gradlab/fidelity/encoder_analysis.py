@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from ..schema import coordinate, dataset, temperatures
 from ..setup import Setup
 from . import jackknife
 from .coordinates import scale, within
-from .encoder_gradients import PulledBackMoments, in_float64, jacobian_products, of_deviations
+from .encoder_gradients import Products as GradientProducts
+from .encoder_gradients import PullBack, PulledBackMoments, in_float64, jacobian_products, of_deviations
 from .metric_arrays import MetricArrays
 from .request import Request
 
@@ -26,14 +27,33 @@ NORM = "Euclidean norm over the entries of a parameter tensor, or of all of them
 GRID = ("estimator", "target", "tf", "tb", "parameter")
 
 
-class EncoderPoints:
+class Gradients(Protocol):
+    """Vectors that stand for gradients of the parameters: their inner products by parameter tensor."""
+
+    names: list[str]  # of all tensors together, and of each
+
+    def products(self, fixed: Tensor, others: Tensor) -> GradientProducts:
+        """As `PullBack.products`."""
+
+    def coordinates(self) -> dict[str, Any]:
+        """As `PullBack.coordinates`."""
+
+
+class DrawnMoments(Protocol):
+    """Of draws, by batch: count, mean (batch, ...), and sum of squared deviations (batch, parameter)."""
+
+    count: Tensor
+    mean: Tensor
+    squares: Tensor
+
+
+class ParameterPoints:
     """Arrays over (estimator, target, tf, tb, parameter), filled point by point."""
 
-    def __init__(self, setup: Setup, request: Request, draws: int | None, nothing_left: np.ndarray):
-        """`nothing_left` as for `grid_accumulator.Points`; deviations of draws keep the precision of the draws."""
+    def __init__(self, request: Request, draws: int | None, nothing_left: np.ndarray, wide: Gradients):
+        """`nothing_left` as for `grid_accumulator.Points`; `wide` gives products of gradients, in float64."""
         self.targets, self.tfs, self.tbs = request.targets, request.tfs, request.tbs
-        self.nothing_left = nothing_left
-        self.setup, self.wide = setup, in_float64(setup)
+        self.nothing_left, self.wide = nothing_left, wide
         self.batches = len(batch_bounds(draws)) - 1 if draws else 0  # 0: moments without draws
         chosen, targets, tfs, tbs = len(request.estimators), self.targets, self.tfs, self.tbs
         grid = (chosen, len(targets), len(tfs), len(tbs), len(self.wide.names))
@@ -41,16 +61,12 @@ class EncoderPoints:
         self.numerical_error = np.full((chosen, len(tfs), len(tbs), 2), np.nan)  # of moments without draws
         self.metrics = MetricArrays(registry.of_analysis("bias"), self.batches, grid)
 
-    def accumulator(self, draws: int) -> Callable[[], PulledBackMoments]:
-        """A function that makes the sums for one estimator at one point."""
-        return functools.partial(PulledBackMoments, of_deviations(self.setup, self.wide), draws)
-
     def fill(
         self,
         cells: Sequence[tuple[int, int, int]],
         exact: np.ndarray,
         shift: np.ndarray,
-        found: PulledBackMoments,
+        found: DrawnMoments,
         share: float,
     ) -> None:
         """Fill one point; the arguments are those of `grid_accumulator.Points.fill`."""
@@ -84,6 +100,58 @@ class EncoderPoints:
                 self.metrics.values[metric.name][at] = np.stack([values[0], low, high], -1)
                 self.metrics.without[metric.name][:, *at] = values[1:]
         self.metrics.rescale((e, slice(None), i, j), size)
+
+    def dataset(
+        self,
+        exact: np.ndarray,
+        rounding: np.ndarray | None,
+        request: Request,
+        about: dict[str, Any],
+        more: dict[str, Any],
+    ) -> xr.Dataset:
+        """The Dataset, as from `grid_accumulator.Points.dataset` but without arrays at the logits."""
+        unit = f"{about['unit']} per parameter"
+        named = {"long_name": "norm of the exact gradient", "units": unit, "aggregation": NORM}
+        return dataset(
+            {
+                "exact_norm": (GRID, self.exact_norm, named),
+                **self.metrics.variables(GRID, unit, NORM),
+                **({} if self.batches else self._errors()),
+                **more,
+            },
+            {
+                "estimator": coordinate("estimator", request.labels),
+                "target": coordinate("target", list(self.targets)),
+                **temperatures(self.tfs, self.tbs),
+                **self.wide.coordinates(),
+                **self.metrics.coordinates(),
+            },
+            about,
+            request.dropped,
+        )
+
+    def _errors(self) -> dict[str, Any]:
+        """Variables of the numerical error of moments without draws."""
+        found = {}
+        for k, of in enumerate(("mean", "std")):
+            words = f"norm of the estimated numerical error of the {of} at the logits, over the norm of the {of}"
+            values = self.numerical_error[..., k]
+            found[f"{of}_numerical_error"] = (GRID[:1] + GRID[2:4], values, {"long_name": words, "units": "1"})
+        return found
+
+
+class EncoderPoints(ParameterPoints):
+    """The same, of estimates at the logits, pulled back to the encoder."""
+
+    wide: PullBack
+
+    def __init__(self, setup: Setup, request: Request, draws: int | None, nothing_left: np.ndarray):
+        super().__init__(request, draws, nothing_left, in_float64(setup))
+        self.setup = setup
+
+    def accumulator(self, draws: int) -> Callable[[], PulledBackMoments]:
+        """A function that makes the sums for one estimator at one point; deviations of draws keep their precision."""
+        return functools.partial(PulledBackMoments, of_deviations(self.setup, self.wide), draws)
 
     def fill_exact(
         self, e: int, i: int, j: int, exact: np.ndarray, shift: np.ndarray, found: Moments, share: float = 1.0
@@ -124,41 +192,3 @@ class EncoderPoints:
         products = jacobian_products(self.setup)
         largest = torch.linalg.eigvalsh(products.movedim(-1, 1))[..., -1].clamp(min=0)  # (example, parameter)
         return products, largest.sum(0).sqrt().cpu().numpy()
-
-    def dataset(
-        self,
-        exact: np.ndarray,
-        rounding: np.ndarray | None,
-        request: Request,
-        about: dict[str, Any],
-        more: dict[str, Any],
-    ) -> xr.Dataset:
-        """The Dataset, as from `grid_accumulator.Points.dataset` but without arrays at the logits."""
-        unit = f"{about['unit']} per parameter"
-        named = {"long_name": "norm of the exact gradient", "units": unit, "aggregation": NORM}
-        return dataset(
-            {
-                "exact_norm": (GRID, self.exact_norm, named),
-                **self.metrics.variables(GRID, unit, NORM),
-                **({} if self.batches else self._errors()),
-                **more,
-            },
-            {
-                "estimator": coordinate("estimator", request.labels),
-                "target": coordinate("target", list(self.targets)),
-                **temperatures(self.tfs, self.tbs),
-                **self.wide.coordinates(),
-                **self.metrics.coordinates(),
-            },
-            about,
-            request.dropped,
-        )
-
-    def _errors(self) -> dict[str, Any]:
-        """Variables of the numerical error of moments without draws."""
-        found = {}
-        for k, of in enumerate(("mean", "std")):
-            words = f"norm of the estimated numerical error of the {of} at the logits, over the norm of the {of}"
-            values = self.numerical_error[..., k]
-            found[f"{of}_numerical_error"] = (GRID[:1] + GRID[2:4], values, {"long_name": words, "units": "1"})
-        return found

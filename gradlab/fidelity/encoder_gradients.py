@@ -89,7 +89,7 @@ class PullBack:
 
     def squares(self, vectors: Tensor) -> Tensor:
         """|G|^2 of each row: (row, parameter), float64."""
-        return torch.cat([_with_all([_dots(g, g) for g in self._of(some)]) for some in vectors.split(self.rows)])
+        return torch.cat([with_all([_dots(g, g) for g in self._of(some)]) for some in vectors.split(self.rows)])
 
     def products(self, fixed: Tensor, others: Tensor) -> Products:
         """Inner products of the fixed rows with each other, of other rows with the fixed ones, and with themselves."""
@@ -97,9 +97,9 @@ class PullBack:
         mixed, squares = [], []
         for some in others.split(self.rows):
             found = self._of(some)
-            mixed.append(_with_all([g @ k.T for g, k in zip(found, kept, strict=True)]))
-            squares.append(_with_all([_dots(g, g) for g in found]))
-        return Products(_with_all([k @ k.T for k in kept]), torch.cat(mixed), torch.cat(squares))
+            mixed.append(with_all([g @ k.T for g, k in zip(found, kept, strict=True)]))
+            squares.append(with_all([_dots(g, g) for g in found]))
+        return Products(with_all([k @ k.T for k in kept]), torch.cat(mixed), torch.cat(squares))
 
     def gram(self, vectors: Tensor) -> Tensor:
         """Inner products of all rows with each other: (row, row, parameter), float64."""
@@ -112,7 +112,7 @@ class PullBack:
             for j in range(i + 1):
                 others = kept if i == j else self._of(blocks[j])
                 there = slice(starts[j], starts[j + 1])
-                products = _with_all([a @ b.T for a, b in zip(kept, others, strict=True)])
+                products = with_all([a @ b.T for a, b in zip(kept, others, strict=True)])
                 found[here, there] = products
                 found[there, here] = products.transpose(0, 1)
         return found
@@ -216,7 +216,7 @@ def _dots(a: Tensor, b: Tensor) -> Tensor:
     return torch.einsum("re,re->r", a, b)
 
 
-def _with_all(of_each: list[Tensor]) -> Tensor:
+def with_all(of_each: list[Tensor]) -> Tensor:
     """Stacked into (..., parameter) in float64, with the sum over all tensors first."""
     stacked = torch.stack(of_each, -1).double()
     return torch.cat([stacked.sum(-1, keepdim=True), stacked], -1)

@@ -11,6 +11,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,7 +23,6 @@ from ..latents import derived_seed
 from ..methods import MAX_DRAWS
 from ..sampling import BATCHES, PairedDraws, Sums
 from ..setup import Setup
-from .encoder_reference import EncoderStatistics
 from .reference_metrics import interval
 from .request import candidates
 from .u_statistics import UStatistics, u_statistics
@@ -99,39 +99,58 @@ def choose(setup: Setup, tfs: Sequence[float]) -> tuple[Estimator, dict[str, flo
     return among[int(logs.argmin())], {e.label: float(v) for e, v in zip(among, over, strict=True)}
 
 
+class Drawn(Protocol):
+    """Sums of several estimators, references among them, over the same draws (see `sampling.PairedDraws`)."""
+
+    draws: int
+    sums: Sequence[Any]
+
+    def add(self, draws: int, advance: progress.Advance) -> None:
+        """`draws` more for each batch."""
+
+
+class Statistics(Protocol):
+    """What is measured: which gradients are drawn and summed, and the statistics of the sums."""
+
+    numbers: int  # of a gradient
+    memory: int
+    progress: bool
+
+    def drawn(self, every: Sequence[Estimator], own: Sequence[Estimator]) -> Drawn:
+        """No draws yet; of those that are not `own`, references, the mean is enough."""
+
+    def statistics(self, estimate: Any, reference: Any, draws: int) -> list[UStatistics]:
+        """Those that `reference_metrics` names: of each parameter tensor, or one."""
+
+
 def measured(
-    setup: Setup,
     points: Sequence[Point],
     reference: Estimator,
     targets: Sequence[str],
-    shift: Tensor,
     rules: Mapping[float, StoppingRule],
-    of: LogitStatistics | EncoderStatistics,
+    of: Statistics,
 ) -> Iterator[tuple[Point, list[UStatistics], int]]:
-    """Statistics and number of draws of each point; with respect to the encoder, statistics of each tensor.
-
-    `shift` is added to every gradient. `rules` maps a forward temperature to its StoppingRule.
-    """
-    for here in _together(points, 8 * BATCHES * setup.logits.numel(), _SUMS * setup.memory):
+    """Statistics and number of draws of each point. `rules` maps a forward temperature to its StoppingRule."""
+    for here in _together(points, 8 * BATCHES * of.numbers, _SUMS * of.memory):
         tf = here[0].tf
         rule = rules[tf]
         own = list(dict.fromkeys(point.estimator for point in here))
         laws = [reference.at(t, t) for t in (tf if name == "sampled" else 1.0 for name in targets)]
         # the code of ("sample", tf) comes first, so that references need not decode it again
         every = list(dict.fromkeys([*own, *laws]))
-        drawn = PairedDraws(setup, every, BATCHES, of.sums(every, own))
+        drawn = of.drawn(every, own)
         place = {e: i for i, e in enumerate(every)}
         until, words = rule.draws, f"tf {tf:g}, reference {reference.name}: {len(here)} point{'s' * (len(here) > 1)}"
         found: list[list[UStatistics]] = []
         missed = math.inf
         while drawn.draws < until:
             more = (until - drawn.draws) // BATCHES
-            with progress.bar(words, until, setup.progress, done=drawn.draws) as advance:
+            with progress.bar(words, until, of.progress, done=drawn.draws) as advance:
                 if rule.precision and math.isfinite(missed):
                     advance(0, interval=f"±{missed * rule.precision:.2g}, asked ±{rule.precision:g}")
                 drawn.add(more, advance)
             found = [
-                of.statistics(drawn.sums[place[p.estimator]], drawn.sums[place[laws[p.target]]], shift, drawn.draws)
+                of.statistics(drawn.sums[place[p.estimator]], drawn.sums[place[laws[p.target]]], drawn.draws)
                 for p in here
             ]
             missed = rule.missed_by([statistics[0] for statistics in found])  # of all tensors together
@@ -152,13 +171,20 @@ def _together(points: Sequence[Point], bytes_each: int, most: int) -> Iterator[l
 
 
 class LogitStatistics:
-    """Statistics of gradients with respect to the logits, over all coordinates together."""
+    """Statistics of gradients with respect to the logits, over all coordinates together.
 
-    def sums(self, every: Sequence[Estimator], own: Sequence[Estimator]) -> None:
-        """None: PairedDraws makes its own sums, which several threads may fill."""
+    `shift` is added to every gradient.
+    """
 
-    def statistics(self, estimate: Sums, reference: Sums, shift: Tensor, draws: int) -> list[UStatistics]:
-        return [statistics(estimate, reference, shift, draws)]
+    def __init__(self, setup: Setup, shift: Tensor):
+        self.setup, self.shift = setup, shift
+        self.numbers, self.memory, self.progress = setup.logits.numel(), setup.memory, setup.progress
+
+    def drawn(self, every: Sequence[Estimator], own: Sequence[Estimator]) -> PairedDraws:
+        return PairedDraws(self.setup, every, BATCHES)  # whose sums several threads may fill
+
+    def statistics(self, estimate: Sums, reference: Sums, draws: int) -> list[UStatistics]:
+        return [statistics(estimate, reference, self.shift, draws)]
 
 
 def statistics(estimate: Sums, reference: Sums, shift: Tensor, draws: int) -> UStatistics:

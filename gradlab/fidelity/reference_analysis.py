@@ -14,6 +14,7 @@ import xarray as xr
 
 from .. import likelihoods
 from ..attributes import of_candidates
+from ..estimators import Estimator
 from ..exact import kl_gradient
 from ..methods import MonteCarlo, Sampled
 from ..metrics import NONE
@@ -22,12 +23,13 @@ from ..schema import coordinate, temperatures
 from ..setup import Setup
 from .encoder_analysis import GRID as ENCODER_GRID
 from .encoder_analysis import NORM as ENCODER_NORM
+from .encoder_analysis import Gradients
 from .encoder_reference import EncoderStatistics
 from .grid_accumulator import NORM
 from .labels import attributes_of
 from .metric_arrays import MetricArrays
-from .rarity import rarity, variables
-from .reference import LogitStatistics, Point, StoppingRule, choose, measured, rounded
+from .rarity import Rarity, rarity, variables
+from .reference import LogitStatistics, Point, Statistics, StoppingRule, choose, measured, rounded
 from .reference_metrics import intervals, metrics, values
 from .request import Request, check_drawn, unbiased_reference
 from .u_statistics import UStatistics
@@ -42,29 +44,45 @@ def bias_by_reference(setup: Setup, request: Request) -> xr.Dataset:
     """The Dataset of `bias` with an unbiased estimator in place of the exact gradient."""
     assert isinstance(request.reference, Sampled)
     assert isinstance(request.moments, MonteCarlo)
-    chosen, targets, tfs, tbs = request.estimators, request.targets, request.tfs, request.tbs
-    for e in chosen:
+    for e in request.estimators:
         check_drawn(e, "estimator")
-    rule = _stopping_rule(request.moments, request.reference)
+    rule = stopping_rule(request.moments, request.reference)
     reference = unbiased_reference(request.reference, setup.kind)
     shift = kl_gradient(setup) if request.kl else torch.zeros_like(setup.wide_logits)
-    rare = rarity(setup.kind, setup.wide_logits, tfs)
+    rare = rarity(setup.kind, setup.wide_logits, request.tfs)
     about: dict[str, Any] = {}
     if isinstance(reference, str):
-        reference, over = choose(setup, tfs)
+        reference, over = choose(setup, request.tfs)
         about |= of_candidates(over)
+    of = (EncoderStatistics if request.wrt == "encoder" else LogitStatistics)(setup, shift)
+    wide = of.wide if isinstance(of, EncoderStatistics) else None
+    unit = likelihoods.unit_of(setup.model.likelihood)
+    ds = by_reference(request, of, reference, rule, rare, unit, wide)
+    return ds.assign_attrs(attributes_of(setup, request, rule.draws) | about | ds.attrs)
+
+
+def by_reference(
+    request: Request,
+    of: Statistics,
+    reference: Estimator,
+    rule: StoppingRule,
+    rare: Rarity,
+    unit: str,
+    wide: Gradients | None,
+) -> xr.Dataset:
+    """The Dataset of all points, with what its attributes say of the reference; `wide` for metrics by parameter."""
+    chosen, targets, tfs, tbs = request.estimators, request.targets, request.tfs, request.tbs
     points = [
         Point(e.at(tfs[i], tbs[j]), t, (k, t, i, j), tfs[i])
         for i, j in request.pairs
         for k, e in enumerate(chosen)
         for t in range(len(targets))
     ]
-    of = EncoderStatistics(setup) if request.wrt == "encoder" else LogitStatistics()
-    arrays = _Arrays(request, of)
-    wide = []
+    arrays = _Arrays(request, wide)
+    missing = []
     nothing_left = dict(zip(tfs, rare.nothing_left.tolist(), strict=True))
     rules = {tf: dataclasses.replace(rule, precision=None) if nothing_left[tf] else rule for tf in tfs}
-    for point, found, taken in measured(setup, points, reference, targets, shift, rules, of):
+    for point, found, taken in measured(points, reference, targets, rules, of):
         if not all(np.isfinite(one.value).all() and np.isfinite(one.without).all() for one in found):
             raise ValueError(
                 f"tf, tb: expected finite estimates, got others at tf = {point.tf:g}, tb = {tbs[point.at[3]]:g}; take"
@@ -72,16 +90,20 @@ def bias_by_reference(setup: Setup, request: Request) -> xr.Dataset:
             )
         arrays.fill(point.at, found, taken, nothing_left[point.tf])
         if (missed := rules[point.tf].missed_by(found[:1])) > 1:
-            wide.append(missed)
-    if wide:
-        widest = f"±{max(wide) * rule.precision:.2g}" if rule.precision and math.isfinite(max(wide)) else "without ends"
+            missing.append(missed)
+    if missing:
+        widest = (
+            f"±{max(missing) * rule.precision:.2g}"
+            if rule.precision and math.isfinite(max(missing))
+            else "without ends"
+        )
         warnings.warn(
-            f"precision: {len(wide)} of {len(points)} points have wider intervals than requested, the widest {widest};"
-            " raise max_draws",
-            stacklevel=4,
+            f"precision: {len(missing)} of {len(points)} points have wider intervals than requested, the widest"
+            f" {widest}; raise max_draws",
+            stacklevel=5,
         )
     draws = arrays.draws
-    about |= {
+    about = {
         "reference": reference.label,
         "intervals": INTERVALS,
         "draws": int(np.nanmin(draws)),  # of each point: see the variable
@@ -89,12 +111,11 @@ def bias_by_reference(setup: Setup, request: Request) -> xr.Dataset:
         "max_draws": rule.most if rule.precision else rounded(rule.draws),
         "precision": rule.precision or 0.0,
     }
-    ds = arrays.dataset(setup, variables(rare, arrays.draws))
-    ds = ds.isel(dict.fromkeys(request.dropped, 0), drop=True)
-    return ds.assign_attrs(attributes_of(setup, request, rule.draws) | about)
+    ds = arrays.dataset(unit, variables(rare, arrays.draws))
+    return ds.isel(dict.fromkeys(request.dropped, 0), drop=True).assign_attrs(about)
 
 
-def _stopping_rule(moments: MonteCarlo, reference: Sampled) -> StoppingRule:
+def stopping_rule(moments: MonteCarlo, reference: Sampled) -> StoppingRule:
     if (draws := rounded(moments.draws)) != moments.draws:
         warnings.warn(
             f"draws: expected whole batches beside a sampled reference, got {moments.draws}; {draws} are used",
@@ -106,9 +127,8 @@ def _stopping_rule(moments: MonteCarlo, reference: Sampled) -> StoppingRule:
 class _Arrays:
     """Arrays over (estimator, target, tf, tb), and parameter for wrt="encoder", filled point by point."""
 
-    def __init__(self, request: Request, of: LogitStatistics | EncoderStatistics):
-        self.request = request
-        self.parameters = of if isinstance(of, EncoderStatistics) else None
+    def __init__(self, request: Request, parameters: Gradients | None):
+        self.request, self.parameters = request, parameters
         grid = (len(request.estimators), len(request.targets), len(request.tfs), len(request.tbs))
         self.metrics = MetricArrays(
             metrics(), BATCHES, (*grid, len(self.parameters.names)) if self.parameters else grid
@@ -129,10 +149,10 @@ class _Arrays:
                 self.metrics.values[name][here] = ends[name] if known else np.nan
                 self.metrics.without[name][:, *here] = without[name] if known else np.nan
 
-    def dataset(self, setup: Setup, of_rarity: dict[str, Any]) -> xr.Dataset:
+    def dataset(self, unit: str, of_rarity: dict[str, Any]) -> xr.Dataset:
         grid = ("estimator", "target", "tf", "tb")
         dims, norm, per = (ENCODER_GRID, ENCODER_NORM, "parameter") if self.parameters else (grid, NORM, "logit")
-        found = self.metrics.variables(dims, f"{likelihoods.unit_of(setup.model.likelihood)} per {per}", norm)
+        found = self.metrics.variables(dims, f"{unit} per {per}", norm)
         words = "1 where the interval of the squared bias excludes 0; 0: not resolved at this number of draws"
         of = self.metrics.values
         known = ~np.isnan(of["relative_bias_debiased"][..., 0])  # NaN: the reference does not separate |g| from 0
@@ -144,7 +164,7 @@ class _Arrays:
             "estimator": coordinate("estimator", self.request.labels),
             "target": coordinate("target", list(self.request.targets)),
             **temperatures(self.request.tfs, self.request.tbs),
-            **(self.parameters.wide.coordinates() if self.parameters else {}),
+            **(self.parameters.coordinates() if self.parameters else {}),
             **self.metrics.coordinates(),
         }
         return xr.Dataset(found | of_rarity, coordinates)

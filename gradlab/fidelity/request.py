@@ -91,7 +91,7 @@ def requested(
         _reference(reference, method, model),
         errors.choice("wrt", wrt, WRT),
         kl,
-        _cross(cross, tfs, tbs),
+        cross_of(cross, tfs, tbs),
         tuple(dim for dim, kept in (("estimator", listed), ("target", target == BOTH)) if not kept),
     )
     _check_combination(request)
@@ -137,7 +137,8 @@ def _check_combination(request: Request) -> None:
             raise errors.Excluded(why)
 
 
-def _cross(cross: Any, tfs: list[float], tbs: list[float]) -> tuple[float, float] | None:
+def cross_of(cross: Any, tfs: list[float], tbs: list[float]) -> tuple[float, float] | None:
+    """The pair of temperatures that a cross goes through. Raises ValueError for others than those measured."""
     if cross is None:
         return None
     if isinstance(cross, tuple | list) and len(cross) == 2:
@@ -155,11 +156,17 @@ def _estimators(given: Sequence[Any], kind: LatentKind) -> tuple[Estimator, ...]
     return chosen
 
 
-def _estimator(given: Any, kind: LatentKind) -> Estimator:
+def estimator_of(given: Any, argument: str = "estimator") -> Estimator:
+    """The estimator of a name, or the object itself. Raises ValueError for anything else."""
     if isinstance(given, str):
         given = estimators.parse(given)
     if not isinstance(given, Estimator):
-        raise ValueError(f"estimator: expected a name of gradlab.estimators.names(), or an Estimator, got {given!r}")
+        raise ValueError(f"{argument}: expected a name of gradlab.estimators.names(), or an Estimator, got {given!r}")
+    return given
+
+
+def _estimator(given: Any, kind: LatentKind) -> Estimator:
+    given = estimator_of(given)
     if kind.name not in given.kinds:
         raise ValueError(f"estimator: expected one for {kind.name} latents, got {given.name}, {_for_kinds(given)}")
     return given

@@ -13,11 +13,15 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-from ..attributes import groups
+from ..attributes import groups, texts
 from ..cautions import cautions
 from ..terminal import counted
 from .selection import known_name
 
+WRT = {
+    "encoder": "gradients with respect to the encoder's parameters",
+    "parameters": "gradients with respect to the program's parameters",
+}
 LAWS = {"sampled": "softmax(l/tf)", "model": "softmax(l)"}
 WIDTH, FONT, SMALL = 5.5, 9, 7.5  # inches of a text column; points
 LOG_FROM = 30  # largest over smallest value from which a logarithmic scale serves
@@ -120,7 +124,7 @@ def caption(
     facts = [
         first,
         "" if "estimator" in ds.dims else known_name(ds, "estimator"),
-        "gradients with respect to the encoder's parameters" if about.get("wrt") == "encoder" else "",
+        WRT.get(str(about.get("wrt")), ""),
         f"definition {definition}" if definition else "",
         f"target law{'s' if len(laws) > 1 else ''} {named}" if named else "",
         _draws(ds),
@@ -154,6 +158,8 @@ def _draws(ds: xr.Dataset) -> str:
 
 def _code(ds: xr.Dataset) -> str:
     about = ds.attrs
+    if "sites" in about:
+        return f"program {about['program']}, sites {', '.join(texts(about['sites']))}"
     if not {"categories", "latents"} <= set(about):
         return ""
     if about.get("latent_kind") == "binary":

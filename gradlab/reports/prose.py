@@ -118,6 +118,9 @@ def subject(ds: xr.Dataset) -> list[str]:
     size = f"{counted(a.get('latents', '?'), 'latent')} x {a.get('categories', '?')} categories"
     if a.get("latent_kind") == "binary":
         size = counted(a.get("latents", "?"), "binary unit")
+    if "sites" in a:
+        sites = texts(a["sites"])
+        size = f"{counted(len(sites), 'site')} ({', '.join(sites)}), paths {a['paths']}"
     if of_groups := groups(a):
         size = " + ".join(f"{name} ({counted(count, 'latent')} x {most} categories)" for name, count, most in of_groups)
     names = ", ".join(texts(a.get("estimator", "?")))
@@ -135,8 +138,8 @@ def subject(ds: xr.Dataset) -> list[str]:
     aggregation = str(lead.attrs.get("aggregation", ""))
     if "target" in a:
         law = LAWS.get(str(a["target"]), "")
-        if a.get("wrt") == "encoder":
-            aggregation = f"gradients of the examples' mean with respect to the encoder; {aggregation}"
+        if a.get("wrt") in ("encoder", "parameters"):
+            aggregation = f"gradients of the examples' mean with respect to the {a['wrt']}; {aggregation}"
         lines.append(f"target law {a['target']}{f': {law}' if law else ''}; {aggregation}".rstrip("; "))
     elif aggregation:
         lines.append(aggregation)

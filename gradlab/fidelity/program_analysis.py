@@ -1,0 +1,263 @@
+"""Bias and variance of a program's gradients, against the enumerated or a sampled reference -> Dataset."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from .. import errors, progress, results
+from ..attributes import of_parameters, stored
+from ..choices import BOTH, TARGETS
+from ..estimators import Estimator
+from ..estimators.score_function import RLOO
+from ..methods import AUTO, Compute, Enumerated, MonteCarlo, Sampled, moments_of, reference_of
+from ..numerics import plain_arithmetic, precision_and_place, working_memory
+from ..programs.enumeration import Exact, along_greedy, check_paths, enumerated
+from ..programs.layers import arrays_of, check_serves, paths_of
+from ..programs.program import Program
+from ..programs.run import Run
+from ..programs.sites import StructureChanged, described, paths
+from ..sampling import batch_bounds
+from .encoder_analysis import ParameterPoints
+from .labels import INTERVALS
+from .program_draws import Draws, is_exact
+from .program_gradients import Flat, FlatMoments, ProgramStatistics
+from .rarity import CERTAIN, Rarity, variables
+from .reference_analysis import by_reference, stopping_rule
+from .request import Request, cross_of, estimator_of
+
+AUTO_ROWS = 2**20  # paths x examples that "auto" enumerates
+AUTO_PATHS = 2**12  # the same, where they are followed one by one
+UNIT = "loss"
+
+
+def bias_of_program(
+    program: Program, x: Any, tf: Any, tb: Any, *, seed: Any, compute: Compute | None, **asked: Any
+) -> xr.Dataset:
+    """The Dataset of `gradlab.bias` of a program; arguments as its. Raises ValueError as that does."""
+    compute, seed = compute or Compute(), errors.whole_number("seed", seed, 0)
+    precision_and_place(compute.dtype, compute.device)
+    with (
+        plain_arithmetic(compute.tf32),
+        Run(program, x, compute.dtype or torch.float64, compute.device).prepared() as run,
+    ):
+        request = _requested(run, tf, tb, **asked)
+        measured = _against_exact if isinstance(request.reference, Enumerated) else _against_sampled
+        try:
+            ds = measured(run, x, request, seed, compute)
+        except StructureChanged:  # of codes that the probes did not meet
+            run.by_row = True
+            ds = measured(run, x, request, seed, compute)
+    return ds.assign_attrs(tf32=int(compute.tf32))
+
+
+def _requested(
+    run: Run,
+    tf: Any,
+    tb: Any,
+    *,
+    estimator: Any,
+    draws: int | None,
+    target: str,
+    wrt: str | None,
+    moments: Any,
+    reference: Any,
+    cross: Any,
+    kl: bool,
+) -> Request:
+    tfs = errors.temperatures("tf", tf)
+    tbs = errors.temperatures("tb", tfs if tb is None else tb)
+    listed = not isinstance(estimator, str | Estimator) and isinstance(estimator, Iterable)
+    chosen = tuple(estimator_of(one) for one in (list(estimator) if listed else [estimator]))
+    labels = [e.label for e in chosen]
+    if not chosen or len(set(labels)) < len(labels):
+        raise ValueError(f"estimator: expected at least one, each of them once, got {labels}")
+    for e in chosen:
+        check_serves(e, run.sites)
+    method = moments_of(moments, draws)
+    _check_combination(method, wrt, kl)
+    request = Request(
+        chosen,
+        tfs,
+        tbs,
+        TARGETS if target == BOTH else (errors.choice("target", target, (*TARGETS, BOTH)),),
+        method,
+        _reference(reference, run),
+        "encoder",
+        False,
+        cross_of(cross, tfs, tbs),
+        tuple(dim for dim, kept in (("estimator", listed), ("target", target == BOTH)) if not kept),
+    )
+    exact = [e.label for e in chosen if is_exact(e)]
+    if exact and isinstance(request.reference, Sampled):
+        raise ValueError(f"estimator: expected one that is sampled beside a sampled reference, got {exact[0]}")
+    return request
+
+
+def _check_combination(method: Any, wrt: str | None, kl: bool) -> None:
+    """Raises ValueError for what a program has not."""
+    if not isinstance(method, MonteCarlo):
+        raise errors.Excluded("moments: expected 'monte-carlo' for a Program, got 'exact'")
+    if method.equal_cost:
+        raise errors.Excluded(
+            "equal_cost: expected False for a Program, got True; compare variances per run (`evaluations`)"
+        )
+    if method.decoder not in (AUTO, "draws"):
+        raise errors.Excluded(f"decoder: expected 'auto' for a Program, got {method.decoder!r}")
+    if wrt not in (None, "encoder"):
+        raise errors.Excluded(
+            f"wrt: expected none for a Program, whose gradients are those of Program(wrt=...), got {wrt!r}"
+        )
+    if kl:
+        raise errors.Excluded("kl: expected False for a Program, got True; add the term to its loss")
+
+
+def _reference(given: Any, run: Run) -> Enumerated | Sampled:
+    reference = reference_of(given)
+    if isinstance(reference, str):  # "auto"
+        few = paths(run.sites) * run.examples <= (AUTO_PATHS if run.by_row else AUTO_ROWS)
+        return Enumerated() if few else Sampled()
+    if isinstance(reference, Enumerated):
+        check_paths(run, reference.max_configurations)
+        return reference
+    _rloo(reference)
+    return reference
+
+
+def _rloo(reference: Sampled) -> Estimator:
+    """The estimator of a sampled reference: leave-one-out over whole paths."""
+    given = reference.estimator
+    found = RLOO() if given == AUTO else estimator_of(given, "reference")
+    if not isinstance(found, RLOO):
+        raise ValueError(
+            f"reference: expected 'exact', 'auto' or rloo for a Program (leave-one-out over whole paths), got"
+            f" {found.label}"
+        )
+    return found
+
+
+# --- against the exact gradient ---
+
+
+def _against_exact(run: Run, x: Any, request: Request, seed: int, compute: Compute) -> xr.Dataset:
+    assert isinstance(request.reference, Enumerated)
+    assert isinstance(request.moments, MonteCarlo)
+    memory, draws = working_memory(compute.memory, run.device), request.moments.draws
+    exact = _exact(run, x, request, memory, compute.progress)
+    rare = _rarity([exact[tf] for tf in request.tfs])
+    laws = [[exact[tf if target == "sampled" else 1.0] for tf in request.tfs] for target in request.targets]
+    vectors = np.stack([[_flat(law.gradients) for law in of] for of in laws])
+    flat = Flat(run)
+    points = ParameterPoints(request, draws, rare.nothing_left, flat)
+    noise = Draws(run, max(map(arrays_of, request.estimators)), seed, memory, draws)
+    cells = [(e, i, j) for e in range(len(request.estimators)) for i, j in request.pairs]
+    with progress.bar("drawing", draws * len(cells), compute.progress) as advance:
+        for e, i, j in cells:
+            tf, tb = request.tfs[i], request.tbs[j]
+            moments = FlatMoments(flat, len(batch_bounds(draws)) - 1, run.device)
+            estimator = request.estimators[e].at(tf, tb)
+            if is_exact(estimator):
+                moments.fill(draws, torch.as_tensor(_flat(exact[tf].gradients)).to(run.device))
+                advance(draws)
+            else:
+                _draw(moments, noise, estimator, draws, advance)
+            points.fill([(e, i, j)], vectors, np.zeros(vectors.shape[-1]), moments, 1.0)
+    shape = (len(request.estimators), len(request.targets), len(request.tfs), len(request.tbs))
+    taken = np.full(shape, np.nan)
+    for e, i, j in cells:
+        taken[e, :, i, j] = draws
+    about = _attributes(run, request, seed, draws) | {"exact_dtype": request.reference.dtype}
+    return points.dataset(vectors, None, request, about, variables(rare, taken))
+
+
+def _draw(moments: FlatMoments, noise: Draws, estimator: Estimator, draws: int, advance: progress.Advance) -> None:
+    bounds, step = batch_bounds(draws), noise.at_once(estimator)
+    if estimator.noise_free:
+        moments.fill(draws, noise.gradients(estimator, 0, 1)[0])
+        advance(draws)
+        return
+    for batch, (begin, end) in enumerate(itertools.pairwise(bounds)):
+        for start in range(begin, end, step):
+            stop = min(end, start + step)
+            moments.add(batch, noise.gradients(estimator, start, stop))
+            advance(stop - start)
+
+
+def _exact(run: Run, x: Any, request: Request, memory: int, shown: bool) -> dict[float, Exact]:
+    """By temperature of the law. In float64, whatever the precision of the draws, unless float32 is asked for."""
+    assert isinstance(request.reference, Enumerated)
+    tfs = dict.fromkeys([*request.tfs, *([1.0] if "model" in request.targets else [])])
+    dtype = getattr(torch, request.reference.dtype)
+    wide = run
+    if run.dtype != dtype:
+        with Run(run.program, x, dtype, run.device).prepared() as wide:
+            return {tf: enumerated(wide, tf, request.reference.max_configurations, memory, shown) for tf in tfs}
+    return {tf: enumerated(wide, tf, request.reference.max_configurations, memory, shown) for tf in tfs}
+
+
+def _flat(gradients: list[torch.Tensor]) -> np.ndarray:
+    return torch.cat([gradient.flatten() for gradient in gradients]).double().cpu().numpy()
+
+
+def _rarity(found: list[Exact]) -> Rarity:
+    return Rarity(
+        np.array([of.per_draw_of_all for of in found]),
+        np.stack([of.per_draw.cpu().numpy() for of in found]),
+        np.stack([(of.unlikely < CERTAIN).cpu().numpy() for of in found]),
+    )
+
+
+# --- against a sampled reference ---
+
+
+def _against_sampled(run: Run, x: Any, request: Request, seed: int, compute: Compute) -> xr.Dataset:
+    assert isinstance(request.reference, Sampled)
+    assert isinstance(request.moments, MonteCarlo)
+    memory = working_memory(compute.memory, run.device)
+    rule = stopping_rule(request.moments, request.reference)
+    of = ProgramStatistics(run, seed, memory, compute.progress)
+    rare = _rarity([along_greedy(run, tf) for tf in request.tfs])
+    ds = by_reference(request, of, _rloo(request.reference), rule, rare, UNIT, of.flat)
+    return ds.assign_attrs(_attributes(run, request, seed, rule.draws) | ds.attrs)
+
+
+def _attributes(run: Run, request: Request, seed: int, draws: int) -> dict[str, Any]:
+    own = [{k: v for k, v in e.parameters.items() if k not in ("tf", "tb")} for e in request.estimators]
+    shapes = [
+        "x".join(map(str, site.shape[::-1])) if site.kind.event_dims else f"{site.shape[0]} binary"
+        for site in run.sites
+    ]
+    return results.stamp(
+        analysis="bias",
+        seed=seed,
+        device=str(run.device),
+        dtype=str(run.dtype).removeprefix("torch."),
+        draws=draws,
+        draws_per_batch=draws // (len(batch_bounds(draws)) - 1),
+        estimator=stored([e.label for e in request.estimators]),
+        estimator_parameters=stored([of_parameters(one) for one in own]),
+        equal_cost=0,
+        evaluations=stored([paths_of(e) for e in request.estimators]),
+        target=request.targets[0] if "target" in request.dropped else "both",
+        moments="monte-carlo",
+        reference="exact",
+        wrt="parameters",
+        kl=0,
+        program=run.program.name,
+        sites=stored(shapes),
+        paths="decided by the codes" if run.by_row else described(run.sites),
+        loss="of the program",
+        unit=UNIT,
+        examples=run.examples,
+        data="given as tensors",
+        data_sha256=results.tensors_sha256(run.x),
+        checkpoint="given as a program",
+        checkpoint_sha256="",
+        intervals=INTERVALS,
+        **({"tf_fixed": request.cross[0], "tb_fixed": request.cross[1]} if request.cross else {}),
+    )

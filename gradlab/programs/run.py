@@ -1,0 +1,219 @@
+"""A program as it is measured: its observations, the copies that stand for its parameters, and calls of its loss."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from ..latents import derived_seed
+from .program import ALL, Program
+from .sites import Given, Sampler, Site, StructureChanged
+from .stand_in import StandIn, copies, frozen, put_back
+
+PROBED = 3  # examples that are compared with themselves alone
+
+
+class Run:
+    """Runs a program in one precision and place; the user's modules are not written to. To be used as a context.
+
+    `sites` are those of the most probable path. Where the codes decide which sites there are, `by_row` is True: then
+    examples and paths are run one by one.
+    """
+
+    def __init__(
+        self, program: Program, x: Any, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None
+    ):
+        self.program = program
+        live = program.parameters
+        self.device = torch.device(device) if device is not None else next(iter(live.values())).device
+        self.dtype = dtype
+        self.names = list(live)
+        self.leaves = copies(list(live.values()), dtype, self.device)
+        self.modules = program.modules()
+        self.stand_ins = frozen(self.modules, dtype, self.device)
+        self.ids = [id(parameter) for parameter in live.values()]
+        self.stand_ins |= dict(zip(self.ids, self.leaves, strict=True))
+        self.x, self.structure = _observations(x, dtype, self.device)
+        self.examples = next(len(leaf) for leaf in self.x if _has_examples(leaf))
+        self.sites: list[Site] = []
+        self.by_row = False
+        self.saved = 0  # numbers that autograd keeps in a run of all examples
+        self.greedy = torch.empty(0)  # losses on the most probable path
+
+    @property
+    def entries(self) -> list[int]:
+        return [leaf.numel() for leaf in self.leaves]
+
+    @contextlib.contextmanager
+    def prepared(self) -> Iterator[Run]:
+        """Within, losses can be run; checks that the program can be measured. ValueError where it cannot."""
+        with put_back(self.modules):
+            _probe(self)
+            yield self
+
+    def mode(self, leaves: Sequence[Tensor] | None = None) -> StandIn:
+        """The function mode, other leaves standing for the parameters where some are given."""
+        others = {} if leaves is None else dict(zip(self.ids, leaves, strict=True))
+        return StandIn({**self.stand_ins, **others}, self.dtype, self.device)
+
+    def rows(self, at: Tensor | None = None) -> Any:
+        """x, or rows of it; copies, since layers may work in place."""
+        if at is None:
+            leaves = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in self.x]
+        else:
+            leaves = [leaf[at] if _has_examples(leaf) else leaf for leaf in self.x]
+        return pytree.tree_unflatten(leaves, self.structure)
+
+    def loss(self, x: Any, sampler: Sampler, rows: int) -> Tensor:
+        """The loss of each row."""
+        with sampler.mode:
+            loss = self.program.loss(x, sampler)
+        if not isinstance(loss, Tensor) or tuple(loss.shape) != (rows,) or loss.is_complex():
+            got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+            raise ValueError(f"loss: expected one loss per example, shape ({rows},), got {got} for {rows} examples")
+        return loss.to(self.dtype)
+
+    def at_codes(self, at: Tensor | None, tf: float, codes: Sequence[Tensor]) -> tuple[Tensor, Given]:
+        """Losses of rows of x at codes, one for each row at each site, and the handler that was asked for them."""
+        rows = self.examples if at is None else len(at)
+        sampler = Given(rows, self.mode(), tf, codes)
+        return self.loss(self.rows(at), sampler, rows), sampler
+
+    def gradients(self, of: Tensor) -> list[Tensor]:
+        """With respect to the leaves; 0 for those that do not matter."""
+        if not of.requires_grad:
+            return [torch.zeros_like(leaf) for leaf in self.leaves]
+        found = torch.autograd.grad(of, self.leaves, allow_unused=True)
+        return [torch.zeros_like(p) if g is None else g for g, p in zip(found, self.leaves, strict=True)]
+
+    def names_and_sizes(self) -> tuple[list[str], list[int]]:
+        """Of all parameters together first."""
+        return [ALL, *self.names], [sum(self.entries), *self.entries]
+
+
+def _observations(x: Any, dtype: torch.dtype, device: torch.device) -> tuple[list[Any], Any]:
+    """Leaves of x, floating-point ones in the precision of the measurement, and its structure."""
+    leaves, structure = pytree.tree_flatten(x)
+    found: list[Any] = []
+    sizes: dict[int, int] = {}
+    for leaf in leaves:
+        if isinstance(leaf, np.ndarray):
+            leaf = torch.as_tensor(leaf)
+        if isinstance(leaf, Tensor):
+            if leaf.layout != torch.strided:
+                raise ValueError(f"x: expected dense tensors, got layout {leaf.layout}; use .to_dense()")
+            kind = dtype if leaf.is_floating_point() else leaf.dtype
+            leaf = leaf.detach().to(device=device, dtype=kind, copy=True)
+            if leaf.ndim:
+                sizes.setdefault(len(leaf), len(found))
+        found.append(leaf)
+    if not sizes or 0 in sizes:
+        raise ValueError("x: expected tensors with at least one example, examples first, got none")
+    if len(sizes) > 1:
+        raise ValueError(
+            f"x: expected tensors of one number of examples, examples first, got {' and '.join(map(str, sizes))};"
+            " tensors that all examples share are for the loss to refer to, not for x"
+        )
+    return found, structure
+
+
+def _has_examples(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.ndim > 0
+
+
+# --- probes ---
+
+
+def _probe(run: Run) -> None:
+    """Learn the sites, and refuse programs whose figures would be wrong."""
+
+    def count(tensor: Tensor) -> Tensor:
+        run.saved += tensor.numel()
+        return tensor
+
+    before = torch.random.get_rng_state()
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        greedy, sampler = _understood(run, lambda: run.at_codes(None, 1.0, ()))
+    run.sites, run.greedy = sampler.sites, greedy.detach()
+    if not run.sites:
+        raise ValueError("loss: expected at least one call of sample(logits), got none")
+    with torch.no_grad():
+        again = run.at_codes(None, 1.0, ())[0]
+    if not torch.equal(before, torch.random.get_rng_state()) or _differ(again, run.greedy):
+        raise ValueError(
+            "loss: expected the same loss for the same x and codes, got others or a random call besides sample(); call"
+            " .eval() on its modules, put noise into x, and keep no state between calls"
+        )
+    if not bool(torch.isfinite(run.greedy).all()):
+        at = int(torch.nonzero(~torch.isfinite(run.greedy))[0])
+        raise ValueError(f"loss: expected finite losses, got {run.greedy[at].item()} at example {at}")
+    _check_rows(run)
+
+
+def _understood(run: Run, call: Any) -> Any:
+    """The result of a call; where torch finds that types do not fit, a ValueError that says in which precision."""
+    try:
+        return call()
+    except (torch.OutOfMemoryError, ValueError, StructureChanged):
+        raise
+    except RuntimeError as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        cure = "compute=gradlab.Compute(dtype=torch.float32) measures in float32"
+        hint = f" (in {str(run.dtype).removeprefix('torch.')}; {cure})" if "dtype" in reason.lower() else ""
+        raise ValueError(f"loss: expected one that runs on x, got {type(error).__name__}: {reason}{hint}") from error
+
+
+@torch.no_grad()
+def _check_rows(run: Run) -> None:
+    """Compare rows with the same rows alone, at codes drawn for this; tell what the codes decide."""
+    examples = sorted({0, run.examples // 2, run.examples - 1})[:PROBED]
+    at = torch.tensor([example for example in examples for _ in range(2)], device=run.device)
+    generator = torch.Generator().manual_seed(derived_seed(0, "probe"))
+    codes = []
+    for site in run.sites:
+        a = torch.rand(len(at), *site.shape, generator=generator, dtype=torch.float64) - 0.5
+        codes.append(site.kind.hard(a).to(run.device, run.dtype))
+    alone, structures = [], []
+    for row in range(len(at)):
+        of_row, sites = _row(run, at[row : row + 1], [code[row : row + 1] for code in codes])
+        alone.append(of_row)
+        structures.append(sites)
+    if any(sites != run.sites for sites in structures):
+        run.by_row = True
+        return
+    try:
+        together, sampler = run.at_codes(at, 1.0, codes)
+    except (StructureChanged, RuntimeError, ValueError, IndexError, TypeError) as error:
+        raise ValueError(_MIXES + f" (rows together: {type(error).__name__}: {error})") from error
+    if sampler.sites != run.sites or _differ(together, torch.cat(alone)):
+        raise ValueError(_MIXES)
+
+
+_MIXES = (
+    "loss: expected the loss of an example to depend on that example and its codes alone, and any number of examples,"
+    " got losses that depend on other examples; take torch.where in place of an `if` on codes, and no mean, norm or"
+    " contrast over the batch"
+)
+
+
+def _row(run: Run, at: Tensor, codes: Sequence[Tensor]) -> tuple[Tensor, list[Site]]:
+    """Loss of one row and the sites that it met; codes of sites that fit are taken, others are the most probable."""
+    taken = list(codes)
+    while True:
+        try:
+            loss, sampler = run.at_codes(at, 1.0, taken)
+            return loss, sampler.sites
+        except StructureChanged:
+            taken.pop()
+
+
+def _differ(found: Tensor, wanted: Tensor) -> bool:
+    most = float(wanted.abs().nan_to_num(posinf=0.0).max())
+    off = float((found - wanted).abs().nan_to_num(posinf=0.0).max())
+    return off > torch.finfo(found.dtype).eps ** 0.5 * most

@@ -1,0 +1,171 @@
+"""What answers `sample(logits)`: one handler each for given codes, for an estimator as a layer, and for scores.
+
+A site is a call of `sample`. Its logits are (row, *latents, category), rows being examples, or repeats of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import errors
+from ..latents import BINARY, CATEGORICAL, LatentKind, bounded
+from .stand_in import StandIn
+
+
+class Site(NamedTuple):
+    """A call of `sample`: its kind of latent, and the shape of its code, (latent, category) or (latent,)."""
+
+    kind: LatentKind
+    shape: tuple[int, ...]
+
+    @property
+    def counts(self) -> list[int]:
+        """The number of categories of each latent."""
+        return [2] * self.shape[0] if self.kind is BINARY else [self.shape[1]] * self.shape[0]
+
+
+class StructureChanged(Exception):
+    """A run met other sites than those before it: the codes decide which there are."""
+
+
+def paths(sites: Sequence[Site]) -> int:
+    """The number of paths."""
+    return math.prod(n for site in sites for n in site.counts)
+
+
+def described(sites: Sequence[Site]) -> str:
+    """Sizes in words."""
+    return errors.count(*[n for site in sites for n in site.counts])
+
+
+class Sampler:
+    """Base of the handlers: checks the logits of each site, and gives them as (row, latent[, category])."""
+
+    def __init__(self, rows: int, mode: StandIn):
+        self.rows, self.mode = rows, mode
+        self.sites: list[Site] = []
+
+    def __call__(self, logits: Any, binary: bool = False) -> Tensor:
+        with self.mode.pause():
+            kind = BINARY if binary else CATEGORICAL
+            self._check(logits, kind)
+            flat = logits.reshape(self.rows, -1, *logits.shape[logits.ndim - kind.event_dims :])
+            self.sites.append(Site(kind, tuple(flat.shape[1:])))
+            return self.code(kind, flat).reshape(logits.shape)
+
+    def code(self, kind: LatentKind, logits: Tensor) -> Tensor:
+        """The code at the site met last."""
+        raise NotImplementedError
+
+    def _check(self, logits: Any, kind: LatentKind) -> None:
+        dims = "(example, latent)" if kind is BINARY else "(example, latent, category)"
+        if not (isinstance(logits, Tensor) and logits.is_floating_point()):
+            got = logits.dtype if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+            raise ValueError(f"sample: expected floating-point logits {dims}, got {got}")
+        if logits.ndim < 2 + kind.event_dims or len(logits) != self.rows or 0 in logits.shape:
+            cure = "; for one latent give logits[:, None], for units binary=True" if kind is CATEGORICAL else ""
+            raise ValueError(
+                f"sample: expected logits {dims} of {self.rows} examples, got shape {tuple(logits.shape)}{cure}"
+            )
+        if kind is CATEGORICAL and logits.shape[-1] < 2:
+            raise ValueError(f"sample: expected at least 2 categories, got logits of shape {tuple(logits.shape)}")
+
+
+class Given(Sampler):
+    """Codes that are given for each site, or the most probable ones, with the log-probability of the path by row.
+
+    Where `codes` end, the most probable ones follow.
+    """
+
+    def __init__(self, rows: int, mode: StandIn, tf: float = 1.0, codes: Sequence[Tensor] = ()):
+        super().__init__(rows, mode)
+        self.tf, self.codes = tf, codes
+        self.log_probability: Tensor | None = None
+        self.taken: list[Tensor] = []
+        self.others: list[Tensor] = []  # probabilities of all categories but the one taken, (row, ...)
+
+    def code(self, kind: LatentKind, logits: Tensor) -> Tensor:
+        at = len(self.sites) - 1
+        if at < len(self.codes):
+            code = self.codes[at]
+            if code.shape != logits.shape:
+                raise StructureChanged
+        else:
+            code = kind.hard(logits.detach())
+            _check_numbers(logits.detach())
+        self.taken.append(code)
+        of_site = LogProbability.apply(logits, code.to(logits.dtype), self.tf, kind)
+        self.log_probability = of_site if self.log_probability is None else self.log_probability + of_site
+        if not self.codes:
+            with torch.no_grad():
+                p = torch.softmax(kind.two_category(bounded(kind, logits.detach()) / self.tf), -1)
+                self.others.append(p.scatter(-1, p.argmax(-1, keepdim=True), 0.0).flatten(1))
+        return code.to(logits.dtype)
+
+
+def _check_numbers(logits: Tensor) -> None:
+    bad = logits.isnan() | logits.isposinf()
+    if bool(bad.any()) or bool((logits.isneginf().all(-1)).any()):
+        raise ValueError(
+            "sample: expected finite logits, -inf for an impossible category beside a possible one, got others (has"
+            " training diverged?)"
+        )
+
+
+class LogProbability(torch.autograd.Function):
+    """log p(code) of each row at p = softmax(logits/tf); backward (code - p)/tf, with all digits at p near 1."""
+
+    @staticmethod
+    def forward(logits: Tensor, code: Tensor, tf: float, kind: LatentKind) -> Tensor:
+        a = bounded(kind, logits)
+        if kind is BINARY:
+            return torch.nn.functional.logsigmoid(torch.where(code > 0.5, a, -a) / tf).sum(-1)
+        a = (a - a.amax(-1, keepdim=True)) / tf
+        return (torch.log_softmax(a, -1) * code).sum((-2, -1))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        logits, code, ctx.tf, ctx.kind = inputs
+        ctx.save_for_backward(logits, code)
+
+    @staticmethod
+    def backward(ctx: Any, *of_output: Tensor) -> Any:
+        return Score.apply(*ctx.saved_tensors, *of_output, ctx.tf, ctx.kind), None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, logits: Tensor, code: Tensor, tf: float, kind: LatentKind) -> Any:
+        rows = folded(info.batch_size, in_dims, (logits, code), (0, 0))
+        return LogProbability.apply(*rows, tf, kind).unflatten(0, (info.batch_size, -1)), 0
+
+
+class Score(torch.autograd.Function):
+    """weight (code - p)/tf, of `LogProbability`."""
+
+    @staticmethod
+    def forward(logits: Tensor, code: Tensor, weight: Tensor, tf: float, kind: LatentKind) -> Tensor:
+        score = kind.score(bounded(kind, logits) / tf, code) / tf
+        return score * weight.reshape(-1, *[1] * (score.ndim - 1))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None: ...
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, logits: Tensor, code: Tensor, weight: Tensor, tf: float, kind: LatentKind) -> Any:
+        rows = folded(info.batch_size, in_dims, (logits, code, weight), (0, 0, 0))
+        return Score.apply(*rows, tf, kind).unflatten(0, (info.batch_size, -1)), 0
+
+
+def folded(size: int, in_dims: Sequence[Any], tensors: Sequence[Tensor], row_dims: Sequence[int]) -> list[Tensor]:
+    """Tensors of a vmap over `size` with the mapped dim folded into the rows, which stand at `row_dims`."""
+    found = []
+    for tensor, mapped, rows in zip(tensors, in_dims, row_dims, strict=False):
+        whole = tensor.movedim(mapped, rows) if mapped is not None else tensor.unsqueeze(rows)
+        shape = [*whole.shape]
+        shape[rows] = size
+        found.append(whole.expand(shape).flatten(rows, rows + 1))
+    return found
