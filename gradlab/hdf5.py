@@ -17,6 +17,8 @@ from pathlib import Path
 import h5py
 import xarray as xr
 
+from .hdf5_store import UNNAMED, Hdf5Store
+
 MOST_BYTES = 2**34  # of one results file, in memory
 MOST_VARIABLES = 1000
 MOST_RATIO = 1100  # of data to file size; zlib cannot expand more
@@ -70,12 +72,12 @@ def load(path: str, announced: Callable[[int, int], None] = lambda size, variabl
     try:
         with h5py.File(path, "r") as file:
             announced(_checked_size(file, os.path.getsize(path)), len(file))
-        ds = xr.load_dataset(path, engine="h5netcdf", phony_dims="access")
+            ds = xr.load_dataset(Hdf5Store(file))
     except (Refused, PermissionError, MemoryError):
         raise
     except Exception as error:  # three libraries raise many kinds of errors for damaged files
         raise Refused(f"expected a complete HDF5 results file, got a damaged one ({first_line(error)})") from None
-    if any(str(dim).startswith("phony_dim") for dim in ds.dims):
+    if any(str(dim).startswith(UNNAMED) for dim in ds.dims):
         raise Refused("expected a results file, got dimensions without names")
     return ds
 
@@ -94,7 +96,7 @@ def _checked_size(file: h5py.File, stored: int) -> int:
         if not isinstance(file.get(name, getlink=True), h5py.HardLink):
             raise Refused(f"expected data inside the file, got a link to another place for {name}")
         item = file[name]
-        if isinstance(item, h5py.Datatype):
+        if isinstance(item, h5py.Datatype) and item.dtype.kind == "c":  # of complex numbers, in files of h5netcdf
             continue
         if not isinstance(item, h5py.Dataset) or item.shape is None:
             raise Refused(f"expected a results file, got {name}, which is not an array")

@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5netcdf
+import h5py
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
-from xarray.backends import H5NetCDFStore
 
 from . import __version__, errors, files, hdf5, hdf5_sandbox, schema
+from .hdf5_store import Hdf5Store
 from .terminal import encodable
 
 # attributes of a variable by which xarray decodes what it reads
@@ -183,15 +183,10 @@ def _hdf5(ds: xr.Dataset) -> bytes:
 
     Large arrays have a checksum that every HDF5 reader verifies, the file one that `open_results` verifies.
     """
-    encoding: Mapping[Any, Any] = {
-        name: {"zlib": True, "complevel": 4, "shuffle": True, "fletcher32": True}
-        for name, variable in ds.variables.items()
-        if variable.ndim > 0 and variable.dtype.kind == "f" and variable.size > 1000
-    }
     content = io.BytesIO()
     try:
-        with h5netcdf.File(content, "w") as file:
-            ds.dump_to_store(H5NetCDFStore(file), encoding=encoding)
-    except (TypeError, ValueError, AttributeError, h5netcdf.CompatibilityError) as error:
+        with h5py.File(content, "w", track_order=True) as file:
+            ds.dump_to_store(Hdf5Store(file))
+    except (TypeError, ValueError, AttributeError, OSError) as error:
         raise ValueError(f"ds: expected values that HDF5 can store, got others ({hdf5.first_line(error)})") from None
     return hdf5.sealed(content.getvalue())
