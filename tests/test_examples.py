@@ -24,6 +24,7 @@ WITHOUT = {
         "likelihoods.Bernoulli",
         "likelihoods.Gaussian",
     },
+    "a category of warnings": {"estimators.LayerWarning"},
     "what the classes of estimators promise: docs/estimators.md": {
         "estimators.Constant",
         "estimators.FunctionOfCode",

@@ -101,8 +101,8 @@ def test_the_library_imports_neither_its_plots_nor_its_reports():
 
 
 def test_estimators_see_no_model():
-    """Errors, the code space, the form of a name and each other is all an estimator needs."""
-    allowed = ("gradlab.errors", "gradlab.latents", "gradlab.specs", "gradlab.estimators")
+    """Errors, the code space, numbers from keys, the form of a name and each other is all an estimator needs."""
+    allowed = ("gradlab.errors", "gradlab.latents", "gradlab.hashing", "gradlab.specs", "gradlab.estimators")
     assert offenders(set(inside("gradlab.estimators")) - {*inside(*CONFORMANCE)}, outside(allowed)) == {}
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import gradlab
-from gradlab import derivatives, estimators, latents, parallel, sampling, stacks
+from gradlab import derivatives, estimators, hashing, latents, parallel, sampling, stacks
 from gradlab.estimators.straight_through import DecoupledSTGS
 from gradlab.latents import BINARY, CATEGORICAL, category_indices
 from gradlab.sampling import engine, straight_through_moments, unique_evaluations
@@ -378,7 +378,7 @@ def test_noise_does_not_depend_on_the_threads(kind, two_threads, monkeypatch):
 def test_splitmix64_is_the_published_one():
     """The first numbers of its reference implementation at seed 1234567."""
     wanted = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]
-    found = sampling.noise.splitmix64(1234567, torch.arange(5)).tolist()
+    found = hashing.splitmix64(1234567, torch.arange(5)).tolist()
     assert [n % 2**64 for n in found] == wanted
 
 
@@ -386,7 +386,7 @@ def test_hashed_exponentials_have_the_law_and_neighbours_nothing_in_common():
     """4 statistics of 2^18 numbers, each within 5 standard errors: by chance not so with probability 2e-6."""
     n = 2**18
     for key in (0, 2**63 - 1):
-        e = sampling.noise.exponentials(key, torch.arange(n))
+        e = hashing.exponentials(key, torch.arange(n))
         assert float(e.min()) > 0
         for value, mean, variance in (
             (e, 1, 1),

@@ -13,6 +13,7 @@ from . import (  # noqa: F401  (fills the registry)
     straight_through,
 )
 from .base import Estimator, Relaxation
+from .foreign import LayerWarning, from_layer
 from .layers import decoupled_st_gumbel_softmax, gumbel_softmax, surrogate_loss
 from .promises import Constant, FunctionOfCode, LeaveOneOut, NoiseIntegral, PullBack, SharedPoints
 from .registry import describe, find, get, is_built_in, names, parse, register
@@ -22,6 +23,7 @@ __all__ = [
     "Constant",
     "Estimator",
     "FunctionOfCode",
+    "LayerWarning",
     "LeaveOneOut",
     "NoiseIntegral",
     "PullBack",
@@ -31,6 +33,7 @@ __all__ = [
     "decoupled_st_gumbel_softmax",
     "describe",
     "find",
+    "from_layer",
     "get",
     "gumbel_softmax",
     "is_built_in",

@@ -89,6 +89,7 @@ class Estimator(ABC):
     kinds: ClassVar[tuple[str, ...]] = ("categorical",)  # kinds of latent, also "binary"
     unbiased: ClassVar[bool] = False  # for the gradient of the expected loss under softmax(l/tf)
     uses: ClassVar[tuple[str, ...]] = ("loss", "derivative")  # the arguments that `estimate` gets; others are None
+    law: ClassVar[str] = "tf"  # what its codes follow: "tf" softmax(l/tf), "model" softmax(l), whatever tf
 
     def __init_subclass__(cls, **options: Any):
         super().__init_subclass__(**options)
@@ -181,6 +182,11 @@ class Estimator(ABC):
         """Equal for estimators whose softmax of `pull_back` is the same; None without that promise."""
         promise = self.pull_back
         return None if promise is None else (getattr(promise.perturbed, "__func__", promise.perturbed), promise.key)
+
+    @property
+    def law_tf(self) -> float:
+        """The t of the law softmax(l/t) that its codes follow."""
+        return 1.0 if self.law == "model" else self.tf
 
     @property
     def uses_loss(self) -> bool:

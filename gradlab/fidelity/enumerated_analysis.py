@@ -34,7 +34,7 @@ def bias_by_enumeration(setup: Setup, request: Request) -> xr.Dataset:
     dtype = getattr(torch, request.reference.dtype)
     gradients = exact_gradients(setup, request.laws, dtype=dtype)
     of_sampled = gradients[: len(request.tfs)] if request.targets[0] == "sampled" else None
-    rare = rarity.rarity(setup.kind, setup.wide_logits, request.tfs, of_sampled)
+    rare = rarity.rarity(setup.kind, setup.wide_logits, request.law_tfs, of_sampled)
     shift = kl_gradient(setup) if request.kl else torch.zeros_like(setup.wide_logits)
     laws = (len(request.targets), len(request.tfs))
     exact = (gradients + shift).cpu().numpy().reshape(*laws, *setup.logits.shape)

@@ -66,6 +66,8 @@ def attributes_of(setup: Setup, request: Request, draws: int | None) -> dict[str
         wrt=request.wrt,
         kl=int(request.kl),
     )
+    if all(e.law == "model" for e in request.estimators):
+        about["law"] = "softmax(l), whatever tf"  # of the codes, so that target "sampled" is that of softmax(l)
     if request.cross is not None:
         about |= {"tf_fixed": request.cross[0], "tb_fixed": request.cross[1]}
     return about

@@ -29,7 +29,7 @@ from .program_draws import Draws, is_exact
 from .program_gradients import Flat, FlatMoments, ProgramStatistics
 from .rarity import CERTAIN, Rarity, variables
 from .reference_analysis import by_reference, stopping_rule
-from .request import Request, cross_of, estimator_of
+from .request import Request, check_laws, cross_of, estimator_of
 
 AUTO_ROWS = 2**20  # paths x examples that "auto" enumerates
 AUTO_PATHS = 2**12  # the same, where they are followed one by one
@@ -93,6 +93,7 @@ def _requested(
         cross_of(cross, tfs, tbs),
         tuple(dim for dim, kept in (("estimator", listed), ("target", target == BOTH)) if not kept),
     )
+    check_laws(request)
     exact = [e.label for e in chosen if is_exact(e)]
     if exact and isinstance(request.reference, Sampled):
         raise ValueError(f"estimator: expected one that is sampled beside a sampled reference, got {exact[0]}")
@@ -149,8 +150,8 @@ def _against_exact(run: Run, x: Any, request: Request, seed: int, compute: Compu
     assert isinstance(request.moments, MonteCarlo)
     memory, draws = working_memory(compute.memory, run.device), request.moments.draws
     exact = _exact(run, x, request, memory, compute.progress)
-    rare = _rarity([exact[tf] for tf in request.tfs])
-    laws = [[exact[tf if target == "sampled" else 1.0] for tf in request.tfs] for target in request.targets]
+    rare = _rarity([exact[t] for t in request.law_tfs])
+    laws = [[exact[t if target == "sampled" else 1.0] for t in request.law_tfs] for target in request.targets]
     vectors = np.stack([[_flat(law.gradients) for law in of] for of in laws])
     flat = Flat(run)
     points = ParameterPoints(request, draws, rare.nothing_left, flat)
@@ -191,7 +192,7 @@ def _draw(moments: FlatMoments, noise: Draws, estimator: Estimator, draws: int, 
 def _exact(run: Run, x: Any, request: Request, memory: int, shown: bool) -> dict[float, Exact]:
     """By temperature of the law. In float64, whatever the precision of the draws, unless float32 is asked for."""
     assert isinstance(request.reference, Enumerated)
-    tfs = dict.fromkeys([*request.tfs, *([1.0] if "model" in request.targets else [])])
+    tfs = dict.fromkeys([*request.law_tfs, *([1.0] if "model" in request.targets else [])])
     dtype = getattr(torch, request.reference.dtype)
     wide = run
     if run.dtype != dtype:
@@ -221,7 +222,7 @@ def _against_sampled(run: Run, x: Any, request: Request, seed: int, compute: Com
     memory = working_memory(compute.memory, run.device)
     rule = stopping_rule(request.moments, request.reference)
     of = ProgramStatistics(run, seed, memory, compute.progress)
-    rare = _rarity([along_greedy(run, tf) for tf in request.tfs])
+    rare = _rarity([along_greedy(run, t) for t in request.law_tfs])
     ds = by_reference(request, of, _rloo(request.reference), rule, rare, UNIT, of.flat)
     return ds.assign_attrs(_attributes(run, request, seed, rule.draws) | ds.attrs)
 

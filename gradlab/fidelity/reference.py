@@ -41,7 +41,7 @@ class Point:
     estimator: Estimator
     target: int
     at: tuple[int, ...]  # its place in the Dataset
-    tf: float
+    tf: float  # of the law that its codes follow
 
 
 @dataclass(frozen=True)

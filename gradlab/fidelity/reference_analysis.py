@@ -49,10 +49,10 @@ def bias_by_reference(setup: Setup, request: Request) -> xr.Dataset:
     rule = stopping_rule(request.moments, request.reference)
     reference = unbiased_reference(request.reference, setup.kind)
     shift = kl_gradient(setup) if request.kl else torch.zeros_like(setup.wide_logits)
-    rare = rarity(setup.kind, setup.wide_logits, request.tfs)
+    rare = rarity(setup.kind, setup.wide_logits, request.law_tfs)
     about: dict[str, Any] = {}
     if isinstance(reference, str):
-        reference, over = choose(setup, request.tfs)
+        reference, over = choose(setup, request.law_tfs)
         about |= of_candidates(over)
     of = (EncoderStatistics if request.wrt == "encoder" else LogitStatistics)(setup, shift)
     wide = of.wide if isinstance(of, EncoderStatistics) else None
@@ -72,21 +72,22 @@ def by_reference(
 ) -> xr.Dataset:
     """The Dataset of all points, with what its attributes say of the reference; `wide` for metrics by parameter."""
     chosen, targets, tfs, tbs = request.estimators, request.targets, request.tfs, request.tbs
+    laws = request.law_tfs
     points = [
-        Point(e.at(tfs[i], tbs[j]), t, (k, t, i, j), tfs[i])
+        Point(e.at(tfs[i], tbs[j]), t, (k, t, i, j), laws[i])
         for i, j in request.pairs
         for k, e in enumerate(chosen)
         for t in range(len(targets))
     ]
     arrays = _Arrays(request, wide)
     missing = []
-    nothing_left = dict(zip(tfs, rare.nothing_left.tolist(), strict=True))
-    rules = {tf: dataclasses.replace(rule, precision=None) if nothing_left[tf] else rule for tf in tfs}
+    nothing_left = dict(zip(laws, rare.nothing_left.tolist(), strict=True))
+    rules = {tf: dataclasses.replace(rule, precision=None) if nothing_left[tf] else rule for tf in laws}
     for point, found, taken in measured(points, reference, targets, rules, of):
         if not all(np.isfinite(one.value).all() and np.isfinite(one.without).all() for one in found):
+            where = f"tf = {tfs[point.at[2]]:g}, tb = {tbs[point.at[3]]:g}"
             raise ValueError(
-                f"tf, tb: expected finite estimates, got others at tf = {point.tf:g}, tb = {tbs[point.at[3]]:g}; take"
-                " larger temperatures, or finite losses"
+                f"tf, tb: expected finite estimates, got others at {where}; take larger temperatures, or finite losses"
             )
         arrays.fill(point.at, found, taken, nothing_left[point.tf])
         if (missed := rules[point.tf].missed_by(found[:1])) > 1:

@@ -58,9 +58,14 @@ class Request:
         return [(i, j) for i, j in every if self.tfs[i] == tf or self.tbs[j] == tb]
 
     @property
+    def law_tfs(self) -> list[float]:
+        """For each tf, the t of the law softmax(l/t) that the codes follow: 1 if they follow softmax(l) whatever tf."""
+        return [1.0] * len(self.tfs) if all(e.law == "model" for e in self.estimators) else self.tfs
+
+    @property
     def laws(self) -> list[tuple[float, str]]:
-        """(tf, target), target first."""
-        return [(tf, target) for target in self.targets for tf in self.tfs]
+        """(t, target), target first."""
+        return [(t, target) for target in self.targets for t in self.law_tfs]
 
 
 def requested(
@@ -95,6 +100,7 @@ def requested(
         tuple(dim for dim, kept in (("estimator", listed), ("target", target == BOTH)) if not kept),
     )
     _check_combination(request)
+    check_laws(request)
     if isinstance(request.reference, Enumerated):
         check_enumerable(model, request.reference.max_configurations)
     if isinstance(method, Integrated):
@@ -135,6 +141,16 @@ def _check_combination(request: Request) -> None:
     for applies, why in _REFUSED:
         if applies(request):
             raise errors.Excluded(why)
+
+
+def check_laws(request: Request) -> None:
+    """ValueError where the exact gradient of the law that is sampled would be another one for each estimator."""
+    laws = {e.law: e.label for e in request.estimators}
+    if len(laws) > 1 and "sampled" in request.targets and any(tf != 1 for tf in request.tfs):
+        raise ValueError(
+            f"estimator: expected estimators that sample one law, got {laws['model']}, which samples softmax(l) for any"
+            f" tf, beside {laws['tf']}, which samples softmax(l/tf); take tf=1 or target='model', or measure them apart"
+        )
 
 
 def cross_of(cross: Any, tfs: list[float], tbs: list[float]) -> tuple[float, float] | None:

@@ -6,14 +6,12 @@ import torch
 from torch import Tensor
 
 from .. import parallel
+from ..hashing import exponentials
 from ..latents import LatentKind, derived_seed
 from ..numerics import MEMORY
 
 _PIECE = 2**17  # numbers that a thread draws at a time: two milliseconds
 _HASHED = 2**24  # numbers that a GPU draws at a time, 24 bytes each while it does
-_INCREMENT, _FIRST, _SECOND = (
-    of - 2**64 for of in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-)  # of SplitMix64, as torch's signed numbers
 
 
 class Noise:
@@ -73,22 +71,3 @@ class Noise:
                 first = torch.arange(some.start, some.stop, some.step, device=e.device) * numbers
                 place = first[:, None] + torch.arange(numbers, device=e.device)
                 of_array[start : start + at_once] = exponentials(key, place).reshape(-1, *e.shape[2:])
-
-
-def exponentials(key: int, place: Tensor) -> Tensor:
-    """Exp(1) numbers, float64, at places of the stream `key`; `place` is overwritten. 52 random bits each."""
-    bits = splitmix64(key, place)
-    return _shifted(bits, 12).double().add_(0.5).mul_(2.0**-52).log_().neg_()
-
-
-def splitmix64(key: int, place: Tensor) -> Tensor:
-    """64 random bits at each place of the stream `key` (Steele, Lea, Flood 2014); overwrites `place`."""
-    z = place.add_(1).mul_(_INCREMENT).add_(key)
-    for shift, factor in ((30, _FIRST), (27, _SECOND)):
-        z.bitwise_xor_(_shifted(z, shift)).mul_(factor)
-    return z.bitwise_xor_(_shifted(z, 31))
-
-
-def _shifted(z: Tensor, by: int) -> Tensor:
-    """z >> by, filled with zeros instead of the sign."""
-    return (z >> by).bitwise_and_(2 ** (64 - by) - 1)

@@ -62,12 +62,12 @@ def bias(
     failure_rate: float = FAILURE_RATE,
     advance: Advance = unseen,
 ) -> Verdict:
-    """The Verdict on the mean of `draws` estimates, against the exact gradient under softmax(l/tf).
+    """The Verdict on the mean of `draws` estimates, against the exact gradient of the law that is sampled.
 
     Raises ValueError if `draws` is below 2.
     """
     draws = errors.whole_number("draws", draws, 2, "a variance needs two")
-    exact = problem.exact_gradient(estimator.tf)
+    exact = problem.exact_gradient(estimator.law_tf)
     deviation, variance = moments(estimator, problem, exact, draws, seed, advance)
     return judge(problem, exact, deviation, variance, draws, failure_rate)
 
