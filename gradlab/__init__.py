@@ -20,6 +20,7 @@ _HOME = {
     "exact_gradient": "exact",
     "bias": "fidelity.bias_analysis",
     "gap": "fidelity.gap_analysis",
+    "Monitor": "monitoring.monitor",
     **dict.fromkeys(("MonteCarlo", "Integrated", "Enumerated", "Sampled", "Compute"), "methods"),
     "decoupled_st_gumbel_softmax": "estimators",
     "save_results": "results",
@@ -33,6 +34,7 @@ __all__ = [
     "Enumerated",
     "Integrated",
     "LatentModel",
+    "Monitor",
     "MonteCarlo",
     "Program",
     "Sampled",
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
     from .fidelity.gap_analysis import gap
     from .methods import Compute, Enumerated, Integrated, MonteCarlo, Sampled
     from .model import LatentModel
+    from .monitoring.monitor import Monitor
     from .programs.program import Program
     from .reports.page import report
     from .results import open_results, save_results

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import xarray as xr
 
-from .schema import ABOUT_SAMPLING, POINT_DIMS, is_end, is_metric, ranked
+from .schema import ABOUT_SAMPLING, POINT_DIMS, along, is_end, is_metric, ranked
 
 FINAL = "final_validation_loss"
 SHOWN = 3  # metrics in short tables and headlines
@@ -113,8 +113,8 @@ def _by_content(ds: xr.Dataset) -> str:
         return "sweep"
     if bias and gap:
         return "gap-and-bias"
-    along = "-along-training" if "epoch" in ds.dims else ""
-    return f"{'bias' if bias else 'gap'}{along}" if bias or gap else ""
+    along_training = "-along-training" if along(ds) else ""
+    return f"{'bias' if bias else 'gap'}{along_training}" if bias or gap else ""
 
 
 def point_dims(ds: xr.Dataset) -> list[str]:

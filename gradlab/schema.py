@@ -26,6 +26,7 @@ DIMS = {
     "definition": "definition of the relaxed gradient",
     "checkpoint": "checkpoint",
     "epoch": "epochs of training",
+    "step": "steps of training",
     "parameter": "parameter tensor",
     "example": "example",
     "latent": "latent",
@@ -40,7 +41,8 @@ DIMS = {
     "averaged": "estimates averaged",
 }
 # along which the points of a result stand; the others are within a point
-POINT_DIMS = ("checkpoint", "model", "epoch", "estimator", "target", "definition", "parameter", "tf", "tb")
+POINT_DIMS = ("checkpoint", "model", "epoch", "step", "estimator", "target", "definition", "parameter", "tf", "tb")
+ALONG = ("epoch", "step")  # a training
 ENDS = {"": "", "_low": "lower end of the 95 % interval of ", "_high": "upper end of the 95 % interval of "}
 # variables that say where a metric can be trusted, and are no metrics themselves
 ABOUT_SAMPLING = ("expected_count", "unseen", "rare_examples", "certain_examples", "enumerated")
@@ -104,7 +106,21 @@ def dataset(
     return xr.Dataset({name: left(*of) for name, of in variables.items()}, kept, attrs)
 
 
+def row(found: xr.Dataset, dim: str, value: int) -> xr.Dataset:
+    """The metrics of one point, with their intervals, as the row of an epoch or a step; of tensors that of all."""
+    point = found.isel({name: 0 for name in ("tf", "tb", "parameter") if name in found.dims})
+    one = point[[name for name in point.data_vars if set(point[name].dims) <= {"definition"}]]
+    one = one.drop_vars([name for name in one.coords if name not in one.dims]).expand_dims({dim: [value]})
+    one[dim].attrs = {"long_name": DIMS[dim], "units": "1"}
+    return one.assign_coords({name: (dim, [point[name].item()], point[name].attrs) for name in ("tf", "tb")})
+
+
 # --- reading ---
+
+
+def along(ds: xr.Dataset) -> str:
+    """The dim of a Dataset along which a training goes; "" where there is none."""
+    return next((dim for dim in ALONG if dim in ds.dims), "")
 
 
 def ends_of(ds: xr.Dataset, name: str) -> list[str]:

@@ -620,7 +620,7 @@ def test_unsorted_temperatures_are_drawn_in_order():
         ),
         (
             lambda ds: plots.tracked(ds),
-            "ds: expected bias or gap by epoch, of gradlab train --track",
+            "ds: expected bias or gap along a training",
         ),
         (
             lambda ds: plots.auto(ds[["validation_loss"]]),

@@ -1,4 +1,4 @@
-"""Along a training: the validation loss by epoch, and bias or gap by epoch."""
+"""Along a training: the validation loss by epoch, and bias or gap by epoch or step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from ..kinds import first_metrics, kind
-from ..schema import short_name
+from ..schema import along, short_name
 from .axes_style import FONT, WIDTH, caption, epoch_axis, long_name, value_axis
 from .lines import COLOURS, MARKERS, Series, Style, keys, legend, series, shifts, trend
 from .selection import checked, described, least_drawn, panel_label, with_interval
@@ -80,14 +80,14 @@ def _curve(pair: xr.Dataset, words: list[str], colour: str, marker: str) -> Seri
 
 
 def tracked(ds: xr.Dataset) -> Figure:
-    """Bias or gap along a training, by epoch, with the intervals of `ds`: a panel for each of its first metrics.
+    """Bias or gap along a training, by epoch or step, with intervals: a panel for each of the first metrics.
 
     Of bias these are the relative bias (clipped at 0), the relative standard deviation and the cosine, the sampling
     noise subtracted; of the gap the relative gap, the gap and the cosine, one colour per definition.
 
     Parameters
     ----------
-    ds : what gradlab.training.train tracks, as NAME.bias.h5 or NAME.gap.h5 hold it
+    ds : what gradlab.training.train tracks, as NAME.bias.h5 or NAME.gap.h5 hold it, or gradlab.Monitor writes
 
     Raises
     ------
@@ -100,18 +100,19 @@ def tracked(ds: xr.Dataset) -> Figure:
     >>> figure = gradlab.plots.tracked(ds)
     """
     ds = checked(ds)
-    if "epoch" not in ds.dims or not {"tf", "tb"} <= set(ds.coords) or kind(ds).of_trainings:
-        raise ValueError("ds: expected bias or gap by epoch, of gradlab train --track, got another Dataset")
+    dim = along(ds)
+    if not dim or not {"tf", "tb"} <= set(ds.coords) or kind(ds).of_trainings:
+        raise ValueError("ds: expected bias or gap along a training (--track, gradlab.Monitor), got another Dataset")
     panels = first_metrics(ds)
     lines = series(ds, ["definition"], "", [Style("-")])
     figure = Figure(figsize=(0.35 + 2.3 * len(panels), 3.1), layout="constrained")
     for ax, name in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
         drawn = [
-            trend(ax, one, ds["epoch"].to_numpy(), with_interval(one.data, name, least_drawn(ds, name)), shift=shift)
+            trend(ax, one, ds[dim].to_numpy(), with_interval(one.data, name, least_drawn(ds, name)), shift=shift)
             for one, shift in zip(lines, shifts(len(lines)), strict=True)
         ]
         ax.set_ylabel(panel_label(ds, name), fontsize=FONT)
-        epoch_axis(ax, ds["epoch"])
+        epoch_axis(ax, ds[dim])
         value_axis(ax, "y", np.hstack(drawn))
     legend(figure, keys(lines))
     what = "; ".join(f"{short_name(ds, name)}: {described(ds, name)}" for name in panels)
@@ -120,7 +121,7 @@ def tracked(ds: xr.Dataset) -> Figure:
 
 
 def _temperatures(ds: xr.Dataset) -> str:
-    """Those in force: tf = 1.6, or tf = 1 → 0.3 from the first to the last epoch."""
+    """Those in force: tf = 1.6, or tf = 1 → 0.3 from the first to the last."""
     found = []
     for name in ("tf", "tb"):
         values = np.atleast_1d(ds[name].to_numpy())

@@ -10,6 +10,7 @@ import xarray as xr
 
 from .. import plots
 from ..kinds import kind, point_dims
+from ..schema import ALONG
 from .points import evenly
 
 MOST_SERIES = 24  # checkpoints times estimators times parameters of a figure
@@ -35,7 +36,7 @@ def _thinned(ds: xr.Dataset) -> tuple[xr.Dataset, list[str]]:
     for dim in ("checkpoint", "parameter", "estimator"):
         others = 1
         for d in point_dims(ds):
-            others *= ds.sizes[d] if d not in ("tf", "tb", "epoch", dim) else 1
+            others *= ds.sizes[d] if d not in ("tf", "tb", *ALONG, dim) else 1
         if dim in ds.dims and others * ds.sizes[dim] > MOST_SERIES:
             kept = evenly(ds.sizes[dim], max(2, MOST_SERIES // others))
             left_out.append(f"the figures have {len(kept)} of {ds.sizes[dim]:,} {dim}s, evenly spaced")

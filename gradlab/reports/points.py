@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from ..kinds import point_dims
+from ..schema import along
 
 NO_MEASURE = ("exact_norm", "resolved", "draws")  # do not say that a point was measured
 
@@ -52,15 +53,16 @@ def _values(ds: xr.Dataset, name: str) -> np.ndarray:
 
 
 def coordinates_at(ds: xr.Dataset, at: np.ndarray) -> list[dict[str, Any]]:
-    """Coordinates of each of `places`; along a training the temperatures go with the epoch."""
+    """Coordinates of each of `places`; along a training the temperatures go with the epoch or step."""
     found = []
     values = {dim: ds[dim].values.tolist() for dim in point_dims(ds)}
-    of_epoch = {t: ds[t].values.tolist() for t in ("tf", "tb") if t in ds.coords and ds[t].dims == ("epoch",)}
+    dim = along(ds)
+    in_force = {t: ds[t].values.tolist() for t in ("tf", "tb") if dim and t in ds.coords and ds[t].dims == (dim,)}
     for place in at.tolist():
         where = {dim: values[dim][k] for dim, k in zip(values, place, strict=True)}
-        if of_epoch:
-            k = place[list(values).index("epoch")]
-            where |= {t: of_epoch[t][k] for t in of_epoch}
+        if in_force:
+            k = place[list(values).index(dim)]
+            where |= {t: in_force[t][k] for t in in_force}
         found.append(where)
     return found
 

@@ -13,7 +13,7 @@ import xarray as xr
 from ..attributes import groups, nested, texts
 from ..cautions import nothing_left, of_sampling
 from ..kinds import first_metrics, kind
-from ..schema import negative_by_chance, said, short_name
+from ..schema import along, negative_by_chance, said, short_name
 from ..terminal import counted
 from .points import Estimate, centre, coordinates_at, estimates_at, places
 
@@ -72,7 +72,7 @@ def _range(ds: xr.Dataset) -> str:
     noun = "pairs of temperatures" if of_trainings else "points"
     what = short_name(ds, name).capitalize() + (f" of {alone}" if (alone := _estimator(ds)) else "")
     text = f"{what} over {len(at):,} {noun}: least {ends[0]}, greatest {ends[1]}{unit}."
-    if "epoch" in ds.dims and not of_trainings and len(at) > 1:
+    if along(ds) and not of_trainings and len(at) > 1:
         last = estimates[-1]
         text = f"{what} from {written(estimates[0])} ({_where(ds, points[0])}) to {written(last)}"
         text += f" ({_where(ds, points[-1])}){unit}; least {ends[0]}, greatest {ends[1]}."
@@ -183,7 +183,7 @@ def _unit(ds: xr.Dataset, name: str) -> str:
 def _where(ds: xr.Dataset, point: Mapping[str, Any]) -> str:
     """What tells a point from others."""
     varied = {k: v for k, v in point.items() if ds[k].size > 1 and not (k in ("tf", "tb") and k not in ds.dims)}
-    names = {"checkpoint": lambda v: PurePath(str(v)).stem, "epoch": lambda v: f"epoch {v}"}
+    names = {"checkpoint": lambda v: PurePath(str(v)).stem, "epoch": "epoch {}".format, "step": "step {:,}".format}
     named = [f"{k} {short(v)}" if k in ("tf", "tb") else names.get(k, str)(v) for k, v in varied.items()]
     return ", ".join(named)
 

@@ -15,7 +15,7 @@ from typing import Any
 import xarray as xr
 from torch import nn
 
-from .. import errors, estimators, files, results
+from .. import errors, estimators, files, results, schema
 from ..attributes import flattened, nested
 from ..cautions import SamplingWarning
 from ..methods import MAX_CONFIGURATIONS
@@ -129,7 +129,7 @@ class Tracks:
 
     def _add(self, kind: str, epoch: int) -> None:
         found = self._measured(kind)
-        row = _row(found, epoch)
+        row = schema.row(found, "epoch", epoch)
         if kind in self.found:
             row = xr.concat([self.found[kind], row], "epoch", join="exact", combine_attrs="override")
         row.attrs = found.attrs | self._attributes(kind)
@@ -188,15 +188,6 @@ class Tracks:
             expected = f"track: expected epoch {missing[0]}, which the training has passed, in {path}"
             raise ValueError(f"{expected}, got a file without it; start again")
         return ds.sel(epoch=[epoch for epoch in ds.epoch.values.tolist() if self._due(epoch)])
-
-
-def _row(found: xr.Dataset, epoch: int) -> xr.Dataset:
-    """The figures of one point, with their intervals, as the row of an epoch."""
-    point = found.isel(tf=0, tb=0)
-    row = point[[name for name in point.data_vars if set(point[name].dims) <= {"definition"}]]
-    row = row.expand_dims(epoch=[epoch])
-    row.epoch.attrs = {"long_name": "epochs of training", "units": "1"}
-    return row.assign_coords({name: ("epoch", [point[name].item()], point[name].attrs) for name in ("tf", "tb")})
 
 
 def _training_of(path: Path) -> dict[str, Any] | None:
