@@ -16,6 +16,7 @@ from .data import data
 from .estimators import check_estimator, estimators
 from .gap import gap
 from .output import say
+from .recommend import recommend
 from .report_page import report
 from .reproduce import reproduce
 from .results import plot, show
@@ -49,7 +50,7 @@ def cli() -> None:
     """
 
 
-for command in (bias, gap, train, sweep, plot, show, report, estimators, check_estimator, data, reproduce):
+for command in (bias, gap, recommend, train, sweep, plot, show, report, estimators, check_estimator, data, reproduce):
     cli.add_command(command)
 
 

@@ -40,9 +40,12 @@ def show(results, as_json):
     from gradlab.kinds import kind
     from gradlab.results import open_results
 
-    from . import report, sweep_report
+    from . import recommend, report, sweep_report
 
     ds = open_results(results)
+    if kind(ds).name == "recommendation":
+        recommend.show(ds, as_json)
+        return
     if "kl" in ds.dims:
         sweep_report.report_each_kl(ds, as_json)
         return

@@ -26,6 +26,7 @@ _HOME = {
     "save_results": "results",
     "open_results": "results",
     "report": "reports.page",
+    "recommend": "recommending.choosing",
 }
 _MODULES = ("datasets", "estimators", "latents", "likelihoods", "metrics", "plots", "schedules", "sweeps", "training")
 
@@ -52,6 +53,7 @@ __all__ = [
     "metrics",
     "open_results",
     "plots",
+    "recommend",
     "report",
     "save",
     "save_results",
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
     from .model import LatentModel
     from .monitoring.monitor import Monitor
     from .programs.program import Program
+    from .recommending.choosing import recommend
     from .reports.page import report
     from .results import open_results, save_results
     from .weights import load_weights

@@ -84,10 +84,10 @@ def load_described(path: str | Path | None, bundled: str = BUNDLED) -> tuple[Lat
         folder = importlib.resources.files("gradlab.data")
         with importlib.resources.as_file(folder / f"{bundled}.safetensors") as there:
             model, name, digest = load(there), f"{bundled} (bundled)", files.sha256(there)
-    return model, {"checkpoint": name, "checkpoint_sha256": digest} | _training_described(model.provenance)
+    return model, {"checkpoint": name, "checkpoint_sha256": digest} | training_described(model.provenance)
 
 
-def _training_described(provenance: dict[str, Any]) -> dict[str, Any]:
+def training_described(provenance: dict[str, Any]) -> dict[str, Any]:
     """The number of epochs and the settings of a training, if the provenance contains valid ones.
 
     For a scheduled temperature: its value at the end of the last epoch, and the schedule.

@@ -78,6 +78,12 @@ KINDS = {
         Kind("gap", "Gradient gap", _always(Drawing("Gradient gap", "gap"))),
         Kind("bias-along-training", "Bias along a training", _always(Drawing("Bias along the training", "tracked"))),
         Kind("gap-along-training", "Gap along a training", _always(Drawing("Gap along the training", "tracked"))),
+        Kind(
+            "recommendation",
+            "Which estimator, which temperature",
+            _always(Drawing("Error of an average, by candidate", "recommendation")),
+            ("checkpoint", "candidate"),
+        ),
         Kind("gap-and-bias", "Gap and bias", _always(Drawing("Bias against the gap", "gap_and_bias"))),
         Kind("sweep", "Sweep", _of_sweep, ("tf", "tb"), True),
         Kind("sweep cell", "A training of a sweep", _of_sweep, ("tf", "tb"), True),

@@ -39,6 +39,7 @@ DIMS = {
     "model": "model",
     "tracked_epoch": "epoch of training at which fidelity was measured",
     "averaged": "estimates averaged",
+    "candidate": "estimator and temperature compared",
 }
 # along which the points of a result stand; the others are within a point
 POINT_DIMS = ("checkpoint", "model", "epoch", "step", "estimator", "target", "definition", "parameter", "tf", "tb")

@@ -63,6 +63,8 @@ def prepare(folder: Path) -> None:
     measured["sweep.h5"] = sweeps.sweep(small, images.first(60), images.first(20), folder / "swept", **options)
     planned = {"tf": ["1:0.3", 1.0], "tb": 1.0, "seeds": 2}
     measured["schedules.h5"] = sweeps.sweep(small, images.first(60), images.first(20), folder / "planned", **planned)
+    choice = gradlab.recommend(model, x, tb=[0.5, 1.3], estimator=["ste", "rloo"], draws=32)
+    measured["recommendation.h5"] = choice.table
     for name, ds in measured.items():
         gradlab.save_results(ds, folder / name)
     for name, collected in COLLECTED.items():

@@ -17,6 +17,7 @@ from .heatmaps import heatmap
 from .kl_figures import losses_by_kl
 from .parameter_figures import parameters
 from .pictures import reconstructions
+from .recommendation_figures import recommendation
 from .relation_figures import gap_and_bias
 from .selection import checked
 from .sweep_figures import losses, schedules
@@ -38,6 +39,7 @@ __all__ = [
     "losses",
     "losses_by_kl",
     "parameters",
+    "recommendation",
     "reconstructions",
     "save",
     "schedules",

@@ -1,0 +1,235 @@
+"""gradlab recommend: which estimator and which backward temperature."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from typing import Any
+
+import click
+from click.core import ParameterSource
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from gradlab.choices import TARGETS
+from gradlab.methods import Compute
+
+from .method_options import method_options
+from .options import (
+    checkpoints_argument,
+    data_options,
+    images_option,
+    json_option,
+    own_model_options,
+    seed_option,
+    together,
+)
+from .output import console, warnings_as_lines, wrote
+from .paths import check_no_input, check_writable
+from .specs import EstimatorSpec, TemperatureSpec
+
+IMAGES, IMAGES_LARGE = 100, 16  # by default; where the code space is too large to enumerate
+MOST_LINES = 12
+
+what_options = together(
+    click.option(
+        "--tf",
+        type=TemperatureSpec(),
+        help="Forward temperature. It changes the objective, so it is yours.  [default: that of the training, else 1]",
+    ),
+    click.option(
+        "--averaged",
+        type=click.IntRange(min=1),
+        default=100,
+        show_default=True,
+        help="Loss evaluations that an average costs: images of a batch, times steps that the optimizer averages over.",
+    ),
+    click.option(
+        "--budget",
+        type=click.FloatRange(min=0, min_open=True),
+        default=60.0,
+        show_default=True,
+        help="Seconds, about, for each checkpoint.",
+    ),
+    click.option(
+        "--estimator",
+        "names",
+        type=EstimatorSpec(),
+        multiple=True,
+        metavar="NAME",
+        help="Once: your present estimator, whose cost is told; repeated: the ones to choose from.  [default: the"
+        " training's; all]",
+    ),
+    click.option(
+        "--tb",
+        type=TemperatureSpec(),
+        help="One: your present backward temperature; several, as 0.5,1,2: the ones to choose from.  [default: the"
+        " training's; 12 from 0.1 to 6]",
+    ),
+    click.option(
+        "--target",
+        type=click.Choice(TARGETS),
+        default="sampled",
+        show_default=True,
+        help="Law whose expected loss is the objective: softmax(l/tf), or softmax(l).",
+    ),
+    click.option(
+        "--draws", type=click.IntRange(min=32), help="Draws of the last round.  [default: what --budget pays]"
+    ),
+)
+
+
+@click.command()
+@checkpoints_argument
+@what_options
+@images_option(IMAGES)
+@data_options("mnist-sample")
+@own_model_options
+@method_options(Compute)
+@seed_option
+@click.option("--out", type=click.Path(dir_okay=False), help="Results file, in HDF5, of all candidates.")
+@json_option
+def recommend(checkpoints, tf, averaged, budget, names, tb, images, data, data_dir, own, values, out, as_json, **more):
+    """Which estimator and which backward temperature give the most faithful gradient at equal cost.
+
+    All estimators and 12 backward temperatures are compared by the error of an average that costs the same number of
+    loss evaluations, at the best scale, which a learning rate absorbs. The answer says what is as good within noise,
+    what your present choice costs, and the line of code to paste. Without CHECKPOINT the bundled 8x4 VAE is taken.
+    Several checkpoints of a training give a schedule. Ctrl-C gives the best so far.
+
+    \b
+    Examples:
+      gradlab recommend
+      gradlab recommend vae.safetensors --tf 1.6 --averaged 100 --estimator st-gs --tb 1
+      gradlab recommend vae.safetensors --estimator ste --estimator reinmax --tb 0.5,1,2 --out compared.h5
+      gradlab recommend epoch-010.safetensors epoch-080.safetensors epoch-160.safetensors --json
+    """
+    import gradlab
+
+    tf = _one("tf", tf)
+    estimator = (names[0] if len(names) == 1 else list(names)) if names else None
+    tb = None if tb is None else tb[0] if len(tb) == 1 else tb
+    if out:
+        check_no_input([out], checkpoints)
+        check_writable(out)
+    found = []
+    with warnings_as_lines():
+        for model, about in _models(checkpoints, own):
+            observed = _observed(model, own, data, data_dir, images)
+            with contextlib.redirect_stdout(sys.stderr):
+                one = gradlab.recommend(
+                    model, observed.floats(), tf, tb, estimator, averaged, budget, compute=values.compute(), **more
+                )
+            one.table.attrs.update(about | observed.described())
+            found.append(one.table)
+            if one.table.attrs["interrupted"]:
+                break
+    _give(found, out, as_json)
+    if found[-1].attrs["interrupted"]:
+        sys.exit(130)
+
+
+def _one(name: str, given: Any) -> Any:
+    if given is None:
+        return None
+    if len(given) > 1:
+        raise click.UsageError(f"--{name}: expected one temperature, since it sets the objective, got {len(given)}")
+    return given[0]
+
+
+def _models(checkpoints, own) -> Any:
+    from gradlab.checkpoints import BUNDLED, load_described
+
+    from . import importing
+
+    if own.model is not None:
+        if checkpoints:
+            raise click.UsageError(f"--model: expected no checkpoint beside it, got {checkpoints[0]}")
+        with contextlib.redirect_stdout(sys.stderr):  # foreign code may print, and standard output is for results
+            return [importing.model(own.model, own.weights)]
+    if own.weights is not None:
+        raise click.UsageError("--weights: needs --model")
+    return [load_described(path, BUNDLED) for path in ([*checkpoints] or [None])]
+
+
+def _observed(model, own, data, data_dir, images) -> Any:
+    from gradlab import datasets
+    from gradlab.methods import MAX_CONFIGURATIONS
+
+    default = click.get_current_context().get_parameter_source("images") is ParameterSource.DEFAULT
+    if default and model.configurations > MAX_CONFIGURATIONS:
+        images = IMAGES_LARGE
+    if own.observations is None:
+        return datasets.load(data, "test", data_dir).first(images)
+    there = datasets.load_array(own.observations)
+    return there.first(min(images, max(1, len(there))) if default else images)
+
+
+def _give(found: list[Any], out: str | None, as_json: bool) -> None:
+    from gradlab import results
+
+    ds = results.with_encodable_text(found[0] if len(found) == 1 else results.join_checkpoints(found))
+    replaced = [out] if out and os.path.exists(out) else []
+    if out:
+        results.save_results(ds, out)
+    show(ds, as_json, [out] if out else [])
+    if out and not as_json:
+        wrote(out, replaced)
+
+
+def show(ds: Any, as_json: bool, written: list[str] | None = None) -> None:
+    """A recommendation: its sentences, and the candidates with the smallest errors; or one JSON object."""
+    from gradlab.attributes import plain, texts
+    from gradlab.cautions import cautions
+
+    each = [ds.isel(checkpoint=k) for k in range(ds.sizes["checkpoint"])] if "checkpoint" in ds.dims else [ds]
+    if as_json:
+        about = {name: plain(value) for name, value in ds.attrs.items()}
+        answers = [_as_object(one) for one in each]
+        files = {"attributes": about, "cautions": cautions(ds), "files": written or []}
+        click.echo(json.dumps(({"checkpoints": answers} if len(answers) > 1 else answers[0]) | files, allow_nan=False))
+        return
+    for one in each:
+        for number, sentence in enumerate(texts(one.attrs["answer"])):
+            console().print(escape(sentence) if number else f"[bold]{escape(sentence)}[/bold]", highlight=False)
+        console().print(_table(one))
+
+
+def _as_object(ds: Any) -> dict[str, Any]:
+    import math
+
+    def number(value: Any) -> float | None:
+        return float(value) if math.isfinite(float(value)) else None
+
+    rows = [
+        {
+            "candidate": str(row.candidate.item()),
+            "estimator": str(row.estimator.item()),
+            "tf": number(row.tf),
+            "tb": number(row.tb),
+            **{
+                name: {end or "value": number(row[f"{name}{end and '_' + end}"]) for end in ("", "low", "high")}
+                for name in ("error", "excess")
+            },
+            **{name: int(row[name]) for name in ("equivalent", "evaluations", "draws", "unbiased")},
+        }
+        for row in (ds.isel(candidate=k) for k in range(ds.sizes["candidate"]))
+    ]
+    return {"answer": list(map(str, ds.attrs["answer"])), "chosen": rows[0], "candidates": rows}
+
+
+def _table(ds: Any) -> Table:
+    from gradlab.rounding import written
+
+    table = Table(box=box.SIMPLE_HEAD, title="the smallest errors", title_justify="left")
+    for name in ("candidate", "error \\[95 %]", "more than the choice \\[95 %]", "evaluations", "draws"):
+        table.add_column(name, justify="left" if name == "candidate" else "right")
+    for k in range(min(MOST_LINES, ds.sizes["candidate"])):
+        row = ds.isel(candidate=k)
+        of = [written(*(float(row[name + end]) for end in ("", "_low", "_high"))) for name in ("error", "excess")]
+        label = escape(str(row.candidate.item()))
+        table.add_row(label, *map(escape, of if k else [of[0], ""]), f"{int(row.evaluations)}", f"{int(row.draws):,}")
+    return table

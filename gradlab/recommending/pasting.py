@@ -1,0 +1,44 @@
+"""The line of code that trains with an estimator: gradlab's, and torch's own where that is exactly the same."""
+
+from __future__ import annotations
+
+from ..estimators import Estimator
+
+# names as in `import torch.nn.functional as F; import torch.distributions as D`
+
+
+def line(e: Estimator, binary: bool) -> str:
+    """gradlab's: a layer where there is one, else the loss that any estimator has."""
+    tf, tb = f"{e.tf:g}", f"{getattr(e, 'tb', e.tf):g}"
+    if e.label == "decoupled-st-gs" and not binary:
+        return f"z = gradlab.decoupled_st_gumbel_softmax(logits, tf={tf}, tb={tb})"
+    if e.label == "gumbel-softmax" and not binary:
+        return f"z = gradlab.estimators.gumbel_softmax(logits, tf={tf}, tb={tb})"
+    kind = ", binary=True" if binary else ""
+    return f'loss = gradlab.estimators.surrogate_loss("{spelled(e)}", logits, f{kind}).mean()'
+
+
+def spelled(e: Estimator) -> str:
+    """The text that `estimators.parse` takes: `rloo:tf=1.6,n=4`."""
+    given = {name: value for name, value in e.parameters.items() if name in ("tf", "tb")}
+    other = e.label.removeprefix(e.name).strip("()")
+    parts = [f"{name}={value:g}" for name, value in given.items()] + ([other.replace(", ", ",")] if other else [])
+    return f"{e.name}:{','.join(parts)}"
+
+
+def torch_line(e: Estimator, binary: bool) -> str:
+    """torch's own spelling, or "" where it has none that is the same."""
+    tf, tb = e.tf, getattr(e, "tb", e.tf)
+    scaled = "logits" if tf == 1 else f"logits / {tf:g}"
+    if binary:
+        relaxed = f"z = D.RelaxedBernoulli(torch.tensor({tb:g}), logits={scaled}).rsample()"
+        return relaxed if e.label == "gumbel-softmax" else ""
+    if e.label == "gumbel-softmax":
+        return f"z = F.gumbel_softmax({scaled}, tau={tb:g})"
+    if e.label in ("decoupled-st-gs", "st-gs") and tb == tf:  # the noise stands outside the division
+        return f"z = F.gumbel_softmax({scaled}, tau=1, hard=True)"
+    if e.label == "st-gs(convention=jang)" and tf == 1:
+        return f"z = F.gumbel_softmax(logits, tau={tb:g}, hard=True)"
+    if e.label == "ste" and tb == tf:
+        return f"z = D.OneHotCategoricalStraightThrough(logits={scaled}).rsample()"
+    return ""

@@ -1,0 +1,330 @@
+"""gradlab.recommend: the error of an average, the choice, its sentences, and the lines to paste."""
+
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+import torch.distributions as D
+import torch.nn.functional as F
+
+import gradlab
+from gradlab import estimators
+from gradlab.estimators.evaluation import evaluate
+from gradlab.latents import BINARY, CATEGORICAL
+from gradlab.recommending.errors_of_averages import Observed, joint_quantile
+from gradlab.recommending.pasting import line, spelled, torch_line
+
+from .problems import make
+
+NAMES = ["ste", "reinmax", "rloo:n=4", "zgr"]
+TBS = [0.5, 1.3]
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return make("4x3-bernoulli-mlp")
+
+
+def many(problem, examples=40):
+    """More examples of a problem, so that intervals are over examples."""
+    generator = torch.Generator().manual_seed(3)
+    return torch.rand(examples, *problem.x.shape[1:], dtype=problem.x.dtype, generator=generator)
+
+
+@pytest.fixture(scope="module")
+def found(problem):
+    return gradlab.recommend(problem.model, many(problem), tf=0.7, tb=TBS, estimator=NAMES, averaged=20, draws=512)
+
+
+COSTS = {"ste": 1, "reinmax": 1, "rloo(n=4)": 4, "zgr": 1}
+
+
+def exact_errors(model, x, tf, averaged):
+    """Matched errors of averages from moments without sampling, by the formula written out: {(label, tb): error}."""
+    ds = gradlab.bias(model, x, tf=tf, tb=TBS, estimator=NAMES, moments="exact")
+    errors = {}
+    for label in ds.estimator.values:
+        for tb in TBS:
+            of = ds.sel(estimator=label, tf=tf, tb=tb)
+            m, g, std = (of[name].values.ravel() for name in ("mean_gradient", "exact_gradient", "std_gradient"))
+            spread = (std**2).sum() * COSTS[label] / averaged
+            errors[label, tb] = math.sqrt(1 - (m @ g) ** 2 / ((m @ m + spread) * (g @ g)))
+    return errors
+
+
+# --- the figure ---
+
+
+def test_errors_are_those_of_exact_moments(problem, found):
+    """Every candidate's interval holds the error from moments without sampling.
+
+    Intervals are joint for the candidates of a round and over examples too, which are here the same on both sides, so
+    that a miss is rarer than 5 % in 6.
+    """
+    truth = exact_errors(problem.model, many(problem), 0.7, 20)
+    assert found.table.sizes["candidate"] == 6
+    for row in (found.table.isel(candidate=k) for k in range(6)):
+        tb = TBS[0] if math.isnan(row.tb) else float(row.tb)
+        error = truth[str(row.estimator.item()), tb]
+        assert row.error_low <= error <= row.error_high, (str(row.candidate.item()), error)
+        assert row.error_high - row.error_low < 0.5
+
+
+def test_the_choice_is_the_smallest_error(problem, found):
+    truth = exact_errors(problem.model, many(problem), 0.7, 20)
+    best = min(truth.values())
+    assert truth[found.estimator, found.tb or TBS[0]] <= best + found.margin + 1e-12
+
+
+def test_an_average_of_an_unbiased_estimator_has_the_error_of_its_noise():
+    """And a biased one with M = c = |g|^2 the same; a negative <m, g> is worse than the answer 0."""
+    influence = np.zeros((10, 4))
+    for unbiased in (True, False):
+        of = Observed(np.array([2.0, 2.0, 2.0, 8.0]), 0.0, influence, 4, unbiased)
+        assert of.squared_error(100) == pytest.approx(8 * 4 / 100 / (2 + 8 * 4 / 100))
+    assert Observed(np.array([2.0, -1.0, 1.0, 8.0]), 0.0, influence, 1, False).squared_error(1) > 1
+
+
+def test_influences_are_derivatives_of_the_squared_error():
+    for unbiased in (True, False):
+        total = np.array([2.0, 1.3, 1.7, 9.0])
+        for column in range(4):
+            influence = np.zeros((2, 4))
+            influence[0, column] = 1.0
+            of = Observed(total, 0.01, influence, 3, unbiased)
+            step = 1e-6 * np.eye(4)[column]
+            ends = [Observed(total + s * step, 0.01, influence, 3, unbiased).squared_error(17) for s in (1, -1)]
+            assert of.of_error(17)[0] == pytest.approx((ends[0] - ends[1]) / 2e-6, abs=1e-8)
+
+
+def test_joint_quantile_of_one_and_of_many():
+    """Of one: Student's t. Of ten independent ones, about that of Bonferroni; of ten copies, that of one."""
+    rng = np.random.default_rng(1)
+    one, ten = rng.standard_normal((1, 400)), rng.standard_normal((10, 400))
+    assert joint_quantile(one, 0.95) == pytest.approx(1.97, abs=0.08)
+    assert joint_quantile(ten, 0.95) == pytest.approx(2.80, abs=0.12)
+    assert joint_quantile(np.repeat(one, 10, 0), 0.95) == pytest.approx(joint_quantile(one, 0.95))
+
+
+def test_a_sampled_reference_agrees_with_the_exact_gradient(problem, monkeypatch):
+    """On a space that has both; the two intervals overlap at every candidate (a miss is rarer than 1 in 100)."""
+    x = many(problem)
+    given = {"tf": 0.7, "tb": TBS, "estimator": NAMES, "averaged": 20, "draws": 512}
+    exact = gradlab.recommend(problem.model, x, **given)
+    monkeypatch.setattr("gradlab.recommending.choosing.MAX_CONFIGURATIONS", 1)
+    sampled = gradlab.recommend(problem.model, x, **given)
+    assert exact.table.attrs["reference"] == "exact"
+    assert sampled.table.attrs["reference"].startswith("rloo")
+    both = [one.table.sortby("candidate") for one in (exact, sampled)]
+    assert (both[0].error_low <= both[1].error_high).all()
+    assert (both[1].error_low <= both[0].error_high).all()
+    assert float(abs(both[0].error - both[1].error).max()) < 0.15
+
+
+def test_few_examples_have_intervals_from_batches_of_draws(problem):
+    found = gradlab.recommend(problem.model, problem.x, tf=0.7, tb=TBS, estimator=NAMES, averaged=20, draws=256)
+    assert "the examples are taken as given" in str(found)
+    assert found.error_low < found.error < found.error_high
+
+
+# --- what is asked for ---
+
+
+def test_equal_seeds_give_equal_numbers_and_leave_the_global_state_alone(problem):
+    given = {"tf": 1.0, "tb": TBS, "estimator": ["ste", "rloo"], "draws": 64}
+    state = torch.random.get_rng_state()
+    first, again = (gradlab.recommend(problem.model, problem.x, seed=5, **given) for _ in range(2))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    other = gradlab.recommend(problem.model, problem.x, seed=6, **given)
+    assert first.error == again.error != other.error
+
+
+def test_the_present_choice_is_told(problem):
+    """It is measured beside the candidates, at temperatures of its own."""
+    found = gradlab.recommend(problem.model, problem.x, tf=1.0, estimator="ste", tb=5.5, averaged=1000, draws=64)
+    assert "ste at tb = 5.5" in found.table.candidate.values
+    assert "The present choice, ste at tb = 5.5, has an error of" in str(found)
+    assert found.table.attrs["present"] == "ste at tb = 5.5"
+
+
+def test_a_trained_model_knows_its_own():
+    model, x = gradlab.bundled("vae-8x4-mnist"), gradlab.datasets.load("mnist-sample").first(3).floats()
+    found = gradlab.recommend(model, x, estimator=["ste", "rloo"], tb=[1.0, 2.0], draws=32)
+    assert found.tf == model.provenance["settings"]["tf"]
+    assert "The present choice, decoupled-st-gs at tb = 1.3, has an error of" in str(found)
+
+
+def test_what_costs_more_than_the_average_is_left_out(problem):
+    found = gradlab.recommend(
+        problem.model, problem.x, tf=1.0, tb=1.0, estimator=["ste", "rloo:n=4"], averaged=3, draws=32
+    )
+    assert set(found.table.estimator.values) == {"ste"}
+    assert "Left out, since one draw costs more than 3 loss evaluations: rloo(n=4) (4)." in str(found)
+
+
+def test_saturated_latents_are_not_decided(problem):
+    found = gradlab.recommend(problem.model, problem.x, tf=0.01, tb=TBS, estimator=["ste", "rloo"], draws=32)
+    assert not found.resolved
+    assert str(found).startswith("Cannot tell which estimator is best:")
+
+
+def test_an_answer_that_is_no_better_than_0_is_not_decided(problem):
+    found = gradlab.recommend(problem.model, problem.x, tf=1.0, estimator=["reinforce"], averaged=1, draws=32)
+    assert not found.resolved
+    assert "than the answer 0, whose error is 1" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"tf": -1}, "tf: expected"),
+        ({"tb": [0.0]}, "tb: expected"),
+        ({"tb": 1.0}, "tb: expected the present estimator"),
+        ({"estimator": "frobnicate"}, "frobnicate"),
+        ({"estimator": ["exact"]}, "estimator: expected one that is sampled"),
+        ({"estimator": ["disarm"]}, "estimator: expected one for categorical latents"),
+        ({"estimator": ["reinforce:baseline=running-mean"]}, "whose baseline depends on earlier draws"),
+        ({"estimator": []}, "estimator: expected"),
+        ({"averaged": 0}, "averaged: expected"),
+        ({"averaged": 1, "estimator": ["rloo"]}, "averaged: expected"),
+        ({"budget": 0}, "budget: expected"),
+        ({"draws": 3}, "draws: expected"),
+        ({"target": "both"}, "target"),
+    ],
+)
+def test_rubbish_is_named(problem, given, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        gradlab.recommend(problem.model, problem.x, **given)
+
+
+def test_an_interrupt_gives_the_best_so_far(problem, monkeypatch):
+    from gradlab.recommending import choosing
+
+    measured = choosing.measured
+
+    def interrupted(setup, some, reference, draws, name, advance):
+        if name == "last":
+            raise KeyboardInterrupt
+        return measured(setup, some, reference, draws, name, advance)
+
+    monkeypatch.setattr(choosing, "measured", interrupted)
+    found = gradlab.recommend(problem.model, problem.x, tf=1.0, tb=TBS, estimator=NAMES, draws=512)
+    assert str(found).startswith("Interrupted: this is the best so far.")
+    assert found.table.attrs["interrupted"] == 1
+    assert math.isfinite(found.error)
+
+
+# --- lines to paste ---
+
+
+def gradient_by_estimator(e, kind, logits, weight, noise):
+    """Of the loss <weight, z> by the estimator, from given noise."""
+
+    def loss_at(points, differentiated):
+        return (points * weight).flatten(-logits.ndim + 1).sum(-1), torch.broadcast_to(weight, points.shape)
+
+    return next(evaluate([e], kind, logits, noise[None, None], loss_at))[0]
+
+
+def pasted(code, logits, seed):
+    torch.manual_seed(seed)
+    names = {"logits": logits, "F": F, "D": D, "torch": torch, "gradlab": gradlab}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        exec(code, names)
+    return names["z"]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "decoupled-st-gs:tf=1.6,tb=1.6",
+        "decoupled-st-gs:tf=1,tb=1",
+        "gumbel-softmax:tf=1.6,tb=0.5",
+        "gumbel-softmax:tf=1,tb=0.5",
+        "st-gs:convention=jang,tf=1,tb=2",
+        "ste:tf=1.6,tb=1.6",
+        "ste:tf=1,tb=1",
+    ],
+)
+def test_torch_spellings_are_the_estimators(spec):
+    """At the noise that torch draws: the same gradient."""
+    e, seed = estimators.parse(spec), 7
+    logits = torch.randn(6, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    weight = torch.randn(6, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        noise = -torch.empty_like(logits).exponential_().log()  # as F.gumbel_softmax draws it
+    leaf = logits.clone().requires_grad_()
+    (pasted(torch_line(e, False), leaf, seed) * weight).sum().backward()
+    torch.testing.assert_close(leaf.grad, gradient_by_estimator(e, CATEGORICAL, logits, weight, noise))
+
+
+def test_torch_has_no_spelling_of_others():
+    for spec in ("decoupled-st-gs:tf=1.6,tb=1", "st-gs:convention=jang,tf=2,tb=1", "ste:tf=1,tb=2", "reinmax", "rloo"):
+        assert torch_line(estimators.parse(spec), False) == ""
+    assert torch_line(estimators.parse("ste"), True) == ""
+
+
+def test_the_relaxed_binary_spelling_has_the_law_and_the_slope():
+    """RelaxedBernoulli draws uniforms: y follows sigmoid((l/tf + n)/tb), so its logit less l/tf tb^-1 is free of l."""
+    e = estimators.parse("gumbel-softmax:tf=2,tb=0.5")
+    logits = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    leaf = logits.clone().requires_grad_()
+    y = pasted(torch_line(e, True).replace("torch.tensor(0.5)", "torch.tensor(0.5, dtype=torch.float64)"), leaf, 3)
+    noise = torch.logit(y.detach()) * 0.5 - logits / 2
+    weight = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    (y * weight).sum().backward()
+    torch.testing.assert_close(leaf.grad, gradient_by_estimator(e, BINARY, logits, weight, noise), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("spec", ["rloo:n=4,tf=1.6", "decoupled-st-gs:tf=1.6,tb=1.3", "gumbel-softmax:tb=0.5", "zgr"])
+@pytest.mark.parametrize("binary", [False, True])
+def test_lines_of_gradlab_run(spec, binary):
+    e = estimators.parse(spec)
+    assert estimators.parse(spelled(e)) == e
+    logits = torch.randn(4, 3, requires_grad=True) if binary else torch.randn(4, 3, 5, requires_grad=True)
+    weight = torch.randn(logits.shape[1:])
+
+    def f(z):
+        return (z * weight).flatten(1).sum(1)
+
+    names = {"logits": logits, "gradlab": gradlab, "f": f}
+    exec(line(e, binary), names)
+    (names["loss"] if "loss" in names else f(names["z"]).mean()).backward()
+    assert logits.grad.shape == logits.shape
+
+
+# --- the command ---
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    return tmp_path_factory.mktemp("recommended") / "found.h5"
+
+
+def test_the_command_answers_writes_and_shows(run, written):
+    wanted = ("--estimator", "ste", "--estimator", "rloo:n=4", "--tb", "0.5,1", "--images", 10, "--draws", 32)
+    ran = run("recommend", *wanted, "--out", written)
+    assert ran.code == 0
+    assert ran.out.startswith("Use ")
+    assert f"wrote {written}" in ran.out.replace("\n", "")
+    shown = run("show", written)
+    assert shown.code == 0
+    assert shown.out.splitlines()[0] == ran.out.splitlines()[0]
+    as_json = json.loads(run("show", written, "--json").out)
+    present = "decoupled-st-gs"  # that the training recorded
+    assert {row["estimator"] for row in as_json["candidates"]} == {"ste", "rloo(n=4)", present}
+    assert as_json["chosen"] == as_json["candidates"][0]
+    for command in (("plot", written), ("report", written, "--out", written.with_suffix(".html"))):
+        assert run(*command).code == 0
+
+
+def test_rubbish_gives_one_line(run):
+    for wrong in (("--tf", "1,2"), ("--tb", "1", "--estimator", "nothing"), ("no-such-file.safetensors",)):
+        ran = run("recommend", *wrong)
+        assert ran.code in (1, 2)
+        assert len(ran.err.strip().splitlines()) == 1
