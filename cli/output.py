@@ -45,7 +45,7 @@ def catalogue(rows: list[dict[str, Any]], as_json: bool, formulas: bool = False)
         "parameters: default and range; tf and tb, the temperatures, are finite above 0; by default tf = 1, tb = tf",
         "latents: categorical, binary, or both.  unbiased: for the expected loss under softmax(l/tf)",
         "uses: the loss f at the points, its derivative df/dz there.  code alone: a function of one sampled code",
-        "losses: evaluations of f per draw, with these parameters; all: of every configuration",
+        "losses: evaluations of f per draw; all: every configuration; by size: L(K-1) + 1, L latents, K categories",
     ):
         to.print(line, highlight=False)
     for row in rows if formulas else []:

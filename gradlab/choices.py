@@ -13,13 +13,18 @@ ESTIMATORS = (
     "gst",
     "gumbel-rao",
     "gumbel-softmax",
+    "leg",
+    "mve",
     "rebar",
     "reinforce",
     "reinmax",
+    "reinmax-cv",
+    "reinmax-rao",
     "rloo",
     "st-gs",
     "ste",
     "ste-argmax",
+    "ste-identity",
     "zgr",
 )
 DATA_SETS = ("cifar10", "fashion-mnist", "mnist", "mnist-sample", "svhn")

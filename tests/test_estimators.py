@@ -265,6 +265,11 @@ RANGES = {
     ("rebar", "eta"): [float("inf"), float("nan"), "1"],
     ("rebar", "lam"): [0.0, -1.0, float("nan")],
     ("st-gs", "convention"): ["papr"],
+    ("ste-identity", "clip"): [0, -1.0, float("inf"), float("nan"), True, "1x", None],
+    ("mve", "tau"): [-0.1, float("inf"), float("nan"), "1"],
+    ("reinmax-rao", "k"): [0, 1.5, None],
+    ("reinmax-cv", "k"): [0, 1.5, None],
+    ("reinmax-cv", "eta"): [float("inf"), float("nan"), "1"],
 }
 
 
@@ -306,20 +311,21 @@ def test_describe_tells_all_as_plain_values():
         assert row["reference"]
     assert rows["gst"]["parameters"] == {"tf": 1.0, "tb": "tf", "mode": "fixed", "gap": 1.0}
     assert rows["gst"]["ranges"]["gap"] == "finite, at least 0"
-    assert rows["reinforce"]["ranges"]["decay"] == "finite, at least 0, below 1"
+    assert rows["reinforce"]["ranges"]["decay"] == "at least 0, below 1"
     assert rows["exact"]["evaluations"] == "all configurations"
     assert (rows["rebar"]["evaluations"], rows["rebar"]["noise_arrays"]) == (3, 2)
     assert {name for name, row in rows.items() if row["unbiased"]} == {
-        "reinforce", "rloo", "rebar", "disarm", "arms", "exact"
+        "reinforce", "rloo", "rebar", "disarm", "arms", "exact", "leg"
     }  # fmt: skip
     assert {name for name, row in rows.items() if row["latents"] == ["binary"]} == {"disarm", "arms"}
+    assert rows["leg"]["evaluations"] == "by size"
 
 
 def test_code_only_follows_the_baseline():
     assert estimators.get("reinforce").code_only
     assert not estimators.get("reinforce", baseline="running-mean").code_only
     code_only = {name for name in NAMES if estimators.get(name).code_only}
-    assert code_only == {"reinforce", "ste", "reinmax", "zgr", "gst"}
+    assert code_only == {"reinforce", "ste", "ste-identity", "reinmax", "zgr", "gst", "mve"}
 
 
 def test_what_needs_no_noise_says_so():

@@ -31,13 +31,18 @@ TEXTS = [
     "gst",
     "gumbel-rao:k=2",
     "gumbel-softmax",
+    "leg",
+    "mve:tau=0.5",
     "rebar",
     "reinforce",
     "reinmax",
+    "reinmax-cv:k=2",
+    "reinmax-rao:k=2",
     "rloo:n=3",
     "st-gs:convention=jang",
     "ste",
     "ste-argmax",
+    "ste-identity",
     "zgr",
 ]
 PROBLEMS = {"categorical": "3x5-bernoulli-mlp", "binary": "binary6-bernoulli-mlp"}

@@ -11,7 +11,7 @@ from gradlab import estimators, networks
 from gradlab.fidelity import inversion, reference, reference_metrics
 from gradlab.fidelity.differences import change
 from gradlab.fidelity.reference import StoppingRule, rounded
-from gradlab.fidelity.request import candidates
+from gradlab.fidelity.request import candidates, candidates_at
 from gradlab.fidelity.u_statistics import u_statistics
 from gradlab.metrics import registry, routes
 from gradlab.sampling import Noise, PairedDraws
@@ -394,13 +394,47 @@ def test_the_reference_itself_has_no_bias(name, spec):
 def test_the_reference_of_smallest_variance_is_taken(monkeypatch):
     p = problems.make("binary6-bernoulli-mlp")
     assert [e.name for e in candidates(p.model.kind)] == ["rloo", "disarm", "arms"]
-    best, over = reference.choose(problems.setup_of(p.model, p.x), [0.7, 1.6])
+    setup, among = problems.setup_of(p.model, p.x), candidates(p.model.kind)
+    best, over = reference.choose(setup, [0.7, 1.6], among)
     assert over[best.label] == 1.0 == min(over.values())
     # that of a long run, by the variances of 4,000 draws at equal loss evaluations
     monkeypatch.setattr(reference, "PILOT", 4000)
-    assert reference.choose(problems.setup_of(p.model, p.x), [0.7, 1.6])[0] == best
-    categorical = problems.make("3x5-bernoulli-mlp")
-    assert reference.choose(problems.setup_of(categorical.model, categorical.x), [1.0])[0].name == "rloo"
+    assert reference.choose(setup, [0.7, 1.6], among)[0] == best
+
+
+def test_leg_is_a_candidate_where_a_precision_is_asked_and_a_draw_is_affordable():
+    p = problems.make("3x5-bernoulli-mlp")
+    logits = problems.setup_of(p.model, p.x).logits
+
+    def names(logits, **asked):
+        return [e.name for e in candidates_at(p.model.kind, logits, gradlab.Sampled(**asked))]
+
+    assert names(logits) == ["rloo"]
+    assert names(logits, precision=0.1) == ["rloo", "leg"]
+    assert names(logits.new_zeros(1, 255, 2), precision=0.1) == ["rloo", "leg"]
+    assert names(logits.new_zeros(1, 256, 2), precision=0.1) == ["rloo"]
+
+
+@pytest.mark.parametrize("name", ["3x5-bernoulli-mlp", "8x4-bernoulli-mlp", "2x7-gaussian-conv"])
+def test_the_choice_between_rloo_and_leg_is_that_of_a_long_run(name):
+    p = problems.make(name)
+    setup = problems.setup_of(p.model, p.x)
+    among = candidates_at(p.model.kind, setup.logits, gradlab.Sampled(precision=0.1))
+    best, _ = reference.choose(setup, [1.0], among)
+    std = gradlab.bias(p.model, p.x, tf=1.0, estimator=among, draws=2000, seed=5).relative_std.squeeze().values
+    costs = [e.evaluations_at(p.model.kind, setup.logits) * s**2 for e, s in zip(among, std, strict=True)]
+    assert best == among[int(np.argmin(costs))]
+    assert max(costs) > 1.2 * min(costs)  # far more than what 64 draws leave open
+
+
+def test_leg_serves_as_a_reference():
+    p = problems.make("3x5-bernoulli-mlp")
+    given = {"tf": 1.4, "tb": 0.7, "draws": 512, "estimator": "decoupled-st-gs"}
+    found = gradlab.bias(p.model, p.x, **given, reference="leg").squeeze()
+    exact = gradlab.bias(p.model, p.x, **given).squeeze()
+    assert found.attrs["reference"] == "leg"
+    # the 95 % interval holds the value of the exact gradient, whose own noise is part of it
+    assert found.relative_bias_debiased_low <= exact.relative_bias_debiased <= found.relative_bias_debiased_high
 
 
 def test_large_spaces_take_a_reference_by_themselves():

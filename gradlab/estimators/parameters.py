@@ -52,7 +52,7 @@ def whole(default: int, at_least: int) -> Any:
 def real(default: float, at_least: float = -math.inf, below: float = math.inf) -> Any:
     """A field for a finite number with at_least <= number < below."""
     bounds = [f"at least {at_least:g}"] * (at_least > -math.inf) + [f"below {below:g}"] * (below < math.inf)
-    words = ", ".join(["finite", *bounds])
+    words = ", ".join([*["finite"] * (len(bounds) < 2), *bounds])
 
     def check(name: str, value: Any) -> float:
         good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
@@ -61,6 +61,19 @@ def real(default: float, at_least: float = -math.inf, below: float = math.inf) -
         return float(value)
 
     return _field(default, words, check)
+
+
+def bound() -> Any:
+    """A finite number above 0, or "none" for no bound, which is the default."""
+
+    def check(name: str, value: Any) -> float | str:
+        if value == "none":
+            return "none"
+        if not (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf):
+            raise ValueError(f"{name}: expected a finite number above 0, or none, got {value!r}")
+        return float(value)
+
+    return _field("none", "none, or finite above 0", check)
 
 
 def choice(default: str, among: Sequence[str]) -> Any:

@@ -4,6 +4,8 @@
 
 They differ in q. All are biased; `ste` is exact for losses linear in z at tf = tb = 1.
 
+`ste-identity` leaves out J: quantisers and binary networks hand v to the logits as it is.
+
 References: Bengio, Leonard, Courville 2013 (STE); Jang, Gu, Poole 2017 and Maddison, Mnih, Teh 2017 (ST-GS);
 Decoupled ST-GS, equations 12 to 16.
 """
@@ -18,7 +20,7 @@ from torch import Tensor
 
 from ..latents import LatentKind
 from . import parameters
-from .base import Relaxation
+from .base import Estimator, Relaxation
 from .promises import Constant, ExactMoments, FunctionOfCode, NoiseIntegral, PullBack, SharedPoints, follows
 from .registry import register
 
@@ -120,3 +122,31 @@ class DecoupledSTGS(StraightThrough):
 
     def perturbed(self, kind, logits, noise):
         return logits / self.tb + noise[0]
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class STEIdentity(Estimator):
+    """The derivative at the code, unchanged; `clip` stops it at binary units whose |l| is above it.
+
+    Where l goes through the identity, as in quantisers (VQ, FSQ, LFQ) and binary networks (clip=1). The estimate has
+    no factor p(1-p) and none of 1/tf, so its size tells nothing: read its cosine, or its bias at the best scale.
+    """
+
+    clip: float | str = parameters.bound()  # of binary units, in units of l
+
+    name = "ste-identity"
+    formula = "v(D), D ~ softmax(l/tf); binary: v(D) 1[|l| <= clip]"
+    reference = "Bengio, Leonard, Courville 2013; Hubara, Courbariaux, Soudry, El-Yaniv, Bengio 2016 (clip)"
+    kinds = ("categorical", "binary")
+    uses = ("derivative",)
+    exact_moments: ClassVar[ExactMoments] = FunctionOfCode()
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.clip != "none":
+            object.__setattr__(self, "kinds", ("binary",))  # categorical logits have no middle
+
+    def estimate(self, kind, logits, noise, points, loss, derivative):
+        v = derivative[0]
+        return v if self.clip == "none" else v * (logits.abs() <= self.clip)

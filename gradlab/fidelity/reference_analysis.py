@@ -31,7 +31,7 @@ from .metric_arrays import MetricArrays
 from .rarity import Rarity, rarity, variables
 from .reference import LogitStatistics, Point, Statistics, StoppingRule, choose, measured, rounded
 from .reference_metrics import intervals, metrics, values
-from .request import Request, check_drawn, unbiased_reference
+from .request import Request, candidates_at, check_drawn, unbiased_reference
 from .u_statistics import UStatistics
 
 INTERVALS = (
@@ -52,7 +52,7 @@ def bias_by_reference(setup: Setup, request: Request) -> xr.Dataset:
     rare = rarity(setup.kind, setup.wide_logits, request.law_tfs)
     about: dict[str, Any] = {}
     if isinstance(reference, str):
-        reference, over = choose(setup, request.law_tfs)
+        reference, over = choose(setup, request.law_tfs, candidates_at(setup.kind, setup.logits, request.reference))
         about |= of_candidates(over)
     of = (EncoderStatistics if request.wrt == "encoder" else LogitStatistics)(setup, shift)
     wide = of.wide if isinstance(of, EncoderStatistics) else None

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from .. import errors, estimators, specs
 from ..choices import BOTH, TARGETS, WRT
 from ..estimators import Estimator
@@ -27,6 +29,8 @@ from ..model import LatentModel
 from ..moments import check_supported
 
 CANDIDATES = ("rloo", "disarm", "arms:n=4")  # for reference "auto", if they take the model's kind of latent
+COSTLY = "leg"  # where a precision is asked too: its few draws of many evaluations may reach it sooner
+MOST_EVALUATIONS = 256  # of a draw of it: with more, the least number of draws takes longer than the others need
 
 
 @dataclass(frozen=True)
@@ -203,8 +207,15 @@ def _reference(given: Any, moments: Moments, model: LatentModel) -> Reference:
 
 
 def candidates(kind: LatentKind) -> list[Estimator]:
-    """The references that "auto" chooses from."""
+    """The references that "auto" always chooses from."""
     return [e for e in map(estimators.parse, CANDIDATES) if kind.name in e.kinds]
+
+
+def candidates_at(kind: LatentKind, logits: Tensor, method: Sampled) -> list[Estimator]:
+    """The references that "auto" chooses from at such logits: `leg` too where it may reach the precision sooner."""
+    costly = estimators.get(COSTLY)
+    serves = method.precision is not None and costly.evaluations_at(kind, logits) <= MOST_EVALUATIONS
+    return candidates(kind) + [costly] * serves
 
 
 def unbiased_reference(method: Sampled, kind: LatentKind) -> Estimator | str:
