@@ -102,6 +102,20 @@ def test_leg_costs_one_evaluation_and_one_per_other_category(problem):
     assert leg.unbiased
 
 
+def test_leg_evaluates_no_impossible_category():
+    """Latents of 2 and 3 categories, the first padded: the loss of its third category would be NaN."""
+    logits = torch.tensor([[[0.3, -1.0, -1e8], [0.5, 2.0, -0.2]]], dtype=torch.float64)
+    f = torch.tensor([[1.0, -2.0, torch.nan], [0.5, 3.0, -1.0]], dtype=torch.float64)
+    leg = estimators.get("leg", tf=TF)
+    generator = torch.Generator().manual_seed(0)
+    noise = CATEGORICAL.noise((1, 20, *logits.shape), dtype=torch.float64, generator=generator)
+    points = leg.points(CATEGORICAL, logits, noise)
+    loss = torch.where(points > 0, f, 0.0).sum((-2, -1))
+    found = leg.estimate(CATEGORICAL, logits, noise, points, loss, None)
+    p, known = torch.softmax(logits / TF, -1), f.nan_to_num()
+    close(found, (p * (known - (p * known).sum(-1, keepdim=True)) / TF).expand_as(found))  # additive, so exact
+
+
 def test_leg_of_one_latent_is_exact_in_every_draw():
     logits = torch.tensor([[[0.3, -1.0, 0.5, 2.0]]], dtype=torch.float64)
     f = torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=torch.float64)

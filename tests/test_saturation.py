@@ -20,6 +20,11 @@ DIGITS = decimal.Context(prec=700)  # 1 - p may be 1e-300
 MASKS = [-60.0, -1e4, -1e8, torch.finfo(torch.float32).min, torch.finfo(torch.float64).min, -math.inf]
 
 
+def names_for(kind):
+    """The estimators whose estimate vanishes with the probability of a category: all but ste-identity, which is v."""
+    return [n for n in estimators.names() if kind.name in estimators.find(n).kinds and n != "ste-identity"]
+
+
 class Fixed(nn.Module):
     """The same logits for every x."""
 
@@ -165,7 +170,7 @@ def test_masks_are_all_alike(name, tf, dtype):
 @pytest.mark.parametrize(("tf", "weights"), [(0.5, torch.float64), (2.0, torch.float32)])
 def test_figures_are_the_same_under_every_mask(tf, weights):
     table = torch.linspace(-1, 2, 9, dtype=torch.float64).cos().reshape(3, 3)
-    every = [n for n in estimators.names() if "categorical" in estimators.find(n).kinds]
+    every = names_for(CATEGORICAL)
     integrated = [n for n in every if moments.supported(estimators.get(n))]
     found = []
     for mask in (-60.0, torch.finfo(torch.float64).min, -math.inf):
@@ -192,7 +197,7 @@ def test_figures_are_the_same_under_every_mask(tf, weights):
 @pytest.mark.parametrize("kind", [CATEGORICAL, BINARY], ids=lambda kind: kind.name)
 def test_the_surrogate_loss_takes_all_masks_alike(kind, dtype):
     """`gumbel-rao` and `rebar` gave NaN for units at finfo.min or -inf, and the loss itself was NaN beside -inf."""
-    for name in (name for name in estimators.names() if kind.name in estimators.find(name).kinds):
+    for name in names_for(kind):
         found = []
         for mask in MASKS:
             logits = torch.tensor([[[0.3, mask, -0.6], [0.5, -1.0, 0.2]]], dtype=torch.float64)
@@ -225,9 +230,18 @@ def test_binary_units_may_be_certain(size):
     found = gradlab.exact_gradient(model_of([0.4, size, -size], table, binary=True), X)
     alone = gradlab.exact_gradient(model_of([0.4], table[:, 0, 1], binary=True), X)
     torch.testing.assert_close(found[0, 0], alone[0, 0])
-    several = [n for n in estimators.names() if "binary" in estimators.find(n).kinds]
-    ds = gradlab.bias(model_of([0.4, size, -size], table, binary=True), X, estimator=several, draws=32)
+    ds = gradlab.bias(model_of([0.4, size, -size], table, binary=True), X, estimator=names_for(BINARY), draws=32)
     assert bool((abs(ds.mean_gradient[..., 1:]) < 1e-80).all())
+
+
+@pytest.mark.parametrize("kind", [CATEGORICAL, BINARY], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("mask", [-1e8, torch.finfo(torch.float64).min, -math.inf])
+def test_ste_identity_is_zero_at_what_is_impossible_and_nowhere_else(kind, mask):
+    logits = torch.tensor([[[0.3, mask, -0.6], [0.5, -60.0, 0.2]]], dtype=torch.float64)
+    logits = logits if kind is CATEGORICAL else logits[:, 0]
+    v = torch.ones_like(logits)[None]
+    found = evaluation.estimate_of(estimators.get("ste-identity"), kind, logits, v[:1], v, None, v)
+    assert torch.equal(found, (logits > -1e3).double())
 
 
 def test_what_no_category_is_left_of_is_refused_by_name():

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..latents import BINARY, LatentKind
+from ..latents import BINARY, LatentKind, masked
 from .base import Estimator
 from .promises import SharedPoints
 from .registry import register
@@ -25,7 +25,10 @@ from .registry import register
 @register
 @dataclass(frozen=True, kw_only=True)
 class LocalExpectation(Estimator):
-    """Points: the code D, then for shift j = 1 .. categories-1 and latent l, D with latent l moved j categories on."""
+    """Points: the code D, then for shift j = 1 .. categories-1 and latent l, D with latent l moved j categories on.
+
+    An impossible category is not evaluated; D stands in its place, and its probability of 0 leaves it out.
+    """
 
     name = "leg"
     formula = "(1/tf) J(p_l) f_l for every latent l, f_lk = f(D with latent l set to k), D ~ p = softmax(l/tf)"
@@ -41,7 +44,8 @@ class LocalExpectation(Estimator):
 
     def points(self, kind, logits, noise):
         code = kind.hard(logits / self.tf + noise[0])
-        neighbours = [_others(kind, code, shifted) for shifted in _moved_on(kind, code)]
+        impossible = masked(kind, logits)
+        neighbours = [_others(kind, code, shifted) for shifted in _moved_on(kind, code, impossible)]
         return torch.cat([code[None], *neighbours])
 
     def estimate(self, kind, logits, noise, points, loss, derivative):
@@ -57,11 +61,12 @@ class LocalExpectation(Estimator):
         return kind.pullback_at(a, by_shift.gather(-1, shift)) / self.tf
 
 
-def _moved_on(kind: LatentKind, code: Tensor) -> list[Tensor]:
-    """The code with all latents 1, 2, .. categories on."""
+def _moved_on(kind: LatentKind, code: Tensor, impossible: Tensor) -> list[Tensor]:
+    """The code with all latents 1, 2, .. categories on; those that would become impossible stay."""
     if kind is BINARY:
         return [1 - code]
-    return [code.roll(shift, -1) for shift in range(1, code.shape[-1])]
+    shifted = (code.roll(shift, -1) for shift in range(1, code.shape[-1]))
+    return [torch.where(((moved > 0) & impossible).any(-1, keepdim=True), code, moved) for moved in shifted]
 
 
 def _others(kind: LatentKind, code: Tensor, moved: Tensor) -> Tensor:

@@ -40,20 +40,21 @@ class MinimumVariance(Estimator):
     exact_moments = FunctionOfCode()
 
     def estimate(self, kind, logits, noise, points, loss, derivative):
-        tau, code = self.tau, points[0]
+        tau = self.tau
         p = kind.soft(logits / self.tf)
+        p = p.float() if p.dtype.itemsize < 4 else p  # torch solves no system in half precision
         jacobian = torch.diag_embed(p) @ _one_less(p)
         of_pair = 1 + tau * (p[..., :, None] + p[..., None, :])
         off = -tau * p[..., :, None] * p[..., None, :] / of_pair  # its diagonal is that of the last term of A_ii
         a = off + torch.diag_embed((1 + tau * p) * (p[..., None, :] / of_pair).sum(-1))
         shared = torch.linalg.solve(a, ((1 + tau * p) / (1 + 2 * tau * p))[..., None] * jacobian)  # V
-        v = kind.centred(derivative[0], logits)
+        code, v = points[0].to(p), kind.centred(derivative[0], logits).to(p)
         at_code = (p * code).sum(-1, keepdim=True)
         w = v / (1 + tau * (p + at_code))
         from_code = tau * (w * code).sum(-1, keepdim=True) * (code[..., None, :] @ jacobian)[..., 0, :]
         towards = (((1 + tau * p) * w)[..., None, :] @ shared)[..., 0, :]
         away = (tau * p * w).sum(-1, keepdim=True) * (code[..., None, :] @ shared)[..., 0, :]
-        return (towards - away + from_code) / self.tf
+        return ((towards - away + from_code) / self.tf).to(logits.dtype)
 
 
 def _one_less(p: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..latents import LatentKind
+from ..latents import LatentKind, masked
 from . import parameters
 from .base import Estimator, Relaxation
 from .promises import Constant, ExactMoments, FunctionOfCode, NoiseIntegral, PullBack, SharedPoints, follows
@@ -148,5 +148,7 @@ class STEIdentity(Estimator):
             object.__setattr__(self, "kinds", ("binary",))  # categorical logits have no middle
 
     def estimate(self, kind, logits, noise, points, loss, derivative):
-        v = derivative[0]
-        return v if self.clip == "none" else v * (logits.abs() <= self.clip)
+        stopped = masked(kind, logits)  # an impossible category has no gradient
+        if self.clip != "none":
+            stopped = stopped | (logits.abs() > self.clip)
+        return derivative[0].masked_fill(stopped, 0.0)
