@@ -158,7 +158,7 @@ def test_codes_are_decoded_once_for_estimate_and_reference(monkeypatch):
     p = problems.make("3x5-bernoulli-mlp")
     rows = []
     decode = gradlab.LatentModel.decode
-    monkeypatch.setattr(gradlab.LatentModel, "decode", lambda m, z: (rows.append(len(z)), decode(m, z))[1])
+    monkeypatch.setattr(gradlab.LatentModel, "decode", lambda m, z, *x: (rows.append(len(z)), decode(m, z, *x))[1])
     logits = encode(p.model, p.x)
     rows.clear()
     chosen = [estimators.get("decoupled-st-gs", tb=tb) for tb in (0.5, 1.0, 2.0)] + [estimators.get("rloo")]
