@@ -36,13 +36,19 @@ def noise_arrays(estimator: Estimator) -> int:
 def evaluations(estimator: Estimator, kind: LatentKind, shape: tuple[int, ...]) -> int:
     """The number of points for codes of shape (latent[, category])."""
 
-    def count() -> int:
+    def count(device: str) -> int:
         plain = _plain(estimator)
-        logits = torch.zeros(1, *shape, dtype=torch.float64)
+        logits = torch.zeros(1, *shape, dtype=torch.float64, device=device)
         with torch.no_grad():
             return len(plain.points(kind, logits, logits.new_zeros(plain.noise_arrays, *logits.shape)))
 
-    return _once(estimator, ("evaluations", kind.name, shape), count)
+    def counted() -> int:
+        try:
+            return count("meta")  # without numbers, so without the memory that many points take
+        except Exception:  # an estimator may look at the numbers, or make tensors of its own
+            return count("cpu")
+
+    return _once(estimator, ("evaluations", kind.name, shape), counted)
 
 
 def takes_tensors(estimator: Estimator, kind: LatentKind, shape: tuple[int, ...]) -> bool:

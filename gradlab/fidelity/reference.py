@@ -24,6 +24,7 @@ from ..methods import MAX_DRAWS
 from ..sampling import BATCHES, PairedDraws, Sums
 from ..setup import Setup
 from .reference_metrics import interval
+from .request import candidates
 from .u_statistics import UStatistics, u_statistics
 
 PILOT = 64  # draws from which the candidate is chosen
@@ -75,11 +76,14 @@ def rounded(draws: int) -> int:
     return max(LEAST_DRAWS, math.ceil(draws / BATCHES) * BATCHES)
 
 
-def choose(setup: Setup, tfs: Sequence[float], among: Sequence[Estimator]) -> tuple[Estimator, dict[str, float]]:
-    """The one of `among` with the smallest variance at equal loss evaluations, and all variances relative to it.
+def choose(
+    setup: Setup, tfs: Sequence[float], among: Sequence[Estimator] | None = None
+) -> tuple[Estimator, dict[str, float]]:
+    """The candidate with the smallest variance at equal loss evaluations, and all variances relative to its variance.
 
     Measured on PILOT draws, which do not enter the metrics. For several tf, the geometric mean of the variances counts.
     """
+    among = candidates(setup.kind) if among is None else among
     if len(among) == 1:
         return among[0], {among[0].label: 1.0}
     logs = np.zeros(len(among))
