@@ -67,7 +67,7 @@ def test_the_exact_gradient_is_the_slope_of_the_expected_loss():
 
 
 @pytest.mark.parametrize(("text", "problem"), suited(UNBIASED))
-@pytest.mark.parametrize("tf", [1.0, 1.4])
+@pytest.mark.parametrize("tf", [1.4, pytest.param(1.0, marks=pytest.mark.deep)])
 def test_what_is_unbiased_agrees_and_would_not_with_2_percent_of_bias(text, problem, tf):
     """Every coordinate within its standard errors: fails for one unbiased estimator in a million (FAILURE_RATE, with
     Bonferroni over coordinates; the seed is fixed). The same draws, shifted in the coordinate that is known worst by

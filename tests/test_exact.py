@@ -12,10 +12,13 @@ from gradlab.errors import SpaceTooLarge
 
 from . import oracles, problems
 
+LAWS = [(0.4, "sampled"), (2.3, "sampled"), (2.3, "model")]
+SLOW = "8x4-gaussian-mlp"  # 4,096 configurations one after another; 8x4-bernoulli-mlp has as many
 
-@pytest.mark.parametrize("target", ["sampled", "model"])
-@pytest.mark.parametrize("tf", [0.4, 1.0, 2.3])
-@pytest.mark.parametrize("name", problems.EXACT)
+
+@pytest.mark.parametrize(
+    ("name", "tf", "target"), [(name, *law) for name in problems.EXACT for law in LAWS[: 1 if name == SLOW else None]]
+)
 def test_agrees_with_brute_force(name, tf, target):
     problem = problems.make(name)
     found = gradlab.exact_gradient(problem.model, problem.x, tf=tf, target=target)

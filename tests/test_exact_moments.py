@@ -268,7 +268,7 @@ def conditional_draws(law, logits, samples, draws, seed):
 
 
 def against_draws(law, categories, draws, seed):
-    """Largest deviations in standard errors, of E[J v | k] and of E[(J v)^2 | k], and the number of coordinates."""
+    """Deviations in standard errors, of E[J v | k] and of E[(J v)^2 | k], and the draws."""
     logits, samples, at = random_law(categories, categories, spread=1.0)
     given = at(law.tf)
     qq, second = noise.three_integrals(law, given, logits, 0.7)
@@ -278,23 +278,21 @@ def against_draws(law, categories, draws, seed):
     if law.draws == 1:
         squares = estimates**2
         z.append((second / law.tb**2 - squares.mean(0)) / (squares.std(0) / draws**0.5 + 1e-9))
-    return torch.stack(z)
+    return torch.stack(z), estimates
 
 
-@pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize("categories", [3, 5])
+@pytest.mark.parametrize(("law", "categories"), [*((law, 3) for law in LAWS), (LAWS[1], 5), (LAWS[3], 5)])
 def test_integrals_agree_with_conditional_draws(law, categories):
     """40,000 draws, 18 to 100 coordinates twice, 6 standard errors for the heavy tails (failure rate below 1e-4 for
     normal ones; fixed seeds), and in the mean square about one; another temperature does not agree."""
-    z = against_draws(law, categories, 40_000, 1)
+    z, estimates = against_draws(law, categories, 40_000, 1)
     assert float(z.abs().max()) < 6
     assert float(z.square().mean()) < 2
     other = noise.Relaxed(law.tf, 1.15 * law.tb, law.power, law.draws)
-    logits, samples, at = random_law(categories, categories, spread=1.0)
+    logits, _, at = random_law(categories, categories, spread=1.0)
     qq, _ = noise.three_integrals(other, at(law.tf), logits, 0.7)
     v = at(law.tf).v
     m = (qq * (v[..., :, None] - v[..., None, :])).sum(-1) / other.tb
-    estimates = conditional_draws(law, logits, samples, 40_000, 1)
     assert float(((m - estimates.mean(0)) / (estimates.std(0) / 200 + 1e-9)).abs().max()) > 6
 
 
@@ -302,7 +300,7 @@ def test_integrals_agree_with_conditional_draws(law, categories):
 @pytest.mark.parametrize("law", LAWS)
 def test_integrals_agree_with_a_million_conditional_draws(law):
     """As above; the integrals are good to 1e-4 of the norm, so 10 chunks of 100,000."""
-    z = torch.stack([against_draws(law, 3, 100_000, seed) for seed in range(10)])
+    z = torch.stack([against_draws(law, 3, 100_000, seed)[0] for seed in range(10)])
     pooled = z.mean(0) * 10**0.5
     assert float(pooled.abs().max()) < 6
     assert float(pooled.square().mean()) < 2
@@ -324,7 +322,7 @@ def test_numerical_errors_are_not_understated(law, categories):
 
 
 AT_LARGE_GAPS = [(2, tb, power, gap) for tb, power in ((1, 1), (0.5, 2), (6, 1 / 6), (12, 1 / 12)) for gap in (20, 60)]
-AT_LARGE_GAPS += [(3, 1, 1, 60), (3, 6, 1 / 6, 20), (3, 12, 1 / 12, 60)]
+AT_LARGE_GAPS += [(3, 6, 1 / 6, 20), (3, 12, 1 / 12, 60), pytest.param(3, 1, 1, 60, marks=pytest.mark.deep)]
 
 
 @pytest.mark.parametrize(("categories", "tb", "power", "gap"), AT_LARGE_GAPS)
@@ -440,7 +438,7 @@ def test_gumbel_rao_has_the_mean_of_st_gs_and_its_variance_falls():
 @pytest.mark.parametrize("memory", [1, 100_000])
 def test_blocks_do_not_change_the_moments(name, memory):
     problem = problems.make(name)
-    some = [*CODE_ONLY, *RELAXED, get("rloo", n=3, tf=0.7), get("ste-argmax"), get("exact")]
+    some = [*CODE_ONLY, *RELAXED[::4], get("rloo", n=3, tf=0.7), get("ste-argmax"), get("exact")]
     for one, other in zip(found(problem, *some), found(problem, *some, memory=memory), strict=True):
         assert oracles.relative_error(one.mean, other.mean) < 1e-10
         torch.testing.assert_close(one.variance, other.variance, rtol=1e-9, atol=1e-12)
@@ -448,7 +446,7 @@ def test_blocks_do_not_change_the_moments(name, memory):
 
 def test_company_does_not_change_the_moments():
     problem = problems.make("3x5-bernoulli-mlp")
-    some = [*CODE_ONLY, *RELAXED, get("rloo", tf=0.7), RELAXED[0]]
+    some = [*CODE_ONLY, *RELAXED[::2], get("rloo", tf=0.7), RELAXED[0]]
     together = found(problem, *some)
     for estimator, one in zip(some, together, strict=True):
         agree(found(problem, estimator), one, 1e-12)
@@ -525,8 +523,8 @@ def test_saturated_logits_give_finite_moments(name, scale):
 def test_global_random_state_is_untouched():
     problem = problems.make("3x5-bernoulli-mlp")
     before = torch.random.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
-    first = found(problem, *RELAXED)
-    again = found(problem, *RELAXED)
+    first = found(problem, *RELAXED[::4])
+    again = found(problem, *RELAXED[::4])
     assert all(torch.equal(a.variance, b.variance) for a, b in zip(first, again, strict=True))
     assert torch.equal(before[0], torch.random.get_rng_state())
     assert (before[1] == np.random.get_state()[1]).all()  # noqa: NPY002
