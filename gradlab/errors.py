@@ -6,8 +6,11 @@ import difflib
 import itertools
 import math
 import struct
+import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import FrameType
 
 
 class UnknownName(ValueError):
@@ -28,6 +31,21 @@ class SpaceTooLarge(ValueError):
 
 class BadFile(ValueError):
     """A file that is truncated, of another kind, or different from what its name promises."""
+
+
+WRAPPERS = ("abc", "contextlib", "functools", "torch.utils._contextlib")  # between a caller's line and gradlab's
+
+
+def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
+    """Warn at the first line outside of gradlab that led here, which the reader can change."""
+    frame, level, package = sys._getframe(1), 2, __name__.split(".")[0]
+    while frame.f_back and (frame.f_globals.get("__name__", "").split(".")[0] == package or _wraps(frame)):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
+
+
+def _wraps(frame: FrameType) -> bool:
+    return frame.f_globals.get("__name__") in WRAPPERS
 
 
 def unknown_name(argument: str, name: object, known: Iterable[str]) -> UnknownName:

@@ -8,7 +8,6 @@ its default, its help text and the values it takes, by which it is checked, and 
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -203,7 +202,7 @@ def moments_of(given: object, draws: int | None = None) -> Moments:
     if draws is None:
         return method()
     if method is Integrated:
-        warnings.warn("draws: no effect with moments='exact', which draws nothing; leave it out", stacklevel=5)
+        errors.warn("draws: no effect with moments='exact', which draws nothing; leave it out")
         return method()
     return MonteCarlo(draws=draws)
 

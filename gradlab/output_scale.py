@@ -6,12 +6,10 @@ to 0.73), and nothing in them shows it. The model is not refused, because it may
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from torch import Tensor
 
-from . import latents, likelihoods
+from . import errors, latents, likelihoods
 from .latents import PADDING, derived_seed
 from .model import LatentModel
 
@@ -41,7 +39,7 @@ def check(model: LatentModel, x: Tensor, seen: Tensor, logits: Tensor) -> None:
     if isinstance(model.likelihood, likelihoods.Bernoulli):
         doubts += [_of_decoder(model, x, logits), _of_targets(x)]
     for doubt in filter(None, doubts):
-        warnings.warn(doubt, stacklevel=2)
+        errors.warn(doubt)
 
 
 def _of_decoder(model: LatentModel, x: Tensor, logits: Tensor) -> str:

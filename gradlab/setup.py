@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,10 +128,9 @@ def for_encoder(model: LatentModel, x: Tensor) -> Tensor:
         some = slice(at[0], at[0] + 1)
         other = narrow[some].masked_fill(rounded[some], 0.0)
         if not torch.equal(model.logits(narrow[some].clone()), model.logits(other)):
-            warnings.warn(
+            errors.warn(
                 f"x: the encoder reads {x[at].item():.17g} at index {at} as {narrow[at].item():.17g}, since its weights"
-                f" are {own}; where that is a token id or a label, take wider weights (model.double())",
-                stacklevel=3,
+                f" are {own}; where that is a token id or a label, take wider weights (model.double())"
             )
     return narrow
 

@@ -3,6 +3,7 @@
 import math
 import os
 import shutil
+import sys
 from typing import NamedTuple
 
 import pytest
@@ -10,6 +11,9 @@ import torch
 
 torch.set_num_threads(1)
 os.environ.pop("COLUMNS", None)  # which a parallel run of the tests sets, to its own width
+# compiled modules are kept: compiling the tests takes 8 s, and gradlab half a second of each process that tests start
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 @pytest.fixture(autouse=True)

@@ -211,17 +211,13 @@ def verdict(name: str, file: str, claim: str, metric: str, **which: str) -> dict
 
 @functools.cache
 def _judged(name: str, file: str) -> list[dict]:
-    """The verdicts on a file of results, as `gradlab reproduce NAME --from FILE --json` gives them."""
-    from gradlab.cli.main import main
+    """The verdicts on a file of results, as `gradlab reproduce NAME --from FILE --json` gives them, without figures."""
+    from gradlab.analyses import registry
+    from gradlab.cli.studies import as_row, judged
 
-    printed = io.StringIO()
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        contextlib.redirect_stdout(printed),
-        contextlib.suppress(SystemExit),
-    ):
-        main(["reproduce", name, "--from", file, "--out", folder, "--json"])
-    return json.loads(printed.getvalue())["verdicts"]
+    import gradlab
+
+    return json.loads(json.dumps([as_row(one) for one in judged(registry.find(name), gradlab.open_results(file))]))
 
 
 def untied(text: str) -> list[str]:

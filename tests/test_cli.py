@@ -394,6 +394,7 @@ def test_debug_lets_the_error_through(tmp_path, monkeypatch, arguments):
         main(arguments)
 
 
+@pytest.mark.deep
 def test_debug_gives_the_traceback(tmp_path):
     process = start(tmp_path, RUN, "--debug", "show", "nosuch.h5")
     _, err = process.communicate(timeout=300)

@@ -157,7 +157,7 @@ C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
 @pytest.mark.parametrize("locale", [pytest.param({}, marks=pytest.mark.deep), C_LOCALE], ids=["", "C"])
-def test_a_path_that_is_no_text_loses_no_measurement(tmp_path, locale):
+def test_a_path_that_is_no_text_loses_no_measurement(run, tmp_path, locale):
     name = os.fsdecode(b"caf\xe9\xff.safetensors")
     tiny(tmp_path / name)
     done = ran(tmp_path, "bias", name, name.replace("caf", "./caf"), *DRAWN, **locale)
@@ -165,8 +165,7 @@ def test_a_path_that_is_no_text_loses_no_measurement(tmp_path, locale):
     ds = gradlab.open_results(tmp_path / "bias.h5")
     assert ds.checkpoint.values.tolist() == [r"caf\xe9\xff.safetensors", r"./caf\xe9\xff.safetensors"]
     assert rb"caf\xe9\xff" in done.stdout
-    shown = ran(tmp_path, "show", "bias.h5", "--json", **locale)
-    assert len(json.loads(shown.stdout)["points"]) > 1
+    assert len(json.loads(run("show", "bias.h5", "--json").out)["points"]) > 1
 
 
 @pytest.fixture

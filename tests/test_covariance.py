@@ -117,3 +117,30 @@ def test_rows_of_a_jacobian_of_softmax_sum_to_zero():
     assert float(found.covariance.sum(-1).abs().max()) < 1e-3 * scale
     torch.testing.assert_close(found.covariance, found.covariance.mT)
     torch.testing.assert_close(found.covariance.diagonal(dim1=-2, dim2=-1), found.variance, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("some", "passes"),
+    [
+        ([get("reinmax", tf=1.6), get("rloo", tf=0.7), get("ste-argmax")], 1),
+        ([get("reinmax", tf=1.6), get("st-gs"), get("st-gs", tf=0.5)], 2),
+    ],
+)
+def test_only_noise_integrals_take_a_second_pass_over_the_configurations(some, passes):
+    problem = problems.make("3x5-own-mlp")  # an own likelihood, decoded pair by pair
+    rows, done = [], []
+    problem.model.decoder.register_forward_hook(lambda module, given, output: rows.append(len(output)))
+    setup = problems.setup_of(problem.model, problem.x)
+    rows.clear()
+    moments.exact_moments(setup, some)
+    alone = sum(rows)
+    rows.clear()
+    moments.exact_moments(setup, some, covariance=True, advance=done.append)
+    pairs = len(problem.x) * problem.model.configurations
+    assert alone // pairs == 1
+    assert sum(rows) // pairs == passes
+    assert (
+        sum(done)
+        == pytest.approx(moments.steps(some, covariance=True))
+        == pytest.approx(passes + len({e for e in some if e.name == "st-gs"}))
+    )

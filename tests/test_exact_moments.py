@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import gradlab
-from gradlab import estimators, exact, latents, moments, sampling
+from gradlab import estimators, latents, moments, numerics, sampling
 from gradlab.derivatives import Table
 from gradlab.estimators.conditional import noise_given_code
 from gradlab.latents import CATEGORICAL
@@ -130,7 +130,7 @@ def test_decoders_that_forward_mode_cannot_take_are_differentiated_pair_by_pair(
     decoder = problem.model.decoder
     decoder[2] = Layer()
     x = torch.rand(20, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    table = Table(problem.model, x, exact.MEMORY)
+    table = Table(problem.model, x, numerics.MEMORY)
     assert not table.by_configuration
     ((_, _, _, v),) = table.blocks()
     wanted = pairs(problems.Problem("", problem.model, x))[2]
@@ -141,7 +141,7 @@ def test_layers_in_place_do_not_change_the_codes():
     problem = problems.make("3x5-bernoulli-mlp")
     problem.model.decoder[0] = nn.Sequential(nn.Flatten(), nn.LeakyReLU(0.3, inplace=True))
     x = torch.rand(20, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    ((_, _, _, v),) = Table(problem.model, x, exact.MEMORY).blocks()
+    ((_, _, _, v),) = Table(problem.model, x, numerics.MEMORY).blocks()
     wanted = pairs(problems.Problem("", problem.model, x))[2]
     assert oracles.relative_error(v, wanted.transpose(0, 1)) < 1e-10
 

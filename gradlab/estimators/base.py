@@ -29,7 +29,6 @@ Callers use `evaluation.evaluate`, which computes points, loss and estimate.
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from .. import errors
 from ..latents import LatentKind
 from . import parameters, probing, promises
 from .promises import Constant, ExactMoments, FunctionOfCode, PullBack, SharedPoints
@@ -70,10 +70,9 @@ def _translate(cls: type[Estimator]) -> None:
         if stated.get(name) is True and "exact_moments" not in vars(cls):
             cls.exact_moments = moments  # type: ignore[assignment, method-assign]
     instead = "; ".join(f"for {name}, {_DERIVED[name]}" for name in sorted(stated))
-    warnings.warn(
+    errors.warn(
         f"{cls.__qualname__}: expected {', '.join(sorted(stated))} not to be stated; state {instead}",
         DeprecationWarning,
-        stacklevel=4,
     )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import xarray as xr
 
+from .. import errors
 from ..cautions import SamplingWarning, of_sampling
 from ..estimators import Estimator
 from ..methods import Compute, Enumerated, Integrated, MonteCarlo, Sampled
@@ -172,5 +172,5 @@ def bias(
 
 def _warned(ds: xr.Dataset) -> xr.Dataset:
     for sentence in of_sampling(ds):
-        warnings.warn(sentence, SamplingWarning, stacklevel=4)
+        errors.warn(sentence, SamplingWarning)
     return ds

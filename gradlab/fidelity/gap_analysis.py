@@ -12,7 +12,6 @@ and zf does not depend on tb, so two decoder passes per noise array and tf serve
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -124,7 +123,7 @@ def gap(
     taken = np.full((len(DEFINITIONS), len(tfs), len(tbs)), float(draws))
     ds = sums.dataset(about).assign(variables(rare, taken, grid=("definition", "tf", "tb")))
     for sentence in of_sampling(ds):
-        warnings.warn(sentence, SamplingWarning, stacklevel=3)
+        errors.warn(sentence, SamplingWarning)
     return ds
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from .. import likelihoods
+from .. import errors, likelihoods
 from ..attributes import of_candidates
 from ..estimators import Estimator
 from ..exact import kl_gradient
@@ -98,10 +97,9 @@ def by_reference(
             if rule.precision and math.isfinite(max(missing))
             else "without ends"
         )
-        warnings.warn(
+        errors.warn(
             f"precision: {len(missing)} of {len(points)} points have wider intervals than requested, the widest"
-            f" {widest}; raise max_draws",
-            stacklevel=5,
+            f" {widest}; raise max_draws"
         )
     draws = arrays.draws
     about = {
@@ -118,10 +116,7 @@ def by_reference(
 
 def stopping_rule(moments: MonteCarlo, reference: Sampled) -> StoppingRule:
     if (draws := rounded(moments.draws)) != moments.draws:
-        warnings.warn(
-            f"draws: expected whole batches beside a sampled reference, got {moments.draws}; {draws} are used",
-            stacklevel=5,
-        )
+        errors.warn(f"draws: expected whole batches beside a sampled reference, got {moments.draws}; {draws} are used")
     return StoppingRule(draws, reference.precision, reference.max_draws)
 
 

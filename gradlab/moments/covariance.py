@@ -37,6 +37,11 @@ class OfCode:
         self.first += weighted.sum(1)
         self.second += weighted.mT @ deviation
 
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance, each (example, D)."""
+        variance = self.second.diagonal(dim1=1, dim2=2) - self.first.square()
+        return self.centre + self.first, variance.clamp(min=0.0)
+
     def covariance(self) -> Tensor:
         return self.second - self.first[:, :, None] * self.first[:, None, :]
 

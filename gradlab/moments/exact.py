@@ -12,15 +12,14 @@ all estimators at all temperatures.
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .. import errors, latents, progress
 from .. import estimators as catalogue
-from .. import latents, progress
 from ..derivatives import Table, at_all_points
 from ..estimators import Constant, Estimator, LeaveOneOut, NoiseIntegral
 from ..estimators.evaluation import evaluate
@@ -75,7 +74,8 @@ def check_supported(estimators: Sequence[Estimator]) -> None:
 
 def steps(estimators: Sequence[Estimator], covariance: bool = False) -> int:
     """The total that `advance` reaches: 1 for each enumeration and 1 for each integral over the noise."""
-    return 1 + covariance + len({noise_integral(e) for e in estimators} - {None})
+    integrals = len({noise_integral(e) for e in estimators} - {None})
+    return 1 + integrals + (covariance and integrals > 0)
 
 
 def exact_moments(
@@ -94,7 +94,8 @@ def exact_moments(
         sums of size (example, latent, category^3) for each tf of the Gumbel family
     estimators : any mixture of temperatures; one pass over the configurations serves all
     tolerance : relative numerical error of mean and standard deviation, for estimators that integrate over noise
-    covariance : also compute the covariance over all latents of an example, in a second pass over the configurations
+    covariance : also compute the covariance over all latents of an example; noise integrals need a second pass over
+        the configurations for it
     advance : called with fractions of `steps(estimators, covariance)`
 
     Raises
@@ -107,8 +108,8 @@ def exact_moments(
     """
     check_supported(estimators)
     model = measured_copy(setup.model, torch.float64, setup.logits.device)
-    engine = _Engine(model, setup.x, setup.wide_logits, estimators, setup.memory, advance)
-    return engine.moments(tolerance, covariance)
+    engine = _Engine(model, setup.x, setup.wide_logits, estimators, setup.memory, covariance, advance)
+    return engine.moments(tolerance)
 
 
 class _Engine:
@@ -119,9 +120,11 @@ class _Engine:
         logits: Tensor,
         estimators: Sequence[Estimator],
         memory: int,
+        covariance: bool,
         advance: progress.Advance,
     ):
         self.model, self.x, self.logits, self.memory, self.advance = model, x, logits, memory, advance
+        self.covariance = covariance
         self.pairs = model.kind.two_category(logits)
         self.estimators = estimators
         enumerated = [e for e in estimators if not e.noise_free]
@@ -132,19 +135,30 @@ class _Engine:
         }
         self.laws = {tf: Law(self.pairs, tf) for tf in {e.tf for e in enumerated}}
         self.code_only: dict[Estimator, CodeOnly] = {}
+        self.between: dict[Estimator, OfCode | OfLosses] = {}  # sums for covariances, where these are asked for
         self.losses: dict[float, Losses] = {}
         relaxed = {e.tf: self.laws[e.tf] for e in enumerated if noise_integral(e)}
         self.decoder = Derivatives(relaxed) if relaxed else None
         if enumerated:
-            first = self._most_probable()
+            self.first = self._most_probable()
             for e in enumerated:
-                if isinstance(e.exact_moments, LeaveOneOut):
-                    assert first.f is not None
-                    self.losses.setdefault(e.tf, Losses(self.laws[e.tf], first.f[:, 0]))
-                elif not noise_integral(e):
-                    self.code_only[e] = CodeOnly(e, model.kind, logits, self.laws[e.tf], first)
+                if not noise_integral(e):
+                    self._prepare(e, self.laws[e.tf])
 
-    def moments(self, tolerance: float, covariance: bool = False) -> list[Moments]:
+    def _prepare(self, e: Estimator, law: Law) -> None:
+        """Sums for an estimator whose moments, and covariance if asked for, one enumeration gives."""
+        if isinstance(e.exact_moments, LeaveOneOut):
+            assert self.first.f is not None
+            f0 = self.first.f[:, 0]
+            self.losses.setdefault(e.tf, Losses(law, f0))
+            if self.covariance:
+                self.between[e] = OfLosses(law, f0)
+            return
+        self.code_only[e] = CodeOnly(e, self.model.kind, self.logits, law, self.first)
+        if self.covariance:
+            self.between[e] = OfCode(self.code_only[e].estimates, self.first)
+
+    def moments(self, tolerance: float) -> list[Moments]:
         if self.laws:
             self._enumerate()
         else:
@@ -158,14 +172,13 @@ class _Engine:
             if isinstance(key, Relaxed):
                 assert self.decoder is not None
                 conditional = self.decoder.conditional(key.tf)
-                found = integrate(key, conditional, self.pairs, tolerance, self.memory, covariance)
+                found = integrate(key, conditional, self.pairs, tolerance, self.memory, self.covariance)
                 integrals[key] = found
                 if found.error > tolerance:
                     point = f"{estimator.label} at tf = {key.tf:g}, tb = {key.tb:g}"
-                    warnings.warn(
+                    errors.warn(
                         f"moments: expected a relative numerical error of {tolerance:g} at most, got"
-                        f" {found.error:.2g} for {point}; moments='monte-carlo' has none",
-                        stacklevel=4,
+                        f" {found.error:.2g} for {point}; moments='monte-carlo' has none"
                     )
                 mean, variance = self._of_model(found.mean), self._of_model(found.variance)
                 done[key] = Moments(mean, variance, found.error, found.error)
@@ -177,58 +190,51 @@ class _Engine:
                 mean, variance = self.losses[key.tf].leave_one_out(key.exact_moments.n, key.tf)
                 done[key] = Moments(self._of_model(mean), self._of_model(variance))
             else:
-                done[key] = Moments(*self.code_only[key].moments())
-        if covariance:
+                of = self.between.get(key, self.code_only[key])
+                assert not isinstance(of, OfLosses)
+                done[key] = Moments(*(moment.reshape(self.logits.shape) for moment in of.moments()))
+        if self.covariance:
             of_each = self._covariances(integrals)
             done = {key: dataclasses.replace(found, covariance=of_each[key]) for key, found in done.items()}
         return [done[noise_integral(estimator) or estimator] for estimator in self.estimators]
 
     def _covariances(self, integrals: dict[Relaxed, Integral]) -> dict[Estimator | Relaxed, Tensor]:
-        """Covariance (example, D, D) of each estimator, by a second pass; 0 for estimators without noise."""
-        sums: dict[Estimator | Relaxed, OfCode | OfLosses] = {}
-        binary, size = self.model.binary, self.logits[0].numel()
+        """Covariance (example, D, D) of each estimator; 0 for estimators without noise."""
+        size = self.logits[0].numel()
         zero = self.logits.new_zeros(len(self.x), size, size)
         found: dict[Estimator | Relaxed, Tensor] = {e: zero for e in self.estimators if e.noise_free}
-        if not self.laws:
-            self.advance(1)
-            return found
-        first = self._most_probable()
-        for law, integral in integrals.items():
-            sums[law] = OfCode(given_code(law, integral, binary), first)
-        for e in self.estimators:
-            if isinstance(e.exact_moments, LeaveOneOut):
-                assert first.f is not None
-                sums[e] = OfLosses(self.laws[e.tf], first.f[:, 0])
-            elif e in self.code_only:
-                sums[e] = OfCode(self.code_only[e].estimates, first)
-        table = Table(self.model, self.x, self.memory, more=len(self.x) * (6 * size + size**2))
-        for _, indices, f, v in table.blocks(**self.wanted):
-            block = Block(indices, self._codes(indices), f, v)
-            log_chosen = {tf: law.log_chosen(indices) for tf, law in self.laws.items()}
-            for key, of in sums.items():
-                of.add(block, log_chosen[key.tf])
-            self.advance(len(indices) / self.model.configurations)
-        for key, of in sums.items():
+        for e, of in self.between.items():
             if isinstance(of, OfLosses):
-                assert isinstance(key, Estimator)
-                assert isinstance(key.exact_moments, LeaveOneOut)
-                whole = of.covariance(key.exact_moments.n, key.tf)
-                found[key] = whole[:, ::2, ::2] if binary else whole  # the first of the pair of logits (l, 0)
-            elif isinstance(key, Relaxed):
-                found[key] = within_latents(of.covariance(), integrals[key], binary)
+                assert isinstance(e.exact_moments, LeaveOneOut)
+                whole = of.covariance(e.exact_moments.n, e.tf)
+                found[e] = whole[:, ::2, ::2] if self.model.binary else whole  # the first of the pair of logits (l, 0)
             else:
-                found[key] = of.covariance()
-        return found
+                found[e] = of.covariance()
+        return found | (self._of_integrals(integrals, size) if integrals else {})
+
+    def _of_integrals(self, integrals: dict[Relaxed, Integral], size: int) -> dict[Relaxed, Tensor]:
+        """Their covariances, by a second pass: a(z), whose covariance between latents they have, needs E[J | z]."""
+        binary = self.model.binary
+        sums = {law: OfCode(given_code(law, integral, binary), self.first) for law, integral in integrals.items()}
+        table = Table(self.model, self.x, self.memory, more=len(self.x) * (6 * size + size**2))
+        for _, indices, f, v in table.blocks(losses=False, derivatives=True):
+            block = Block(indices, self._codes(indices), f, v)
+            log_chosen = {law.tf: self.laws[law.tf].log_chosen(indices) for law in sums}
+            for law, of in sums.items():
+                of.add(block, log_chosen[law.tf])
+            self.advance(len(indices) / self.model.configurations)
+        return {law: within_latents(of.covariance(), integrals[law], binary) for law, of in sums.items()}
 
     def _enumerate(self) -> None:
-        per_configuration = 12 * self.pairs.numel()  # estimates and arrays of their size
+        per_configuration = (18 if self.between else 12) * self.pairs.numel()  # estimates and arrays of their size
         if self.decoder:
             per_configuration += self.decoder.numbers_per_configuration(self.pairs, len(self.decoder.tfs))
         table = Table(self.model, self.x, self.memory, more=per_configuration)
         for numbers, indices, f, v in table.blocks(**self.wanted):
             block = Block(indices, self._codes(indices), f, v)
             for tf, law in self.laws.items():
-                of_tf: list[CodeOnly | Losses] = [sums for e, sums in self.code_only.items() if e.tf == tf]
+                of_tf: list[CodeOnly | Losses | OfCode | OfLosses] = []
+                of_tf += [sums for e, sums in (self.code_only | self.between).items() if e.tf == tf]
                 of_tf += [self.losses[tf]] if tf in self.losses else []
                 if of_tf:
                     log_chosen = law.log_chosen(indices)

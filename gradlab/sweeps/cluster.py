@@ -10,7 +10,6 @@ import contextlib
 import tempfile
 import threading
 import uuid
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -69,7 +68,7 @@ class _Tasks:
         self.changed = threading.Event()
         client.register_plugin(Data(job.images, job.validation), name=self.key)
         if not client.nthreads():
-            warnings.warn("scheduler: no workers yet; waiting for them", stacklevel=4)
+            errors.warn("scheduler: no workers yet; waiting for them")
 
     def run(self, after: Callable[[], None]) -> None:
         while left := self._left():

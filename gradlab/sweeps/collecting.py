@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,7 +81,7 @@ def collect(folder: str | Path, base: Settings | None = None) -> xr.Dataset:
             ds = results.open_results(path, trusted=True)
             at, others = _taken_apart(ds, path)
         except errors.BadFile as fault:
-            warnings.warn(f"{fault}; this cell is left out", stacklevel=2)
+            errors.warn(f"{fault}; this cell is left out")
             continue
         if base is None or others["settings"] == _without_axes(dataclasses.asdict(base)):
             found[at] = ds

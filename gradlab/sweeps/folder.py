@@ -11,7 +11,6 @@ NAME.bias.h5, .gap.h5   tracked metrics, until they are in the file of the cell
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -86,7 +85,7 @@ class Folder:
             number += 1
             kept = path.with_name(f"{path.name}.damaged{number}")
         path.rename(kept)
-        warnings.warn(f"{reason}; the file is kept as {kept.name}, and the cell is trained again", stacklevel=2)
+        errors.warn(f"{reason}; the file is kept as {kept.name}, and the cell is trained again")
 
     def clear(self, cell: Cell, keep_model: bool = False) -> None:
         """Removes all files except the finished cell (and its model). The caller holds the claim."""

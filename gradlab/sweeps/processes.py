@@ -18,6 +18,7 @@ from multiprocessing.context import SpawnProcess
 
 import torch
 
+from .. import errors
 from .claims import uninterrupted
 from .folder import Folder
 from .queue import POLL, Job, work
@@ -119,7 +120,7 @@ def _listen(worker: _Worker) -> None:
             if isinstance(said, Exception):
                 worker.error = said  # type: ignore[assignment]
             else:
-                warnings.warn(said, stacklevel=2)
+                errors.warn(said)
 
 
 def _account_for_deaths(job: Job, workers: list[_Worker]) -> None:
@@ -131,7 +132,7 @@ def _account_for_deaths(job: Job, workers: list[_Worker]) -> None:
         raise first or ChildProcessError(f"workers: all died (exit codes {codes}); the same call continues the sweep")
     for worker in dead:
         reason = worker.error or f"exit code {worker.process.exitcode}"
-        warnings.warn(f"{worker.process.name} died ({reason}); the other workers continue", stacklevel=3)
+        errors.warn(f"{worker.process.name} died ({reason}); the other workers continue")
 
 
 @contextlib.contextmanager

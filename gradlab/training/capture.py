@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from .. import errors
 from . import updates
 from .stack import Stack
 
@@ -50,10 +51,7 @@ def capture(stack: Stack, examples: int, compiled: bool) -> Callable[[], Any] | 
         torch.cuda.synchronize(stack.device)
         restore()
         reason = str(error).splitlines()[0][:200]
-        warnings.warn(
-            f"the steps of this training are launched one by one, because they cannot be captured ({reason})",
-            stacklevel=2,
-        )
+        errors.warn(f"the steps of this training are launched one by one, because they cannot be captured ({reason})")
         return None
     return graph.replay
 

@@ -8,7 +8,6 @@ by automatic differentiation through the layer, whose random calls are answered 
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,6 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ... import errors
 from ...latents import BINARY, CATEGORICAL, LatentKind
 from ..base import Relaxation
 from ..promises import SharedPoints
@@ -136,10 +136,9 @@ class LayerEstimator(Relaxation):
                 f"layer {self.name}: expected codes that follow {stated} {at}, as law={self.law!r} states, got"
                 f" softmax(l/{found.temperature:.3g}); {cure}"
             )
-        warnings.warn(
+        errors.warn(
             f"layer {self.name}: its codes follow softmax(l/t) {at} at no t; the exact gradient is that of {stated}",
             LayerWarning,
-            stacklevel=2,
         )
 
     def _fit(self, kind: LatentKind, like: Tensor) -> laws.Fit | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ... import errors
 from ...latents import BINARY, LatentKind
 from .places import Layout, Place, candidates, layout, one_array_is_enough
 from .running import Layer, Plan, Recorder, forms, values_of
@@ -141,11 +141,10 @@ def _check(layer: Layer, kind: LatentKind, like: Tensor, plan: Plan) -> None:
     assert of_w is not None
     assert of_both is not None
     if not _close(of_both, 3 * of_v - 100 * of_w):
-        warnings.warn(
+        errors.warn(
             f"layer {layer.name}: its gradient is not linear in the gradient that reaches it (clipping?); figures are"
             " those of the loss of each example, and a training on the mean over a batch has others",
             LayerWarning,
-            stacklevel=2,
         )
 
 
