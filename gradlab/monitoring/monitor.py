@@ -137,8 +137,8 @@ class Monitor:
         Parameters
         ----------
         x : a batch of the training, or always the same examples; of a Program what its loss takes
-        step : number of the step; by default steps are counted, from the last in the file on. A training that goes on
-            from a checkpoint gives it, and rows of the file that it will pass again are replaced
+        step : number of the step; by default steps are counted, from the last in the file on. A training that
+            continues from a checkpoint gives it, and rows of the file that it will pass again are replaced
         """
         began = self._budget.clock()
         if step is not None and step != self._next:
@@ -203,7 +203,7 @@ class Monitor:
             if not (self._succeeded or "finite" in str(error)):
                 raise
             reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-            self._say("failed", f"step {step:,}: a measurement failed, and the training goes on ({reason})")
+            self._say("failed", f"step {step:,}: a measurement failed, and the training continues ({reason})")
             return {}
         self._succeeded |= bool(figures)
         return figures
@@ -257,14 +257,14 @@ class Monitor:
         try:
             self._record.write()
         except OSError as error:
-            self._say("file", f"step {step:,}: the file cannot be written, and the training goes on ({error})")
+            self._say("file", f"step {step:,}: the file cannot be written, and the training continues ({error})")
         return figures
 
     def _say(self, which: str, sentence: str, category: type[Warning] = MonitorWarning) -> None:
         """Warns once."""
         if which not in self._said:
             self._said.add(which)
-            warnings.warn(f"Monitor: {sentence}", category, stacklevel=2)
+            errors.warn(f"Monitor: {sentence}", category)
 
     def _checked(self, estimator: Any) -> Estimator:
         """The estimator. Raises ValueError for arguments that `bias` refuses, and a model that cannot be copied."""

@@ -57,7 +57,7 @@ class Record:
         return xr.Dataset(found, coords, self.attrs)
 
     def restart_at(self, step: int) -> None:
-        """Without rows from this step on: a training that goes on from an earlier checkpoint passes them again."""
+        """Without rows from this step on: a training that continues from an earlier checkpoint passes them again."""
         kept = sum(one < step for one in self._columns.get(STEP, []))
         self._columns = {name: column[:kept] for name, column in self._columns.items()}
 
