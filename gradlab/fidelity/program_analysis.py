@@ -177,16 +177,18 @@ def _against_exact(run: Run, x: Any, request: Request, seed: int, compute: Compu
 
 
 def _draw(moments: FlatMoments, noise: Draws, estimator: Estimator, draws: int, advance: progress.Advance) -> None:
-    bounds, step = batch_bounds(draws), noise.at_once(estimator)
     if estimator.noise_free:
         moments.fill(draws, noise.gradients(estimator, 0, 1)[0])
         advance(draws)
         return
-    for batch, (begin, end) in enumerate(itertools.pairwise(bounds)):
-        for start in range(begin, end, step):
-            stop = min(end, start + step)
-            moments.add(batch, noise.gradients(estimator, start, stop))
-            advance(stop - start)
+    bounds, step = batch_bounds(draws), noise.at_once(estimator)
+    for start in range(0, draws, step):
+        stop = min(draws, start + step)
+        gradients = noise.gradients(estimator, start, stop)
+        for batch, (begin, end) in enumerate(itertools.pairwise(bounds)):
+            if start < end and begin < stop:
+                moments.add(batch, gradients[max(begin - start, 0) : end - start])
+        advance(stop - start)
 
 
 def _exact(run: Run, x: Any, request: Request, memory: int, shown: bool) -> dict[float, Exact]:

@@ -31,44 +31,46 @@ class Draws:
     """
 
     def __init__(self, run: Run, arrays: int, seed: int, memory: int, draws: int = 0):
-        self.run, self.memory = run, memory
+        self.run, self.arrays, self.seed, self.memory = run, arrays, seed, memory
         self.noise = []
         for at, site in enumerate(run.sites):
             like = torch.empty(run.examples, *site.shape, dtype=run.dtype, device=run.device)
             of_site = seed if at == 0 else derived_seed(seed, "site", at)
             self.noise.append(Noise(site.kind, like, arrays, draws, of_site, memory // len(run.sites)))
         self._together: dict[Estimator, bool] = {}
-        self.seed = seed
+        self._last: tuple[range, list[Tensor]] = (range(0), [])
 
     def at_once(self, estimator: Estimator) -> int:
         """How many draws fit the memory."""
-        noise = sum(of.like.numel() for of in self.noise)
-        numbers = paths_of(estimator) * (2 * self.run.saved + noise) + 3 * sum(self.run.entries)
+        noise = self.arrays * sum(of.like.numel() for of in self.noise)
+        numbers = paths_of(estimator) * 2 * self.run.saved + noise + 3 * sum(self.run.entries)
         fit = self.memory // (numbers * self.run.greedy.element_size())
-        return max(1, min(fit, max(4, _AT_ONCE // numbers)) if self.run.device.type == "cpu" else fit)
+        return max(1, min(fit, max(16, _AT_ONCE // numbers)) if self.run.device.type == "cpu" else fit)
 
-    def gradients(self, estimator: Estimator, start: int, stop: int, step: int = 1) -> Tensor:
-        """Of the mean loss over examples, (draw, entry of all parameters), of draws start .. stop-1, or every step-th.
-
-        ValueError where they are not finite.
-        """
+    def gradients(self, estimator: Estimator, start: int, stop: int) -> Tensor:
+        """Of the mean loss over examples: (draw, entry of all parameters), draws start .. stop-1."""
         if self.run.by_row:
-            found = torch.stack([self._by_row(estimator, draw) for draw in range(start, stop, step)])
-        else:
-            noise = [of.of(arrays_of(estimator), start, stop, step).movedim(1, 0) for of in self.noise]
-            found = self._batched(estimator, noise) if self._vmap_agrees(estimator) else self._singly(estimator, noise)
-        return found
+            return torch.stack([self._by_row(estimator, draw) for draw in range(start, stop)])
+        noise = [of[:, : arrays_of(estimator)] for of in self._noise_of(range(start, stop))]
+        return self._batched(estimator, noise) if self._vmap_agrees(estimator) else self._singly(estimator, noise)
+
+    def _noise_of(self, draws: range) -> list[Tensor]:
+        """Noise (draw, array, example, latent[, category]) of each site; made once for estimators in turn."""
+        if self._last[0] != draws:
+            made = [of.of(self.arrays, draws.start, draws.stop).movedim(1, 0) for of in self.noise]
+            self._last = draws, made
+        return self._last[1]
 
     # --- ways to run draws; noise is (draw, array, example, latent[, category]) of each site ---
 
     def _batched(self, estimator: Estimator, noise: Sequence[Tensor]) -> Tensor:
-        def of_draw(leaves: Sequence[Tensor], of_draw: Sequence[Tensor]) -> Tensor:
-            return self._surrogate(estimator, self.run.mode(leaves), _made(of_draw))
+        def of_draw(leaves: Sequence[Tensor], of_draw: Sequence[Tensor], zero: Tensor) -> Tensor:
+            return self._surrogate(estimator, self.run.mode(leaves, zero), _made(of_draw))
 
-        leaves = [leaf.detach() for leaf in self.run.leaves]
+        leaves, zeros = [leaf.detach() for leaf in self.run.leaves], noise[0].new_zeros(len(noise[0]))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "There is a performance drop")  # of operations without a batched form
-            each = torch.func.vmap(torch.func.grad(of_draw), in_dims=(None, 0))(leaves, list(noise))
+            each = torch.func.vmap(torch.func.grad(of_draw), in_dims=(None, 0, 0))(leaves, list(noise), zeros)
         return torch.cat([gradient.flatten(1) for gradient in each], 1)
 
     def _singly(self, estimator: Estimator, noise: Sequence[Tensor]) -> Tensor:
@@ -106,7 +108,7 @@ class Draws:
         rows = run.examples if at is None else len(at)
 
         def loss(sampler: Sampler) -> Tensor:
-            found = run.loss(run.rows(at), sampler, rows)
+            found = run.loss(run.rows(at, mode.zero), sampler, rows)
             if at is None and sampler.sites != run.sites:
                 raise StructureChanged
             return found

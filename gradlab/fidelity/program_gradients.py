@@ -92,15 +92,15 @@ class ProgramDraws:
         self.sums: Sequence[Any] = [FlatMoments(flat, BATCHES, run.device) for _ in every]
 
     def add(self, draws: int, advance: progress.Advance) -> None:
-        begin = self.draws // BATCHES
-        for batch in range(BATCHES):
+        until, step = self.draws + draws * BATCHES, min(map(self.noise.at_once, self.every))
+        for start in range(self.draws, until, step):
+            stop = min(until, start + step)
             for estimator, sums in zip(self.every, self.sums, strict=True):
-                step = self.noise.at_once(estimator)
-                for first in range(begin, begin + draws, step):
-                    start, stop = (BATCHES * i + batch for i in (first, min(first + step, begin + draws)))
-                    sums.add(batch, self.noise.gradients(estimator, start, stop, BATCHES))
-            advance(draws)
-        self.draws += draws * BATCHES
+                gradients = self.noise.gradients(estimator, start, stop)
+                for first in range(min(BATCHES, stop - start)):
+                    sums.add((start + first) % BATCHES, gradients[first::BATCHES])
+            advance(stop - start)
+        self.draws = until
 
 
 class ProgramStatistics:

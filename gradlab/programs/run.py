@@ -16,8 +16,6 @@ from .program import ALL, Program
 from .sites import Given, Sampler, Site, StructureChanged
 from .stand_in import StandIn, copies, frozen, put_back
 
-PROBED = 3  # examples that are compared with themselves alone
-
 
 class Run:
     """Runs a program in one precision and place; the user's modules are not written to. To be used as a context.
@@ -57,15 +55,17 @@ class Run:
             _probe(self)
             yield self
 
-    def mode(self, leaves: Sequence[Tensor] | None = None) -> StandIn:
-        """The function mode, other leaves standing for the parameters where some are given."""
+    def mode(self, leaves: Sequence[Tensor] | None = None, zero: Tensor | None = None) -> StandIn:
+        """The function mode; for vmap, with other leaves standing for the parameters, and its zero."""
         others = {} if leaves is None else dict(zip(self.ids, leaves, strict=True))
-        return StandIn({**self.stand_ins, **others}, self.dtype, self.device)
+        return StandIn({**self.stand_ins, **others}, self.dtype, self.device, zero)
 
-    def rows(self, at: Tensor | None = None) -> Any:
-        """x, or rows of it; copies, since layers may work in place."""
+    def rows(self, at: Tensor | None = None, zero: Tensor | None = None) -> Any:
+        """x, or rows of it; copies, since layers may work in place, and with the `zero` of vmap one for each run."""
         if at is None:
             leaves = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in self.x]
+            if zero is not None:
+                leaves = [x + zero if isinstance(x, Tensor) and x.is_floating_point() else x for x in leaves]
         else:
             leaves = [leaf[at] if _has_examples(leaf) else leaf for leaf in self.x]
         return pytree.tree_unflatten(leaves, self.structure)
@@ -171,28 +171,40 @@ def _understood(run: Run, call: Any) -> Any:
 
 @torch.no_grad()
 def _check_rows(run: Run) -> None:
-    """Compare rows with the same rows alone, at codes drawn for this; tell what the codes decide."""
-    examples = sorted({0, run.examples // 2, run.examples - 1})[:PROBED]
-    at = torch.tensor([example for example in examples for _ in range(2)], device=run.device)
+    """Compare rows among others with the same rows alone, at codes drawn for this; tell whether the codes decide sites.
+
+    Each of a few examples comes twice, with codes of its own: among all examples, and among these rows alone.
+    """
+    examples = sorted({0, run.examples // 2, run.examples - 1})
     generator = torch.Generator().manual_seed(derived_seed(0, "probe"))
-    codes = []
-    for site in run.sites:
-        a = torch.rand(len(at), *site.shape, generator=generator, dtype=torch.float64) - 0.5
-        codes.append(site.kind.hard(a).to(run.device, run.dtype))
-    alone, structures = [], []
+    whole, few = (_drawn_codes(run, rows, generator) for rows in (run.examples, len(examples)))
+    at = torch.tensor([*examples, *examples], device=run.device)
+    codes = [torch.cat([a[at[: len(examples)]], b]) for a, b in zip(whole, few, strict=True)]
+    alone = []
     for row in range(len(at)):
         of_row, sites = _row(run, at[row : row + 1], [code[row : row + 1] for code in codes])
+        if sites != run.sites:
+            run.by_row = True
+            return
         alone.append(of_row)
-        structures.append(sites)
-    if any(sites != run.sites for sites in structures):
-        run.by_row = True
-        return
     try:
-        together, sampler = run.at_codes(at, 1.0, codes)
+        among_all, sampler = run.at_codes(None, 1.0, whole)
+        among_few, sampler_of_few = run.at_codes(at, 1.0, codes)
     except (StructureChanged, RuntimeError, ValueError, IndexError, TypeError) as error:
-        raise ValueError(_MIXES + f" (rows together: {type(error).__name__}: {error})") from error
-    if sampler.sites != run.sites or _differ(together, torch.cat(alone)):
+        raise ValueError(f"{_MIXES} (rows together: {type(error).__name__}: {error})") from error
+    same = sampler.sites == run.sites and sampler_of_few.sites == run.sites
+    together = torch.cat([among_all[at[: len(examples)]], among_few])
+    if not same or _differ(together, torch.cat([*alone[: len(examples)], *alone])):
         raise ValueError(_MIXES)
+
+
+def _drawn_codes(run: Run, rows: int, generator: torch.Generator) -> list[Tensor]:
+    """Codes of each site, all alike probable."""
+    found = []
+    for site in run.sites:
+        a = torch.rand(rows, *site.shape, generator=generator, dtype=torch.float64) - 0.5
+        found.append(site.kind.hard(a).to(run.device, run.dtype))
+    return found
 
 
 _MIXES = (

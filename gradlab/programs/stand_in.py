@@ -44,12 +44,19 @@ _RECURRENT = ("gru", "lstm", "rnn_tanh", "rnn_relu")
 
 
 class StandIn(TorchFunctionMode):
-    """`stand_ins` by id of the tensor that each stands for; other floating-point tensors become `dtype`."""
+    """`stand_ins` by id of the tensor that each stands for; other floating-point tensors become `dtype`.
 
-    def __init__(self, stand_ins: Mapping[int, Tensor], dtype: torch.dtype, device: torch.device):
+    `zero` is for vmap: a 0 for each of its runs, which is added to tensors that the loss makes. So all runs have their
+    own, and operations in place work.
+    """
+
+    def __init__(
+        self, stand_ins: Mapping[int, Tensor], dtype: torch.dtype, device: torch.device, zero: Tensor | None = None
+    ):
         super().__init__()
-        self.stand_ins, self.dtype, self.device = stand_ins, dtype, device
+        self.stand_ins, self.dtype, self.device, self.zero = stand_ins, dtype, device, zero
         self.paused = False
+        self._met = False  # whether a call had a tensor among its arguments
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
@@ -68,11 +75,15 @@ class StandIn(TorchFunctionMode):
             return self._stands_for(args[0]).to(self.dtype)
         if _writes(func) and args and isinstance(args[0], Tensor):
             self._check_writable(func, args[0])
+        self._met = False
         of_args = [self._mapped(arg) for arg in args]
-        return self._converted(func(*of_args, **{name: self._mapped(arg) for name, arg in (kwargs or {}).items()}))
+        found = self._converted(func(*of_args, **{name: self._mapped(arg) for name, arg in (kwargs or {}).items()}))
+        made = self.zero is not None and not self._met and isinstance(found, Tensor) and found.is_floating_point()
+        return found + self.zero if made else found
 
     def _mapped(self, value: Any) -> Any:
         if isinstance(value, Tensor):
+            self._met = True
             return self._stands_for(value)
         if isinstance(value, torch.dtype):
             return self.dtype if value.is_floating_point else value
@@ -121,7 +132,7 @@ def _refuse_random(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
 
     found, cure = _RANDOM.get(func), "draw codes with sample(logits), and put noise into x"
     if found is None and _drops(name, argument):
-        found, cure = f"dropout ({name})", "call .eval() on its modules"
+        found, cure = f"{name} in training mode", "call .eval() on its modules"
     if found is not None:
         raise ValueError(f"loss: expected no random call but sample(), got {found}; {cure}")
     if name == "batch_norm" and argument("training", 5, False):
