@@ -33,10 +33,8 @@ what_options = together(
     click.option(
         "--wrt",
         type=click.Choice(WRT),
-        default="logits",
-        show_default=True,
         help="Variables of the gradients: the logits, or the encoder's parameters, tensor by tensor, of the mean over"
-        " images, with one pass through the encoder per draw.",
+        " images, with one pass through the encoder per draw. A Program says itself.  [default: logits]",
     ),
     click.option("--kl", is_flag=True, help="Add the KL term's gradient to both sides."),
 )

@@ -35,7 +35,10 @@ def made(argument: str, text: str, factory: Any) -> Any:
 
 
 def model(text: str, weights: str | None) -> tuple[Any, dict[str, Any]]:
-    """The LatentModel of MODULE:FACTORY with the weights of a file, and attributes that describe it in results."""
+    """The LatentModel of MODULE:FACTORY with the weights of a file, and attributes that describe it in results.
+
+    Or a Program, whose factory gives it its weights.
+    """
     import gradlab
     from gradlab import errors, files, results
 
@@ -47,12 +50,17 @@ def model(text: str, weights: str | None) -> tuple[Any, dict[str, Any]]:
         known = [key for key, value in there.items() if callable(value) and not key.startswith("_")]
         raise errors.unknown_name(f"--model: function or model in {where}", name, known)
     found = there[name]
-    if not isinstance(found, gradlab.LatentModel) and callable(found):
+    if not isinstance(found, gradlab.LatentModel | gradlab.Program) and callable(found):
         found = made("--model", text, found)
+    if isinstance(found, gradlab.Program):
+        if weights is not None:
+            raise ValueError(f"--weights: expected none for a Program, whose factory loads its weights, got {weights}")
+        digest = results.state_sha256(found.parameters)
+        return found, {"checkpoint": text, "checkpoint_sha256": digest, "weights": "weights of the factory"}
     if not isinstance(found, gradlab.LatentModel):
         raise ValueError(
-            "--model: expected a gradlab.LatentModel or a function without arguments that returns one, got a"
-            f" {type(found).__name__} from {text}"
+            "--model: expected a gradlab.LatentModel, a Program, or a function without arguments that returns one, got"
+            f" a {type(found).__name__} from {text}"
         )
     if weights is not None:
         gradlab.load_weights(found, weights)

@@ -81,7 +81,7 @@ def train(updates: int, steps: int, model: WorldModel | None = None) -> WorldMod
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train, and measure three estimators on 16 sequences.")
-    parser.add_argument("--updates", type=int, default=200)
+    parser.add_argument("--updates", type=int, default=20)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--draws", type=int, default=1024)
     parser.add_argument("--latents", type=int, default=LATENTS)
@@ -98,9 +98,9 @@ def main() -> None:
         compute=gradlab.Compute(dtype=torch.float32),
     )
     print(f"{ds.attrs['paths']} paths, {ds.attrs['draws']:,} draws, against {ds.attrs['reference']}")
-    for of in ds.sel(parameter="all").squeeze().transpose("estimator", ...).groupby("estimator"):
-        name, of = of[0], of[1].squeeze()
-        value, low, high = (of[f"relative_bias_debiased{end}"].item() for end in ("", "_low", "_high"))
+    found = ds.sel(parameter="all").squeeze(drop=True)
+    for name in ds.estimator.values:
+        value, low, high = (found[f"relative_bias_debiased{end}"].sel(estimator=name) for end in ("", "_low", "_high"))
         print(f"{name:8} relative bias {value:.2f} [{low:.2f}, {high:.2f}]")
     given.folder.mkdir(parents=True, exist_ok=True)
     gradlab.save_results(ds, given.folder / "world.h5")

@@ -108,7 +108,7 @@ class Draws:
         rows = run.examples if at is None else len(at)
 
         def loss(sampler: Sampler) -> Tensor:
-            found = run.loss(run.rows(at, mode.zero), sampler, rows)
+            found = run.loss(run.rows(at, mode), sampler, rows)
             if at is None and sampler.sites != run.sites:
                 raise StructureChanged
             return found

@@ -60,12 +60,11 @@ class Run:
         others = {} if leaves is None else dict(zip(self.ids, leaves, strict=True))
         return StandIn({**self.stand_ins, **others}, self.dtype, self.device, zero)
 
-    def rows(self, at: Tensor | None = None, zero: Tensor | None = None) -> Any:
-        """x, or rows of it; copies, since layers may work in place, and with the `zero` of vmap one for each run."""
+    def rows(self, at: Tensor | None = None, mode: StandIn | None = None) -> Any:
+        """x, or rows of it; copies, since layers may work in place, and under vmap one for each run."""
         if at is None:
             leaves = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in self.x]
-            if zero is not None:
-                leaves = [x + zero if isinstance(x, Tensor) and x.is_floating_point() else x for x in leaves]
+            leaves = [mode.one_each(leaf) for leaf in leaves] if mode is not None else leaves
         else:
             leaves = [leaf[at] if _has_examples(leaf) else leaf for leaf in self.x]
         return pytree.tree_unflatten(leaves, self.structure)

@@ -77,9 +77,20 @@ class StandIn(TorchFunctionMode):
             self._check_writable(func, args[0])
         self._met = False
         of_args = [self._mapped(arg) for arg in args]
+        if getattr(func, "__name__", "").endswith("_cell"):  # which work in place on their state
+            of_args[:2] = [self.one_each(arg) for arg in of_args[:2]]
         found = self._converted(func(*of_args, **{name: self._mapped(arg) for name, arg in (kwargs or {}).items()}))
-        made = self.zero is not None and not self._met and isinstance(found, Tensor) and found.is_floating_point()
-        return found + self.zero if made else found
+        return found if self._met else self.one_each(found)
+
+    def one_each(self, value: Any) -> Any:
+        """A tensor, or a tuple of them, of which each run of vmap has its own."""
+        if self.zero is None:
+            return value
+        if isinstance(value, tuple):
+            return tuple(self.one_each(each) for each in value)
+        if not isinstance(value, Tensor) or value.is_complex():
+            return value
+        return value | self.zero.bool() if value.dtype == torch.bool else value + self.zero.to(value.dtype)
 
     def _mapped(self, value: Any) -> Any:
         if isinstance(value, Tensor):

@@ -129,7 +129,8 @@ def subject(ds: xr.Dataset) -> list[str]:
     if "model" in ds.dims:
         models = f"models: {', '.join(str(name) for name in ds['model'].values)}"
     else:
-        models = f"{a.get('checkpoint', 'model not named')}: {size}, {a.get('loss', '?')} loss in {a.get('unit', '?')}"
+        models = f"{a.get('checkpoint', 'model not named')}: {size}"
+        models += "" if "sites" in a else f", {a.get('loss', '?')} loss in {a.get('unit', '?')}"
     lines = [
         models,
         f"{a.get('data', 'data not named')} ({counted(a.get('examples', '?'), 'example')}); {how} {names}{equal}",
