@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 import gradlab
 from gradlab import errors
@@ -46,7 +47,7 @@ LOSSES = {
     "batch mean": (lambda x, s: plain(x, s) - plain(x, s).mean(), "losses that depend on other examples"),
     "number of examples": (lambda x, s: plain(x, s) / len(x), "losses that depend on other examples"),
     "if on codes": (
-        lambda x, s: plain(x, lambda l: z if bool((z := s(l)).sum((0, 1))[0] > 1) else 2 * z),
+        lambda x, s: plain(x, lambda l: z if bool(((z := s(l))[:, :, 0] > 0).any()) else 2 * z),
         "take torch.where in place of an `if` on codes",
     ),
     "scalar": (lambda x, s: plain(x, s).mean(), r"one loss per example, shape (5,), got shape ()"),
@@ -56,7 +57,7 @@ LOSSES = {
     "not finite": (lambda x, s: plain(x, s) / 0, "finite losses, got inf at example 0"),
     "bad logits": (lambda x, s: s(gate(x)[:, None] * torch.nan).sum((1, 2)), "finite logits, -inf for an impossible"),
     "too many": (many, "at most 16,777,216 paths to enumerate, got 4^32 = 1.845e+19"),
-    "shapes": (lambda x, s: plain(x.T, s), "expected one that runs on x, got RuntimeError"),
+    "shapes": (lambda x, s: plain(x.T, s), "expected one that runs, and back, on x, got RuntimeError: mat1"),
 }
 
 
@@ -136,6 +137,49 @@ def test_what_takes_models_only_says_so():
         gradlab.exact_gradient(program, X, return_error=True)
 
 
+def test_parameters_out_of_sight_are_refused():
+    """The gradient with respect to the copy that stands for them would be 0."""
+
+    class Linear(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, weight):
+            ctx.save_for_backward(x, weight)
+            return x @ weight.T
+
+        @staticmethod
+        def backward(ctx, g):
+            x, weight = ctx.saved_tensors
+            return g @ weight, g.T @ x
+
+    def loss(weight):
+        return lambda x, sample: (Linear.apply(sample(gate(x)[:, None])[:, 0], weight()) - x).square().sum(1)
+
+    with pytest.raises(ValueError, match="got weight in a custom autograd function"):
+        gradlab.exact_gradient(gradlab.Program(loss(lambda: out.weight), {"weight": out.weight}), X)
+    found = gradlab.exact_gradient(gradlab.Program(loss(lambda: out.weight.clone()), {"weight": out.weight}), X)
+    plain = gradlab.Program(lambda x, s: (s(gate(x)[:, None])[:, 0] @ out.weight.T - x).square().sum(1), out)
+    assert torch.allclose(found["weight"], gradlab.exact_gradient(plain, X)["weight"], rtol=1e-12)
+
+
+def test_checkpointed_layers():
+    """They run forward again on the way back; the reentrant kind gives no gradient to what is asked for."""
+    deep = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
+
+    def program(call):
+        return gradlab.Program(lambda x, s: (call(s(gate(x)[:, None])[:, 0]) - x).square().sum(1), [gate, deep])
+
+    wanted = gradlab.exact_gradient(program(deep), X)
+    found = gradlab.exact_gradient(program(lambda z: checkpoint(deep, z, use_reentrant=False)), X)
+    assert all(torch.allclose(found[name], of, rtol=1e-12) for name, of in wanted.items())
+    stds = [
+        gradlab.bias(program(call), X, draws=8).std_norm.sel(parameter="all").item()
+        for call in (deep, lambda z: checkpoint(deep, z, use_reentrant=False))
+    ]
+    assert stds[1] == pytest.approx(stds[0], rel=1e-10)
+    with pytest.raises(ValueError, match="use_reentrant=True"):
+        gradlab.exact_gradient(program(lambda z: checkpoint(deep, z, use_reentrant=True)), X)
+
+
 class Hostile(nn.Module):
     """Keeps what it computed, counts its calls, writes to a buffer, to x and to what it is given."""
 
@@ -147,12 +191,12 @@ class Hostile(nn.Module):
         self.drop = nn.Dropout(0.5)  # not called
 
     def loss(self, x, sample):
+        x.sub_(1)
         self.kept = self.front(x)
         z = sample(self.kept[:, None])[:, 0]
         self.total.add_(1)
         total = torch.zeros(len(x))
         total += (self.back(z) * self.frozen - x).square().sum(1)
-        x.mul_(0)
         return total
 
 

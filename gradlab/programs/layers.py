@@ -25,7 +25,7 @@ from ..estimators.exact import Exact
 from ..estimators.score_function import RLOO, Reinforce
 from ..latents import LatentKind, bounded
 from .sites import LogProbability, Sampler, Site, folded
-from .stand_in import StandIn
+from .stand_in import StandIn, own_calls
 
 
 def check_serves(estimator: Estimator, sites: Sequence[Site]) -> None:
@@ -78,7 +78,8 @@ class Layers(Sampler):
         self.estimator, self.noise = estimator, noise
 
     def code(self, kind: LatentKind, logits: Tensor) -> Tensor:
-        return Layer.apply(logits, self.noise(len(self.sites) - 1, self.sites[-1]), self.estimator, kind)
+        noise = self.noise(len(self.sites) - 1, self.sites[-1])
+        return Layer.apply(logits, noise, self.estimator, kind)
 
 
 class Scores(Sampler):
@@ -109,17 +110,17 @@ class Layer(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        logits, noise, ctx.estimator, ctx.kind = inputs
+        logits, noise, *ctx.rest = inputs
         ctx.save_for_backward(logits, noise, output)
 
     @staticmethod
     def backward(ctx: Any, *of_output: Tensor) -> Any:
-        return Estimate.apply(*ctx.saved_tensors, *of_output, ctx.estimator, ctx.kind), None, None, None
+        return Estimate.apply(*ctx.saved_tensors, *of_output, *ctx.rest), None, None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, logits: Tensor, noise: Tensor, estimator: Estimator, kind: LatentKind) -> Any:
+    def vmap(info: Any, in_dims: Any, logits: Tensor, noise: Tensor, *rest: Any) -> Any:
         rows = folded(info.batch_size, in_dims, (logits, noise), (0, 1))
-        return Layer.apply(*rows, estimator, kind).unflatten(0, (info.batch_size, -1)), 0
+        return Layer.apply(*rows, *rest).unflatten(0, (info.batch_size, -1)), 0
 
 
 class Estimate(torch.autograd.Function):
@@ -127,24 +128,23 @@ class Estimate(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        logits: Tensor, noise: Tensor, point: Tensor, derivative: Tensor, estimator: Estimator, kind: LatentKind
-    ) -> Tensor:
-        fixed = bounded(kind, logits.detach())
-        return estimate_of(estimator, kind, fixed, noise, point[None], point.new_empty(0), derivative[None])
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None: ...
-
-    @staticmethod
-    def vmap(
-        info: Any,
-        in_dims: Any,
         logits: Tensor,
         noise: Tensor,
         point: Tensor,
         derivative: Tensor,
         estimator: Estimator,
         kind: LatentKind,
+    ) -> Tensor:
+        with own_calls():
+            fixed = bounded(kind, logits.detach())
+            return estimate_of(estimator, kind, fixed, noise, point[None], point.new_empty(0), derivative[None])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None: ...
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: Any, logits: Tensor, noise: Tensor, point: Tensor, derivative: Tensor, *rest: Any
     ) -> Any:
         rows = folded(info.batch_size, in_dims, (logits, noise, point, derivative), (0, 1, 0, 0))
-        return Estimate.apply(*rows, estimator, kind).unflatten(0, (info.batch_size, -1)), 0
+        return Estimate.apply(*rows, *rest).unflatten(0, (info.batch_size, -1)), 0

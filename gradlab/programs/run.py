@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.graph import _engine_run_backward
 from torch.utils import _pytree as pytree
 
 from ..latents import derived_seed
@@ -78,18 +79,22 @@ class Run:
             raise ValueError(f"loss: expected one loss per example, shape ({rows},), got {got} for {rows} examples")
         return loss.to(self.dtype)
 
-    def at_codes(self, at: Tensor | None, tf: float, codes: Sequence[Tensor]) -> tuple[Tensor, Given]:
+    def at_codes(
+        self, at: Tensor | None, tf: float, codes: Sequence[Tensor], differentiable: bool = False
+    ) -> tuple[Tensor, Given]:
         """Losses of rows of x at codes, one for each row at each site, and the handler that was asked for them."""
         rows = self.examples if at is None else len(at)
-        sampler = Given(rows, self.mode(), tf, codes)
+        sampler = Given(rows, self.mode(), tf, codes, differentiable)
         return self.loss(self.rows(at), sampler, rows), sampler
 
-    def gradients(self, of: Tensor) -> list[Tensor]:
-        """With respect to the leaves; 0 for those that do not matter."""
+    def gradients(self, of: Tensor, codes: Sequence[Tensor] = ()) -> list[Tensor]:
+        """With respect to the leaves; 0 for those that do not matter. Runs back to `codes` too, if some are given."""
         if not of.requires_grad:
             return [torch.zeros_like(leaf) for leaf in self.leaves]
-        found = torch.autograd.grad(of, self.leaves, allow_unused=True)
-        return [torch.zeros_like(p) if g is None else g for g, p in zip(found, self.leaves, strict=True)]
+        ones, inputs = (torch.ones_like(of),), (*self.leaves, *codes)
+        with self.mode():  # in which checkpointed layers run forward once more; torch.autograd.grad would leave it
+            found = _engine_run_backward((of,), ones, False, False, inputs, True, accumulate_grad=False)
+        return [torch.zeros_like(p) if g is None else g for g, p in zip(found, self.leaves, strict=False)]
 
     def names_and_sizes(self) -> tuple[list[str], list[int]]:
         """Of all parameters together first."""
@@ -138,7 +143,9 @@ def _probe(run: Run) -> None:
 
     before = torch.random.get_rng_state()
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        greedy, sampler = _understood(run, lambda: run.at_codes(None, 1.0, ()))
+        greedy, sampler = _understood(run, lambda: run.at_codes(None, 1.0, (), differentiable=True))
+    _check_replaced(run, greedy)
+    _understood(run, lambda: run.gradients(greedy.sum(), sampler.leaves))
     run.sites, run.greedy = sampler.sites, greedy.detach()
     if not run.sites:
         raise ValueError("loss: expected at least one call of sample(logits), got none")
@@ -155,20 +162,40 @@ def _probe(run: Run) -> None:
     _check_rows(run)
 
 
+def _check_replaced(run: Run, loss: Tensor) -> None:
+    """ValueError where a parameter of the user's is used itself, and not the copy that stands for it."""
+    names = dict(zip(run.ids, run.names, strict=True))
+    ahead, seen = [loss.grad_fn], set()
+    while ahead:
+        node = ahead.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if (name := names.get(id(getattr(node, "variable", None)))) is not None:
+            raise ValueError(
+                f"loss: expected parameters that torch's functions take, got {name} in a custom autograd function, in"
+                f" TorchScript, or in a tensor computed before; give the function {name}.clone(), or take an eager"
+                " module"
+            )
+        ahead += [following for following, _ in node.next_functions]
+
+
 def _understood(run: Run, call: Any) -> Any:
-    """The result of a call; where torch finds that types do not fit, a ValueError that says in which precision."""
+    """The result of a call; where torch raises an error, a ValueError, which says in which precision it was."""
     try:
         return call()
     except (torch.OutOfMemoryError, ValueError, StructureChanged):
         raise
     except RuntimeError as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        cure = "compute=gradlab.Compute(dtype=torch.float32) measures in float32"
-        hint = f" (in {str(run.dtype).removeprefix('torch.')}; {cure})" if "dtype" in reason.lower() else ""
-        raise ValueError(f"loss: expected one that runs on x, got {type(error).__name__}: {reason}{hint}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        cure = "compute=gradlab.Compute(dtype=torch.float32), reference=gradlab.Enumerated(dtype='float32')"
+        narrow = run.dtype == torch.float64 and ("dtype" in str(error).lower() or "TorchScript" in reason)
+        hint = f"; {cure} measure in float32, if it is float64 that does not fit" if narrow else ""
+        raise ValueError(
+            f"loss: expected one that runs, and back, on x, got {type(error).__name__}: {reason}{hint}"
+        ) from error
 
 
-@torch.no_grad()
 def _check_rows(run: Run) -> None:
     """Compare rows among others with the same rows alone, at codes drawn for this; tell whether the codes decide sites.
 

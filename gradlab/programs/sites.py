@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .. import errors
 from ..latents import BINARY, CATEGORICAL, LatentKind, bounded
-from .stand_in import StandIn
+from .stand_in import StandIn, own_calls
 
 
 class Site(NamedTuple):
@@ -51,7 +51,7 @@ class Sampler:
         self.sites: list[Site] = []
 
     def __call__(self, logits: Any, binary: bool = False) -> Tensor:
-        with self.mode.pause():
+        with own_calls():
             kind = BINARY if binary else CATEGORICAL
             self._check(logits, kind)
             flat = logits.reshape(self.rows, -1, *logits.shape[logits.ndim - kind.event_dims :])
@@ -79,14 +79,18 @@ class Sampler:
 class Given(Sampler):
     """Codes that are given for each site, or the most probable ones, with the log-probability of the path by row.
 
-    Where `codes` end, the most probable ones follow.
+    Where `codes` end, the most probable ones follow. If `differentiable`, codes require a gradient, as those of an
+    estimator do.
     """
 
-    def __init__(self, rows: int, mode: StandIn, tf: float = 1.0, codes: Sequence[Tensor] = ()):
+    def __init__(
+        self, rows: int, mode: StandIn, tf: float = 1.0, codes: Sequence[Tensor] = (), differentiable: bool = False
+    ):
         super().__init__(rows, mode)
-        self.tf, self.codes = tf, codes
+        self.tf, self.codes, self.differentiable = tf, codes, differentiable
         self.log_probability: Tensor | None = None
         self.taken: list[Tensor] = []
+        self.leaves: list[Tensor] = []  # the codes, if differentiable
         self.others: list[Tensor] = []  # probabilities of all categories but the one taken, (row, ...)
 
     def code(self, kind: LatentKind, logits: Tensor) -> Tensor:
@@ -105,6 +109,9 @@ class Given(Sampler):
             with torch.no_grad():
                 p = torch.softmax(kind.two_category(bounded(kind, logits.detach()) / self.tf), -1)
                 self.others.append(p.scatter(-1, p.argmax(-1, keepdim=True), 0.0).flatten(1))
+        if self.differentiable:
+            self.leaves.append(code.to(logits.dtype).clone().requires_grad_())
+            return self.leaves[-1]
         return code.to(logits.dtype)
 
 

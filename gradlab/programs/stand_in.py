@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -43,6 +44,19 @@ _TO_FLOAT = (Tensor.float, Tensor.double, Tensor.half, Tensor.bfloat16)
 _RECURRENT = ("gru", "lstm", "rnn_tanh", "rnn_relu")
 
 
+_own: ContextVar[bool] = ContextVar("own", default=False)
+
+
+@contextlib.contextmanager
+def own_calls() -> Iterator[None]:
+    """Within, torch is left alone: for what gradlab itself computes."""
+    before = _own.set(True)
+    try:
+        yield
+    finally:
+        _own.reset(before)
+
+
 class StandIn(TorchFunctionMode):
     """`stand_ins` by id of the tensor that each stands for; other floating-point tensors become `dtype`.
 
@@ -55,20 +69,10 @@ class StandIn(TorchFunctionMode):
     ):
         super().__init__()
         self.stand_ins, self.dtype, self.device, self.zero = stand_ins, dtype, device, zero
-        self.paused = False
         self._met = False  # whether a call had a tensor among its arguments
 
-    @contextlib.contextmanager
-    def pause(self) -> Iterator[None]:
-        """Within, torch is left alone: for what gradlab itself computes."""
-        before, self.paused = self.paused, True
-        try:
-            yield
-        finally:
-            self.paused = before
-
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if self.paused:
+        if _own.get():
             return func(*args, **(kwargs or {}))
         _refuse_random(func, args, kwargs or {})
         if func in _TO_FLOAT:
@@ -186,6 +190,7 @@ def frozen(modules: Sequence[nn.Module], dtype: torch.dtype, device: torch.devic
 @contextlib.contextmanager
 def put_back(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Restores what modules keep on themselves, and the global random state."""
+    modules = [module for module in modules if not isinstance(module, torch.jit.ScriptModule)]
     kept = [(vars(module), dict(vars(module))) for module in modules]
     tensors = [(part, dict(part)) for module in modules for part in (module._parameters, module._buffers)]
     devices = {p.device for module in modules for p in module.parameters(recurse=False) if p.device.type == "cuda"}
