@@ -1,6 +1,7 @@
 """What a program may not do, and that a user's modules are left as they are."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -70,8 +71,13 @@ def test_losses_that_are_refused(name):
     assert "\n" not in str(raised.value)
 
 
-def test_the_plain_loss_is_not_refused():
-    assert gradlab.exact_gradient(gradlab.Program(plain, [gate, out]), X).keys() >= {"0.weight", "1.bias"}
+def test_the_plain_loss_is_neither_refused_nor_warned_of():
+    program = gradlab.Program(plain, [gate, out])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert gradlab.exact_gradient(program, X).keys() >= {"0.weight", "1.bias"}
+        for reference in ("exact", "rloo"):
+            gradlab.bias(program, X, draws=64, reference=reference)
 
 
 ASKED = {

@@ -196,6 +196,7 @@ def _understood(run: Run, call: Any) -> Any:
         ) from error
 
 
+@torch.no_grad()
 def _check_rows(run: Run) -> None:
     """Compare rows among others with the same rows alone, at codes drawn for this; tell whether the codes decide sites.
 
