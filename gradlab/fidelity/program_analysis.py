@@ -32,6 +32,7 @@ from .reference_analysis import by_reference, stopping_rule
 from .request import Request, check_laws, cross_of, estimator_of
 
 AUTO_ROWS = 2**20  # paths x examples that "auto" enumerates
+AUTO_NUMBERS = 2**31  # that their runs keep for the way back, likewise
 AUTO_PATHS = 2**12  # the same, where they are followed one by one
 UNIT = "loss"
 
@@ -121,8 +122,9 @@ def _check_combination(method: Any, wrt: str | None, kl: bool) -> None:
 def _reference(given: Any, run: Run) -> Enumerated | Sampled:
     reference = reference_of(given)
     if isinstance(reference, str):  # "auto"
-        few = paths(run.sites) * run.examples <= (AUTO_PATHS if run.by_row else AUTO_ROWS)
-        return Enumerated() if few else Sampled()
+        every = paths(run.sites)
+        few = every * run.examples <= (AUTO_PATHS if run.by_row else AUTO_ROWS)
+        return Enumerated() if few and every * run.saved <= AUTO_NUMBERS else Sampled()
     if isinstance(reference, Enumerated):
         check_paths(run, reference.max_configurations)
         return reference

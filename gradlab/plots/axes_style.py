@@ -159,7 +159,7 @@ def _draws(ds: xr.Dataset) -> str:
 def _code(ds: xr.Dataset) -> str:
     about = ds.attrs
     if "sites" in about:
-        return f"program {about['program']}, sites {', '.join(texts(about['sites']))}"
+        return f"program {about['program']}, sites {', '.join(dict.fromkeys(texts(about['sites'])))}"
     if not {"categories", "latents"} <= set(about):
         return ""
     if about.get("latent_kind") == "binary":

@@ -120,7 +120,7 @@ def subject(ds: xr.Dataset) -> list[str]:
         size = counted(a.get("latents", "?"), "binary unit")
     if "sites" in a:
         sites = texts(a["sites"])
-        size = f"{counted(len(sites), 'site')} ({', '.join(sites)}), paths {a['paths']}"
+        size = f"{counted(len(sites), 'site')} ({', '.join(dict.fromkeys(sites))}), paths {a['paths']}"
     if of_groups := groups(a):
         size = " + ".join(f"{name} ({counted(count, 'latent')} x {most} categories)" for name, count, most in of_groups)
     names = ", ".join(texts(a.get("estimator", "?")))
