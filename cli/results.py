@@ -29,20 +29,36 @@ COMMAND_LINE = ParameterSource.COMMANDLINE
 
 @click.command()
 @click.argument("results", type=click.Path(dir_okay=False))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "latex", "markdown"]),
+    default="table",
+    show_default=True,
+    help="csv: all metrics, for computing; latex (booktabs) and markdown: the leading ones, for publishing.",
+)
 @json_option
-def show(results, as_json):
+def show(results, form, as_json):
     """Print a results file: values with intervals, and how they were measured.
 
     \b
     Example:
       gradlab show bias.h5
+      gradlab show bias.h5 --format latex > table.tex
     """
     from gradlab.kinds import kind
     from gradlab.results import open_results
 
     from . import recommend, report, sweep_report
 
+    if as_json and form != "table":
+        raise click.UsageError(f"--format {form}: expected no --json beside it")
     ds = open_results(results)
+    if form != "table":
+        from gradlab.reports.tables import table
+
+        click.echo(table(ds, form), nl=False)
+        return
     if kind(ds).name == "recommendation":
         recommend.show(ds, as_json)
         return

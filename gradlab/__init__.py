@@ -26,6 +26,7 @@ _HOME = {
     "save_results": "results",
     "open_results": "results",
     "report": "reports.page",
+    "table": "reports.tables",
     "recommend": "recommending.choosing",
 }
 _MODULES = ("datasets", "estimators", "latents", "likelihoods", "metrics", "plots", "schedules", "sweeps", "training")
@@ -59,6 +60,7 @@ __all__ = [
     "save_results",
     "schedules",
     "sweeps",
+    "table",
     "training",
 ]
 
@@ -75,6 +77,7 @@ if TYPE_CHECKING:
     from .programs.program import Program
     from .recommending.choosing import recommend
     from .reports.page import report
+    from .reports.tables import table
     from .results import open_results, save_results
     from .weights import load_weights
 
