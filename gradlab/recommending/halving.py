@@ -2,8 +2,8 @@
 
 In a round all candidates share their noise and their examples, so that differences are sharper than either end. Who
 leaves is either told from the best (at a level corrected for the number of candidates), or one of too many; then what
-was measured of its difference still counts. Every round has new draws: what is said of the last ones comes from the last
-round alone, and has no winner's curse of the rounds before.
+was measured of its difference still counts. Every round has new draws: what is said of the last ones comes from the
+last round alone, and has no winner's curse of the rounds before.
 """
 
 from __future__ import annotations
