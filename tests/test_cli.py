@@ -422,6 +422,15 @@ def test_show_json_repeats_bias_json(run, checkpoint):
 
 
 @pytest.mark.usefixtures("results_at_point")
+def test_commands_that_read_results_let_the_helper_try_them_first(run, monkeypatch):
+    tried = []
+    monkeypatch.setattr("gradlab.hdf5_sandbox.fault", lambda path: tried.append(path.name) or "expected another file")
+    for command in (["show"], ["plot", "--out", "a.png"], ["report", "--out", "a.html"]):
+        refused(run(*command, "bias.h5"), 1, "bias.h5: expected another file")
+    assert tried == ["bias.h5"] * 3
+
+
+@pytest.mark.usefixtures("results_at_point")
 def test_plot_draws_a_results_file(run, tmp_path):
     for begin, suffix in ((b"\x89PNG", "png"), (b"%PDF", "pdf"), (b"<?xml", "svg")):
         assert run("plot", "bias.h5", "--out", f"figure.{suffix}").code == 0

@@ -89,6 +89,10 @@ FILES = {
 }
 
 
+# one of each kind; a report has the figure that `plot` draws, so once is enough
+FIRST = {named: name for name, (_, named) in reversed(FILES.items())}.values()
+
+
 def test_every_kind_is_among_the_files():
     assert {named for _, named in FILES.values()} == set(KINDS)
 
@@ -104,8 +108,9 @@ def test_a_file_is_shown_plotted_and_reported(name, run, tmp_path):
     assert (shown.code, shown.err) == (0, "")
     assert re.search(r"\d \[|: \d", shown.out)
     json.loads(run("show", "found.h5", "--json").out)
-    plotted = run("plot", "found.h5", "--out", "found.svg")
-    assert (plotted.code, plotted.err) == (0, "")
+    if name in FIRST:
+        plotted = run("plot", "found.h5", "--out", "found.png")
+        assert (plotted.code, plotted.err) == (0, "")
     reported = run("report", "found.h5", "--out", "found.html")
     assert (reported.code, reported.err) == (0, "")
     page = (tmp_path / "found.html").read_text()

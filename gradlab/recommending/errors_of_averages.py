@@ -81,7 +81,7 @@ def joint_quantile(influences: Array, level: float) -> float:
     """The number of standard errors within which several deviations stay together with probability `level`.
 
     `influences` (candidate, unit). By a multiplier bootstrap (Chernozhukov, Chetverikov, Kato 2013), with the tails of
-    Student's t of as many degrees as there are units, less one.
+    Student's t, whose degrees of freedom are the number of units less one.
     """
     size = np.sqrt(np.square(influences).sum(1))
     moving = influences[size > 0] / size[size > 0, None]
