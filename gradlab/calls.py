@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any
 
 import torch
@@ -35,9 +36,10 @@ def apply(module: nn.Module, name: str, *given: Any) -> Any:
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, IndexError) as error:
+        wanted = "images that fit the model" if name == "encoder" else "a module that takes codes"
         raise ValueError(
-            f"{name}: expected {'images that fit the model' if name == 'encoder' else 'a module that takes codes'},"
-            f" got an error for {' and '.join(map(described, given))} ({first_line(error)})"
+            f"{name}: expected {wanted}, got an error for {' and '.join(map(described, given))} ({first_line(error)})"
+            f"{cure(error)}"
         ) from error
 
 
@@ -50,10 +52,42 @@ def described(value: Any) -> str:
     return decoded.described(value)
 
 
-def check_precision(name: str, given: Tensor, out: Tensor) -> None:
-    if out.dtype != given.dtype:
+# what torch says -> what causes it, and what to write
+_CURES = {
+    r"use_reentrant=True": "reentrant checkpointing hides derivatives; pass use_reentrant=False to"
+    " torch.utils.checkpoint.checkpoint",
+    r"view size is not compatible": "a .view of a tensor that is not contiguous; write .reshape",
+    r"on the same device|on device|but is on": "a tensor on another device; make it with device=codes.device, or"
+    " register it as a buffer",
+    r"'indices' to have .*(Long|Int)": "an embedding takes integers; pass x as integers, x.long()",
+    r"dtype|scalar type|[Ii]nput type|Double|BFloat16": "a tensor of another precision; make it in that of the input,"
+    " codes.new_zeros(...) or x.new_zeros(...), or register it as a buffer",
+}
+
+
+def cure(error: Exception) -> str:
+    """The cause of an error of torch and what to do about it, or ""."""
+    found = (words for pattern, words in _CURES.items() if re.search(pattern, str(error)))
+    return next((f"; the cause: {words}" for words in found), "")
+
+
+def gradients(name: str, outputs: Any, inputs: Any, *more: Any, **options: Any) -> tuple[Tensor | None, ...]:
+    """torch.autograd.grad; where torch cannot differentiate the module, a ValueError that says why."""
+    try:
+        return torch.autograd.grad(outputs, inputs, *more, **options)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        if not (words := cure(error)):
+            raise
+        raise ValueError(f"{name}: expected derivatives from torch.autograd.grad, got an error{words}") from error
+
+
+def check_precision(name: str, given: torch.dtype, out: Tensor) -> None:
+    """Raises ValueError if the output is less precise than the input."""
+    if torch.promote_types(out.dtype, given) != out.dtype:
         raise ValueError(
-            f"{name}: expected the precision of its input, {given.dtype}, got {out.dtype}; metrics are computed in"
+            f"{name}: expected the precision of its input, {given}, got {out.dtype}; metrics are computed in"
             " several precisions (a .float() inside?)"
         )
 

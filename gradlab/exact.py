@@ -20,7 +20,7 @@ from torch import Tensor
 
 from . import checks, errors, latents
 from .choices import TARGETS
-from .losses import activations_per_code, losses_at, losses_of_configurations
+from .losses import activations_per_code, losses_of_configurations
 from .methods import MAX_CONFIGURATIONS, Compute, Enumerated
 from .model import LatentModel, check_is_model
 from .moved import moved
@@ -28,10 +28,8 @@ from .numerics import plain_arithmetic
 from .programs.enumeration import gradient_of
 from .programs.program import Program
 from .progress import bar
-from .setup import Setup, measured_copy, prepare
+from .setup import Setup, prepare
 
-PROBED = 256  # configurations at which float32 is compared with float64
-_SUMS = 8  # roundings of float64 that one difference of conditional losses may add up
 _DECODED = 2**26  # bytes of what is decoded at once on a CPU: its arrays are then such as `keep_freed_pages` keeps
 
 
@@ -73,7 +71,7 @@ def exact_gradient(
     A float64 tensor (example, latent, category), for binary units (example, latent), in nats (or the unit of the
     likelihood) per logit; of a Program a dict of float64 tensors by parameter name. With `return_error` also a float64
     tensor (example,): a bound on the Euclidean norm of the error of each example, from the errors of the losses at
-    about 300 configurations (see `rounding_errors`).
+    about 300 configurations (see `exact_errors`).
 
     Raises
     ------
@@ -106,7 +104,11 @@ def exact_gradient(
         gradient = exact_gradients(setup, law, dtype=precision_of_losses)[0]
         if kl:
             gradient = gradient + kl_gradient(setup)
-        return (gradient, rounding_errors(setup, law, precision_of_losses)[0]) if return_error else gradient
+        if not return_error:
+            return gradient
+        from .exact_errors import rounding_errors
+
+        return gradient, rounding_errors(setup, law, precision_of_losses)[0]
 
 
 def exact_gradients(setup: Setup, laws: list[tuple[float, str]], *, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -114,7 +116,7 @@ def exact_gradients(setup: Setup, laws: list[tuple[float, str]], *, dtype: torch
     pairs = setup.kind.two_category(setup.wide_logits)
     law_temperatures = [tf if target == "sampled" else 1.0 for tf, target in laws]
     # (law, example, latent, category), of the exact differences to the largest logit: l/t has rounding of its own size
-    p = torch.stack([torch.softmax(below(pairs) / t, -1) for t in law_temperatures])
+    p = torch.stack([torch.softmax(latents.below(pairs) / t, -1) for t in law_temperatures])
     distinct = sorted(set(law_temperatures))
     of = [distinct.index(t) for t in law_temperatures]
     laws_once = p[[law_temperatures.index(t) for t in distinct]]
@@ -125,48 +127,6 @@ def exact_gradients(setup: Setup, laws: list[tuple[float, str]], *, dtype: torch
         gradient = gradient[..., 0]  # the pair of logits is (l, 0)
     checks.finite("exact gradient", gradient, "temperatures this small overflow, or losses are too large")
     return gradient
-
-
-@torch.no_grad()
-def rounding_errors(setup: Setup, laws: list[tuple[float, str]], dtype: torch.dtype) -> Tensor:
-    """Bounds (law, example) on the norm of what rounding the losses to `dtype` adds to `exact_gradients`.
-
-    With d the error of f, centred per example, that of the gradient is (1/tf) p_k (1 - p_k) times the difference of two
-    means of d, at most 2 max|d|. The largest |d| is taken from each example's most probable code and configurations
-    evenly spread, PROBED in all or more; for float64, that of float32 is scaled by the ratio of their precisions.
-
-    Sums are float64, and f, centred, enters them with its rounding; p_k = exp(-(gap of k)/t) is off by eps (gap of k)/t
-    times itself. Both are small unless float64 itself is asked for, or d happens to be 0.
-    """
-    model, x = setup.original, setup.x
-    pairs = model.kind.two_category(setup.wide_logits)
-    spread = torch.linspace(0, model.configurations - 1, PROBED, dtype=torch.float64).long().unique().tolist()
-    rows = [latents.configurations(model.latents, model.category_counts, i, i + 1) for i in spread]
-    indices = torch.cat([*rows, pairs.argmax(-1).cpu()]).unique(dim=0).to(x.device)
-    narrow, wide = (
-        losses_at(measured_copy(model, t, x.device), x, indices).double() for t in (torch.float32, torch.float64)
-    )
-    d, f = ((a - a.mean(1, keepdim=True)).abs().amax(1)[:, None, None] for a in (narrow - wide, wide))
-    d = d * (torch.finfo(dtype).eps / torch.finfo(torch.float32).eps)
-    rounding = _SUMS * torch.finfo(torch.float64).eps * f
-    found = []
-    for tf, target in laws:
-        t = tf if target == "sampled" else 1.0
-        gap = -below(pairs) / t
-        p = torch.softmax(-gap, -1)
-        off = torch.where(p > 0, p * gap, 0.0)  # of p, in units of eps
-        most = latents.CATEGORICAL.hard(p)
-        others = torch.where(most > 0, (p * (1 - most)).sum(-1, keepdim=True), 1 - p)  # 1 - p_k, without cancelling
-        of_p = off * others + p * (off.sum(-1, keepdim=True) - off)
-        of_gradient = (2 / t * (p * others * (d + rounding) + of_p * rounding)).flatten(1)
-        most = of_gradient.amax(1).clamp(min=torch.finfo(of_gradient.dtype).tiny)  # whose square may underflow
-        found.append(most * (of_gradient / most[:, None]).norm(dim=1))
-    return torch.stack(found)
-
-
-def below(pairs: Tensor) -> Tensor:
-    """Logits less the largest of their latent."""
-    return pairs - pairs.amax(-1, keepdim=True)
 
 
 def kl_gradient(setup: Setup) -> Tensor:
@@ -191,8 +151,9 @@ def check_enumerable(model: LatentModel, max_configurations: int) -> None:
 def conditional_losses(setup: Setup, p: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
     """c = E[f | z_l = k] under laws p (law, example, latent, category), of its shape, up to a constant per example."""
     model, x, memory = setup.original, setup.x, setup.memory
-    measured = measured_copy(model, dtype, p.device)
-    x = x.to(p.device, torch.promote_types(x.dtype, dtype) if x.is_floating_point() else x.dtype)
+    measured = setup.in_precision(dtype)
+    wide = x.is_floating_point() and not measured.narrow
+    x = x.to(p.device, torch.promote_types(x.dtype, dtype) if wide else x.dtype)
     laws, examples, count = p.shape[:3]
     of_latents = [p[:, :, l, :n].permute(1, 2, 0) for l, n in enumerate(model.category_counts)]
     bytes_per_row = _bytes_per_row(measured, x, laws)

@@ -71,6 +71,6 @@ class Groups:
         """Splits codes (n, latent, category) into a dict of codes (n, latents, categories) by group."""
         parts = codes.split([count for count, _ in self.sizes.values()], 1)
         return {
-            name: part[..., :categories]
+            name: part[..., :categories].contiguous()  # for modules that take a .view
             for (name, (_, categories)), part in zip(self.sizes.items(), parts, strict=True)
         }

@@ -238,6 +238,11 @@ def _lowest(logits: Tensor) -> float:
     return max(PADDING, torch.finfo(logits.dtype).min / 64)
 
 
+def below(pairs: Tensor) -> Tensor:
+    """Logits less the largest of their latent."""
+    return pairs - pairs.amax(-1, keepdim=True)
+
+
 def configurations(
     latents: int,
     categories: int | Sequence[int],

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import calls, decoded, errors, latents, likelihoods
+from . import calls, decoded, errors, latents, likelihoods, owned
 from .latent_groups import Groups
 from .programs.program import Program
 
@@ -105,6 +105,9 @@ class LatentModel(nn.Module):
         # of the units as the decoder takes them; None: as the encoder gives them (see with_units)
         self.unit_shape = self.latent_shape if binary and isinstance(latents, tuple | list) else None
         self._likelihood = likelihoods.resolve(likelihood)
+        self._weighted = owned.weighted(self._likelihood)
+        # of copies that are measured in float64: parts that run in their own precision only (see `copies`)
+        self.narrow: dict[str, torch.dtype] = {}
         self.architecture: str | None = None  # set, with config, by networks.build
         self.config: dict[str, Any] = {}
         self.provenance: dict[str, Any] = {}  # how it was trained
@@ -141,7 +144,9 @@ class LatentModel(nn.Module):
 
     def encoded(self, x: Tensor) -> tuple[Tensor, tuple[int, ...] | None]:
         """The logits and, for binary latents, the shape of the units in the output of the encoder."""
-        out = self._logits_of(calls.apply(self.encoder, "encoder", x))
+        own = self.narrow.get("encoder")
+        out = self._logits_of(calls.apply(self.encoder, "encoder", x if own is None else decoded.wide(x, own)))
+        out = out if own is None else decoded.wide(out, torch.float64)
         if self.groups is not None:
             return self.groups.joined(out, len(x)), None
         shaped = () if self.binary else (*self.latent_shape, self.categories)
@@ -186,11 +191,12 @@ class LatentModel(nn.Module):
 
         A conditional decoder also takes x, one row for each code.
         """
-        given = [self.decoder_input(codes)]
+        own = self.narrow.get("decoder", codes.dtype)
+        given = [self.decoder_input(codes.to(own))]
         if self.conditional:
             if x is None:
                 raise ValueError("x: expected observations beside the codes for a conditional decoder, got none")
-            given.append(x.to(codes.dtype) if x.is_floating_point() else x)
+            given.append(decoded.wide(x, own))
         out = calls.apply(self.decoder, "decoder", *given)
         if out is None or isinstance(out, bool | int | float | str):
             raise ValueError(f"decoder: expected one row per code for {len(codes)} codes, got a {type(out).__name__}")
@@ -198,8 +204,8 @@ class LatentModel(nn.Module):
             raise ValueError(f"decoder: expected one row per code for {len(codes)} codes, got {decoded.described(out)}")
         for tensor in decoded.tensors(out):
             if isinstance(out, Tensor) or tensor.is_floating_point():
-                calls.check_precision("decoder", codes, tensor)
-        return out
+                calls.check_precision("decoder", own, tensor)
+        return out if own == codes.dtype else decoded.wide(out, codes.dtype)
 
     def decoder_input(self, codes: Tensor) -> Any:
         """The input of the decoder for codes `(n, latent, category)`; binary: `(n, latent)`."""
@@ -218,7 +224,7 @@ class LatentModel(nn.Module):
         dtype = dtype or parameters.dtype
         if isinstance(self.likelihood, likelihoods.Canonical):
             check_pixels(parameters, x)
-        wide, observed = self.in_one_precision(parameters, x)
+        wide, observed = self.in_one_precision(parameters, x, dtype)
         try:
             loss = self.likelihood(wide, observed)
         except torch.OutOfMemoryError:
@@ -227,36 +233,39 @@ class LatentModel(nn.Module):
             raise ValueError(
                 "likelihood: expected a decoder's output that fits the images, got parameters"
                 f" {calls.described(wide)} with x {calls.described(observed)} ({calls.first_line(error)})"
+                f"{calls.cure(error)}"
             ) from error
         if not isinstance(loss, Tensor) or tuple(loss.shape) != (len(x),):
             raise ValueError(
                 f"likelihood: expected a loss per example, shape ({len(x)},), got {decoded.described(loss)} for"
                 f" {len(x)} examples"
             )
-        if torch.promote_types(loss.dtype, dtype) != loss.dtype:
-            calls.check_precision("likelihood", x.new_empty(0, dtype=dtype), loss)
+        if not self.narrow:
+            calls.check_precision("likelihood", dtype, loss)
         return loss.to(dtype)
 
-    def in_one_precision(self, parameters: Any, x: Tensor) -> tuple[Any, Tensor]:
+    def in_one_precision(self, parameters: Any, x: Tensor, dtype: torch.dtype | None = None) -> tuple[Any, Tensor]:
         """Parameters and x as the loss takes them: both in the wider precision of the two, whole numbers as they are.
 
         So no number of x is rounded, whatever the precision of the weights. A likelihood with weights of its own takes
         parameters in the precision of the weights.
         """
+        if self._weighted and "decoder" in self.narrow:
+            dtype = self.narrow["decoder"]
+            parameters = decoded.wide(parameters, dtype)
         if not x.is_floating_point():
             return parameters, x
-        wide = x.dtype
+        wide = torch.promote_types(x.dtype, dtype or x.dtype)
         for tensor in decoded.tensors(parameters):
             wide = torch.promote_types(wide, tensor.dtype) if tensor.is_floating_point() else wide
-        weighted = isinstance(self.likelihood, nn.Module) and own_tensor(self.likelihood) is not None
-        return parameters if weighted else decoded.wide(parameters, wide), x.to(wide)
+        return parameters if self._weighted else decoded.wide(parameters, wide), x.to(wide)
 
     def losses_and_derivatives(self, codes: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """f(z, x) `(n,)` and v(z, x) = df/dz, of the codes' shape. Parameters get no gradient."""
         with torch.enable_grad():
             z = codes.detach().requires_grad_()
             loss = self.losses(z.clone(), x)  # a copy, since layers may work in place
-            v = torch.autograd.grad(loss.sum(), z, allow_unused=True)[0] if loss.requires_grad else None
+            v = calls.gradients("decoder", loss.sum(), z, allow_unused=True)[0] if loss.requires_grad else None
         if v is None:
             raise ValueError(
                 "decoder: expected a loss that depends on the codes differentiably, got another (a detach or no_grad"
@@ -298,4 +307,6 @@ def own_tensor(model: nn.Module) -> Tensor | None:
 def precision(model: LatentModel, x: Tensor) -> torch.dtype:
     """That of the codes the decoder takes: its parameters', or where it has none that of x, float64 beside integers."""
     own = own_tensor(model)
+    if model.narrow:
+        return torch.float64
     return own.dtype if own is not None else x.dtype if x.is_floating_point() else torch.float64

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import decoded, latents, likelihoods
+from . import decoded, latents, likelihoods, owned
 from .latents import derived_seed
 from .model import LatentModel
 
@@ -34,11 +34,16 @@ Function = Callable[..., Tensor]
 
 def check_modes(model: nn.Module) -> None:
     """Raises ValueError if a layer is random or mixes examples because it is in training mode."""
-    for name, module in model.named_modules():
+    modules = [("model", name, module) for name, module in model.named_modules()]
+    for part in owned.parts(getattr(model, "likelihood", None)):
+        if isinstance(part, nn.Module):  # perhaps no part of the model, so that model.eval() does not reach it
+            modules += [("likelihood", name or "its module", module) for name, module in part.named_modules()]
+    for where, name, module in modules:
         if module.training and _only_for_training(module):
+            eval_of = "model" if where == "model" else "its module"
             raise ValueError(
-                f"model: expected evaluation mode, got {name} ({type(module).__name__}) in training mode, so the loss"
-                " is random or mixes examples; call model.eval() before measuring"
+                f"{where}: expected evaluation mode, got {name} ({type(module).__name__}) in training mode, so the loss"
+                f" is random or mixes examples; call {eval_of}.eval() before measuring"
             )
 
 

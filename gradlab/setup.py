@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import copy
+import functools
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from . import calls, checks, errors, latents, likelihoods, model_checks, output_scale
+from . import checks, errors, latents, likelihoods, model_checks, output_scale
+from .copies import measured_copy, narrow_parts
 from .latents import LatentKind
 from .methods import Compute
 from .model import LatentModel, check_is_model, check_pixels, own_tensor, precision
@@ -32,6 +34,24 @@ class Setup:
     @property
     def kind(self) -> LatentKind:
         return self.model.kind
+
+    @functools.cached_property
+    def narrow(self) -> dict[str, torch.dtype]:
+        """Parts of the model that run in their own precision and not in float64; warns of them."""
+        found, reason = narrow_parts(self.original, self.x)
+        for part, own in found.items():
+            errors.warn(
+                f"{part}: expected one that runs in float64 too, got one that runs in {own} only, so what is exact has"
+                f" the rounding errors of {own} (exact_gradient_error states them). {reason}"
+            )
+        return found
+
+    def in_precision(self, dtype: torch.dtype, model: LatentModel | None = None) -> LatentModel:
+        """A copy of the original, or of another model of the same weights, in this precision; see `narrow`."""
+        model = model or self.original
+        own = precision(model, self.x)
+        narrow = dict.fromkeys(self.narrow, own) if dtype == torch.float64 != own else None
+        return measured_copy(model, dtype, self.x.device, narrow)
 
     @property
     def wide_logits(self) -> Tensor:
@@ -56,33 +76,6 @@ def prepare(model: LatentModel, x: Any, compute: Compute | None = None, seed: in
     return Setup(original, known, x, logits, errors.whole_number("seed", seed, 0), memory, compute.progress)
 
 
-def measured_copy(model: LatentModel, dtype: torch.dtype | None, device: torch.device | str | None) -> LatentModel:
-    """The model as it is measured: in the wanted precision and place, its own left as they are.
-
-    Raises ValueError for layers that make the decoder or encoder random or mix examples while in training mode.
-    """
-    model_checks.check_modes(model)
-    own = own_tensor(model)
-    dtype = dtype or (own.dtype if own is not None else None)
-    device = torch.device(device) if device is not None else (own.device if own is not None else None)
-    # tensors made in inference mode cannot be differentiated through; copies made outside of it can
-    made_for_inference = any(t.is_inference() for t in itertools.chain(model.parameters(), model.buffers()))
-    if own is None or ((dtype, device) == (own.dtype, own.device) and not made_for_inference):
-        return model
-    try:
-        return copy.deepcopy(model, _detached_state(model)).to(device=device, dtype=dtype)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise ValueError(
-            f"model: expected one that can be copied to {dtype} on {device}, got an error ({calls.first_line(error)})"
-        ) from error
-
-
-def _detached_state(model: nn.Module) -> dict[int, Any]:
-    """A memo for deepcopy, which refuses tensors with a history, as a module may keep of its last call."""
-    kept = (value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor))
-    return {id(value): value.detach().clone() for value in kept if value.grad_fn is not None}
-
-
 def observations(model: LatentModel, x: Any) -> Tensor:
     """x as a checked tensor in the model's place, in the precision it is given: it belongs to the loss.
 
@@ -91,6 +84,11 @@ def observations(model: LatentModel, x: Any) -> Tensor:
     try:
         x = torch.as_tensor(x)
     except (TypeError, ValueError, RuntimeError) as error:
+        if isinstance(x, Mapping | tuple | list) and len(x):
+            raise ValueError(
+                f"x: expected one tensor, examples first, got a {type(x).__name__} of {_names(x)}; join its tensors as"
+                " columns of one (torch.cat), or write the model as a gradlab.Program, whose x may be a dict or a tuple"
+            ) from None
         raise ValueError(f"x: expected a tensor of images, got a {type(x).__name__} ({error})") from None
     if x.layout != torch.strided:
         raise ValueError(f"x: expected a dense tensor, got layout {x.layout}; use x.to_dense()")
@@ -98,13 +96,29 @@ def observations(model: LatentModel, x: Any) -> Tensor:
         raise ValueError(f"x: expected a batch of at least one example, (example, ...), got shape {tuple(x.shape)}")
     canonical = isinstance(model.likelihood, likelihoods.Canonical)
     if x.is_complex() or (canonical and not x.is_floating_point()):
-        raise ValueError(f"x: expected floating-point images (grey values in [0, 1]: x.float() / 255), got {x.dtype}")
+        expected = "floating-point observations for a named likelihood"
+        cure = (
+            "token ids and labels need a likelihood of your own, (parameters, x) -> loss per example, such as a cross"
+            " entropy; numbers x.float()"
+        )
+        if x.dtype == torch.uint8:
+            expected, cure = "floating-point images (grey values in [0, 1]: x.float() / 255)", ""
+        elif x.is_complex():
+            expected, cure = "real numbers", "torch.view_as_real(x) has both parts"
+        raise ValueError(f"x: expected {expected}, got {x.dtype}{cure and '; ' + cure}")
     checks.finite("x", x, "observations must be finite")
     if isinstance(model.likelihood, likelihoods.Canonical):
         model.likelihood.check(x)
     own = own_tensor(model)
     # a tensor of our own: no history, no inference mode
     return x.detach().clone() if own is None else x.detach().to(device=own.device, copy=True)
+
+
+def _names(x: Any) -> str:
+    """The parts of a value that is no tensor, as a message names them."""
+    if isinstance(x, Mapping):
+        return ", ".join(str(key) for key in itertools.islice(x, 4))
+    return f"{len(x)} {type(x[0]).__name__}s"
 
 
 @torch.no_grad()

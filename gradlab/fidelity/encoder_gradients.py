@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .. import calls
 from ..model import LatentModel, precision
 from ..sampling import batch_bounds
 from ..schema import coordinate
-from ..setup import Setup, for_encoder, measured_copy
+from ..setup import Setup, for_encoder
 
 ALL = "all"  # the name of all tensors together
 
@@ -127,9 +128,8 @@ class PullBack:
         ]
 
     def _gradients(self, vectors: Tensor, batched: bool) -> Sequence[Tensor | None]:
-        return torch.autograd.grad(
-            self.logits, self.parameters, vectors, retain_graph=True, allow_unused=True, is_grads_batched=batched
-        )
+        options = {"retain_graph": True, "allow_unused": True, "is_grads_batched": batched}
+        return calls.gradients("encoder", self.logits, self.parameters, vectors, **options)
 
     def _batched(self, vectors: Tensor) -> Sequence[Tensor | None]:
         with warnings.catch_warnings():
@@ -157,7 +157,7 @@ class PullBack:
 
 def in_float64(setup: Setup) -> PullBack:
     """The PullBack in float64, for means and for the bias, which cancel."""
-    return PullBack(measured_copy(setup.model, torch.float64, setup.x.device), setup.x, setup.memory)
+    return PullBack(setup.in_precision(torch.float64, setup.model), setup.x, setup.memory)
 
 
 def of_deviations(setup: Setup, wide: PullBack) -> PullBack:
@@ -168,7 +168,7 @@ def of_deviations(setup: Setup, wide: PullBack) -> PullBack:
 
 def jacobian_products(setup: Setup) -> Tensor:
     """J_b J_b^T of each example's D logits by parameter tensor: (example, D, D, parameter), float64."""
-    model, found = measured_copy(setup.model, torch.float64, setup.x.device), []
+    model, found = setup.in_precision(torch.float64, setup.model), []
     for row in setup.x.split(1):
         of_one = PullBack(model, row, setup.memory)
         basis = torch.eye(of_one.logits[0].numel(), dtype=torch.float64, device=row.device)

@@ -12,7 +12,8 @@ import xarray as xr
 
 from .. import progress
 from ..attributes import of_enumerated
-from ..exact import exact_gradients, kl_gradient, rounding_errors
+from ..exact import exact_gradients, kl_gradient
+from ..exact_errors import narrowest, rounding_errors
 from ..methods import TOLERANCE, Enumerated, Integrated, MonteCarlo
 from ..moments import exact_moments, steps, supported
 from ..sampling import BATCHES, Noise, by_points, each_accumulated, each_moments
@@ -38,8 +39,8 @@ def bias_by_enumeration(setup: Setup, request: Request) -> xr.Dataset:
     shift = kl_gradient(setup) if request.kl else torch.zeros_like(setup.wide_logits)
     laws = (len(request.targets), len(request.tfs))
     exact = (gradients + shift).cpu().numpy().reshape(*laws, *setup.logits.shape)
-    rounding = None
-    if dtype != torch.float64:
+    rounding, narrow = None, "decoder" in setup.narrow
+    if dtype != torch.float64 or narrow:
         rounding = rounding_errors(setup, request.laws, dtype).norm(dim=1).cpu().numpy().reshape(laws)
     plan = _Plan(setup, request, rare)
     points: Points | EncoderPoints
@@ -47,12 +48,23 @@ def bias_by_enumeration(setup: Setup, request: Request) -> xr.Dataset:
     _enumerate(points, setup, request, plan, exact, shift.cpu().numpy())
     _draw(points, setup, request, plan, exact, shift.cpu().numpy())
     about = attributes_of(setup, request, plan.draws) | {"exact_dtype": request.reference.dtype}
+    if narrow:
+        about |= {"exact_dtype": str(narrowest(setup)).removeprefix("torch.")}
+        about |= {"exact_gradient_relative_error": _relative(rounding, exact)}
     if plan.draws and plan.enumerated:
         temperatures: dict[str, set[float]] = {}
         for e, i, _ in plan.enumerated:
             temperatures.setdefault(request.labels[e], set()).add(request.tfs[i])
         about |= {"moments_enumerated": of_enumerated({label: sorted(of) for label, of in temperatures.items()})}
     return points.dataset(exact, rounding, request, about, _of_rarity(rare, plan, request))
+
+
+def _relative(rounding: np.ndarray | None, exact: np.ndarray) -> float:
+    """The largest error of an exact gradient, over its norm."""
+    assert rounding is not None
+    norms = np.sqrt(np.square(exact.reshape(*exact.shape[:2], -1)).sum(-1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return float(np.nan_to_num(rounding / norms).max())
 
 
 class _Plan:

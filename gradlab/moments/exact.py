@@ -26,7 +26,7 @@ from ..estimators.evaluation import evaluate
 from ..losses import losses_of_all
 from ..methods import TOLERANCE
 from ..model import LatentModel
-from ..setup import Setup, measured_copy
+from ..setup import Setup
 from .covariance import OfCode, OfLosses, given_code, within_latents
 from .enumeration import Block, CodeOnly, Derivatives, Law, Losses
 from .noise import Integral, Relaxed, integrate
@@ -107,7 +107,7 @@ def exact_moments(
     noise of different latents is independent.
     """
     check_supported(estimators)
-    model = measured_copy(setup.model, torch.float64, setup.logits.device)
+    model = setup.in_precision(torch.float64, setup.model)
     engine = _Engine(model, setup.x, setup.wide_logits, estimators, setup.memory, covariance, advance)
     return engine.moments(tolerance)
 
