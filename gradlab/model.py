@@ -171,11 +171,12 @@ class LatentModel(nn.Module):
         return out.reshape(len(x), *self.code_shape), units
 
     def _logits_of(self, out: Any) -> Any:
-        """The logits of an encoder's output: of a tuple (logits, state, ...) the first."""
+        """The logits of an encoder's output: of a tuple (logits, state, ...) the first, if no other may be meant."""
         if not (isinstance(out, tuple | list) and out):
             return out
         if self.groups is None:
-            return out[0] if isinstance(out[0], Tensor) else out
+            alike = [part for part in out if isinstance(part, Tensor) and part.shape == getattr(out[0], "shape", None)]
+            return out[0] if len(alike) == 1 else out
         return out[0] if isinstance(out[0], Mapping | tuple | list) else out
 
     def with_units(self, shape: tuple[int, ...] | None) -> LatentModel:

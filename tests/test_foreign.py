@@ -182,6 +182,13 @@ def test_groups_may_be_viewed():
     gradlab.bias(model, torch.rand(4, 6), draws=8)
 
 
+def test_two_tensors_that_may_be_logits_are_refused():
+    """(mean, log variance), say."""
+    encoder = foreign.Of(lambda self, x: (self.layer(x), self.layer(x)), layer=nn.Linear(6, 6))
+    with pytest.raises(ValueError, match=r"encoder: expected logits .*, got a tuple of tensors of shape"):
+        model_of(foreign.Case(foreign.mlp(), encoder=encoder)).logits(torch.rand(4, 6))
+
+
 def test_reentrant_checkpointing_is_refused_where_derivatives_are_needed():
     decoder = foreign.Of(lambda self, z: checkpoint(self.body, z, use_reentrant=True), body=foreign.mlp())
     model, x = model_of(foreign.Case(decoder)), torch.rand(4, 6)
