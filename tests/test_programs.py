@@ -187,33 +187,58 @@ def test_bias_and_std_are_those_of_a_long_loop(name):
     held_to_plain_autograd(name, 20_000)
 
 
-def test_a_latent_model_has_the_same_figures_as_a_program():
+def pair(binary):
+    """A LatentModel, the same as a Program, and observations."""
     torch.manual_seed(0)
-    encoder = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 2 * 3)).double()
-    decoder = nn.Sequential(nn.Flatten(), nn.Linear(6, 5)).double()
-    x = torch.rand(3, 5, dtype=torch.float64)
+    code = (3,) if binary else (2, 3)
+    size = int(np.prod(code))
+    encoder = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, size)).double()
+    decoder = nn.Sequential(nn.Flatten(), nn.Linear(size, 5), nn.Tanh(), nn.Linear(5, 5)).double()
 
     def loss(x, sample):
-        return functional.binary_cross_entropy_with_logits(
-            decoder(sample(encoder(x).unflatten(1, (2, 3)))), x, reduction="none"
-        ).sum(1)
+        z = sample(encoder(x).unflatten(1, code), binary=binary)
+        return functional.binary_cross_entropy_with_logits(decoder(z), x, reduction="none").sum(1)
 
-    model = gradlab.LatentModel(encoder, decoder, latents=2, categories=3, likelihood="bernoulli")
+    sizes = {"latents": 3, "binary": True} if binary else {"latents": 2, "categories": 3}
+    model = gradlab.LatentModel(encoder, decoder, **sizes, likelihood="bernoulli")
+    return model, gradlab.Program(loss, encoder), torch.rand(3, 5, dtype=torch.float64)
+
+
+def assert_same_figures(model, program, x, **asked):
+    wanted = gradlab.bias(model, x, wrt="encoder", **asked)
+    found = gradlab.bias(program, x, **asked)
+    for name in wanted.data_vars:
+        if name in ("expected_count", "unseen", "rare_examples") or name not in found:
+            continue  # of categories there, of paths here; or of single examples
+        one, other = wanted[name].values, found[name].values
+        size = np.abs(one[np.isfinite(one)]).max(initial=0.0)
+        assert np.allclose(other, one, rtol=1e-9, atol=1e-9 * size, equal_nan=True), name
+    assert {"relative_bias_debiased", "cosine", "std_norm_low", "replicates"} <= {*wanted.data_vars} & {
+        *found.data_vars
+    }
+
+
+@pytest.mark.filterwarnings("ignore::gradlab.cautions.SamplingWarning")
+def test_a_latent_model_has_the_same_figures_as_a_program():
+    model, program, x = pair(binary=False)
     asked = {"tf": [1.6, 0.7], "tb": [1.3], "target": "both", "seed": 3, "draws": 64}
-    for reference, names in (
-        ("exact", ["decoupled-st-gs", "gumbel-rao:k=2", "gumbel-softmax", "rloo:n=3"]),
-        ("rloo", ["zgr"]),
-    ):
-        pair = [
-            gradlab.bias(each, x, **asked, estimator=names, reference=reference, **more)
-            for each, more in ((model, {"wrt": "encoder"}), (gradlab.Program(loss, encoder), {}))
-        ]
-        for name in pair[0].data_vars:
-            if name in ("expected_count", "unseen", "rare_examples"):
-                continue  # of categories there, of paths here
-            wanted, found = (ds[name].values for ds in pair)
-            size = np.abs(wanted[np.isfinite(wanted)]).max(initial=0.0)
-            assert np.allclose(found, wanted, rtol=1e-9, atol=1e-9 * size, equal_nan=True), name
+    assert_same_figures(model, program, x, **asked, estimator=["decoupled-st-gs", "rloo:n=3"])
+    assert_same_figures(model, program, x, tf=1.6, draws=64, estimator=["zgr"], reference="rloo", target="both")
+
+
+REFUSED = {"arms", "disarm", "leg", "rebar"}
+
+
+@pytest.mark.filterwarnings("ignore::gradlab.cautions.SamplingWarning")
+@pytest.mark.parametrize("binary", [False, True])
+def test_every_estimator_has_the_figures_of_a_latent_model_or_is_refused_by_name(binary):
+    model, program, x = pair(binary)
+    kinds = {True: "binary", False: "categorical"}
+    names = [row["name"] for row in gradlab.estimators.describe() if kinds[binary] in row["latents"]]
+    assert_same_figures(model, program, x, tf=1.6, tb=0.8, draws=4, estimator=[n for n in names if n not in REFUSED])
+    for name in REFUSED & {*names}:
+        with pytest.raises(ValueError, match=f"got {name}.*; take rloo, which is unbiased"):
+            gradlab.bias(program, x, draws=4, estimator=name)
 
 
 @pytest.mark.parametrize("name", ["ste", "reinmax", "rloo"])
