@@ -58,7 +58,7 @@ def _unseen(ds: xr.Dataset) -> list[str]:
     rare, examples = int(ds["rare_examples"].where(unseen).max()), ds.attrs.get("examples", "?")
     draws = _draws(ds)
     needed = draws * SEEN / float(count.min()) if float(count.min()) > 0 else np.inf
-    cures = [f"{_rounded_up(needed)} draws"] * bool(needed < 1e7) + ["a larger tf"]
+    cures = [*([f"{_rounded_up(needed)} draws"] if needed < 1e7 else []), "a larger tf"]
     in_all = f"in {draws:,.0f} draws" if np.isfinite(draws) else "in all draws"
     if (
         not _is_gap(ds)

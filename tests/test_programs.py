@@ -44,6 +44,21 @@ def test_chunks_of_paths_change_nothing(memory):
     assert float((flat(whole.values()) - flat(chunks.values())).abs().max()) < 1e-13
 
 
+def test_a_loss_that_does_not_depend_on_the_codes():
+    model, x = problems.problem("experts")
+
+    def loss(x, sample):
+        sample(model.gate(x[0])[:, None])
+        return model.gate(x[0]).square().sum(1)
+
+    program = gradlab.Program(loss, model.gate)
+    ds = gradlab.bias(program, x, estimator=["ste", "rloo"], draws=64)
+    assert np.abs(ds.bias_norm.sel(parameter="all")).max() < 1e-12
+    assert ds.exact_norm.sel(parameter="all").min() > 0.1
+    constant = gradlab.Program(lambda x, sample: 0 * loss(x, sample) + 1, model.gate)
+    assert gradlab.bias(constant, x, draws=64).relative_bias.isnull().all()
+
+
 def test_the_target_law():
     model, x = problems.problem("experts")
     of_model = gradlab.exact_gradient(model.program(), x, tf=0.5, target="model")

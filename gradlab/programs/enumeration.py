@@ -77,13 +77,14 @@ def _summed(run: Run, tf: float, parts: Iterator[Part]) -> Exact:
         a = (p * off / scale).double().square()
         by_p = torch.where(p > 0, a.square() / torch.where(p > 0, p, 1.0), 0.0)
         squares.index_add_(1, example, torch.stack([a, by_p]))
+    greedy = along_greedy(run, tf)  # for losses that do not depend on the codes, and so tell nothing of paths
     two, four = squares
-    per_draw = torch.where(four > 0, two.square() / torch.where(four > 0, four, 1.0), 0.0)
-    of_all = float(two.sum() ** 2 / four.sum()) if float(four.sum()) > 0 else 0.0
+    per_draw = torch.where(four > 0, two.square() / torch.where(four > 0, four, 1.0), greedy.per_draw)
+    of_all = float(two.sum() ** 2 / four.sum()) if float(four.sum()) > 0 else greedy.per_draw_of_all
     for name, gradient in zip(run.names, total, strict=True):
         if not bool(torch.isfinite(gradient).all()):
             raise ValueError(f"exact gradient: expected finite values, got others at {name}; take a larger tf")
-    return Exact([gradient / run.examples for gradient in total], per_draw, of_all, along_greedy(run, tf).unlikely)
+    return Exact([gradient / run.examples for gradient in total], per_draw, of_all, greedy.unlikely)
 
 
 def _in_chunks(run: Run, tf: float, memory: int, progress: bool) -> Iterator[Part]:
