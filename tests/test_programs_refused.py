@@ -133,6 +133,11 @@ def test_parameters_that_are_refused(wrt, why):
     assert why in str(raised.value)
 
 
+def test_parameters_of_a_copy_are_refused():
+    with pytest.raises(ValueError, match="wrt: expected parameters that the loss uses, got none of them"):
+        gradlab.exact_gradient(gradlab.Program(plain, copy.deepcopy(gate)), X)
+
+
 def test_what_takes_models_only_says_so():
     program = gradlab.Program(plain, gate)
     with pytest.raises(ValueError, match="got a Program; gradlab"):

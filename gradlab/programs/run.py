@@ -145,6 +145,11 @@ def _probe(run: Run) -> None:
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         greedy, sampler = _understood(run, lambda: run.at_codes(None, 1.0, (), differentiable=True))
     _check_replaced(run, greedy)
+    if not sampler.mode.used.intersection(run.ids):
+        raise ValueError(
+            "wrt: expected parameters that the loss uses, got none of them; are they those of a copy, or of another"
+            " module?"
+        )
     _understood(run, lambda: run.gradients(greedy.sum(), sampler.leaves))
     run.sites, run.greedy = sampler.sites, greedy.detach()
     if not run.sites:

@@ -69,6 +69,7 @@ class StandIn(TorchFunctionMode):
     ):
         super().__init__()
         self.stand_ins, self.dtype, self.device, self.zero = stand_ins, dtype, device, zero
+        self.used: set[int] = set()  # of `stand_ins`
         self._met = False  # whether a call had a tensor among its arguments
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -111,6 +112,7 @@ class StandIn(TorchFunctionMode):
     def _stands_for(self, tensor: Tensor) -> Tensor:
         found = self.stand_ins.get(id(tensor))
         if found is not None:
+            self.used.add(id(tensor))
             return found
         return self._converted(tensor.detach() if isinstance(tensor, nn.Parameter) else tensor)
 
