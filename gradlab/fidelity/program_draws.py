@@ -37,7 +37,7 @@ class Draws:
             like = torch.empty(run.examples, *site.shape, dtype=run.dtype, device=run.device)
             of_site = seed if at == 0 else derived_seed(seed, "site", at)
             self.noise.append(Noise(site.kind, like, arrays, draws, of_site, memory // len(run.sites)))
-        self._together: dict[Estimator, bool] = {}
+        self._together: dict[str, bool] = {}  # by label: temperatures change no operation
         self._last: tuple[range, list[Tensor]] = (range(0), [])
 
     def at_once(self, estimator: Estimator) -> int:
@@ -124,7 +124,7 @@ class Draws:
 
     def _vmap_agrees(self, estimator: Estimator) -> bool:
         """Whether vmap runs this program, and gives what single draws give."""
-        if estimator not in self._together:
+        if estimator.label not in self._together:
             arrays = arrays_of(estimator)
             noise = [of.of(arrays, 0, 2).movedim(1, 0) for of in self.noise]
             wanted = self._singly(estimator, noise)
@@ -133,12 +133,12 @@ class Draws:
             except torch.OutOfMemoryError:
                 raise
             except Exception:  # whatever a loss raises that was not written for vmap
-                self._together[estimator] = False
+                self._together[estimator.label] = False
             else:
                 tolerance = torch.finfo(self.run.dtype).eps ** 0.6
                 off = float((found - wanted).norm())
-                self._together[estimator] = off <= tolerance * float(wanted.norm())
-        return self._together[estimator]
+                self._together[estimator.label] = off <= tolerance * float(wanted.norm())
+        return self._together[estimator.label]
 
 
 def _made(noise: Sequence[Tensor]) -> NoiseOf:
