@@ -76,7 +76,7 @@ def _points(ds: Any) -> Iterator[dict[str, Any]]:
     names += [name for name in ABOUT_SAMPLING if name in ds and set(ds[name].dims) == set(point_dims(ds))]
     columns = {name: estimates_at(ds, name, at) for name in names}
     for k, where in enumerate(coordinates_at(ds, at)):
-        yield where | {"figures": {name: _as_object(of[k], f"{name}_low" in ds) for name, of in columns.items()}}
+        yield where | {"metrics": {name: _as_object(of[k], f"{name}_low" in ds) for name, of in columns.items()}}
 
 
 def _as_object(estimate: Any, with_ends: bool) -> dict[str, float | None]:
@@ -108,9 +108,9 @@ def _all_figures(ds: Any, points: list[dict[str, Any]]) -> Iterator[Table]:
     from gradlab.schema import ABOUT_SAMPLING, includes_noise
 
     first = points[0]
-    noisy = [name for name in first["figures"] if includes_noise(ds, name)]
+    noisy = [name for name in first["metrics"] if includes_noise(ds, name)]
     noise = "sampling noise included: of this number of draws"
-    free = [name for name in first["figures"] if name not in (*noisy, *ABOUT_SAMPLING)]
+    free = [name for name in first["metrics"] if name not in (*noisy, *ABOUT_SAMPLING)]
     for title, names in ((f"at tf = {first['tf']:g}, tb = {first['tb']:g}", free), (noise, noisy)):
         table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
         table.add_column("figure", no_wrap=True)
@@ -119,7 +119,7 @@ def _all_figures(ds: Any, points: list[dict[str, Any]]) -> Iterator[Table]:
             table.add_column(f"{which or 'value'} {_ends(ds)}", no_wrap=True)
         table.add_column("unit", no_wrap=True)
         for name in names:
-            cells = [_value_and_interval(point["figures"][name]) for point in points]
+            cells = [_value_and_interval(point["metrics"][name]) for point in points]
             table.add_row(escape(name), *cells, str(ds[name].attrs.get("units", "")))
         if names:
             yield table
@@ -134,14 +134,14 @@ def _lines(ds: Any, points: list[dict[str, Any]], names: Sequence[str]) -> Table
     table = Table(box=box.SIMPLE_HEAD, title=f"at {at}" if at else None, title_justify="left")
     for dim in dims:
         table.add_column(dim, justify="right" if dim in ("tf", "tb") else "left", overflow="fold")
-    units = {name: _power(p["figures"][name]["value"] for p in points) for name in names}
+    units = {name: _power(p["metrics"][name]["value"] for p in points) for name in names}
     for name in names:
         unit = f" in 1e{units[name]}" if units[name] else ""
         table.add_column(f"{name}{unit} {_ends(ds)}", no_wrap=len(names) * 24 + 14 * len(dims) < WIDTH)
     shown = _short_names([str(p["checkpoint"]) for p in points]) if "checkpoint" in dims else {}
     for point in points:
         where = [f"{point[d]:g}" if d in ("tf", "tb") else shown.get(str(point[d]), str(point[d])) for d in dims]
-        figures = [_value_and_interval(point["figures"][name], 10.0 ** units[name]) for name in names]
+        figures = [_value_and_interval(point["metrics"][name], 10.0 ** units[name]) for name in names]
         table.add_row(*map(escape, where), *figures)
     return table
 
@@ -159,7 +159,7 @@ def _short_names(paths: list[str]) -> dict[str, str]:
 
 
 def _dims(point: dict[str, Any]) -> list[str]:
-    return [name for name in point if name != "figures"]
+    return [name for name in point if name != "metrics"]
 
 
 def _is_grid(ds: Any, points: list[dict[str, Any]]) -> bool:
@@ -176,7 +176,7 @@ def _grids(ds: Any, points: list[dict[str, Any]], names: Sequence[str]) -> Itera
     for _, group in itertools.groupby(points, key=lambda p: [p[dim] for dim in outer]):
         rows = list(group)
         for name in names:
-            of = {(f"{p['tf']:g}", f"{p['tb']:g}"): p["figures"][name] for p in rows}
+            of = {(f"{p['tf']:g}", f"{p['tb']:g}"): p["metrics"][name] for p in rows}
             power = _power(f["value"] for f in of.values())
             ends = [(f["high"] - f["low"]) / 2 for f in of.values() if None not in (f["high"], f["low"])]
             what = "numerical error" if ds.attrs.get("moments") == "exact" else "95 % intervals"

@@ -204,7 +204,7 @@ def as_row(v: Any) -> dict[str, Any]:
         "claim": v.claim,
         "paper": v.paper,
         **v.which,
-        "figure": v.figure,
+        "metric": v.figure,
         "verdict": v.verdict,
         "lacks": v.lacks,
         "detectable": plain.pop("detectable"),

@@ -203,7 +203,7 @@ def verdict(name: str, file: str, claim: str, metric: str, **which: str) -> dict
     matching = [
         one
         for one in _judged(name, results(file))
-        if one["claim"].startswith(claim) and one["figure"] == metric and named.items() <= one.items()
+        if one["claim"].startswith(claim) and one["metric"] == metric and named.items() <= one.items()
     ]
     assert len(matching) == 1, (claim, metric, which, len(matching))
     return matching[0]

@@ -71,8 +71,8 @@ def test_json_is_one_object_with_the_figures(run, checkpoint):
     (point,) = found["points"]
     assert (point["tf"], point["tb"]) == (1.6, 1.3)
     for name in ("exact_norm", "relative_bias", "cosine"):
-        assert point["figures"][name]["value"] == float(ds[name].squeeze())
-    assert point["figures"]["cosine"]["low"] == float(ds.cosine_low.squeeze())
+        assert point["metrics"][name]["value"] == float(ds[name].squeeze())
+    assert point["metrics"]["cosine"]["low"] == float(ds.cosine_low.squeeze())
     assert found["attributes"]["draws"] == 8
     assert found["files"] == ["bias.h5"]
 

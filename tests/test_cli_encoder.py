@@ -46,7 +46,7 @@ def test_json_has_every_tensor(run, checkpoint):
     ds = gradlab.open_results("bias.h5")
     for point in found["points"]:
         at = ds.relative_std.sel(parameter=point["parameter"]).squeeze()
-        assert point["figures"]["relative_std"]["value"] == pytest.approx(float(at))
+        assert point["metrics"]["relative_std"]["value"] == pytest.approx(float(at))
     assert json.loads(run("show", "bias.h5", "--json").out)["points"] == found["points"]
 
 

@@ -48,8 +48,8 @@ def test_json_has_every_point_with_intervals(run, checkpoint):
     point = found["points"][0]
     assert (point["definition"], point["tf"], point["tb"]) == ("autodiff", 0.5, 2.0)
     for name in ("gap", "squared_gap", "relative_gap", "relative_gap_pooled", "cosine"):
-        assert set(point["figures"][name]) == {"value", "low", "high"}
-    assert point["figures"]["gap"]["low"] <= point["figures"]["gap"]["value"]
+        assert set(point["metrics"][name]) == {"value", "low", "high"}
+    assert point["metrics"]["gap"]["low"] <= point["metrics"]["gap"]["value"]
 
 
 def test_works_on_a_categorical_vae_and_draws_the_figure(run, tmp_path):
@@ -94,7 +94,7 @@ def test_several_checkpoints_go_along_a_dim(run, tmp_path):
     assert ds.gap.dims == ("checkpoint", "definition", "tf", "tb")
     assert run("plot", "gap.h5", "--checkpoint", paths[0], "--out", "first.png").code == 0
     alone = run("gap", paths[1], "--tf", 1, "--tb", 2, *FEW, "--json")
-    value = json.loads(alone.out)["points"][0]["figures"]["gap"]["value"]
+    value = json.loads(alone.out)["points"][0]["metrics"]["gap"]["value"]
     assert float(ds.gap[1, 0, 0, 0]) == pytest.approx(value, rel=1e-6)
 
 
@@ -191,4 +191,4 @@ def test_reproduce_figure5(run, checkpoint, monkeypatch):
         run("reproduce", "figure5", "--checkpoint", checkpoint, "--images", 3, "--draws", 4, "--json").out
     )["verdicts"]
     assert len(verdicts) == 18
-    assert {"claim", "definition", "tf", "figure", "verdict", "change"} <= set(verdicts[0])
+    assert {"claim", "definition", "tf", "metric", "verdict", "change"} <= set(verdicts[0])

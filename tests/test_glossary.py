@@ -1,6 +1,7 @@
 """Names are made of the words of docs/glossary.md: modules, public functions, parameters, options, dims, variables."""
 
 import inspect
+import json
 import re
 
 import click
@@ -10,6 +11,7 @@ from gradlab.cli.main import cli
 import gradlab
 
 from . import problems
+from .command_line import POINT
 from .examples import public_callables
 from .imports import EVERYTHING, ROOT
 
@@ -50,6 +52,18 @@ def dims_and_variables():
         gradlab.gap(p.model, p.x, draws=4),
     ]
     return [str(name) for ds in found for name in (*ds.dims, *ds.variables)]
+
+
+def keys(value):
+    if isinstance(value, dict):
+        return [*value, *(key for inner in value.values() for key in keys(inner))]
+    return [key for inner in value for key in keys(inner)] if isinstance(value, list) else []
+
+
+def test_keys_of_json_keep_to_the_glossary(run, checkpoint):
+    found = set(keys(json.loads(run("bias", checkpoint, *POINT, "--json").out)))
+    assert "metrics" in found
+    assert {key: f"say {REJECTED[key]}" for key in found & REJECTED.keys()} == {}
 
 
 @pytest.mark.parametrize("names", [modules, parameters, options, dims_and_variables])

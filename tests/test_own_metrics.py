@@ -106,7 +106,7 @@ def test_it_is_shown_plotted_and_reported_where_nobody_registered_it(found, run,
         shown = run("show", "found.h5")
         assert (shown.code, shown.err) == (0, "")
         assert re.search(rf"\b{name}\b.*\[", shown.out), route
-        point = json.loads(run("show", "found.h5", "--json").out)["points"][0]["figures"][name]
+        point = json.loads(run("show", "found.h5", "--json").out)["points"][0]["metrics"][name]
         assert point["low"] <= point["value"] <= point["high"]
         gradlab.report(gradlab.open_results("found.h5"), "page.html")
         assert f"{name} <small>(1)</small>" in (tmp_path / "page.html").read_text()
