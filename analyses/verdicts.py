@@ -6,14 +6,14 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 import xarray as xr
 
-from gradlab.fidelity.differences import Change, change
+from gradlab.fidelity.differences import Change, all_changes, change
 
 PAPER = "arXiv 2410.13331 v1"  # v2 has another title and other tasks
+MARGIN = 0.05  # of the largest value along a temperature; a change against a claim that is smaller is negligible
 UNTESTED = "not tested at this budget"
 
 
@@ -21,8 +21,9 @@ UNTESTED = "not tested at this budget"
 class Verdict:
     """The verdict on a claim, for one figure; `which` says of what, a target law for example.
 
-    Of a trend, supported: the whole change has the claimed sign and no step between neighbours is resolved against it;
-    contradicted: the whole change, or at least one step, is resolved against it; undetermined: neither.
+    Of a trend, supported: the whole change is resolved with the claimed sign, and every change against it, between any
+    two temperatures, is below a margin; contradicted: the whole change, or one between two temperatures, is resolved
+    against it; undetermined: neither.
     Of a difference over seeds, supported or contradicted: its interval lies on one side of the bound.
     Not tested at this budget: the measurement falls short of what the claim is about, in what `lacks` says.
     """
@@ -32,11 +33,12 @@ class Verdict:
     figure: str
     verdict: str
     whole: Change  # 95 % interval
-    against: list[tuple[float, float]] = field(default_factory=list)  # steps resolved against it, together at 95 %
+    against: list[tuple[float, float]] = field(default_factory=list)  # changes resolved against it, together at 95 %
     lowest_at: float | None = None
     unit: str = ""
     note: str = ""
     lacks: str = ""
+    over: str = ""  # what the intervals of a trend are over: "draws" or "examples"
     paper: str = PAPER  # whose claim it is; "" for a question that the paper does not ask
 
     @property
@@ -79,23 +81,42 @@ def trend(
     falls: bool,
     which: Mapping[str, object],
 ) -> Verdict:
-    """Judge one claim on the points of `ds` that `which` selects, along a temperature, the others fixed."""
+    """Judge one claim on the points of `ds` that `which` selects, along a temperature, the others fixed.
+
+    Intervals are over examples, where the Dataset has values without each example, else over draws. Changes are those
+    of all pairs of temperatures, with intervals that hold together in 95 % (largest |t|). A change against the claim is
+    negligible if it is below MARGIN of the largest value along the temperature.
+    """
     ds = ds.sel(which)
     values = ds[figure].sel(fixed).squeeze(drop=True)
-    temperatures = values[along].values[np.isfinite(values.values)]
+    known = np.isfinite(values.values)
+    temperatures = values[along].values[known]
     sign = -1 if falls else 1
-    steps = list(pairwise(temperatures))
-    level = 1 - 0.05 / len(steps)  # Bonferroni
-
-    def between(start: float, end: float, level: float) -> Change:
-        return change(ds, figure, {**fixed, along: start}, {**fixed, along: end}, level)
-
-    whole = between(temperatures[0], temperatures[-1], 0.95)
-    against = [(float(a), float(b)) for a, b in steps if between(a, b, level).sign == -sign]
-    if against or whole.sign == -sign:
-        verdict = "contradicted"
+    over = "examples" if _has_examples(ds, figure) else "draws"
+    points = [{**fixed, along: t} for t in temperatures]
+    whole = change(ds, figure, points[0], points[-1], over=over)
+    margin = MARGIN * float(np.abs(values.values[known]).max())
+    adverse = {pair: _turned(one, -sign) for pair, one in all_changes(ds, figure, points, over).items()}
+    resolved = [pair for pair, one in adverse.items() if one.low > 0]
+    against = [pair for pair in resolved if not any(_within(other, pair) for other in resolved)]
+    if whole.sign == sign and all(one.high < margin for one in adverse.values()):
+        verdict, against = "supported", []
     else:
-        verdict = "supported" if whole.sign == sign else "undetermined"
+        verdict = "contradicted" if against or whole.sign == -sign else "undetermined"
     lowest_at = float(values[along].values[np.nanargmin(values.values)])
     named = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in which.items()}
-    return Verdict(claim, named, figure, verdict, whole, against, lowest_at)
+    steps = [(float(temperatures[i]), float(temperatures[j])) for i, j in against]
+    return Verdict(claim, named, figure, verdict, whole, steps, lowest_at, over=over)
+
+
+def _has_examples(ds: xr.Dataset, figure: str) -> bool:
+    return "example_replicates" in ds and figure in ds.example_metric.values and ds.sizes["example"] > 1
+
+
+def _turned(one: Change, sign: int) -> Change:
+    """The change, or its negative."""
+    return one if sign > 0 else Change(-one.value, -one.high, -one.low)
+
+
+def _within(inner: tuple[int, int], outer: tuple[int, int]) -> bool:
+    return inner != outer and outer[0] <= inner[0] and inner[1] <= outer[1]

@@ -14,7 +14,9 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from .output import WIDTH, console, text
+from gradlab.rounding import plain, three
+
+from .output import WIDTH, console
 
 MOST_LINES, MOST_COLUMNS = 30, 12
 
@@ -76,11 +78,16 @@ def _points(ds: Any) -> Iterator[dict[str, Any]]:
     names += [name for name in ABOUT_SAMPLING if name in ds and set(ds[name].dims) == set(point_dims(ds))]
     columns = {name: estimates_at(ds, name, at) for name in names}
     for k, where in enumerate(coordinates_at(ds, at)):
-        yield where | {"metrics": {name: _as_object(of[k], f"{name}_low" in ds) for name, of in columns.items()}}
+        metrics = {
+            name: _as_object(of[k], f"{name}_low" in ds, f"{name}_population_low" in ds) for name, of in columns.items()
+        }
+        yield where | {"metrics": metrics}
 
 
-def _as_object(estimate: Any, with_ends: bool) -> dict[str, float | None]:
+def _as_object(estimate: Any, with_ends: bool, with_population: bool) -> dict[str, float | None]:
     kept = estimate._asdict() if with_ends else {"value": estimate.value}
+    if not with_population:
+        kept = {key: value for key, value in kept.items() if not key.startswith("population")}
     return {key: value if math.isfinite(value) else None for key, value in kept.items()}
 
 
@@ -117,9 +124,14 @@ def _all_figures(ds: Any, points: list[dict[str, Any]]) -> Iterator[Table]:
         for point in points:
             which = escape(" ".join(str(point[d]) for d in _dims(point)[:-2]))
             table.add_column(f"{which or 'value'} {_ends(ds)}", no_wrap=True)
-        table.add_column("unit", no_wrap=True)
-        for name in names:
+        over_examples = [[_over_examples(point["metrics"][name]) for name in names] for point in points]
+        with_examples = any(map(any, over_examples))
+        for _ in points if with_examples else ():
+            table.add_column("[dim]\\[over examples][/dim]", no_wrap=True)
+        table.add_column("unit", overflow="fold")
+        for k, name in enumerate(names):
             cells = [_value_and_interval(point["metrics"][name]) for point in points]
+            cells += [of[k] for of in over_examples] if with_examples else []
             table.add_row(escape(name), *cells, str(ds[name].attrs.get("units", "")))
         if names:
             yield table
@@ -180,7 +192,7 @@ def _grids(ds: Any, points: list[dict[str, Any]], names: Sequence[str]) -> Itera
             power = _power(f["value"] for f in of.values())
             ends = [(f["high"] - f["low"]) / 2 for f in of.values() if None not in (f["high"], f["low"])]
             what = "numerical error" if ds.attrs.get("moments") == "exact" else "95 % intervals"
-            widest = f"{what} at most ±{text(max(ends, default=None))}"
+            widest = f"{what} at most ±{plain(max(ends, default=None), 2)}"
             which = ", ".join([name, *(str(rows[0][dim]) for dim in outer), *[f"in units of 1e{power}"] * bool(power)])
             table = Table(box=box.SIMPLE_HEAD)
             table.add_column("tb \\ tf", justify="right", no_wrap=True)
@@ -202,6 +214,14 @@ def _ends(ds: Any) -> str:
 
 def _value_and_interval(figure: dict[str, float | None], unit: float = 1.0) -> str:
     value, low, high = (None if (v := figure.get(key)) is None else v / unit for key in ("value", "low", "high"))
-    if "low" not in figure:
-        return text(value)
-    return f"{text(value)} [dim]\\[{text(low)}, {text(high)}][/dim]"
+    if value is None or low is None or high is None:
+        return plain(value)
+    shown, *ends = three(value, low, high)
+    return f"{shown} [dim]\\[{', '.join(ends)}][/dim]"
+
+
+def _over_examples(figure: dict[str, float | None]) -> str:
+    value, low, high = (figure.get(key) for key in ("value", "population_low", "population_high"))
+    if value is None or low is None or high is None:
+        return ""
+    return f"[dim]\\[{', '.join(three(value, low, high)[1:])}][/dim]"

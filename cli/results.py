@@ -16,6 +16,7 @@ from .paths import check_no_input, check_writable, figure_path
 KINDS = {
     "trends": "bias_trends",
     "comparison": "comparison",
+    "tradeoff": "tradeoff",
     "parameters": "parameters",
     "gap": "gap",
     "losses": "losses",
@@ -23,7 +24,8 @@ KINDS = {
     "curves": "training_curves",
     "tracked": "tracked",
 }
-WITH_TARGET = ("trends", "comparison", "parameters")
+WITH_TARGET = ("trends", "comparison", "parameters", "tradeoff")
+SIZES = ("column", "page", "slide")
 COMMAND_LINE = ParameterSource.COMMANDLINE
 
 
@@ -93,16 +95,22 @@ def show(results, form, as_json):
 @click.option("--reconstructions", is_flag=True, help="RESULTS is a checkpoint: draw images and their reconstructions.")
 @click.option("--images", type=click.IntRange(min=1), default=20, show_default=True, help="For --reconstructions.")
 @data_options("mnist-sample")
+@click.option(
+    "--size", type=click.Choice(SIZES), help="Width and letters: 3.35, 5.5 or 10 inches.  [default: as drawn]"
+)
+@click.option("--caption", is_flag=True, help="Draw the caption too. The file's metadata hold it in any case.")
 @click.option("--out", type=click.Path(dir_okay=False), help="PNG, PDF or SVG.  [default: RESULTS.png]")
-def plot(file, kind, variable, target, checkpoint, reconstructions, images, data, data_dir, out):
-    """Draw a results file: trends (figure 6), a heatmap over temperatures, a comparison of estimators, the encoder's
-    parameter tensors, the gradient gap (figure 5); losses (figures 2 to 4), schedules (table 1) or training curves of a
-    sweep; bias or gap tracked during a training; or reconstructions of images by a trained model.
+def plot(file, kind, variable, target, checkpoint, reconstructions, images, data, data_dir, size, caption, out):
+    """Draw a results file: trends (figure 6), a heatmap over temperatures, a comparison of estimators, bias against
+    standard deviation, the encoder's parameter tensors, the gradient gap (figure 5); losses (figures 2 to 4), schedules
+    (table 1) or training curves of a sweep; bias or gap tracked during a training; or reconstructions of images by a
+    trained model.
 
     \b
     Examples:
       gradlab plot bias.h5
       gradlab plot grid.h5 --kind heatmap --variable relative_std --out std.pdf
+      gradlab plot compared.h5 --kind tradeoff --size column --out tradeoff.pdf
       gradlab plot sweep.h5 --kind curves
       gradlab plot ae.safetensors --reconstructions
     """
@@ -117,7 +125,7 @@ def plot(file, kind, variable, target, checkpoint, reconstructions, images, data
         figure = _figure(file, kind, variable, target, checkpoint)
     check_writable(out)
     replaced = [out] if os.path.exists(out) else []
-    plots.save(figure, out)
+    plots.save(figure, out, size=size, caption=caption)
     wrote(out, replaced)
 
 

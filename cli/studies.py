@@ -17,9 +17,10 @@ from rich import box
 from rich.table import Table
 
 from gradlab import errors
+from gradlab.rounding import written
 
 from . import importing
-from .output import console, text
+from .output import console
 from .paths import check_writable
 
 COLLECTED = Path(__file__).parents[1] / "analyses" / "results"  # committed: trainings that took a GPU
@@ -233,5 +234,4 @@ def whose(v: Any) -> str:
 
 
 def effect(v: Any) -> str:
-    value, low, high = map(text, v.whole)
-    return ("+" if v.whole.value > 0 else "") + f"{value} [{low}, {high}]" + (f" {v.unit}" if v.unit else "")
+    return ("+" if v.whole.value > 0 else "") + written(*v.whole) + (f" {v.unit}" if v.unit else "")

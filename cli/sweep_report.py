@@ -12,6 +12,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from gradlab.rounding import plain, written
+
 from .output import console, text
 from .report import MOST_COLUMNS, MOST_LINES
 
@@ -176,7 +178,7 @@ def _grid(ds: Any, rows: Sequence[dict[str, Any]]) -> Table:
     """tf to the right and tb downwards; the widest interval is in the title."""
     of = {(row["tf"], row["tb"]): row["value"] for row in rows}
     halves = [(row["high"] - row["low"]) / 2 for row in rows if None not in (row["low"], row["high"])]
-    title = f"intervals at most ±{text(max(halves))}" if halves else None
+    title = f"intervals at most ±{plain(max(halves), 2)}" if halves else None
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
     for column in ("tb \\ tf", *ds.tf.values.tolist()):
         table.add_column(_short(column), justify="right", no_wrap=True)
@@ -190,5 +192,4 @@ def _short(temperature: float | str) -> str:
 
 
 def _interval(row: dict[str, Any]) -> str:
-    ends = "" if row["low"] is None else f" [{text(row['low'])}, {text(row['high'])}]"
-    return text(row["value"]) + ends
+    return written(*(math.nan if row[key] is None else row[key] for key in ("value", "low", "high")))

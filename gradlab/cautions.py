@@ -12,6 +12,8 @@ from .schema import negative_by_chance, ranked, short_name, upgraded
 
 SEEN = 10  # minimal expected number of draws that show what carries the exact gradient
 MOST_NAMED = 4
+FEW_EXAMPLES = 2  # effective number of examples below which one carries most of the gradient
+BATCHES = 32  # fewer are single draws
 
 
 class SamplingWarning(UserWarning):
@@ -20,7 +22,7 @@ class SamplingWarning(UserWarning):
 
 def cautions(ds: xr.Dataset) -> list[str]:
     """All cautions as sentences."""
-    return [*of_sampling(ds), *_enumerated(ds), *_below_zero(ds)]
+    return [*of_sampling(ds), *_enumerated(ds), *_carried_by_one(ds), *_below_zero(ds)]
 
 
 def of_sampling(ds: xr.Dataset) -> list[str]:
@@ -94,6 +96,44 @@ def _enumerated(ds: xr.Dataset) -> list[str]:
         names = " of " + ", ".join(str(n) for n in ds["estimator"].values[there.any(others).to_numpy()])
     text = f"moments{names} are enumerated, because draws miss what carries the exact gradient."
     return [_sentence(_at_tf(there), text)]
+
+
+def _carried_by_one(ds: xr.Dataset) -> list[str]:
+    """Where one example, or one batch of draws, decides a value."""
+    found = []
+    examples = ds.attrs.get("examples", 0)
+    if "effective_examples" in ds and isinstance(examples, int | np.integer) and examples > 1:
+        count = ds["effective_examples"]
+        one = (count < FEW_EXAMPLES) & (count < 0.75 * examples)
+        if bool(one.any()):
+            least = float(count.where(one).min())
+            of = "discrete" if _is_gap(ds) else "exact"
+            found.append(
+                _sentence(
+                    _at_tf(one),
+                    f"one example carries most of the {of} gradient (effective number of examples {least:.1f} of"
+                    f" {examples:,}): relative metrics describe this example, and their interval over examples is too"
+                    " narrow.",
+                )
+            )
+    share = _share_of_a_batch(ds)
+    if share is not None and bool((decides := share > 0.5).any()):
+        text = (
+            f"one batch of {ds.attrs.get('draws_per_batch', '?')} draws carries {float(share.max()):.0%} of the"
+            " variance: a few draws decide the standard deviation, and its interval is too narrow."
+        )
+        found.append(_sentence(_at_tf(decides), text))
+    return found
+
+
+def _share_of_a_batch(ds: xr.Dataset) -> xr.DataArray | None:
+    """The largest share of the variance that one batch of draws carries; None where it is unknown."""
+    if "replicates" not in ds or "std_norm" not in ds or ds.sizes["batch"] < BATCHES:
+        return None
+    batches = ds.sizes["batch"]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rest = (ds["replicates"].sel(metric="std_norm", drop=True) / ds["std_norm"]) ** 2
+    return 1 - rest.min("batch") * (batches - 1) / batches
 
 
 def _below_zero(ds: xr.Dataset) -> list[str]:

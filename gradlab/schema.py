@@ -33,6 +33,7 @@ DIMS = {
     "category": "category",
     "quantile": "quantile",
     "metric": "metric",
+    "example_metric": "metric without one example",
     "batch": "batch of draws",
     "seed": "seed of training",
     "kl": "KL term of the training loss",
@@ -45,8 +46,20 @@ DIMS = {
 POINT_DIMS = ("checkpoint", "model", "epoch", "step", "estimator", "target", "definition", "parameter", "tf", "tb")
 ALONG = ("epoch", "step")  # a training
 ENDS = {"": "", "_low": "lower end of the 95 % interval of ", "_high": "upper end of the 95 % interval of "}
+# over examples, for the data distribution that they are a sample of
+POPULATION = {
+    "_population_low": "lower end of the 95 % interval over examples, of the data distribution, of ",
+    "_population_high": "upper end of the 95 % interval over examples, of the data distribution, of ",
+}
 # variables that say where a metric can be trusted, and are no metrics themselves
-ABOUT_SAMPLING = ("expected_count", "unseen", "rare_examples", "certain_examples", "enumerated")
+ABOUT_SAMPLING = (
+    "expected_count",
+    "unseen",
+    "rare_examples",
+    "certain_examples",
+    "enumerated",
+    "effective_examples",
+)
 
 
 # --- writing ---
@@ -87,6 +100,31 @@ def metric_variables(
     return variables
 
 
+def population_ends(
+    ends: Mapping[str, np.ndarray], dims: Sequence[str], of_gradient: str, records: Mapping[str, Record]
+) -> dict[str, Any]:
+    """Variables NAME_population_low and NAME_population_high, from arrays whose last axis holds the two."""
+    found: dict[str, Any] = {}
+    for name, two in ends.items():
+        about = records[name].attributes(of_gradient)
+        for k, (suffix, words) in enumerate(POPULATION.items()):
+            said = {"long_name": words + about["long_name"], "units": about["units"]}
+            found[name + suffix] = (dims, two[..., k].copy(), said)
+    return found
+
+
+def example_replicates(values: np.ndarray, dims: Sequence[str]) -> tuple[Sequence[str], np.ndarray, dict[str, str]]:
+    """The variable of metrics without each example in turn, (example_metric, *dims, example)."""
+    words = "each metric without each example in turn"
+    return ("example_metric", *dims, "example"), values, {"long_name": words, "units": "as the metric"}
+
+
+def effective_examples(values: np.ndarray, dims: Sequence[str], of: str) -> dict[str, Any]:
+    """The variable of the number of examples that carry a norm."""
+    words = f"number of examples that carry the {of}: (sum of squared norms)^2 / sum of their squares"
+    return {"effective_examples": (dims, values, {"long_name": words, "units": "1"})}
+
+
 def replicates(values: np.ndarray, dims: Sequence[str]) -> tuple[Sequence[str], np.ndarray, dict[str, str]]:
     """The variable of metrics without each batch in turn, (metric, batch, *dims)."""
     words = "each metric without each batch of draws in turn"
@@ -125,13 +163,13 @@ def along(ds: xr.Dataset) -> str:
 
 
 def ends_of(ds: xr.Dataset, name: str) -> list[str]:
-    """The variables that hold the ends of a metric's interval."""
-    return [name + end for end in ENDS if end and name + end in ds]
+    """The variables that hold the ends of a metric's intervals."""
+    return [name + end for end in (*ENDS, *POPULATION) if end and name + end in ds]
 
 
 def is_end(ds: xr.Dataset, name: str) -> bool:
     """Whether a variable is the end of another one's interval."""
-    return any(end and name.endswith(end) and name.removesuffix(end) in ds for end in ENDS)
+    return any(end and name.endswith(end) and name.removesuffix(end) in ds for end in (*ENDS, *POPULATION))
 
 
 def said(ds: xr.Dataset, name: str) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import FillBetweenPolyCollection, LineCollection
 
+from gradlab import plots
+
 
 def curves(ax):
     """The thick lines of a trend panel: those with markers."""
@@ -18,12 +20,13 @@ def band(ax):
 
 
 def segments(ax):
-    lines = (c for c in ax.collections if isinstance(c, LineCollection))
+    """Of intervals over draws; those over examples are thinner."""
+    lines = (c for c in ax.collections if isinstance(c, LineCollection) and c.get_linewidth()[0] > 1)
     return [s for c in lines for s in c.get_segments()]
 
 
 def caption(figure):
-    return " ".join(figure.get_supxlabel().split())  # undoes wrapping and no-break spaces
+    return " ".join(plots.caption_of(figure).split())  # undoes no-break spaces
 
 
 def legend(figure):

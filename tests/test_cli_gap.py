@@ -48,7 +48,7 @@ def test_json_has_every_point_with_intervals(run, checkpoint):
     point = found["points"][0]
     assert (point["definition"], point["tf"], point["tb"]) == ("autodiff", 0.5, 2.0)
     for name in ("gap", "squared_gap", "relative_gap", "relative_gap_pooled", "cosine"):
-        assert set(point["metrics"][name]) == {"value", "low", "high"}
+        assert set(point["metrics"][name]) == {"value", "low", "high", "population_low", "population_high"}
     assert point["metrics"]["gap"]["low"] <= point["metrics"]["gap"]["value"]
 
 

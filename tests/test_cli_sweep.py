@@ -16,7 +16,7 @@ import xarray as xr
 from gradlab.cli.specs import Seeds, SweepSpec
 
 import gradlab
-from gradlab import datasets, sweeps, training
+from gradlab import datasets, rounding, sweeps, training
 from gradlab.attributes import nested
 from gradlab.sweeps.cells import grid
 from gradlab.sweeps.folder import Folder
@@ -138,8 +138,8 @@ def test_a_sweep_writes_its_dataset_and_prints_a_table(run, own):
     assert lines[-1].startswith("8/8 tf 1.0, tb 1.5, seed 1: validation loss ")
     assert "categorical-vae, decoupled-st-gs, 1 epoch; own, train split, first 30; 8 cells done" in ran.out
     best, diagonal = sweeps.best(ds), sweeps.best(ds, diagonal=True)
-    assert f"lowest mean: tf {best.tf:g}, tb {best.tb:g}: {best.mean.value:#.4g} [" in ran.out
-    assert f"lowest with tf = tb: tf 1, tb 1: {diagonal.mean.value:#.4g} [" in ran.out
+    assert f"lowest mean: tf {best.tf:g}, tb {best.tb:g}: {rounding.written(*best.mean[:3])}" in ran.out
+    assert f"lowest with tf = tb: tf 1, tb 1: {rounding.written(*diagonal.mean[:3])}" in ran.out
     assert "wrote sweep.h5" in ran.out
     again = run("sweep", "vae", *SMALL, *GRID)
     assert (again.code, again.out, again.err) == (0, ran.out.replace("wrote sweep.h5", "replaced sweep.h5"), "")

@@ -86,7 +86,7 @@ def test_only_plots_draws():
 
 def test_plots_see_results_only():
     """Neither models nor what computes: of the library, errors, files, text, what files hold, and each other."""
-    allowed = ("errors", "files", "cautions", "terminal", "plots", "schema", "kinds", "attributes")
+    allowed = ("errors", "files", "cautions", "terminal", "plots", "schema", "kinds", "attributes", "rounding")
     allowed = tuple(f"gradlab.{module}" for module in allowed)
     assert offenders(inside("gradlab.plots"), outside(allowed)) == {}
     assert offenders(inside("gradlab.plots"), lambda name: within(name, "torch", "scipy")) == {}

@@ -103,7 +103,8 @@ def test_pictures_keep_their_shape_and_do_not_touch(count, high, wide):
 @pytest.mark.parametrize("count", [1, 4, 23])
 def test_words_stand_beside_and_below_the_pictures(count):
     figure = plots.reconstructions(*pair(count), caption="Some words, so many that they wrap. " * 4)
-    assert " ".join(figure.get_supxlabel().split()) == ("Some words, so many that they wrap. " * 4).strip()
+    assert " ".join(plots.caption_of(figure).split()) == ("Some words, so many that they wrap. " * 4).strip()
+    plots.publishing.draw_caption(figure)
     assert misplaced_texts(figure) == []
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

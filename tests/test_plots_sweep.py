@@ -654,7 +654,7 @@ def folder(tmp_path_factory):
 def drawn(run, monkeypatch, *arguments):
     """The figure that a `gradlab plot` writes."""
     figures = []
-    monkeypatch.setattr(plots, "save", lambda figure, out: figures.append(figure))
+    monkeypatch.setattr(plots, "save", lambda figure, out, **_: figures.append(figure))
     assert run("plot", *arguments).code == 0
     return figures[0]
 

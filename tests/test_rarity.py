@@ -277,7 +277,7 @@ def test_show_json_report_and_figure_say_it(run, tmp_path):
     assert told["points"][0]["metrics"]["unseen"] == {"value": 1.0}
     run("report", "near.h5", "--out", "page.html")
     assert "4 of 4 examples are near-deterministic" in (tmp_path / "page.html").read_text()
-    caption = " ".join(plots.auto(ds).get_supxlabel().replace("\N{NO-BREAK SPACE}", " ").split())
+    caption = " ".join(plots.caption_of(plots.auto(ds)).replace("\N{NO-BREAK SPACE}", " ").split())
     assert "4 of 4 examples are near-deterministic" in caption
 
 

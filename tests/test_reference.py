@@ -206,7 +206,10 @@ def test_the_result_is_labelled_and_survives_a_file(measured, tmp_path):
         assert exact.attrs["reference"] == "exact"
         assert ds.attrs["analysis"] == "bias"
         assert ds.attrs["draws"] == 2048
-        assert dict(ds.sizes) == {"estimator": 2, "target": 2, "tf": 2, "tb": 2, "metric": len(METRICS), "batch": 32}
+        assert dict(ds.sizes) == {
+            "estimator": 2, "target": 2, "tf": 2, "tb": 2, "metric": len(METRICS), "batch": 32,
+            "example": 5, "example_metric": len(METRICS),
+        }  # fmt: skip
         assert all({"long_name", "units"} <= set(v.attrs) for v in ds.variables.values())
         gradlab.save_results(ds, tmp_path / "r.h5")
         assert gradlab.open_results(tmp_path / "r.h5").identical(ds)
@@ -344,7 +347,7 @@ def test_draws_are_added_until_the_interval_is_as_asked():
     assert (ds.draws % 32 == 0).all()
     assert ds.attrs["precision"] == 0.08
     assert ds.attrs["draws"] == ds.draws.min()
-    assert f"{int(ds.draws.max()):,} draws" in gradlab.plots.auto(ds).get_supxlabel()
+    assert f"{int(ds.draws.max()):,} draws" in gradlab.plots.caption_of(gradlab.plots.auto(ds))
     alone = gradlab.bias(p.model, p.x, tf=0.7, tb=0.7, reference="rloo", draws=int(ds.draws.sel(tf=0.7, tb=0.7)))
     assert alone.cosine.item() == pytest.approx(ds.cosine.sel(tf=0.7, tb=0.7).item(), rel=1e-9)
 

@@ -90,6 +90,10 @@ def bias(
     `exact_norm` and the metrics of `gradlab.metrics` hold one value per point; norms are over example, latent and
     category. Each sampled metric NAME has a 95 % interval from batches of draws, NAME_low to NAME_high. If a metric's
     long_name says that sampling noise is included, its interval is that of the metric at this number of draws.
+    Each metric NAME of unit 1 also has a 95 % interval for the data distribution, NAME_population_low to
+    NAME_population_high: examples as a sample, the noise of the draws included; NaN with one example.
+    `effective_examples` is the number of examples that carry the exact gradient's norm, and `example_replicates` holds
+    each metric without each example in turn.
     `expected_count`, `unseen`, `rare_examples` and `certain_examples` say where draws miss what carries the gradient.
     There, moments of code-only estimators are enumerated in spaces of up to 2^14 configurations; `enumerated` marks
     these points. `replicates` holds each metric without each batch in turn. Use it for differences between

@@ -21,6 +21,15 @@ def norms(exact: Numbers, mean: Numbers) -> list[Numbers]:
     return [squared_exact, _inner(mean, mean), along, _inner(off, off), _inner(across, across)]
 
 
+def norms_by_example(exact: Numbers, mean: Numbers, examples: int) -> list[Numbers]:
+    """What `Norms` holds of each example, (..., example); what m has across g with the scale of all examples."""
+    squared_exact, along = _inner(exact, exact), _inner(mean, exact)
+    a = along * (squared_exact > 0) / (squared_exact + (squared_exact == 0))
+    vectors = (exact, mean, mean - exact, mean - a[..., None] * exact)
+    g, m, off, across = (of.reshape(*of.shape[:-1], examples, -1) for of in vectors)
+    return [_inner(g, g), _inner(m, m), _inner(m, g), _inner(off, off), _inner(across, across)]
+
+
 def scale(*arrays: Numbers) -> float:
     """A power of two to divide by before squaring, so that squares stay in the range of float64; usually 1."""
     largest = max(float(abs(each).max()) for each in arrays)

@@ -12,7 +12,7 @@ and zf does not depend on tb, so two decoder passes per noise array and tf serve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,12 +24,21 @@ from .. import checks, errors, progress
 from ..cautions import SamplingWarning, of_sampling
 from ..derivatives import at_all_points
 from ..methods import Compute
-from ..metrics import GapMetric, GapTerms, registry
+from ..metrics import GapMetric, GapTerms, over_examples, registry
 from ..model import LatentModel, check_is_model
 from ..moved import moved
 from ..numerics import plain_arithmetic
 from ..sampling import Noise, batch_bounds
-from ..schema import coordinate, metric_variables, replicates, temperatures, with_interval
+from ..schema import (
+    coordinate,
+    effective_examples,
+    example_replicates,
+    metric_variables,
+    population_ends,
+    replicates,
+    temperatures,
+    with_interval,
+)
 from ..setup import prepare
 from .jackknife import with_ends
 from .labels import JACKKNIFE, attributes
@@ -76,9 +85,13 @@ def gap(
     A Dataset with dims definition ("autodiff", "shared-backward"), tf, tb, example. `gap`, `squared_gap`,
     `relative_gap`, `cosine`, `discrete_norm` and `relaxed_norm` (definition, tf, tb) are means over examples and draws
     of per-example values. Each has NAME_low and NAME_high, a 95 % interval (jackknife over batches of draws, examples
-    fixed). `gap_per_example` is a mean over draws. Norms have the unit of the loss per logit. `undefined` is the share
-    of (example, draw) that relative_gap and cosine omit, because a gradient is exactly 0 (saturated codes).
-    `replicates` contains each metric without each batch in turn, for `gradlab.fidelity.differences.change`.
+    fixed), and NAME_population_low and NAME_population_high, a 95 % interval for the data distribution (examples as a
+    sample, draws included; NaN with one example). `effective_examples` is the number of examples that carry the
+    discrete gradient's norm. `gap_per_example` is a mean over draws. Norms have the unit of the loss per logit.
+    `undefined` is the share of (example, draw) that relative_gap and cosine omit, because a gradient is exactly 0
+    (saturated codes).
+    `replicates` contains each metric without each batch in turn, `example_replicates` without each example, for
+    `gradlab.fidelity.differences.change`.
 
     Raises
     ------
@@ -199,6 +212,10 @@ class _Sums:
         self.terms = {name: len(terms) for name, terms in tried.items()}
         self.total = torch.zeros(sum(self.terms.values()), *points, dtype=torch.float64, device=device)
         self.count = torch.zeros_like(self.total)
+        shape = (*self.total.shape[:4], examples)
+        self.total_of_example = self.total.new_zeros(shape)
+        self.count_of_example = self.total.new_zeros(shape)
+        self.discrete_squares = self.total.new_zeros(len(tfs), len(tbs), examples)
         self.per_example = torch.zeros(*points, examples, dtype=torch.float64, device=device)
 
     def add(
@@ -207,9 +224,15 @@ class _Sums:
         """Add |r - d|, |d|, |r| and <r, d>, all (definition, tb, draw, example), at the i-th tf."""
         of = GapTerms(gap, d_norm, torch.where(d_norm > 0, d_norm, torch.nan), r_norm, dot)
         values = torch.stack([term for metric in self.metrics.values() for term in metric.terms(of)])
-        here = self.batch[draws]
-        self.total[:, :, i].index_add_(3, here, values.nansum(-1))
-        self.count[:, :, i].index_add_(3, here, (~values.isnan()).double().sum(-1))
+        here, known = self.batch[draws], ~values.isnan()
+        values, known = torch.where(known, values, 0.0), known.double()
+        for sums, of_examples, of_draws in (
+            (self.total, self.total_of_example, values),
+            (self.count, self.count_of_example, known),
+        ):
+            sums[:, :, i].index_add_(3, here, of_draws.sum(-1))
+            of_examples[:, :, i, :, examples] += of_draws.sum(-2)
+        self.discrete_squares[i, :, examples] += d_norm[0].square().sum(-2)
         self.per_example[:, i, :, :, examples].index_add_(2, here, gap)
 
     def dataset(self, about: dict[str, Any]) -> xr.Dataset:
@@ -239,6 +262,7 @@ class _Sums:
         named = {"long_name": words, "units": of_gradient, "aggregation": "mean over draws"}
         ends = with_ends(per_example, draws, 0, np.inf)
         variables |= with_interval("gap_per_example", (*grid, "example"), ends, named)
+        variables |= self._over_examples(first, grid, of_gradient)
         words = "share of examples and draws left out of relative_gap or cosine, because a gradient is exactly 0"
         left_out = 1 - count[0, first["cosine"]] / pairs
         variables["undefined"] = (grid, left_out, {"long_name": words, "units": "1"})
@@ -250,10 +274,29 @@ class _Sums:
                 "definition": coordinate("definition", list(DEFINITIONS), "definition of the gap"),
                 **temperatures(self.tfs, self.tbs),
                 "metric": coordinate("metric", list(self.metrics)),
+                "example_metric": coordinate("example_metric", list(self.metrics)),
                 "example": coordinate("example", np.arange(self.examples)),
                 "batch": coordinate("batch", np.arange(self.batches)),
             },
             attrs=about,
+        )
+
+    def _over_examples(self, first: Mapping[str, int], grid: Sequence[str], of_gradient: str) -> dict[str, Any]:
+        """Intervals over examples, values without each example, and the number of examples that carry the norm."""
+
+        def value(metric: GapMetric, sums: np.ndarray) -> np.ndarray:
+            here = slice(first[metric.name], first[metric.name] + self.terms[metric.name])
+            totals, counts = np.split(sums, 2)
+            return metric.value(*(totals[here] / counts[here]))
+
+        sums = np.concatenate([of.cpu().numpy() for of in (self.total_of_example, self.count_of_example)])
+        found = dict(over_examples.of_sums(self.metrics, value, sums))
+        ends = {name: np.stack([of.low, of.high], -1) for name, of in found.items()}
+        carried = over_examples.effective(self.discrete_squares.cpu().numpy())
+        return (
+            population_ends(ends, grid, of_gradient, self.metrics)
+            | {"example_replicates": example_replicates(np.stack([of.without for of in found.values()]), grid)}
+            | effective_examples(carried, ("tf", "tb"), "discrete gradient's norm")
         )
 
 

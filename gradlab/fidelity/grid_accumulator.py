@@ -9,14 +9,24 @@ import numpy as np
 import torch
 import xarray as xr
 
-from ..metrics import NONE, Norms, registry, routes
+from ..metrics import NONE, Norms, over_examples, registry, routes
 from ..metrics.of_bias import SAMPLED
 from ..moments import Moments
 from ..sampling import BatchMoments, batch_bounds
-from ..schema import COORDINATES, coordinate, dataset, temperatures, with_interval
+from ..schema import COORDINATES, coordinate, dataset, effective_examples, temperatures, with_interval
 from ..setup import Setup
 from . import jackknife
-from .coordinates import QUANTILES, elementwise_ratios, norm, norms, per_example_ratios, quantiles, scale, within
+from .coordinates import (
+    QUANTILES,
+    elementwise_ratios,
+    norm,
+    norms,
+    norms_by_example,
+    per_example_ratios,
+    quantiles,
+    scale,
+    within,
+)
 from .metric_arrays import MetricArrays
 from .request import Request
 
@@ -33,6 +43,7 @@ class _Reduced(NamedTuple):
     squared_off: np.ndarray  # (point, batch): squared norm of the batch's mean minus the mean of all
     norms: list[np.ndarray]  # fields of `Norms` (point, target or 1, 1 + batch or 1)
     ratios: list[np.ndarray]  # (point, target, 1 + batch, ...): per example, their quantiles, quantiles of coordinates
+    by_example: list[np.ndarray]  # fields of `Norms` (point, target or 1, example)
 
 
 def _over_coordinates(
@@ -54,7 +65,7 @@ def _over_coordinates(
         reduced = _reduced(count, batch_mean, squares, exact[some], shift, examples)
         parts.append(reduced if on_cpu else _in_one_transfer(reduced))
     mean, sum_of_squares, squares, squared_off, *rest = (np.concatenate(of) for of in zip(*parts, strict=True))
-    return _Reduced(mean, sum_of_squares, squares, squared_off, rest[:5], rest[5:])
+    return _Reduced(mean, sum_of_squares, squares, squared_off, rest[:5], rest[5:8], rest[8:])
 
 
 def _on_cpu(found: BatchMoments) -> bool:
@@ -80,7 +91,8 @@ def _reduced(
     # metrics need no variance of single coordinates, and summing first takes a tenth of the time
     summed = squares.sum(-1), squared_off.sum(-1)
     ratios = per_example, quantiles(per_example), elementwise
-    return [means[:, 0], sum_of_squares, *summed, *norms(g, m), *ratios]
+    by_example = norms_by_example(g[:, :, 0], m[:, :, 0], examples)
+    return [means[:, 0], sum_of_squares, *summed, *norms(g, m), *ratios, *by_example]
 
 
 class Points:
@@ -96,7 +108,7 @@ class Points:
         self.mean = np.full((chosen, len(tfs), len(tbs), *shape), np.nan)  # NaN where nothing was measured
         self.std = self.mean.copy()
         self.numerical_error = np.full((chosen, len(tfs), len(tbs), 2), np.nan)  # of mean and standard deviation
-        self.metrics = MetricArrays(registry.of_analysis("bias"), self.batches, grid)
+        self.metrics = MetricArrays(registry.of_analysis("bias"), self.batches, grid, shape[0])
         self.per_example = np.full((*grid, shape[0], 3), np.nan)
         ratios = ("relative_bias_per_example_quantiles", "relative_bias_elementwise_quantiles")
         self.quantiles = {name: np.full((*grid, len(QUANTILES), 3), np.nan) for name in ratios}
@@ -161,6 +173,10 @@ class Points:
                 values, low, high = (each * known[:, None] for each in (values, low, high))
             self.metrics.values[metric.name][at] = np.stack([values[0], low, high], -1)
             self.metrics.without[metric.name][:, *at] = np.moveaxis(values[1:], 0, 1)
+        by_example = share / (count.sum() - 1) * of.sum_of_squares.reshape(len(cells), 1, shape[0], -1).sum(-1)
+        for name, over in over_examples.of_products(self.metrics.metrics, Norms(*of.by_example), by_example, draws[0]):
+            relative = self.metrics.metrics[name].unit == NONE
+            self.metrics.fill_population(name, at, over, known[:, None] if relative else 1.0)
         into = (self.per_example, *self.quantiles.values())
         for of_each, ratios in zip(into, of.ratios, strict=True):
             found_here = jackknife.with_ends(np.moveaxis(ratios, 2, 0), draws, 0, np.inf)
@@ -196,6 +212,9 @@ class Points:
             for metric, *three in routes.without_draws(self.metrics.metrics, products, *error):
                 self.metrics.values[metric.name][at] = three
                 self.metrics.without[metric.name][:, *at] = three[0]
+            by_example = Norms(*norms_by_example(g, mean, shape[0])), variance.reshape(shape[0], -1).sum(-1)
+            for name, over in over_examples.of_products(self.metrics.metrics, *by_example, np.inf):
+                self.metrics.fill_population(name, at, over)
             self.per_example[at][:, 0] = per_example_ratios(g, mean, shape[0])
             ratios = (self.per_example[at][:, 0], elementwise_ratios(g, mean))
             for name, values in zip(self.quantiles, ratios, strict=True):
@@ -248,6 +267,8 @@ class Points:
             words = "bound on the rounding error of the exact gradient"
             named = {"long_name": words, "units": of_gradient, "aggregation": NORM}
             variables["exact_gradient_error"] = (("target", "tf"), rounding, named)
+        squares = np.square(norm(exact.reshape(*exact.shape[:3], -1)))
+        variables |= effective_examples(over_examples.effective(squares), ("target", "tf"), "exact gradient's norm")
         variables |= self.metrics.variables(grid, of_gradient, NORM) | more
         for name, values in self.quantiles.items():
             over = "examples" if "per_example" in name else "coordinates whose exact gradient is not 0"

@@ -55,8 +55,8 @@ def variances_without_each(count: Array, squares: Array, squared_off: Array) -> 
     return draws, variances
 
 
-def covariances(values: Array, draws: Array) -> Array:
-    """Covariances (row, row, ...) of several statistics (row, 1 + batch, ...), from their leave-one-out values.
+def deviations(values: Array, draws: Array) -> Array:
+    """Deviations (row, batch, ...) of several statistics (row, 1 + batch, ...), whose products sum to covariances.
 
     `draws` (1 + batch,) likewise. Batches may differ in size (Busing, Meijer, van der Leeden 1999).
     """
@@ -65,8 +65,14 @@ def covariances(values: Array, draws: Array) -> Array:
     with np.errstate(invalid="ignore", over="ignore"):  # infinite ratios have no error
         pseudo = h * whole - (h - 1) * without
         centre = len(h) * whole - ((1 - 1 / h) * without).sum(1, keepdims=True)
-        off = pseudo - centre
-        return np.einsum("ib...,jb...->ij...", off / (h - 1), off) / len(h)
+        return (pseudo - centre) / np.sqrt((h - 1) * len(h))
+
+
+def covariances(values: Array, draws: Array) -> Array:
+    """Covariances (row, row, ...) of several statistics (row, 1 + batch, ...), from their leave-one-out values."""
+    off = deviations(values, draws)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.einsum("ib...,jb...->ij...", off, off)
 
 
 def standard_error(values: Array, draws: Array) -> Array:

@@ -19,6 +19,9 @@ INTERVALS = (
     f"{JACKKNIFE}, inverting tests where the sampling noise is subtracted; where it is included, of the metric at this"
     " number of draws"
 )
+OVER_EXAMPLES = "95 %, delta method over examples, Student's t; they contain the noise of the draws"
+ONE_EXAMPLE = "none: one example has no spread"
+NO_SUM = "none: the gradient with respect to the encoder is no sum of the examples' own norms"
 NUMERICAL = "twice the estimated numerical error of the moments"
 
 
@@ -45,6 +48,7 @@ def attributes(analysis: str, setup: Setup, draws: int | None, **more: Any) -> d
         checkpoint="given as a model",
         checkpoint_sha256="",
         intervals=INTERVALS if draws else NUMERICAL,
+        population_intervals=OVER_EXAMPLES if len(x) > 1 else ONE_EXAMPLE,
     )
 
 
@@ -68,6 +72,8 @@ def attributes_of(setup: Setup, request: Request, draws: int | None) -> dict[str
     )
     if all(e.law == "model" for e in request.estimators):
         about["law"] = "softmax(l), whatever tf"  # of the codes, so that target "sampled" is that of softmax(l)
+    if request.wrt == "encoder":
+        about["population_intervals"] = NO_SUM
     if request.cross is not None:
         about |= {"tf_fixed": request.cross[0], "tb_fixed": request.cross[1]}
     return about

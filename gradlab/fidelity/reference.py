@@ -204,7 +204,24 @@ def statistics(estimate: Sums, reference: Sums, shift: Tensor, draws: int) -> US
     groups = min(examples, _GROUPS)
     of_groups = kernels.new_zeros(len(kernels), groups, batches, batches)
     of_groups.index_add_(1, torch.arange(examples, device=kernels.device) * groups // examples, kernels)
-    return u_statistics(of_groups.cpu().numpy())
+    found = u_statistics(of_groups.cpu().numpy())
+    first, second = (_off_diagonal(kernels[2][:, half, half]) for half in _halves(batches))
+    return dataclasses.replace(
+        found,
+        of_examples=_off_diagonal(kernels).cpu().numpy(),
+        squares_of_examples=(first * second).cpu().numpy(),  # unbiased: the halves are independent
+    )
+
+
+def _off_diagonal(kernels: Tensor) -> Tensor:
+    """U-statistics: the mean of (..., batch, batch) over pairs of different batches."""
+    batches = kernels.shape[-1]
+    diagonal = kernels.diagonal(dim1=-2, dim2=-1).sum(-1)
+    return (kernels.sum((-2, -1)) - diagonal) / (batches * (batches - 1))
+
+
+def _halves(batches: int) -> tuple[slice, slice]:
+    return slice(0, batches // 2), slice(batches // 2, batches)
 
 
 def _symmetric(a: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from ..exact import kl_gradient
 from ..methods import MonteCarlo, Sampled
 from ..metrics import NONE
 from ..sampling import BATCHES
-from ..schema import coordinate, temperatures
+from ..schema import coordinate, effective_examples, temperatures
 from ..setup import Setup
 from .encoder_analysis import GRID as ENCODER_GRID
 from .encoder_analysis import NORM as ENCODER_NORM
@@ -29,7 +29,7 @@ from .labels import attributes_of
 from .metric_arrays import MetricArrays
 from .rarity import Rarity, rarity, variables
 from .reference import LogitStatistics, Point, Statistics, StoppingRule, choose, measured, rounded
-from .reference_metrics import intervals, metrics, values
+from .reference_metrics import examples_that_carry, intervals, metrics, over_examples, values
 from .request import Request, candidates_at, check_drawn, unbiased_reference
 from .u_statistics import UStatistics
 
@@ -78,7 +78,7 @@ def by_reference(
         for k, e in enumerate(chosen)
         for t in range(len(targets))
     ]
-    arrays = _Arrays(request, wide)
+    arrays = _Arrays(request, wide, len(of.setup.x) if isinstance(of, LogitStatistics) else 0)
     missing = []
     nothing_left = dict(zip(laws, rare.nothing_left.tolist(), strict=True))
     rules = {tf: dataclasses.replace(rule, precision=None) if nothing_left[tf] else rule for tf in laws}
@@ -123,12 +123,13 @@ def stopping_rule(moments: MonteCarlo, reference: Sampled) -> StoppingRule:
 class _Arrays:
     """Arrays over (estimator, target, tf, tb), and parameter for wrt="encoder", filled point by point."""
 
-    def __init__(self, request: Request, parameters: Gradients | None):
+    def __init__(self, request: Request, parameters: Gradients | None, examples: int):
+        """`examples`: whose sums the metrics are, 0 where these are no sums over examples."""
         self.request, self.parameters = request, parameters
         grid = (len(request.estimators), len(request.targets), len(request.tfs), len(request.tbs))
-        self.metrics = MetricArrays(
-            metrics(), BATCHES, (*grid, len(self.parameters.names)) if self.parameters else grid
-        )
+        whole = (*grid, len(self.parameters.names)) if self.parameters else grid
+        self.metrics = MetricArrays(metrics(), BATCHES, whole, examples)
+        self.effective_examples = np.full(grid[1:3], np.nan)
         self.draws = np.full(grid, np.nan)
 
     def fill(self, at: tuple[int, ...], found: Sequence[UStatistics], taken: int, nothing_left: bool) -> None:
@@ -139,6 +140,10 @@ class _Arrays:
         self.draws[at] = taken
         for parameter, one in enumerate(found):
             here: Any = (*at, parameter) if self.parameters else at
+            for name, over in over_examples(one, self.metrics.metrics):
+                known = self.metrics.metrics[name].unit != NONE or not nothing_left
+                self.metrics.fill_population(name, here, over, 1.0 if known else np.nan)
+            self.effective_examples[at[1:3]] = examples_that_carry(one)
             without, ends = values(one.without, self.metrics.metrics), intervals(one, self.metrics.metrics)
             for name, metric in self.metrics.metrics.items():
                 known = metric.unit != NONE or not nothing_left
@@ -156,6 +161,8 @@ class _Arrays:
         resolved = np.where(np.isnan(draws), np.nan, known & (of["squared_bias_debiased"][..., 1] > 0))
         found["resolved"] = (dims, resolved, {"long_name": words, "units": "1"})
         found["draws"] = (grid, self.draws, {"long_name": "draws of estimates and reference", "units": "1"})
+        if self.metrics.examples:
+            found |= effective_examples(self.effective_examples, ("target", "tf"), "exact gradient's norm")
         coordinates = {
             "estimator": coordinate("estimator", self.request.labels),
             "target": coordinate("target", list(self.request.targets)),

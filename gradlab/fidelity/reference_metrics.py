@@ -13,12 +13,14 @@ No metric here includes sampling noise: `cosine` equals `cosine_debiased`, and s
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from ..metrics import routes
 from ..metrics.of_bias import rooted
+from ..metrics.over_examples import OverExamples, of_sums
 from ..metrics.record import GRADIENT, Metric, Norms, Products, signed_root
 from ..metrics.registry import of_analysis
 from . import inversion
@@ -87,6 +89,26 @@ def _ends(metric: Metric, value: Array, of: UStatistics, found: Estimated) -> En
 def values(statistics: Array, chosen: Mapping[str, Metric]) -> dict[str, Array]:
     """The `chosen` metrics without intervals, from statistics (..., statistic)."""
     return routes.values(chosen, _products(statistics))
+
+
+def over_examples(of: UStatistics, chosen: Mapping[str, Metric]) -> Iterator[tuple[str, OverExamples]]:
+    """The interval of each metric over examples, where the statistics are sums over these."""
+    if of.of_examples is None:
+        return iter(())
+    return of_sums(chosen, lambda metric, sums: metric.value(_products(np.moveaxis(sums, 0, -1))), of.of_examples)
+
+
+def examples_that_carry(of: UStatistics) -> float:
+    """The number of examples that carry the squared norm of the gradient, NaN where this is not known.
+
+    (sum e)^2 / sum e^2, with unbiased estimates of each e and e^2; between 1 and the number of examples.
+    """
+    if of.of_examples is None or of.squares_of_examples is None:
+        return math.nan
+    total, squares = float(of.value[2]), float(of.squares_of_examples.sum())
+    if total <= 0 or squares <= 0:
+        return math.nan
+    return min(max(total * total / squares, 1.0), float(len(of.squares_of_examples)))
 
 
 def _products(statistics: Array) -> Products:

@@ -41,6 +41,8 @@ class UStatistics:
     linear: Array  # (group, statistic, statistic): 4/B Cov a; unbiased, so not always positive definite
     observed: Array  # (statistic, statistic): 4/B Cov a^, at the observed means, positive definite
     quadratic: Array  # (group, statistic, statistic): 2/(B(B-1)) Cov eps
+    of_examples: Array | None = None  # (statistic, example), where they are sums over examples
+    squares_of_examples: Array | None = None  # (example,): of the squared norm of the reference's gradient, squared
 
     def quantile(self, weights: Array) -> float:
         """The quantile of Student's t for the 95 % interval of a weighted sum of statistics; weights (statistic,)."""

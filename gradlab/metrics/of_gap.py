@@ -42,6 +42,7 @@ METRICS = (
         name="relative_gap_pooled",
         long_name="root mean square of the gap over that of the discrete gradient's norm",
         unit=NONE,
+        root=True,
         bounds=_POSITIVE,
         terms=lambda p: (p.gap * p.gap, p.discrete * p.discrete),
         value=lambda gap, discrete: np.sqrt(gap / discrete),

@@ -80,6 +80,8 @@ class Record:
         full tables
     sentence : for the headline; {value} stands for value and interval, {reference} for the reference of the estimates
     below_zero_by_chance : whether it is the signed root of a square whose debiased estimate may be negative
+    root : whether its square is the smooth function of sums over examples; its interval over examples is then that of
+        the square
     """
 
     name: str
@@ -91,6 +93,7 @@ class Record:
     rank: float | None = None
     sentence: str = ""
     below_zero_by_chance: bool = False
+    root: bool = False
 
     def attributes(self, of_gradient: str) -> dict[str, Any]:
         """Attributes of the variable in a file; `of_gradient` is the unit of a gradient."""

@@ -28,6 +28,8 @@ TAKEN = (
     "gap_per_example",
     "undefined",
     "replicates",
+    "example_replicates",
+    "effective_examples",
     "resolved",
     "draws",
     "expected_count",
@@ -50,6 +52,7 @@ TAKEN = (
     "group",
     "quantile",
     "metric",
+    "example_metric",
     "batch",
 )
 

@@ -10,7 +10,7 @@ from ..fidelity import inversion
 from ..fidelity.coordinates import norms, on_host
 from ..fidelity.inversion import Ends, Estimated
 from ..fidelity.jackknife import Array, Numbers, half_width
-from .record import Metric, Norms, Products
+from .record import Metric, Norms, Products, Record
 
 Metrics = Mapping[str, Metric]
 _DIRECTIONS = 64  # in which the mean may be off; the largest change found is at most 0.2 % too small
@@ -57,7 +57,7 @@ def interval(metric: Metric, found: Array, draws: Array, estimated: Estimated) -
     return bounded(metric, found[0], low, high)
 
 
-def bounded(metric: Metric, value: Array, low: Array, high: Array) -> Ends:
+def bounded(metric: Record, value: Array, low: Array, high: Array) -> Ends:
     """The ends, moved into the metric's bounds and so that they enclose the value."""
     low, high = (np.clip(end, *metric.bounds) for end in (low, high))
     there = ~np.isnan(value)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePath
 from typing import Any
 
 import xarray as xr
 from matplotlib.figure import Figure
 
-from .. import files
 from ..kinds import Drawing, first_metrics, kind
 from .bias_figures import bias_trends, comparison
 from .fidelity_figures import fidelity_and_loss
@@ -17,19 +15,22 @@ from .heatmaps import heatmap
 from .kl_figures import losses_by_kl
 from .parameter_figures import parameters
 from .pictures import reconstructions
+from .publishing import FORMATS, SIZES, caption_of, save
 from .recommendation_figures import recommendation
 from .relation_figures import gap_and_bias
 from .selection import checked
 from .sweep_figures import losses, schedules
 from .tracked_figures import tracked, training_curves
+from .tradeoff_figures import tradeoff
 
-FORMATS = ("png", "pdf", "svg")
-WITH_TARGET = ("bias_trends", "comparison", "heatmap", "parameters")
+WITH_TARGET = ("bias_trends", "comparison", "heatmap", "parameters", "tradeoff")
 
 __all__ = [
     "FORMATS",
+    "SIZES",
     "auto",
     "bias_trends",
+    "caption_of",
     "comparison",
     "draw",
     "fidelity_and_loss",
@@ -44,6 +45,7 @@ __all__ = [
     "save",
     "schedules",
     "tracked",
+    "tradeoff",
     "training_curves",
 ]
 
@@ -74,21 +76,3 @@ def draw(ds: xr.Dataset, drawing: Drawing, target: str | None = None) -> Figure:
         given["variable"] = first_metrics(ds)[0]
     figure: Figure = globals()[drawing.function](ds, **given)
     return figure
-
-
-def save(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG, PDF or SVG, by the suffix of `path`, whole or not at all.
-
-    Raises ValueError for another suffix, OSError where it cannot be written.
-
-    Examples
-    --------
-    >>> figure = gradlab.plots.auto(gradlab.open_results("bias.h5"))
-    >>> gradlab.plots.save(figure, "bias.png")
-    """
-    suffix = PurePath(path).suffix.lower().removeprefix(".")
-    if suffix not in FORMATS:
-        endings = ", ".join(f".{known}" for known in FORMATS)
-        raise ValueError(f"path: expected a name that ends in one of {endings}, got {str(path)!r}")
-    with files.written_aside(path) as aside:
-        figure.savefig(aside, format=suffix, dpi=200)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import PurePath
 
@@ -16,6 +15,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from ..attributes import groups, texts
 from ..cautions import cautions
 from ..terminal import counted
+from .publishing import FONT as FONT
+from .publishing import SMALL as SMALL
+from .publishing import WIDTH as WIDTH
+from .publishing import keep_caption
 from .selection import known_name
 
 WRT = {
@@ -23,7 +26,6 @@ WRT = {
     "parameters": "gradients with respect to the program's parameters",
 }
 LAWS = {"sampled": "softmax(l/tf)", "model": "softmax(l)"}
-WIDTH, FONT, SMALL = 5.5, 9, 7.5  # inches of a text column; points
 LOG_FROM = 30  # largest over smallest value from which a logarithmic scale serves
 
 
@@ -114,7 +116,7 @@ def units(values: xr.DataArray) -> str:
 def caption(
     figure: Figure, ds: xr.Dataset, values: xr.DataArray, *more: str, first: str = "", intervals: bool = True
 ) -> None:
-    """What was measured, and how, under the figure; `intervals` says whether they are drawn."""
+    """Keep what was measured, and how, as the figure's caption; `intervals` says whether they are drawn."""
     about = ds.attrs
     laws = [str(t) for t in ds["target"].values] if "target" in ds.dims else [known_name(ds, "target")]
     named = " and ".join(f"{law} ({LAWS[law]})" for law in laws if law in LAWS)
@@ -145,7 +147,7 @@ def caption(
         .replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
         .replace(" %", "\N{NO-BREAK SPACE}%")
     )
-    write_under(figure, f"{text}.")
+    keep_caption(figure, f"{text}.")
 
 
 def _draws(ds: xr.Dataset) -> str:
@@ -167,10 +169,3 @@ def _code(ds: xr.Dataset) -> str:
     if of_groups := groups(about):
         return "code " + " + ".join(f"{categories}x{latents}" for _, latents, categories in of_groups)
     return f"code {about['categories']}x{about['latents']}"
-
-
-def write_under(figure: Figure, text: str) -> None:
-    """Small text across the figure, below it."""
-    across = letters_across(0.96 * figure.get_figwidth())  # between the margins
-    lines = textwrap.fill(text, across, break_on_hyphens=False)
-    figure.supxlabel(lines, x=0.02, ha="left", fontsize=SMALL, color="0.25")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -13,8 +14,9 @@ from .. import errors
 from ..kinds import first_metrics, metric_names
 from ..schema import includes_noise, short_name
 from .axes_style import FONT, WIDTH, caption, temperature_axis, temperature_label, value_axis
-from .lines import Series, Style, keys, legend, series, shifts, trend
-from .selection import check_bias, chosen, described, known_name, least_drawn, panel_label, with_interval
+from .lines import Series, Style, keys, series, shifts, trend
+from .publishing import legend
+from .selection import check_bias, chosen, described, known_name, least_drawn, over_examples, panel_label, with_interval
 
 RELATIVE, ABSOLUTE = ("relative_bias_debiased", "relative_std"), ("bias_norm_debiased", "std_norm")
 PAPER_POINT = {"tf": 1.6, "tb": 1.3}
@@ -31,10 +33,12 @@ def bias_trends(
 ) -> Figure:
     """Figure 6 of the paper: bias (top) and standard deviation (bottom) of the estimates, or other metrics.
 
-    Left against tf at fixed tb, right against tb at fixed tf; a thin vertical line marks the fixed point.
+    Left against tf at fixed tb, right against tb at fixed tf, one of them where only one temperature varies; a thin
+    vertical line marks the fixed point, a thin horizontal one a bias as large as the gradient.
     Bias has its sampling noise subtracted and is clipped at 0; thin, with the noise included, where `ds` has it.
-    Bands are the intervals of `ds`. One colour per estimator and checkpoint, one line style per target law. Points
-    that are NaN are left out; a point alone is a marker with its interval.
+    Bands are the intervals of `ds` over draws, lighter ones those over examples. One colour per estimator and
+    checkpoint, one line style per target law. Points that are NaN are left out; a point alone is a marker with its
+    interval.
 
     Parameters
     ----------
@@ -62,30 +66,45 @@ def bias_trends(
     ]
     at = {"tf": fixed(ds, "tf", tf), "tb": fixed(ds, "tb", tb)}
     figure = Figure(figsize=(WIDTH, 1.5 + 1.7 * len(names)), layout="constrained")
-    axes = figure.subplots(len(names), 2, sharex="col", sharey="row", squeeze=False)
+    ways = [(along, other) for along, other in (("tf", "tb"), ("tb", "tf")) if ds.sizes[along] > 1]
+    ways = ways or [("tf", "tb"), ("tb", "tf")]
+    axes = figure.subplots(len(names), len(ways), sharex="col", sharey="row", squeeze=False)
     lines = by_estimator(ds)
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    for column, (along, other) in enumerate((("tf", "tb"), ("tb", "tf"))):
+    outer_drawn = False
+    for column, (along, other) in enumerate(ways):
         for row, name in enumerate(names):
             for one, shift in zip(lines, shifts(len(lines)), strict=True):
                 data = one.data.sel({other: at[other]})
                 thin = data[raw].values if (raw := _with_noise(ds, name)) else None
                 x, values = data[along].values, with_interval(data, name, least_drawn(ds, name))
-                drawn[name].append(trend(axes[row, column], one, x, values, thin, shift))
-            temperature_axis(axes[row, column], ds[along].values, at[along])
+                outer = over_examples(data, name, least_drawn(ds, name))
+                outer_drawn |= outer is not None and bool(np.isfinite(outer).any())
+                drawn[name].append(trend(axes[row, column], one, x, values, thin, shift, outer=outer))
+            temperature_axis(axes[row, column], ds[along].values, at[along] if len(ways) > 1 else None)
         axes[0, column].set_title(f"at {other} = {at[other]:.4g}", fontsize=FONT)
         axes[-1, column].set_xlabel(temperature_label(ds, along), fontsize=FONT)
     for row, name in enumerate(names):
         axes[row, 0].set_ylabel(panel_label(ds, name), fontsize=FONT)
         value_axis(axes[row, 0], "y", np.hstack(drawn[name]))
     entries, noise = keys(lines), ""
+    if as_large := [k for k, name in enumerate(names) if name.startswith("relative_bias") and _holds_one(axes[k, 0])]:
+        for ax in axes[as_large].flat:
+            line = ax.axhline(1, color="0.75", lw=0.7, zorder=0, label="relative bias 1")
+        entries.append(line)
     if ds.sizes["tf"] * ds.sizes["tb"] > 1 and any(_with_noise(ds, name) for name in names):
         entries.append(Line2D([], [], color="0.4", lw=0.8, ls="--", label="thin: noise included"))
         noise = "thin: sampling noise included"
     legend(figure, entries)
     lead = names[0]
-    caption(figure, ds, ds[lead], f"{short_name(ds, lead)}: {described(ds, lead)}", noise)
+    bands = "lighter band: interval over examples, of the data distribution" if outer_drawn else ""
+    caption(figure, ds, ds[lead], f"{short_name(ds, lead)}: {described(ds, lead)}", noise, bands)
     return figure
+
+
+def _holds_one(ax: Axes) -> bool:
+    low, high = ax.get_ylim()
+    return low < 1 < high
 
 
 def _with_noise(ds: xr.Dataset, name: str) -> str:
@@ -97,8 +116,8 @@ def _with_noise(ds: xr.Dataset, name: str) -> str:
 def comparison(ds: xr.Dataset, target: str | None = None) -> Figure:
     """The two first metrics at one (tf, tb): relative bias (clipped at 0) and relative standard deviation.
 
-    One row per estimator and checkpoint, with the intervals of `ds`. Markers are filled for the target law
-    "sampled" and hollow for "model"; `target` draws one of them only.
+    One row per estimator and checkpoint, with the intervals of `ds`, thinner those over examples. Markers are filled
+    for the target law "sampled" and hollow for "model"; `target` draws one of them only.
 
     Raises ValueError for a Dataset of another analysis or of several points, or a target that is not in it.
 
@@ -125,6 +144,8 @@ def comparison(ds: xr.Dataset, target: str | None = None) -> Figure:
             row, law = divmod(position, targets)
             y = row + 0.3 * (law - (targets - 1) / 2)
             ax.hlines(y, low, high, color=one.colour, lw=1.2)
+            if (outer := over_examples(one.data, name, least_drawn(ds, name))) is not None:
+                ax.hlines(y, *outer, color=one.colour, lw=0.5)
             ax.plot(value, y, **one.marks())
         ax.set_xlabel(panel_label(ds, name, width=40), fontsize=FONT)
         ax.grid(axis="y", color="0.9", lw=0.6)

@@ -21,7 +21,8 @@ from .axes_style import (
     value_axis,
 )
 from .heatmaps import cell_axis, cell_facts, cells, colour_bar, draw_cells, grid_size, scale
-from .lines import Style, keys, legend, series, shifts, trend
+from .lines import Style, keys, series, shifts, trend
+from .publishing import legend
 from .selection import check_gap, chosen, names, picks, with_interval
 
 # pooled: a mean of ratios explodes where some discrete gradients nearly vanish

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,17 @@ import xarray as xr
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.colors import CenteredNorm, Colormap, LogNorm, Normalize
+from matplotlib.colors import CenteredNorm, Colormap, ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
-from .. import errors
+from .. import errors, rounding
+from ..schema import ENDS
 from .axes_style import FONT, LOG_FROM, SMALL, caption, log_ticks, long_name, serves_log, temperature_label, units
 from .selection import chosen, picks
 
+LESS_IS_BETTER = re.compile("bias|std|gap")  # in the name of a metric
 CELLS_WRITTEN = 12  # cells a side up to which values are written
 
 
@@ -28,7 +31,9 @@ def heatmap(ds: xr.Dataset, variable: str, target: str | None = None, estimator:
     """A variable over all temperatures: tf to the right, tb upwards, cells of equal size.
 
     Values stand in the cells of grids up to 12 x 12; cells with tf = tb are outlined, cells without a finite
-    value hatched. One panel per checkpoint, estimator, target law and definition, all on one colour scale:
+    value hatched. Of a bias, a standard deviation or a gap, the least value has a thick outline, and cells whose
+    interval reaches that of the least a dot. Where all intervals have a value in common, all cells are grey, since
+    noise is no structure. One panel per checkpoint, estimator, target law and definition, all on one colour scale:
     logarithmic for positive values that span a factor above 30, diverging from 0 for values of both signs.
 
     Parameters
@@ -65,15 +70,41 @@ def heatmap(ds: xr.Dataset, variable: str, target: str | None = None, estimator:
     figure = Figure(figsize=(width + 1.3, height + 1.0), layout="constrained")
     axes = [figure.add_subplot(rows, columns, k + 1) for k in range(len(panels))]
     shown = cells(panels.values())
+    pair = [ds[variable + end] for end in ENDS if end and variable + end in ds]
+    ends = [cells(of for _, of in picks(one, facets)) for one in pair]
+    if len(ends) == 2 and bool(((ends[0] > shown) | (ends[1] < shown)).any()):
+        ends = []  # of other values
+    alike = len(ends) == 2 and ends[0].count() > 1 and bool(ends[0].max() <= ends[1].min())
     norm, colours = scale(shown.compressed())
+    if alike:
+        norm, colours = Normalize(float(ends[0].min()), float(ends[1].max())), ListedColormap(["0.85"])
     for k, (ax, label, of_panel) in enumerate(zip(axes, panels, shown, strict=True)):
-        image = draw_cells(ax, of_panel, values, norm, colours, label)
+        of_ends = [of[k].filled(np.nan) for of in ends]
+        image = draw_cells(ax, of_panel, values, norm, colours, label, ends=of_ends if len(ends) == 2 else None)
         cell_axis(ax.xaxis, values, "tf", outer=k + columns >= len(panels))
         cell_axis(ax.yaxis, values, "tb", outer=k % columns == 0)
-    text = textwrap.fill(f"{long_name(values)} {units(values)}", int(13 * (height - 0.2)))
+    marked = ""
+    if len(ends) == 2 and not alike and LESS_IS_BETTER.search(variable):
+        marked = "thick outline: least value of a panel; dots: intervals that reach the interval of the least"
+        for ax, of_panel, low, high in zip(axes, shown, *ends, strict=True):
+            _mark_least(ax, of_panel, low, high)
+    noise = "all intervals have a value in common, so that differences between cells may be noise" if alike else ""
+    told = f"{long_name(values)} {units(values)}" + ("; no cell differs from another" if alike else "")
+    text = textwrap.fill(told, int(13 * (height - 0.2)))
     colour_bar(figure, image, axes, text, shown.compressed(), aspect=25)
-    caption(figure, ds, values, *cell_facts(values, shown), first=variable, intervals=False)
+    caption(figure, ds, values, *cell_facts(values, shown), marked, noise, first=variable, intervals=False)
     return figure
+
+
+def _mark_least(ax: Axes, shown: np.ma.MaskedArray, low: np.ma.MaskedArray, high: np.ma.MaskedArray) -> None:
+    """A thick outline around the least value, a dot in each cell whose interval reaches that of the least."""
+    if not shown.count() or shown.size == 1:
+        return
+    row, column = np.unravel_index(int(shown.argmin()), shown.shape)
+    ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec="#D55E00", lw=1.8, clip_on=False, zorder=3))
+    near = np.argwhere(((low <= high[row, column]) & (high >= low[row, column])).filled(False))
+    others = near[(near != (row, column)).any(1)]
+    ax.scatter(others[:, 1] + 0.36, others[:, 0] + 0.34, s=5, color="#D55E00", lw=0, zorder=3)
 
 
 def cells(panels: Iterable[xr.DataArray]) -> np.ma.MaskedArray:
@@ -105,9 +136,10 @@ def draw_cells(
     colours: Colormap,
     title: str = "",
     written: Callable[[float], str] | None = None,
+    ends: Sequence[np.ndarray] | None = None,
 ) -> AxesImage:
-    """One panel, `shown` (tb, tf) of `values`; `written` is the text of a value."""
-    written = written or _short
+    """One panel, `shown` (tb, tf) of `values`; `written` writes a value, by default to the digits of its `ends`."""
+    write = written or _short
     image = ax.imshow(shown, norm=norm, cmap=colours, origin="lower", aspect="auto")
     ax.patch.set(facecolor="0.93", edgecolor="0.75", hatch="////", linewidth=0)
     ax.set_title(title, fontsize=FONT)
@@ -118,7 +150,10 @@ def draw_cells(
         if np.isclose(values["tb"][row], values["tf"][column]):
             ax.add_patch(Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, ec=ink, lw=0.7))
         if max(shown.shape) <= CELLS_WRITTEN and np.isfinite(value):
-            ax.text(column, row, written(value), ha="center", va="center", fontsize=6.5, color=ink)
+            text = write(value)
+            if ends is not None and written is None:
+                text = min(rounding.three(value, *(float(end[row, column]) for end in ends))[0], text, key=len)
+            ax.text(column, row, text, ha="center", va="center", fontsize=6.5, color=ink)
     return image
 
 

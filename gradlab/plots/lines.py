@@ -9,11 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation, Transform
 
-from .axes_style import SMALL
 from .selection import picks
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
@@ -61,25 +59,33 @@ def trend(
     thin: np.ndarray | None = None,
     shift: float = 0.0,
     bars: bool = False,
+    outer: np.ndarray | None = None,
 ) -> np.ndarray:
     """Draw a series against x; `drawn` as `with_interval` gives it. Returns what was drawn of it, NaN left out.
 
-    A point alone is a marker with its interval, `shift` points aside; with `bars`, each point is.
+    A point alone is a marker with its interval, `shift` points aside; with `bars`, each point is. `outer` are the ends
+    of a second interval, drawn thinner or lighter.
     """
     keep = np.isfinite(drawn[0])
     x, drawn = x[keep], drawn[:, keep]
     value, low, high = drawn
+    if outer is not None:
+        outer = outer[:, keep]
     if bars or len(x) == 1:
         # several series would stand on each other
         there = aside(ax, shift)
         ax.vlines(x, low, high, color=one.colour, lw=1.2, transform=there)
+        if outer is not None:
+            ax.vlines(x, *outer, color=one.colour, lw=0.5, transform=there)
         ax.plot(x, value, **one.marks(ls=one.style.line if len(x) > 1 else "", lw=0.8), transform=there)
-        return drawn
-    ax.fill_between(x, low, high, color=one.colour, alpha=0.2, lw=0)
+        return drawn if outer is None else np.vstack([drawn, outer])
+    ax.fill_between(x, low, high, color=one.colour, alpha=0.25, lw=0)
+    if outer is not None:
+        ax.fill_between(x, *outer, color=one.colour, alpha=0.1, lw=0)
     ax.plot(x, value, **one.marks(ls=one.style.line, lw=1.4, ms=3.5 if len(x) <= 24 else 0))
     if thin is not None:
         ax.plot(x, thin[keep], color=one.colour, lw=0.8, ls=one.style.thin)
-    return drawn
+    return drawn if outer is None else np.vstack([drawn, outer])
 
 
 def aside(ax: Axes, shift: float) -> Transform:
@@ -103,11 +109,3 @@ def keys(drawn: Sequence[Series]) -> list[Line2D]:
         key.set_markerfacecolor("white" if one.style.hollow else key.get_color())
         entries.append(key)
     return entries
-
-
-def legend(figure: Figure, entries: list[Line2D]) -> None:
-    if not entries:
-        return
-    widest = max(len(str(key.get_label())) for key in entries)
-    columns = max(1, min(len(entries), 96 // (widest + 9)))
-    figure.legend(handles=entries, loc="outside upper center", ncols=columns, fontsize=SMALL, frameon=False)

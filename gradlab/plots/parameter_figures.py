@@ -10,7 +10,8 @@ from ..kinds import first_metrics
 from ..schema import short_name
 from .axes_style import FONT, SMALL, WIDTH, caption, value_axis
 from .bias_figures import by_estimator, fixed
-from .lines import keys, legend
+from .lines import keys
+from .publishing import legend
 from .selection import check_bias, chosen, described, least_drawn, panel_label, with_interval
 
 _ROW = 0.22  # inches, at least; a mark takes 0.09

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from .axes_style import SMALL, WIDTH, write_under
+from .publishing import SMALL, WIDTH, keep_caption
 
 ACROSS = 10  # pairs a row, at most
 LARGEST, LABELS, MARGIN = 0.9, 0.9, 0.05  # inches: width of a picture, at most; of the words beside them; around
@@ -22,7 +22,7 @@ def reconstructions(images: Any, reconstructions: Any, caption: str = "") -> Fig
     ----------
     images, reconstructions : arrays or tensors (n, channels, height, width) of floats, with one channel (grey)
         or three (red, green, blue); what lies outside [0, 1] is clipped for display
-    caption : stands under the pictures
+    caption : what `gradlab.plots.caption_of` returns
 
     Raises
     ------
@@ -49,8 +49,7 @@ def reconstructions(images: Any, reconstructions: Any, caption: str = "") -> Fig
     figure = Figure(figsize=(LABELS + right * width + MARGIN, 1))
     below = MARGIN
     if caption:
-        write_under(figure, caption)
-        below += 0.1 + (figure.get_supxlabel().count("\n") + 1) * 1.25 * SMALL / 72
+        keep_caption(figure, caption)
     figure.set_figheight(bottom * width + MARGIN + below)
     wide_all, high_all = figure.get_size_inches()
     ax = figure.add_axes((LABELS / wide_all, below / high_all, right * width / wide_all, bottom * width / high_all))

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from .axes_style import FONT, SMALL, caption, log_ticks, value_axis
-from .lines import legend
+from .publishing import legend
 from .selection import checked, with_interval
 
 COLUMNS = {"gap": "gap", "relative_gap_pooled": "relative gap"}

@@ -13,7 +13,7 @@ import xarray as xr
 
 from .. import errors
 from ..attributes import texts
-from ..schema import negative_by_chance, short_name, upgraded
+from ..schema import POPULATION, negative_by_chance, short_name, upgraded
 
 
 def checked(ds: object) -> xr.Dataset:
@@ -104,6 +104,14 @@ def panel_label(ds: xr.Dataset, name: str, width: int = 20) -> str:
     """A metric's short name on few lines, and its unit."""
     unit = f" ({ds[name].attrs['units']})" if "units" in ds[name].attrs else ""
     return "\n".join(textwrap.wrap(short_name(ds, name), width)) + unit
+
+
+def over_examples(data: xr.Dataset, name: str, least: float = 0.0) -> np.ndarray | None:
+    """Low and high end over examples in rows, clipped at `least`; None where there are none."""
+    ends = [name + end for end in POPULATION]
+    if not all(end in data for end in ends):
+        return None
+    return np.maximum(np.stack([np.atleast_1d(data[end]) for end in ends]), least)
 
 
 def with_interval(data: xr.Dataset, name: str, least: float = 0.0) -> np.ndarray:

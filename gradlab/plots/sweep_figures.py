@@ -26,7 +26,8 @@ from .axes_style import (
     value_axis,
 )
 from .heatmaps import cell_axis, cell_facts, cells, colour_bar, draw_cells, grid_size, scale
-from .lines import COLOURS, Series, Style, aside, legend, shifts, trend
+from .lines import COLOURS, Series, Style, aside, shifts, trend
+from .publishing import legend
 from .selection import with_interval
 from .sweep_points import (
     FINAL,

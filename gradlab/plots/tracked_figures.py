@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from ..kinds import first_metrics, kind
 from ..schema import along, short_name
 from .axes_style import FONT, WIDTH, caption, epoch_axis, long_name, value_axis
-from .lines import COLOURS, MARKERS, Series, Style, keys, legend, series, shifts, trend
+from .lines import COLOURS, MARKERS, Series, Style, keys, series, shifts, trend
+from .publishing import legend
 from .selection import checked, described, least_drawn, panel_label, with_interval
 from .sweep_points import MEAN, comparable, facts, label, loss_label, lowest, pairs, single, temperature, trained
 

@@ -18,13 +18,14 @@ MOST_SVG = 250_000  # bytes; larger ones become pictures
 DPI = 130
 
 
-def figures(ds: xr.Dataset) -> tuple[list[tuple[str, str]], list[str]]:
-    """(title, data URI) of each figure, and what was left out of them."""
+def figures(ds: xr.Dataset) -> tuple[list[tuple[str, str, str]], list[str]]:
+    """(title, data URI, caption) of each figure, and what was left out of them."""
     ds, left_out = _thinned(ds)
     found = []
     for drawing in kind(ds).drawings(ds):
         try:
-            found.append((drawing.title, _uri(plots.draw(ds, drawing))))
+            figure = plots.draw(ds, drawing)
+            found.append((drawing.title, _uri(figure), plots.caption_of(figure)))
         except ValueError as error:  # a file that has other variables than gradlab's own
             left_out.append(f"no figure '{drawing.title}' ({str(error).splitlines()[0]})")
     return found, left_out

@@ -43,9 +43,12 @@
     const [from, to] = [channels(stops[k]), channels(stops[k + 1])];
     return from.map((value, i) => Math.round(value + (to[i] - value) * (at - k)));
   };
-  const scaleOf = (values) => {
-    const ends = (best) => values.reduce((a, b) => best(a, b), values[0]);
-    const least = ends(Math.min), most = ends(Math.max);
+  const scaleOf = (values, lows, highs) => {
+    const ends = (best, of) => of.reduce((a, b) => best(a, b), of[0]);
+    const least = ends(Math.min, values), most = ends(Math.max, values);
+    if (lows.length > 1 && ends(Math.max, lows) <= ends(Math.min, highs)) {  // all intervals have a value in common
+      return { stops: ["d9d9d9", "d9d9d9"], share: () => 0, ends: [least, most], kind: "grey: no cell differs from another" };
+    }
     if (least < 0 && most > 0) {
       const end = Math.max(-least, most);
       return { stops: BLUE_RED, share: (v) => (v + end) / (2 * end), ends: [-end, 0, end], kind: "centred on 0" };
@@ -63,6 +66,17 @@
     if (value === null || value === undefined) return "none";
     const size = Math.abs(value);
     return size !== 0 && (size < 1e-3 || size >= 1e5) ? value.toExponential(count - 1) : value.toPrecision(count);
+  };
+
+  // a value and its ends, with the digits that the interval supports, as gradlab.rounding gives them
+  const written = (value, low, high) => {
+    const half = (high - low) / 2, all = [value, low, high], largest = Math.max(...all.map(Math.abs));
+    if (!(half > 0) || largest < 1e-3 || largest >= 1e6) return all.map((v) => digits(v, 4));
+    let place = -Math.floor(Math.log10(half));
+    if (half * 10 ** place < 1.5) place += 1;
+    place = Math.min(place, 5 - Math.floor(Math.log10(largest)));
+    const unit = 10 ** Math.max(-place, 0);  // tens and more
+    return all.map((v) => (Math.round(v / unit) * unit).toFixed(0)).map((text, k) => (place > 0 ? all[k].toFixed(place) : text));
   };
 
   // --- heatmaps ---
@@ -97,9 +111,10 @@
     const say = (panel, figure, row, column) => {
       const value = panel.value[row][column];
       const has = value !== null && [panel.low, panel.high].every((end) => end && end[row][column] !== null);
-      const ends = has ? `, interval [${digits(panel.low[row][column], 4)}, ${digits(panel.high[row][column], 4)}]` : "";
+      const [short, low, high] = has ? written(value, panel.low[row][column], panel.high[row][column]) : [];
+      const ends = has ? `, interval [${low}, ${high}]` : "";
       const unit = figure.unit && figure.unit !== "1" ? ` ${figure.unit}` : "";
-      const shown = value === null ? "not measured" : `${digits(value, 4)}${unit}${ends}`;
+      const shown = value === null ? "not measured" : `${short ?? digits(value, 4)}${unit}${ends}`;
       return `tf = ${data.tf[column]}, tb = ${data.tb[row]}: ${figure.words} ${shown}`;
     };
 
@@ -122,7 +137,8 @@
       tip.hidden = true;
       if (!panel) { reading.textContent = "This combination is not on the page."; return; }
       const alike = data.panels.filter((one) => one.figure === chosen.figure);  // one scale, to compare by
-      const scale = scaleOf(alike.flatMap((one) => one.value.flat()).filter((v) => v !== null));
+      const numbers = (key) => alike.flatMap((one) => (one[key] || []).flat()).filter((v) => v !== null);
+      const scale = scaleOf(numbers("value"), numbers("low"), numbers("high"));
       const most = Math.max(data.tf.length, data.tb.length);
       table.style.setProperty("--cell", most <= WRITTEN ? "3.1rem" : most <= 40 ? "1.2rem" : ".55rem");
       table.setAttribute("aria-label", `${figure.words}, tf to the right, tb upwards`);

@@ -20,6 +20,7 @@ from . import drawing, grids, prose
 from .points import centre, coordinates_at, estimates_at, evenly, places
 
 MOST_ROWS = 400  # of a table
+LONG, WIDE = 15, 7  # rows and columns of a table from which it may scroll
 MOST_LETTERS = 2_000  # of an attribute
 MOST_FILES = 50
 
@@ -98,7 +99,7 @@ def _section(name: str, digest: str, ds: xr.Dataset, number: int) -> tuple[str, 
         f"<p>{escape(prose.sureness(ds))}</p>",
         f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in prose.subject(ds))}</ul>",
         _cautions(ds),
-        *(_figure(caption, uri, headline) for caption, uri in drawn),
+        *(_figure(title, uri, caption, headline) for title, uri, caption in drawn),
         _heatmap(data, number) if data else "",
         table,
         _all_metrics(ds),
@@ -112,9 +113,10 @@ def _section(name: str, digest: str, ds: xr.Dataset, number: int) -> tuple[str, 
     return title, headline, "\n".join(piece for piece in pieces if piece)
 
 
-def _figure(title: str, uri: str, headline: str) -> str:
+def _figure(title: str, uri: str, caption: str, headline: str) -> str:
     alt = escape(f"{title}. {headline}", quote=True)
-    return f'<figure><img alt="{alt}" src="{uri}"><figcaption>{escape(title)}</figcaption></figure>'
+    told = f"<strong>{escape(title)}.</strong> {escape(caption)}"
+    return f'<figure><img alt="{alt}" src="{uri}"><figcaption>{told}</figcaption></figure>'
 
 
 def _table(ds: xr.Dataset, number: int) -> tuple[str, list[str]]:
@@ -143,11 +145,13 @@ def _all_metrics(ds: xr.Dataset) -> str:
         return ""
     points = coordinates_at(around, at)
     columns = [", ".join(f"{k} = {prose.short(v)}" for k, v in p.items()) for p in points]
-    heads = [("metric", ""), *((c, "") for c in columns), ("unit", ""), ("what it is", "")]
+    over = [f"over examples{f', {c}' if len(columns) > 1 else ''}" for c in columns]
+    heads = [("metric", ""), *((c, "") for c in columns), *((c, "") for c in over), ("unit", ""), ("what it is", "")]
     rows = [
         [
             _cell(name),
             *(_cell(estimate.value, prose.written(estimate)) for estimate in estimates_at(around, name, at)),
+            *(_cell(prose.written_population(estimate)) for estimate in estimates_at(around, name, at)),
             _cell(prose.unit_of(ds, name)),
             _cell(str(ds[name].attrs.get("long_name", ""))),
         ]
@@ -182,7 +186,7 @@ def _provenance(ds: xr.Dataset, more: dict[str, str]) -> str:
         for name, value in list(given.items())[:MOST_ROWS]
     )
     return (
-        "<details open><summary>How it was made</summary>"
+        "<details><summary>How it was made</summary>"
         f'<table class="provenance"><tbody>{rows}</tbody></table></details>{_along(ds)}'
     )
 
@@ -216,8 +220,9 @@ def _sortable(caption: str, heads: Sequence[tuple[str, str]], rows: Sequence[Seq
     top = "".join(f'<th scope="col">{escape(head)}{unit}</th>' for (head, _), unit in zip(heads, units, strict=True))
     body = "\n".join(f"<tr>{''.join(row)}</tr>" for row in rows)
     identity = f' id="{name}"' if name else ""
+    hint = '<p class="hint">This table scrolls.</p>' if len(rows) > LONG or len(heads) > WIDE else ""
     return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(caption, quote=True)}">'
+        f'{hint}<div class="wide" tabindex="0" role="region" aria-label="{escape(caption, quote=True)}">'
         f'<table class="sortable"{identity}><caption>{escape(caption)}</caption>'
         f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
     )

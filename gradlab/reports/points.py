@@ -9,17 +9,19 @@ import numpy as np
 import xarray as xr
 
 from ..kinds import point_dims
-from ..schema import along
+from ..schema import ENDS, POPULATION, along
 
 NO_MEASURE = ("exact_norm", "resolved", "draws")  # do not say that a point was measured
 
 
 class Estimate(NamedTuple):
-    """A metric at one point; NaN where there is no interval."""
+    """A metric at one point, its interval over draws, and that over examples; NaN where there is none."""
 
     value: float
     low: float = np.nan
     high: float = np.nan
+    population_low: float = np.nan
+    population_high: float = np.nan
 
 
 def places(ds: xr.Dataset, names: Sequence[str]) -> np.ndarray:
@@ -35,7 +37,7 @@ def estimates_at(ds: xr.Dataset, name: str, at: np.ndarray) -> list[Estimate]:
     dims = point_dims(ds)
     where = tuple(at.T) if dims else (np.zeros(len(at), int),)
     columns = []
-    for end in ("", "_low", "_high"):
+    for end in (*ENDS, *POPULATION):
         there = name + end in ds and ds[name + end].dims == ds[name].dims
         columns.append(np.atleast_1d(_values(ds, name + end))[where] if there else np.full(len(at), np.nan))
     return [Estimate(*values) for values in zip(*(c.tolist() for c in columns), strict=True)]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from .. import rounding
 from ..attributes import groups, nested, texts
 from ..cautions import nothing_left, of_sampling
 from ..kinds import first_metrics, kind
@@ -42,8 +43,21 @@ def headline(ds: xr.Dataset) -> str:
 def _point(ds: xr.Dataset, first: list[str], at: np.ndarray, point: Mapping[str, Any]) -> str:
     where = ", ".join(f"{name} = {short(point[name])}" for name in ("tf", "tb") if name in point)
     parts = [_told(ds, name, estimates_at(ds, name, at)[0]) for name in first]
-    whose = f"{alone} at" if (alone := _estimator(ds)) else "At"
-    return f"{whose} {where}: {'; '.join(parts)}."
+    whose = f"With {alone} at" if (alone := _estimator(ds)) else "At"
+    return f"{whose} {where}, {_listed(parts)}.{_population(ds, first[0], at)}"
+
+
+def _listed(parts: list[str]) -> str:
+    """One, two, and three."""
+    return ", and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def _population(ds: xr.Dataset, name: str, at: np.ndarray) -> str:
+    """The leading metric's interval over examples, as a sentence."""
+    (estimate,) = estimates_at(ds, name, at)
+    if not (ends := written_population(estimate)):
+        return ""
+    return f" For the data that the examples are a sample of, the {short_name(ds, name)} lies in {ends} (95 %)."
 
 
 def _told(ds: xr.Dataset, name: str, estimate: Estimate) -> str:
@@ -103,7 +117,10 @@ def sureness(ds: xr.Dataset) -> str:
         return "Nothing was sampled: brackets are twice the estimated numerical error."
     how = f" from {_draws(ds)}draws"
     of = method.removeprefix("95 %, ") or "method not given"
-    return f"Brackets: 95 % interval{how} ({of}). The examples are taken as given."
+    given = "They take the examples as given; the intervals over examples do not."
+    if not any(str(name).endswith("_population_low") for name in ds.data_vars):
+        given = "The examples are taken as given."
+    return f"Brackets: 95 % interval{how} ({of}). {given}"
 
 
 def subject(ds: xr.Dataset) -> list[str]:
@@ -155,16 +172,16 @@ def is_resolved(estimate: Estimate) -> bool:
 
 
 def written(estimate: Estimate) -> str:
-    """0.8622 [0.8050, 0.9158]."""
-    known = not (math.isnan(estimate.low) or math.isnan(estimate.high))
-    return text(estimate.value) + (f" [{text(estimate.low)}, {text(estimate.high)}]" if known else "")
+    """0.86 [0.81, 0.92]."""
+    return rounding.written(estimate.value, estimate.low, estimate.high)
 
 
-def text(value: float | None) -> str:
-    """Four significant digits."""
-    if value is None or math.isnan(value):
-        return "-"
-    return f"{value:.3e}" if 0 < abs(value) < 1e-3 else f"{value:#.4g}".rstrip(".")
+def written_population(estimate: Estimate) -> str:
+    """[0.77, 0.96], the interval over examples; "" where there is none."""
+    low, high = estimate.population_low, estimate.population_high
+    if math.isnan(low) or math.isnan(high):
+        return ""
+    return f"[{', '.join(rounding.three(estimate.value, low, high)[1:])}]"
 
 
 def short(value: Any) -> str:

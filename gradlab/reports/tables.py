@@ -133,7 +133,7 @@ def _csv(parts: Parts, names: Sequence[str]) -> str:
 def _texts(estimate: Estimate) -> tuple[str, str, str]:
     if math.isnan(estimate.low) or math.isnan(estimate.high):
         return rounding.plain(estimate.value), rounding.UNKNOWN, rounding.UNKNOWN
-    return rounding.three(*estimate)
+    return rounding.three(*estimate[:3])
 
 
 def _harmless(text: str) -> str:
@@ -157,7 +157,7 @@ def _rows(
     points = list(_points(parts, names))
     yield [text(title) for title in [*(points[0][0] if points else []), *titles]]
     for where, of in points:
-        values = [number(rounding.with_uncertainty(*of[name])) for name in names]
+        values = [number(rounding.with_uncertainty(*of[name][:3])) for name in names]
         yield [*(text(_coordinate(value)) for value in where.values()), *values]
 
 
