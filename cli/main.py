@@ -5,17 +5,18 @@ from __future__ import annotations
 import io
 import os
 import sys
+import traceback
 from typing import Any, NoReturn
 
 import click
 
-from gradlab import __version__
+from gradlab import __version__, errors
 
 from .bias import bias
 from .data import data
 from .estimators import check_estimator, estimators
 from .gap import gap
-from .output import say
+from .output import say, warnings_as_lines
 from .recommend import recommend
 from .report_page import report
 from .reproduce import reproduce
@@ -71,7 +72,8 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     _prepare()
     try:
-        cli.main(arguments, prog_name="gradlab", standalone_mode=False)
+        with warnings_as_lines():
+            cli.main(arguments, prog_name="gradlab", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
         _end("interrupted", 130)
     except NO_COMMAND as error:
@@ -86,6 +88,8 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if "--debug" in arguments:
             raise
+        if errors.out_of_memory(error):
+            _end(f"out of memory: {str(error).splitlines()[0] if str(error) else 'no more is free'}", 1)
         unforeseen = "" if isinstance(error, EXPECTED) else f"unforeseen {type(error).__name__} (--debug shows where): "
         _end(f"{unforeseen}{error}" if str(error) else type(error).__name__, 1)
 
@@ -102,7 +106,13 @@ def _prepare() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal of ASCII, a name that is no text
+    sys.excepthook = _traceback
     os.environ["MPLBACKEND"] = "agg"  # figures go into files; another one may not be installed
+
+
+def _traceback(*error: Any) -> None:
+    """Prints the traceback of --debug, without control characters."""
+    say("".join(traceback.format_exception(*error)), err=True)
 
 
 def _end(message: str, code: int) -> NoReturn:

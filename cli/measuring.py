@@ -25,8 +25,8 @@ from .options import (
     plot_option,
     together,
 )
-from .output import say, warnings_as_lines, wrote
-from .paths import check_no_input, check_writable, figure_path
+from .output import say, wrote
+from .paths import check_no_input, check_writable, data_files, figure_path, module_files
 
 
 def output_options(out: str) -> Callable[[Any], Any]:
@@ -114,7 +114,6 @@ class Measured:
         paths: list[str | None] = [*self.checkpoints] or [None]
         return [checkpoints.load_described(path, bundled) for path in paths]
 
-    @warnings_as_lines()
     def by(self, analysis: Callable[[Any, Any], Any], bundled: str) -> None:
         """Runs `analysis(model, x)` on each model; writes, draws and prints."""
         from gradlab import results
@@ -122,7 +121,9 @@ class Measured:
         observed, models = self.observed(), self.models(bundled)
         _check_alike(models)
         # now that their kinds are known: who gives bias.h5 as a checkpoint wants another command, not another --out
-        check_no_input(self.planned, [*self.checkpoints, *filter(None, [self.own.observations])])
+        own = self.own
+        read = [own.observations] if own.observations else data_files(self.data, self.data_dir)
+        check_no_input(self.planned, [*self.checkpoints, *read, *module_files(own.model)])
         for path in self.planned:
             check_writable(path)
         found: list[Any] = []

@@ -124,7 +124,8 @@ def _visible(text: str) -> str:
 
 
 def wrote(path: str, replaced: Sequence[str] = ()) -> None:
-    say(f"{'replaced' if path in replaced else 'wrote'} {path}")
+    name = path.replace("\n", "\\n")  # one line, whatever the name
+    say(f"{'replaced' if path in replaced else 'wrote'} {name}")
 
 
 def text(value: float | None) -> str:
@@ -134,7 +135,7 @@ def text(value: float | None) -> str:
 
 @contextlib.contextmanager
 def warnings_as_lines() -> Iterator[None]:
-    """Prints warnings of the library as lines on standard error."""
+    """Prints each warning, of any library, as a line on standard error."""
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: say(f"gradlab: {message}", err=True)
+        warnings.showwarning = lambda message, *_: say(f"gradlab: {' '.join(str(message).split())}", err=True)
         yield

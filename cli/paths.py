@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+import re
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -22,12 +25,49 @@ def check_writable(out: str) -> None:
 
 
 def check_no_input(outputs: Sequence[str], inputs: Sequence[str]) -> None:
-    """Raises UsageError if a command overwrites a file that it reads, also through links."""
+    """Raises UsageError if a command overwrites a file that it reads, also through links and in any spelling."""
     for out in outputs:
         for path in inputs:
             same = os.path.realpath(out) == os.path.realpath(path)
             if same or (os.path.exists(out) and os.path.exists(path) and os.path.samefile(out, path)):
                 raise click.UsageError(f"--out: expected a new file, got {out!r}, which overwrites the input {path!r}")
+
+
+def data_files(data: str, data_dir: str | None) -> list[str]:
+    """The files of a data set."""
+    from gradlab import datasets
+
+    return [str(path) for path in datasets.where(data, data_dir).values() if path is not None]
+
+
+def module_files(*names: str | None) -> list[str]:
+    """The source files of imported modules, MODULE:NAME."""
+    modules = (sys.modules.get(name.partition(":")[0]) for name in names if name)
+    return [file for module in modules if isinstance(file := getattr(module, "__file__", None), str)]
+
+
+@contextlib.contextmanager
+def as_results(*files: str) -> Iterator[None]:
+    """Raises BadFile with the name of the file for whatever an unusual results file causes in the block.
+
+    Messages about an argument ("variable: unknown name ...") are left as they are.
+    """
+    from gradlab import errors
+
+    try:
+        yield
+    except (click.ClickException, OSError, errors.BadFile):
+        raise
+    except Exception as error:
+        text = str(error)
+        if errors.out_of_memory(error) or (
+            isinstance(error, ValueError) and re.match(r"[\w. -]+: (expected|unknown)", text)
+        ):
+            raise
+        reason = " ".join(f"{type(error).__name__}: {text}".split())[:200]
+        raise errors.BadFile(
+            f"{', '.join(files)}: expected results as gradlab writes them, got unusual attributes or values ({reason})"
+        ) from error
 
 
 def figure_path(results: str) -> str:

@@ -7,7 +7,7 @@ import os
 import click
 
 from .output import wrote
-from .paths import check_no_input, check_writable
+from .paths import as_results, check_no_input, check_writable
 
 
 @click.command()
@@ -26,5 +26,6 @@ def report(results, out):
     check_no_input([out], results)
     check_writable(out)
     replaced = [out] if os.path.exists(out) else []
-    gradlab.report(results, out)
+    with as_results(*results):
+        gradlab.report(results, out)
     wrote(out, replaced)

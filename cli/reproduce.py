@@ -9,7 +9,6 @@ from gradlab.analyses import BUDGETS, RunOptions, registry
 
 from .method_options import MethodValues, method_options, resolve_device
 from .options import json_option
-from .output import warnings_as_lines
 from .paths import check_writable
 from .specs import AnalysisName
 
@@ -76,11 +75,10 @@ def reproduce(name, everything, budget, values, collected, out, as_json):
     options = values.make(
         RunOptions, folder=Path(out), device=resolve_device(values.by_option["--device"]), progress=True
     )
-    with warnings_as_lines():
-        if everything:
-            studies.all_of(chosen, options, budget, as_json)
-        else:
-            studies.one(chosen[0], options, budget, as_json)
+    if everything:
+        studies.all_of(chosen, options, budget, as_json)
+    else:
+        studies.one(chosen[0], options, budget, as_json)
 
 
 def _refuse_others(values: MethodValues, chosen) -> None:

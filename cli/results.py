@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from .options import data_options, json_option
 from .output import wrote
-from .paths import check_no_input, check_writable, figure_path
+from .paths import as_results, check_no_input, check_writable, data_files, figure_path
 
 # values of --kind other than auto and heatmap, and the function of gradlab.plots that draws them
 KINDS = {
@@ -55,26 +55,25 @@ def show(results, form, as_json):
 
     if as_json and form != "table":
         raise click.UsageError(f"--format {form}: expected no --json beside it")
-    ds = open_results(results)
-    if form != "table":
-        from gradlab.reports.tables import table
+    with as_results(results):
+        ds = open_results(results)
+        if form != "table":
+            from gradlab.reports.tables import table
+            from gradlab.terminal import visible
 
-        click.echo(table(ds, form), nl=False)
-        return
-    if kind(ds).name == "recommendation":
-        recommend.show(ds, as_json)
-        return
-    if "kl" in ds.dims:
-        sweep_report.report_each_kl(ds, as_json)
-        return
-    if kind(ds).of_trainings:
-        from gradlab.sweeps import with_means
+            click.echo(visible(table(ds, form)), nl=False)
+        elif kind(ds).name == "recommendation":
+            recommend.show(ds, as_json)
+        elif "kl" in ds.dims:
+            sweep_report.report_each_kl(ds, as_json)
+        elif kind(ds).of_trainings:
+            from gradlab.sweeps import with_means
 
-        sweep_report.report(with_means(ds), as_json, [])
-        return
-    report.report(ds, as_json, [])
-    if not as_json:
-        report.provenance(ds)
+            sweep_report.report(with_means(ds), as_json, [])
+        else:
+            report.report(ds, as_json, [])
+            if not as_json:
+                report.provenance(ds)
 
 
 @click.command()
@@ -118,14 +117,16 @@ def plot(file, kind, variable, target, checkpoint, reconstructions, images, data
 
     _check_usage(kind, variable, target, checkpoint, reconstructions)
     out = out or figure_path(file)
-    check_no_input([out], [file])
+    check_no_input([out], [file, *(data_files(data, data_dir) if reconstructions else [])])
     if reconstructions:
         figure = _reconstructions(file, images, data, data_dir)
     else:
-        figure = _figure(file, kind, variable, target, checkpoint)
+        with as_results(file):
+            figure = _figure(file, kind, variable, target, checkpoint)
     check_writable(out)
     replaced = [out] if os.path.exists(out) else []
-    plots.save(figure, out, size=size, caption=caption)
+    with as_results(file):
+        plots.save(figure, out, size=size, caption=caption)
     wrote(out, replaced)
 
 

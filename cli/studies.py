@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
+import os
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,8 @@ from gradlab import errors
 from gradlab.rounding import written
 
 from . import importing
-from .output import console
-from .paths import check_writable
+from .output import console, say, wrote
+from .paths import as_results, check_no_input, check_writable, module_files
 
 COLLECTED = Path(__file__).parents[1] / "analyses" / "results"  # committed: trainings that took a GPU
 
@@ -45,33 +47,39 @@ def named(text: str) -> Analysis:
     return registry.of(there[name], text)
 
 
-def run(analysis: Analysis, options: RunOptions, budget: str) -> tuple[list[Any], list[str]]:
-    """Measure, write, draw and judge: the verdicts, and the files written. ValueError for what cannot be judged."""
+def run(analysis: Analysis, options: RunOptions, budget: str) -> tuple[list[Any], list[str], Callable[[], None]]:
+    """Measure, write and judge: the verdicts, the files, and what draws the last one, which may fail.
+
+    Raises ValueError for what cannot be judged.
+    """
     from gradlab.analyses.verdicts import PAPER
 
     from gradlab import results
 
     options = options.only(analysis.takes)
     path = results_path(options.folder, analysis.name, budget, options.kl)
-    picture = path.with_suffix(".png")
-    for out in (path, picture):
-        check_writable(str(out))
+    files = [str(path), str(path.with_suffix(".png"))]
+    check_no_input(files, module_files(type(analysis).__module__))
+    for out in files:
+        check_writable(out)
     ds = analysis.measure(options, budget)
     ds.attrs |= {"reproduces": analysis.name, "budget": budget, "paper": PAPER}
     results.save_results(ds, path)
-    return judged(analysis, ds), [str(path), drawn(analysis, ds, picture)]
+    return judged(analysis, ds), files, functools.partial(draw, analysis, ds, files[-1])
 
 
 def again(analysis: Analysis, collected: Path, folder: Path, as_json: bool) -> None:
     """Judge and draw what an earlier run collected. ValueError for a file of another analysis."""
     from gradlab import results
 
-    path = folder / collected.with_suffix(".png").name
-    check_writable(str(path))
+    path = str(folder / collected.with_suffix(".png").name)
+    check_no_input([path], [str(collected)])
+    check_writable(path)
     ds = results.open_results(collected)
     if (of := ds.attrs.get("reproduces", "no analysis")) not in (analysis.name, *analysis.also_from):
         raise ValueError(f"--from: expected results of {analysis.name}, got {collected}, which is of {of}")
-    tell(judged(analysis, ds), [drawn(analysis, ds, path)], as_json)
+    with as_results(str(collected)):
+        tell(judged(analysis, ds), [path], functools.partial(draw, analysis, ds, path), there([path]), as_json)
 
 
 def judged(analysis: Analysis, ds: Any) -> list[Any]:
@@ -83,42 +91,55 @@ def judged(analysis: Analysis, ds: Any) -> list[Any]:
         ) from None
 
 
-def drawn(analysis: Analysis, ds: Any, path: Path) -> str:
+def draw(analysis: Analysis, ds: Any, path: str) -> None:
     from gradlab import plots
 
     plots.save(analysis.draw(ds), path)
-    return str(path)
+
+
+def there(files: Sequence[str]) -> list[str]:
+    return [path for path in files if os.path.exists(path)]
 
 
 def one(analysis: Analysis, options: RunOptions, budget: str, as_json: bool) -> None:
-    tell(*run(analysis, options, budget), as_json)
+    path = results_path(options.folder, analysis.name, budget, options.only(analysis.takes).kl)
+    before = there([str(path), str(path.with_suffix(".png"))])
+    verdicts, files, draw_it = run(analysis, options, budget)
+    tell(verdicts, files, draw_it, before, as_json)
 
 
-def tell(found: Sequence[Any], written: Sequence[str], as_json: bool) -> None:
-    """Verdicts and files, on the terminal or as JSON."""
+def tell(
+    found: Sequence[Any], files: Sequence[str], draw_it: Callable[[], None], replaced: Sequence[str], as_json: bool
+) -> None:
+    """Verdicts and files, on the terminal or as JSON; then the figure, the last file: its faults cost nothing else."""
     if as_json:
-        click.echo(json.dumps({"verdicts": [as_row(v) for v in found], "files": list(written)}, allow_nan=False))
+        click.echo(json.dumps({"verdicts": [as_row(v) for v in found], "files": list(files)}, allow_nan=False))
+        draw_it()
         return
     show_verdicts(found)
-    for path in written:
-        console().print(f"wrote {path}", highlight=False, soft_wrap=True)
+    for path in files[:-1]:
+        wrote(path, replaced)
+    draw_it()
+    wrote(files[-1], replaced)
 
 
 def all_of(analyses: Sequence[Analysis], options: RunOptions, budget: str, as_json: bool) -> None:
     """Each in turn; one that fails does not keep the others from running. SystemExit(1) if any did."""
     from gradlab import files
 
+    path = options.folder / "summary.md"
+    replaced = there([str(path)])
     found: dict[str, list[Any]] = {}
     failed: dict[str, str] = {}
     for analysis in analyses:
         name = analysis.name
-        click.echo(f"{name}: {analysis.cost(budget)}", err=True)
+        say(f"{name}: {analysis.cost(budget)}", err=True)
         try:
-            found[name], _ = run(analysis, options, budget)
-        except (ValueError, OSError, ArithmeticError) as error:
-            failed[name] = str(error)
-            click.echo(f"{name} failed: {error}", err=True)
-    path = options.folder / "summary.md"
+            found[name], _, draw_it = run(analysis, options, budget)
+            draw_it()
+        except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
+            failed[name] = " ".join(str(error).split())
+            say(f"{name} failed: {error}", err=True)
     with files.written_aside(path) as aside:
         aside.write_text(summary(analyses, found, failed, budget))
     if as_json:
@@ -128,9 +149,9 @@ def all_of(analyses: Sequence[Analysis], options: RunOptions, budget: str, as_js
         for name, verdicts in found.items():
             console().print(f"[bold]{name}[/bold]")
             show_verdicts(verdicts)
-        click.echo(f"wrote {path}")
+        wrote(str(path), replaced)
     if failed:
-        click.echo(f"{len(failed)} of {len(analyses)} failed: {', '.join(failed)}", err=True)
+        say(f"{len(failed)} of {len(analyses)} failed: {', '.join(failed)}", err=True)
         raise SystemExit(1)
 
 
@@ -160,13 +181,13 @@ def listing(analyses: Sequence[Analysis], folder: Path, as_json: bool) -> None:
         click.echo(json.dumps({"analyses": rows}))
         return
     for name, row in rows.items():
-        click.echo(f"{name}  {row['claim']}")
+        say(f"{name}  {row['claim']}")
         for budget, cost in row["budgets"].items():
-            click.echo(f"  {budget:9s} {cost}")
+            say(f"  {budget:9s} {cost}")
             if budget in row["results"]:
-                click.echo(f"            at hand: {row['results'][budget]}")
+                say(f"            at hand: {row['results'][budget]}")
         if "part" in row["results"]:
-            click.echo(f"  part      at hand: {row['results']['part']}")
+            say(f"  part      at hand: {row['results']['part']}")
     click.echo("\nRun one with `gradlab reproduce NAME --budget BUDGET`, all with `gradlab reproduce --all`.")
 
 
@@ -193,7 +214,7 @@ def _at_hand(analysis: Analysis, path: Path) -> str:
         count = Counter(v.verdict for v in judged(analysis, ds))
         verdicts = ", ".join(f"{number} {verdict}" for verdict, number in sorted(count.items()))
         return f"{path}, {str(ds.attrs['date'])[:10]}: {verdicts}"
-    except (ValueError, KeyError) as error:
+    except Exception as error:  # a damaged file may raise any error
         return f"{path}: cannot be judged ({error})"
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import click
 
 from gradlab.settings import BINARY_AUTOENCODER, Settings
 
 from .options import Decorator, data_options, out_option, together, workers_options
-from .output import warnings_as_lines, wrote
-from .paths import check_writable
+from .output import wrote
+from .paths import check_no_input, check_writable, data_files
 from .specs import Seeds, SweepSpec
 from .training_options import (
     OF_CELLS,
@@ -97,6 +98,15 @@ def binary_ae(preset, width, depth, **others) -> None:
     _sweep(BINARY_AUTOENCODER, **autoencoder_settings(preset, width, depth), **others)
 
 
+def _check_out(out: str, folder: str) -> None:
+    """Raises UsageError for a name that a cell may have: the collected results would replace it."""
+    from gradlab.sweeps.cells import NAME
+
+    path = Path(os.path.realpath(out))
+    if len(path.stem) == NAME and path.parent == Path(os.path.realpath(folder)):
+        raise click.UsageError(f"--out: expected a name that no cell in --folder has, got {out!r}")
+
+
 def _sweep(defaults, config, *, data, data_dir, out, as_json, track, workers, scheduler, **options) -> None:
     import dataclasses
 
@@ -111,10 +121,11 @@ def _sweep(defaults, config, *, data, data_dir, out, as_json, track, workers, sc
     images = datasets.load(data, "train", data_dir)
     config = config | {"image_shape": list(images.pixels.shape[1:])}
     base = dataclasses.replace(defaults, config=config, **of_training)
+    _check_out(out, options["folder"])
+    check_no_input([out], data_files(data, data_dir))
     check_writable(out)
     options |= tracking | {"track": track, "workers": workers, "scheduler": scheduler}
-    with warnings_as_lines():
-        ds = sweeps.sweep(base, images, datasets.load(data, "test", data_dir), progress=True, **options)
+    ds = sweeps.sweep(base, images, datasets.load(data, "test", data_dir), progress=True, **options)
     replaced = [out] if os.path.exists(out) else []
     results.save_results(ds, out)
     sweep_report.report(ds, as_json, [out] if as_json else [])

@@ -10,7 +10,7 @@ from gradlab.settings import BINARY_AUTOENCODER, Settings
 
 from .method_options import resolve_device
 from .options import Decorator, data_options, together
-from .paths import check_writable
+from .paths import check_no_input, check_writable, data_files
 from .training_options import (
     OF_TRACKING,
     OF_TRAINING,
@@ -109,6 +109,7 @@ def _train(
     config = config | {"image_shape": list(images.pixels.shape[1:])}
     check_writable(out)
     outputs = [out, *(str(training.track_path(out, kind)) for kind in track)]
+    check_no_input([*outputs, str(training.resume_path(out))], data_files(data, data_dir))
     there = [path for path in outputs if os.path.exists(path)]
     if there and not (resume or overwrite or training.resume_path(out).exists()):
         raise FileExistsError(f"{there[0]}: file exists; --overwrite replaces it")

@@ -125,7 +125,7 @@ def write(path: str | Path, model: LatentModel, training: dict[str, Tensor], pro
             "config": json.dumps(model.config),
             "provenance": json.dumps(provenance),
         }
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"model: expected plain JSON as config and provenance, got other values ({error})") from None
     about[CHECKSUM] = digest(about, tensors)
     content = safetensors.torch.save(tensors, metadata=about)  # save_file leaves a temporary file if it is killed
@@ -144,7 +144,8 @@ def read(path: str | Path) -> tuple[LatentModel, dict[str, Tensor], dict[str, An
             provenance = _json_object(path, {"provenance": "{}"} | about, "provenance")
             names = list(file.keys())
             _check_tensors(path, model, {name: file.get_slice(name) for name in names})
-            tensors = {name: file.get_tensor(name) for name in names}
+            # copies: a file that is cut short later ends a process that still reads it
+            tensors = {name: file.get_tensor(name).clone() for name in names}
     except SafetensorError as error:
         raise errors.BadFile(f"{path}: expected a complete safetensors file, got a damaged one ({error})") from None
     check_digest(path, about, tensors)

@@ -130,6 +130,21 @@ def count(*categories: int) -> str:
         return powers
 
 
+def size(number: int) -> str:
+    """A number of bytes as text: 512 MiB, 7.3 TiB."""
+    power = min(max(0, (int(number).bit_length() - 1) // 10), 8)
+    units = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB")
+    return f"{number:,} bytes" if power == 0 else f"{int(number) / 2 ** (10 * power):.3g} {units[power]}"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is exhausted. On a CPU torch raises a plain RuntimeError."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    words = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "Cannot allocate memory")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
 # first bytes of a file: what it is, the kinds of files that it can serve as, and the commands that take it
 _BEGINNINGS = {
     b"\x89HDF\r\n\x1a\n": ("an HDF5 file (results)", ("results file",), "gradlab show, plot and report take it"),

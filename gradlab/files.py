@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -24,7 +25,8 @@ def written_aside(path: str | Path) -> Iterator[Path]:
     the name of the target if the file cannot be written.
     """
     target = target_of(writable(path))
-    aside, mode = _new_file(target)
+    _remove_leftovers(target)
+    aside, mode, handle = _new_file(target)
     try:
         yield aside
         with open(aside, "rb") as file:
@@ -38,19 +40,56 @@ def written_aside(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         aside.unlink(missing_ok=True)
+        if handle is not None:
+            os.close(handle)
 
 
-def _new_file(target: Path) -> tuple[Path, int]:
-    """A new empty file in the folder of `target`, and the permissions for `target`."""
-    # shortened, because a name of maximal length leaves no room for the suffix
-    aside = target.with_name(f".{target.name[:40]}.{secrets.token_hex(4)}.part")
+def _new_file(target: Path) -> tuple[Path, int, int | None]:
+    """A new empty file in the folder of `target`, the permissions for `target`, and a handle that locks the file."""
+    aside = target.with_name(f"{_begin(target)}{secrets.token_hex(4)}.part")
     handle = os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)  # the system applies the umask
     try:
         with contextlib.suppress(FileNotFoundError):
             aside.chmod(stat.S_IMODE(target.stat().st_mode))
-        return aside, stat.S_IMODE(os.fstat(handle).st_mode)
-    finally:
+        mode = stat.S_IMODE(os.fstat(handle).st_mode)
+        if _lock(handle):
+            return aside, mode, handle
+    except BaseException:
         os.close(handle)
+        raise
+    os.close(handle)  # Windows renames no open file
+    return aside, mode, None
+
+
+def _begin(target: Path) -> str:
+    """How temporary files for `target` begin: shortened, to leave room for the suffix behind a name of any length."""
+    return f".{target.name[:40]}."
+
+
+def _lock(handle: int) -> bool:
+    """Locks a file until it is closed or the process dies. False if another one has locked it, or without locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Removes temporary files of processes that were killed while they wrote `target`: nobody locks these."""
+    leftover = re.compile(re.escape(_begin(target)) + r"[0-9a-f]{8}\.part")
+    with os.scandir(target.parent) as entries:
+        found = [entry.path for entry in entries if leftover.fullmatch(entry.name) and entry.is_file()]
+    for path in found:
+        with contextlib.suppress(OSError):  # another process is faster, or the file is not ours
+            handle = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+            try:
+                if _lock(handle):
+                    os.unlink(path)
+            finally:
+                os.close(handle)
 
 
 def writable(path: str | Path) -> Path:

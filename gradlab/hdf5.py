@@ -11,6 +11,7 @@ import hashlib
 import math
 import operator
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,8 +70,9 @@ def load(path: str, announced: Callable[[int, int], None] = lambda size, variabl
     Before it reads data, `announced` is called with the number of bytes and the number of variables. Raises Refused,
     PermissionError or MemoryError.
     """
+    locking = _locking(path)
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=locking) as file:
             announced(_checked_size(file, os.path.getsize(path)), len(file))
             ds = xr.load_dataset(Hdf5Store(file))
     except (Refused, PermissionError, MemoryError):
@@ -80,6 +82,28 @@ def load(path: str, announced: Callable[[int, int], None] = lambda size, variabl
     if any(str(dim).startswith(UNNAMED) for dim in ds.dims):
         raise Refused("expected a results file, got dimensions without names")
     return ds
+
+
+def _locking(path: str) -> bool | None:
+    """False, with a warning, for a file that cannot be locked: that another program writes, or without a lock service.
+
+    HDF5 calls such a file damaged.
+    """
+    try:
+        import fcntl
+
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except ImportError:
+        return None
+    except BlockingIOError:
+        warnings.warn(f"{path}: another program has locked this file; it is read without a lock", stacklevel=4)
+        return False
+    except OSError as error:
+        reason = f"{path}: its folder has no file locks ({error.strerror}); it is read without one"
+        warnings.warn(reason, stacklevel=4)
+        return False
+    return None
 
 
 def first_line(error: BaseException) -> str:

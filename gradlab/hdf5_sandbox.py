@@ -53,7 +53,8 @@ def _ask(path: str) -> str:
             [sys.executable, "-I", "-c", _START, paths],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # its memory counts as that of the file
+            # the memory of other threads counts as that of the file; a temporary folder may have no locks
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "HDF5_USE_FILE_LOCKING": "FALSE"},
             cwd="/",
             start_new_session=True,  # so that Ctrl-C reaches only this process
             text=True,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +27,7 @@ _PLACES = (*_ON_GPU, *_ON_CPU)
 _lock = threading.Lock()
 _asked: list[list[str]] = []
 _callers: list[str] = []
+_defaults: list[torch.dtype] = []  # the caller's default dtype, once per block of `default_dtype`
 
 
 def working_memory(memory: int | None, device: torch.device) -> int:
@@ -37,6 +40,26 @@ def working_memory(memory: int | None, device: torch.device) -> int:
         return MEMORY
     free, _ = torch.cuda.mem_get_info(device)
     return max(1, free // SHARE)
+
+
+def free_memory() -> int:
+    """Bytes that this process can still take, by the limits of the machine, its container and the process.
+
+    Without limit where the system does not say.
+    """
+    free = [sys.maxsize]
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free.append(2**10 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")))
+    with contextlib.suppress(OSError, ValueError):
+        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
+        free.append(limit - used)
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        if (limit := resource.getrlimit(resource.RLIMIT_AS)[0]) != resource.RLIM_INFINITY:
+            free.append(limit - int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize())
+    return max(0, min(free))
 
 
 def keep_freed_pages() -> None:
@@ -54,8 +77,9 @@ def keep_freed_pages() -> None:
 def plain_arithmetic(tf32: bool = False) -> Iterator[None]:
     """Full precision, whatever the caller has set.
 
-    Off are autocast (its bfloat16 moves every figure), inference mode (it knows no derivative) and, unless `tf32`, the
-    19 bits of TensorFloat-32, which move the bias. Of threads that ask for one and the other the last decides.
+    Off are autocast (its bfloat16 moves every figure), inference mode (it knows no derivative), the default device meta
+    (it has no numbers) and, unless `tf32`, the 19 bits of TensorFloat-32, which move the bias. Of threads that ask for
+    one and the other the last decides.
     """
     off = [torch.autocast(kind, enabled=False) for kind in ("cpu", "cuda")]
     own = ["tf32" if tf32 and place in _ON_GPU else "ieee" for place in _PLACES]
@@ -65,13 +89,29 @@ def plain_arithmetic(tf32: bool = False) -> Iterator[None]:
         _asked.append(own)
         _set(own)
     try:
-        with torch.inference_mode(False), off[0], off[1]:
+        place = torch.device("cpu") if torch.get_default_device().type == "meta" else contextlib.nullcontext()
+        with torch.inference_mode(False), off[0], off[1], place:
             yield
     finally:
         with _lock:
             # by identity, because another thread may have equal settings
             del _asked[next(i for i, asked in enumerate(_asked) if asked is own)]
             _set(_asked[-1] if _asked else _callers)
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """New tensors have this dtype, whatever default the caller has set. Threads share it: it is the process's."""
+    with _lock:
+        _defaults.append(_defaults[0] if _defaults else torch.get_default_dtype())
+        torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        with _lock:
+            own = _defaults.pop()
+            if not _defaults:
+                torch.set_default_dtype(own)
 
 
 def _set(precisions: list[str]) -> None:

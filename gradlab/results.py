@@ -43,9 +43,16 @@ def stamp(**about: Any) -> dict[str, Any]:
         "gradlab": __version__,
         "torch": str(torch.__version__),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command_line": shlex.join(sys.argv) if sys.argv and sys.argv[0] else "python",
+        "command_line": command_line(),
         **about,
     }
+
+
+def command_line() -> str:
+    """The command line of this process; "notebook" in a notebook, whose own one is a file of its kernel."""
+    if "ipykernel" in sys.modules and any(part in "".join(sys.argv) for part in ("ipykernel", "kernel-")):
+        return "notebook"
+    return shlex.join(sys.argv) if sys.argv and sys.argv[0] else "python"
 
 
 def tensor_sha256(x: Tensor) -> str:

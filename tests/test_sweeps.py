@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 import gradlab
@@ -263,7 +264,19 @@ def test_whatever_a_training_raises_is_recorded(tmp_path, monkeypatch, error, te
     assert (ds.error == "").all()
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device", "x"), MemoryError("too large")])
+OF_TORCH = (
+    "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate"
+    " 4000000000000 bytes. Error code 12 (Cannot allocate memory)"
+)
+OF_THE_MACHINE = [
+    OSError(errno.ENOSPC, "No space left on device", "x"),
+    MemoryError("too large"),
+    RuntimeError(OF_TORCH),
+    torch.OutOfMemoryError("CUDA out of memory"),
+]
+
+
+@pytest.mark.parametrize("error", OF_THE_MACHINE, ids=lambda error: type(error).__name__)
 def test_what_is_the_machine_s_fault_is_no_failure_of_the_cell(tmp_path, monkeypatch, error):
     with monkeypatch.context() as patch:
         fail_at(patch, error, tf=1.6)

@@ -22,6 +22,7 @@ from .labels import with_groups
 from .program_analysis import bias_of_program
 from .reference_analysis import bias_by_reference
 from .request import requested
+from .room import check_room
 
 _MOVED = {
     **{name: f"compute=gradlab.Compute({name}={{}})" for name in ("device", "dtype", "tf32", "memory")},
@@ -169,6 +170,7 @@ def bias(
     compute = compute or Compute()
     with plain_arithmetic(compute.tf32):
         setup = prepare(model, x, compute, seed)
+        check_room(setup, request)
         measured = bias_by_enumeration if isinstance(request.reference, Enumerated) else bias_by_reference
         ds = measured(setup, request)
     return _warned(with_groups(ds.assign_attrs(tf32=int(compute.tf32)), model))

@@ -12,7 +12,7 @@ and zf does not depend on tb, so two decoder passes per noise array and tf serve
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from ..metrics import GapMetric, GapTerms, over_examples, registry
 from ..model import LatentModel, check_is_model
 from ..moved import moved
 from ..numerics import plain_arithmetic
-from ..sampling import Noise, batch_bounds
+from ..sampling import BATCHES, Noise, batch_bounds
 from ..schema import (
     coordinate,
     effective_examples,
@@ -43,6 +43,7 @@ from ..setup import prepare
 from .jackknife import with_ends
 from .labels import JACKKNIFE, attributes
 from .rarity import rarity, variables
+from .room import COPIES, check_result
 
 DEFINITIONS = ("autodiff", "shared-backward")
 
@@ -120,6 +121,9 @@ def gap(
     with plain_arithmetic(compute.tf32):
         setup = prepare(model, x, compute, seed)
         x, logits, memory = setup.x, setup.logits, setup.memory
+        metrics = len(registry.of_analysis("gap"))
+        numbers = 2 * (min(BATCHES, draws) + 1) * (metrics + len(x)) + 4 * metrics * len(x)
+        check_result(len(tfs), len(tbs), len(x), 8 * COPIES * numbers * len(DEFINITIONS) * len(tfs) * len(tbs))
         noise = Noise(setup.kind, logits, 1, draws, setup.seed, memory)
         sums = _Sums(tfs, tbs, len(x), draws, logits.device)
         bar = progress.bar("measuring the gap", draws * len(x) * len(tfs), compute.progress)
@@ -140,19 +144,17 @@ def gap(
     return ds
 
 
-def _chunks(logits: Tensor, draws: int, memory: int) -> list[tuple[slice, slice]]:
-    """Blocks (examples, draws) whose arrays fit in the memory and, on a CPU, in the cache."""
+def _chunks(logits: Tensor, draws: int, memory: int) -> Iterator[tuple[slice, slice]]:
+    """Yields blocks (examples, draws) whose arrays fit in the memory and, on a CPU, in the cache."""
     numbers = memory // (_ARRAYS * logits.element_size())
     if logits.device.type == "cpu":
         numbers = min(numbers, _IN_CACHE)
     rows = max(1, numbers // logits[0].numel())
     of_examples = min(rows, len(logits))
     of_draws = max(1, rows // of_examples)
-    return [
-        (slice(e, e + of_examples), slice(d, min(d + of_draws, draws)))
-        for e in range(0, len(logits), of_examples)
-        for d in range(0, draws, of_draws)
-    ]
+    for e in range(0, len(logits), of_examples):
+        for d in range(0, draws, of_draws):
+            yield slice(e, e + of_examples), slice(d, min(d + of_draws, draws))
 
 
 def _measure(
@@ -202,9 +204,10 @@ class _Sums:
     def __init__(self, tfs: list[float], tbs: list[float], examples: int, draws: int, device: torch.device):
         self.tfs, self.tbs, self.examples = tfs, tbs, examples
         self.metrics: dict[str, GapMetric] = registry.of_analysis("gap")
-        self.per_batch = np.diff(batch_bounds(draws))
+        bounds = np.array(batch_bounds(draws))
+        self.per_batch = np.diff(bounds)
         self.batches = len(self.per_batch)
-        self.batch = torch.from_numpy(np.repeat(np.arange(self.batches), self.per_batch)).to(device)
+        self.ends = torch.from_numpy(bounds[1:]).to(device)
         points = (len(DEFINITIONS), len(tfs), len(tbs), self.batches)
         tried = {
             name: metric.terms(GapTerms(*np.ones((len(GapTerms._fields), 1)))) for name, metric in self.metrics.items()
@@ -224,7 +227,8 @@ class _Sums:
         """Add |r - d|, |d|, |r| and <r, d>, all (definition, tb, draw, example), at the i-th tf."""
         of = GapTerms(gap, d_norm, torch.where(d_norm > 0, d_norm, torch.nan), r_norm, dot)
         values = torch.stack([term for metric in self.metrics.values() for term in metric.terms(of)])
-        here, known = self.batch[draws], ~values.isnan()
+        here = torch.bucketize(torch.arange(draws.start, draws.stop, device=self.ends.device), self.ends, right=True)
+        known = ~values.isnan()
         values, known = torch.where(known, values, 0.0), known.double()
         for sums, of_examples, of_draws in (
             (self.total, self.total_of_example, values),

@@ -2,7 +2,7 @@
 
 from .batches import BATCHES, Accumulator, BatchMoments, batch_bounds
 from .common_draws import PairedDraws, Sums
-from .engine import by_points, each_accumulated, each_moments, sample_moments
+from .engine import by_points, bytes_of_draw, each_accumulated, each_moments, sample_moments
 from .noise import MEMORY, Noise
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Sums",
     "batch_bounds",
     "by_points",
+    "bytes_of_draw",
     "each_accumulated",
     "each_moments",
     "sample_moments",

@@ -26,7 +26,7 @@ from ..estimators import Estimator, is_built_in
 from ..estimators.evaluation import baselines_of, evaluate, points_of
 from ..latents import LatentKind
 from ..setup import Setup
-from .batches import Accumulator, BatchMoments, batch_bounds, empty
+from .batches import BATCHES, Accumulator, BatchMoments, batch_bounds, empty
 from .noise import Noise
 from .straight_through_moments import pulled_back_moments, serves
 from .unique_evaluations import DrawnPairs
@@ -73,10 +73,14 @@ def each_moments(
             continue
         step = _silent if estimators[rest[0]].points_key in served else advance
         at = ranks.get(estimators[rest[0]].points_key)
-        into = {i: empty(setup.logits, noise.draws) for i in rest}
-        _sample_group(setup, [estimators[i] for i in rest], into.values(), noise, drawn, at, step)
-        for position, of in into.items():
-            yield [position], BatchMoments(of.count, of.mean[None], of.squares[None])
+        together = max(1, setup.memory // (16 * BATCHES * setup.logits.numel()))  # whose moments fit
+        for some in (rest[start : start + together] for start in range(0, len(rest), together)):
+            into = {i: empty(setup.logits, noise.draws) for i in some}
+            _sample_group(setup, [estimators[i] for i in some], into.values(), noise, drawn, at, step)
+            step = _silent
+            for position, of in into.items():
+                yield [position], BatchMoments(of.count, of.mean[None], of.squares[None])
+            del into
     if drawn is not None and fast:
         drawn.centre(setup.logits)  # in place, so last
         chosen = [estimators[i] for i in fast]
@@ -189,11 +193,10 @@ def _sample_group(
 ) -> None:
     """Add the estimates of estimators that share their points to the accumulator of each, draw by draw."""
     model, x, logits, memory, kind = setup.model, setup.x, setup.logits, setup.memory, setup.kind
-    first, draws = estimators[0], noise.draws
+    draws = noise.draws
     arrays = max(e.noise_arrays for e in estimators)
     baselines = baselines_of(estimators)
     bounds = batch_bounds(draws)
-    numbers = logits.numel() * (2 * arrays + 8 * first.evaluations_at(kind, logits))
 
     def evaluated(start: int, stop: int, check: checks.Check = checks.at_once) -> Iterator[Tensor]:
         """Each estimator's estimates of the draws start .. stop-1."""
@@ -213,10 +216,17 @@ def _sample_group(
         return
     with checks.deferred(logits.device) as check:
         for batch, (begin, end) in enumerate(itertools.pairwise(bounds)):
-            for start, stop in _chunks(begin, end, numbers * logits.element_size(), memory):
+            for start, stop in _chunks(begin, end, bytes_of_draw(setup, estimators), memory):
                 for into, estimates in zip(accumulators, evaluated(start, stop, check), strict=True):
                     into.add(batch, estimates)
                 advance(stop - start)
+
+
+def bytes_of_draw(setup: Setup, estimators: Sequence[Estimator]) -> int:
+    """Bytes of the arrays of one draw, on all examples, of estimators that share their points."""
+    arrays = max(e.noise_arrays for e in estimators)
+    evaluations = estimators[0].evaluations_at(setup.kind, setup.logits)
+    return setup.logits.numel() * (2 * arrays + 8 * evaluations) * setup.logits.element_size()
 
 
 def _chunks(begin: int, end: int, bytes_each: int, memory: int) -> Iterator[tuple[int, int]]:

@@ -17,9 +17,6 @@ from .cells import Cell
 from .folder import Folder
 from .summary import WITHOUT_CODE, loss_without_code
 
-# errors of the machine: the cell is not recorded and runs again in the next call
-OF_THE_MACHINE = (OSError, MemoryError, torch.OutOfMemoryError)
-
 LONG_NAMES = {
     "train_loss": "training loss of the epoch, without KL",
     "train_kl": "KL to uniform over the epoch's training images",
@@ -43,8 +40,9 @@ def run(
 ) -> None:
     """Trains or resumes cells, several as one ensemble, and writes their files.
 
-    The caller holds the claims. If a training fails, its error is recorded. Raises OF_THE_MACHINE, and
-    KeyboardInterrupt after the states of the trainings are written.
+    The caller holds the claims. If a training fails, its error is recorded. Raises errors of the machine, which are not
+    recorded, so that the next call trains the cell, and KeyboardInterrupt after the states of the trainings are
+    written.
     """
     for cell in cells:
         folder.clear_parts(cell)
@@ -74,9 +72,9 @@ def _alone(
     (cell,) = cells
     try:
         return [_trained(cell, folder, images, validation, device, tf32)]
-    except OF_THE_MACHINE:
-        raise
     except Exception as failure:  # any error; the other cells continue
+        if isinstance(failure, OSError) or errors.out_of_memory(failure):
+            raise
         return [failure]
 
 

@@ -14,6 +14,7 @@ import xarray as xr
 from .. import errors, numerics, training
 from ..datasets import Images
 from ..progress import duration
+from ..terminal import visible
 from ..training import Run, Settings
 from .cells import Cell, Grid, grid, tracked
 from .collecting import assembled
@@ -112,13 +113,14 @@ def sweep(
     if scheduler is None and device != "auto":
         numerics.precision_and_place(None, device)
     # raise errors that concern every cell before the first one starts
-    Run(cells.cells[0].settings, images, validation, "cpu")
+    with numerics.default_dtype(images.floats(slice(0, 1)).dtype), numerics.plain_arithmetic():
+        Run(cells.cells[0].settings, images, validation, "cpu")
     place_of_cells = Folder(folder)
     together = together or _fitting(cells.cells, images, validation, device, count, scheduler)
     job = Job(cells.cells, place_of_cells, images, validation, device, keep_models, together, tf32)
     _prepare(job, retry_failed)
     if progress and (words := _announced(job, count, scheduler)):
-        print(words, file=sys.stderr)
+        print(visible(words), file=sys.stderr)
     watch = Watch(place_of_cells, job.cells)
     try:
         with display(watch, progress) as after:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..datasets import Images
-from ..numerics import plain_arithmetic
+from ..numerics import default_dtype, plain_arithmetic
 from ..settings import Settings
 from .engines import Several, Stacked, engine_for, synchronize
 from .run import Run
@@ -36,7 +36,7 @@ def step_seconds(
     >>> cells = [gradlab.training.Settings(config=config, tf=tf) for tf in (0.5, 1.6)]
     >>> seconds = 160 * 600 * gradlab.training.step_seconds(cells, images, images)
     """
-    with plain_arithmetic(tf32):
+    with default_dtype(torch.float32), plain_arithmetic(tf32):
         engine = engine_for([Run(own, images, validation, device, tf32) for own in settings])
         run = engine.runs[0]
         if isinstance(engine, Stacked):
@@ -76,7 +76,7 @@ def most_together(settings: Settings, images: Images, validation: Images, device
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated(place)
     torch.cuda.reset_peak_memory_stats(place)
-    with plain_arithmetic():
+    with default_dtype(torch.float32), plain_arithmetic():
         cells = [dataclasses.replace(settings, seed=settings.seed + i) for i in range(PROBED)]
         engine = engine_for([Run(own, images, validation, device) for own in cells])
         if not isinstance(engine, Stacked):

@@ -17,7 +17,7 @@ from typing import Any
 from .. import checkpoints, errors, files
 from ..datasets import Images
 from ..model import LatentModel
-from ..numerics import plain_arithmetic
+from ..numerics import default_dtype, plain_arithmetic
 from ..progress import bar
 from ..settings import Settings
 from . import state
@@ -82,7 +82,7 @@ def train_together(
     """
     _check_alike(settings)
     targets = _distinct(settings, outs)
-    with plain_arithmetic(tf32):
+    with default_dtype(images.floats(slice(0, 1)).dtype), plain_arithmetic(tf32):
         cells = []
         for own, target in zip(settings, targets, strict=True):
             run = _Run(own, images, validation, device, tf32, len(settings))

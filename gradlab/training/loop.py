@@ -12,7 +12,7 @@ from pathlib import Path
 from .. import errors, files
 from ..datasets import Images
 from ..model import LatentModel
-from ..numerics import plain_arithmetic
+from ..numerics import default_dtype, plain_arithmetic
 from ..progress import bar
 from ..settings import Settings
 from .engines import Engine, engine_for
@@ -95,7 +95,7 @@ def train(
     >>> list(model.provenance["history"])
     ['train_loss', 'train_kl', 'validation_loss', 'validation_kl', 'validation_kl_sampled', 'tf', 'tb']
     """
-    with plain_arithmetic(tf32):
+    with default_dtype(images.floats(slice(0, 1)).dtype), plain_arithmetic(tf32):
         run = Run(settings, images, validation, device, tf32)
         tracks = Tracks(run, files.writable(out), track, track_every, track_images, track_draws)
         return _train(Training(run, Path(out), tracks, keep_every), resume, progress)

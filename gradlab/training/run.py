@@ -17,7 +17,7 @@ from .. import __version__, checkpoints, choices, errors, estimators, networks, 
 from ..datasets import Images
 from ..estimators import Estimator, RunningMean
 from ..model import LatentModel
-from ..numerics import keep_freed_pages
+from ..numerics import free_memory, keep_freed_pages
 from ..settings import Settings
 from . import state, streams
 from .step import backward, evaluate
@@ -52,9 +52,7 @@ class Run:
                 f"estimator: expected one for {model.kind.name} latents, got {settings.estimator}, which is for {kinds}"
                 " latents"
             )
-        self.estimator.evaluations_at(
-            self.model.kind, torch.empty(1, *self.model.code_shape)
-        )  # raises an error for large spaces
+        self._check_room()
         decay = self.estimator.baseline_decay
         self.baseline = None if decay is None else RunningMean(decay)
         self.steps = -(-len(images) // settings.batch_size)  # per epoch
@@ -68,6 +66,18 @@ class Run:
         self.seconds = 0.0
         self.since = time.perf_counter()
         self._noise: tuple[int, Tensor] | None = None  # the current block
+
+    def _check_room(self) -> None:
+        """Raises ValueError for noise and points of a step that do not fit in memory, and for spaces too large."""
+        e, shape = self.estimator, self.model.code_shape
+        evaluations = e.evaluations_at(self.model.kind, torch.empty(1, *shape))
+        numbers = self.settings.batch_size * math.prod(shape)
+        needed = 4 * numbers * (streams.BLOCK * e.noise_arrays + 2 * evaluations)
+        if self.device.type == "cpu" and needed > (free := free_memory()):
+            raise ValueError(
+                f"estimator: expected a step that fits in the free memory of {errors.size(free)}, got"
+                f" {errors.size(needed)} for {e.label} and batch size {self.settings.batch_size:,}; take fewer"
+            )
 
     def temperatures(self, step: int) -> tuple[float, float]:
         """tf and tb of a step, counted from 0. A schedule starts at the first step and ends at the last one.

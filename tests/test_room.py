@@ -1,0 +1,98 @@
+"""Memory: what is too large is refused with its size before it is taken; what streams takes no more than it says."""
+
+import numpy as np
+import pytest
+import torch
+
+import gradlab
+from gradlab import errors, numerics, training
+from gradlab.fidelity import gap_analysis, room
+
+from . import peak_memory, tiny_sweep
+from .problems import make
+
+
+@pytest.fixture
+def few_bytes(monkeypatch):
+    """A machine with 1 MiB of free memory."""
+    monkeypatch.setattr(room, "free_memory", lambda: 2**20)
+
+
+@pytest.mark.parametrize("measure", [gradlab.bias, gradlab.gap])
+@pytest.mark.usefixtures("few_bytes")
+def test_a_result_that_does_not_fit_is_refused_with_its_size(measure):
+    of, temperatures = make("3x5-bernoulli-mlp"), np.linspace(0.3, 3.0, 300)
+    with pytest.raises(ValueError, match=r"tf, tb: expected .* free memory of 1 MiB, got .* [GM]iB for 300 x 300 temp"):
+        measure(of.model, of.x, tf=temperatures, tb=temperatures, draws=4)
+    measure(of.model, of.x, tf=1.0, tb=1.0, draws=4)
+
+
+def test_one_draw_that_does_not_fit_is_refused_with_its_size():
+    of = make("3x5-bernoulli-mlp")
+    for options in ({"estimator": "rloo:n=9000000"}, {"reference": "rloo:n=9000000", "draws": 64}):
+        with pytest.raises(
+            ValueError, match=r"estimator: expected one draw .* 512 MiB, got .* GiB for rloo\(n=9000000"
+        ):
+            gradlab.bias(of.model, of.x, **options)
+
+
+def test_absurd_numbers_of_draws_stream(monkeypatch):
+    """10^12 draws: the first block comes after no list of draws was made."""
+    of, seen = make("3x5-bernoulli-mlp"), []
+
+    class First(Exception):
+        pass
+
+    def add(sums, i, examples, draws, *found):
+        seen.append(draws)
+        raise First
+
+    monkeypatch.setattr(gap_analysis._Sums, "add", add)
+    with pytest.raises(First):
+        gradlab.gap(of.model, of.x, draws=10**12)
+    assert seen[0].start == 0
+
+
+def test_moments_in_parts_are_those_of_the_whole():
+    """A memory that holds the moments of one point only: estimators that share points are measured in parts."""
+    of = make("3x5-bernoulli-mlp")
+    given = {"tf": 1.0, "tb": [0.5, 1.0, 2.0], "estimator": "gumbel-softmax", "draws": 64}
+    whole = gradlab.bias(of.model, of.x, **given)
+    parts = gradlab.bias(of.model, of.x, **given, compute=gradlab.Compute(memory=1))
+    np.testing.assert_allclose(parts.mean_gradient, whole.mean_gradient, rtol=1e-12)
+    np.testing.assert_allclose(parts.std_gradient, whole.std_gradient, rtol=1e-12)
+
+
+def test_a_training_step_that_does_not_fit_is_refused_with_its_size(monkeypatch):
+    monkeypatch.setattr("gradlab.training.run.free_memory", lambda: 2**20)
+    base = {**vars(tiny_sweep.BASE), "estimator": "rloo:n=100000"}
+    with pytest.raises(ValueError, match=r"estimator: expected a step .* 1 MiB, got .* for rloo"):
+        training.Run(training.Settings(**base), tiny_sweep.IMAGES, tiny_sweep.VALIDATION, "cpu")
+
+
+def test_what_is_out_of_memory(run, monkeypatch):
+    assert numerics.free_memory() > 2**20
+    assert errors.size(2**40 * 7 + 2**38) == "7.25 TiB"
+    assert errors.size(12) == "12 bytes"
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert errors.out_of_memory(raised.value)
+    assert not errors.out_of_memory(RuntimeError("shapes do not fit"))
+
+    def fail(*given, **options):
+        raise raised.value
+
+    monkeypatch.setattr("gradlab.bias", fail)
+    done = run("bias")
+    assert done.code == 1
+    assert done.err.startswith("gradlab: out of memory: ")
+    assert "unforeseen" not in done.err
+
+
+@pytest.mark.deep
+def test_the_peak_of_calls_is_below_what_the_page_says():
+    """docs/costs.md, section Memory."""
+    found = peak_memory.measured()
+    assert len(found) >= 10
+    for name, (taken, bound, how) in found.items():
+        assert taken < bound, (name, how)
