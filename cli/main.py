@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import signal
 import sys
+import threading
 import traceback
+from collections.abc import Iterator
+from types import FrameType
 from typing import Any, NoReturn
 
 import click
@@ -72,7 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     _prepare()
     try:
-        with warnings_as_lines():
+        with warnings_as_lines(), _signals_of_schedulers():
             cli.main(arguments, prog_name="gradlab", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
         _end("interrupted", 130)
@@ -108,6 +113,26 @@ def _prepare() -> None:
             stream.reconfigure(errors="backslashreplace")  # a terminal of ASCII, a name that is no text
     sys.excepthook = _traceback
     os.environ["MPLBACKEND"] = "agg"  # figures go into files; another one may not be installed
+
+
+@contextlib.contextmanager
+def _signals_of_schedulers() -> Iterator[None]:
+    """SIGTERM and SIGUSR1, by which schedulers announce the end of a job, do what Ctrl-C does: work is saved."""
+
+    def as_interrupt(number: int, frame: FrameType | None) -> None:
+        of_interrupt = signal.getsignal(signal.SIGINT)
+        (of_interrupt if callable(of_interrupt) else signal.default_int_handler)(signal.SIGINT, frame)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+    before = {number: signal.signal(number, as_interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _traceback(*error: Any) -> None:

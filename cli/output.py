@@ -67,7 +67,8 @@ def datasets(rows: list[dict[str, Any]], as_json: bool) -> None:
     console().print(table)
 
 
-def training(model: Any, out: str, as_json: bool, replaced: Sequence[str] = ()) -> None:
+def training(model: Any, out: str, as_json: bool, replaced: Sequence[str] | None = ()) -> None:
+    """The result of a training, written to `out`; `replaced` None: it was there already."""
     from gradlab.likelihoods import unit_of
 
     about = model.provenance
@@ -85,7 +86,8 @@ def training(model: Any, out: str, as_json: bool, replaced: Sequence[str] = ()) 
         f"{epochs} epoch{'s' * (epochs > 1)} in {about['seconds']:.0f} s: validation loss {of('validation')}"
         f" (training {of('train')}), in {unit_of(model.likelihood)}"
     )
-    wrote(out, replaced)
+    if replaced is not None:
+        wrote(out, replaced)
 
 
 class _Plain(Console):

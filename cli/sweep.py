@@ -43,6 +43,14 @@ of_cells = together(
         show_default=True,
         help="Folder of the cells. Each cell is one file.",
     ),
+    click.option(
+        "--resume",
+        type=click.Choice(["auto", "never"]),
+        default="auto",
+        show_default=True,
+        help="auto: go on with the cells in --folder, and do nothing if all are finished; never: refuse a folder"
+        " that is not empty.",
+    ),
     click.option("--retry-failed", is_flag=True, help="Train failed cells again."),
     click.option("--keep-models", is_flag=True, help="Keep the trained models in --folder."),
 )
@@ -107,7 +115,7 @@ def _check_out(out: str, folder: str) -> None:
         raise click.UsageError(f"--out: expected a name that no cell in --folder has, got {out!r}")
 
 
-def _sweep(defaults, config, *, data, data_dir, out, as_json, track, workers, scheduler, **options) -> None:
+def _sweep(defaults, config, *, data, data_dir, out, as_json, track, workers, scheduler, resume, **options) -> None:
     import dataclasses
 
     from gradlab import datasets, results, sweeps
@@ -124,6 +132,10 @@ def _sweep(defaults, config, *, data, data_dir, out, as_json, track, workers, sc
     _check_out(out, options["folder"])
     check_no_input([out], data_files(data, data_dir))
     check_writable(out)
+    if resume == "never" and os.path.isdir(options["folder"]) and os.listdir(options["folder"]):
+        raise FileExistsError(
+            f"{options['folder']}: expected an empty folder beside --resume never, got one with files"
+        )
     options |= tracking | {"track": track, "workers": workers, "scheduler": scheduler}
     ds = sweeps.sweep(base, images, datasets.load(data, "test", data_dir), progress=True, **options)
     replaced = [out] if os.path.exists(out) else []

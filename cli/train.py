@@ -30,7 +30,15 @@ def output_options(out: str) -> Decorator:
     return together(
         click.option("--out", type=click.Path(dir_okay=False), default=out, show_default=True, help="Checkpoint file."),
         click.option("--overwrite", is_flag=True, help="Replace the model in --out."),
-        click.option("--resume", is_flag=True, help="Continue the interrupted training of --out."),
+        click.option(
+            "--resume",
+            is_flag=False,
+            flag_value="yes",
+            type=click.Choice(["yes", "auto"]),
+            metavar="[auto]",
+            help="Continue the interrupted training of --out. auto: continue if it was interrupted, begin if there is"
+            " none, do nothing if it is finished, so that a job that is started again needs no other command.",
+        ),
         click.option("--keep-every", type=click.IntRange(min=1), help="Also keep the model of every N-th epoch."),
         tracking_options,
         where_options,
@@ -47,7 +55,8 @@ def train() -> None:
       gradlab train binary-ae --data fashion-mnist --out ae.safetensors
 
     Temperatures may follow a schedule (--tf 1:0.3 --tb 1:2:cosine), and --track measures bias or gap during training.
-    Ctrl-C saves the state. --resume continues from it, to the same weights as a run without interruption.
+    Ctrl-C, SIGTERM and SIGUSR1 save the state. --resume continues from it, to the same weights as a run without
+    interruption. On a cluster, --resume auto makes one command of beginning and going on.
     """
 
 
@@ -68,7 +77,8 @@ def vae(latents, categories, lr, **others) -> None:
     Example: bias at epoch 0, every fifth epoch and the last, into vae.bias.h5:
       gradlab train vae --epochs 20 --track bias --track-every 5 --out vae.safetensors
 
-    Ctrl-C saves the state. --resume continues from it, to the same weights as a run without interruption.
+    Ctrl-C, SIGTERM and SIGUSR1 save the state. --resume continues from it, to the same weights as a run without
+    interruption. On a cluster, --resume auto makes one command of beginning and going on.
     """
     _train(Settings(), **vae_settings(latents, categories, lr), **others)
 
@@ -90,7 +100,8 @@ def binary_ae(preset, width, depth, **others) -> None:
       gradlab train binary-ae --data cifar10 --preset large --epochs 100 --out ae-cifar10.safetensors
       gradlab train binary-ae --data cifar10 --tf 1:0.3 --tb 1:2:cosine --track gap --out annealed.safetensors
 
-    Ctrl-C saves the state. --resume continues from it, to the same weights as a run without interruption.
+    Ctrl-C, SIGTERM and SIGUSR1 save the state. --resume continues from it, to the same weights as a run without
+    interruption. On a cluster, --resume auto makes one command of beginning and going on.
     """
     _train(BINARY_AUTOENCODER, **autoencoder_settings(preset, width, depth), **others)
 
@@ -104,6 +115,8 @@ def _train(
 
     from . import output
 
+    if overwrite and resume == "auto":
+        raise click.UsageError("--overwrite: trains anew, and --resume auto does not; give one of them")
     tracking = check_tracking(track, {name: others.pop(name) for name in OF_TRACKING})
     images = datasets.load(data, "train", data_dir)
     config = config | {"image_shape": list(images.pixels.shape[1:])}
@@ -113,12 +126,13 @@ def _train(
     there = [path for path in outputs if os.path.exists(path)]
     if there and not (resume or overwrite or training.resume_path(out).exists()):
         raise FileExistsError(f"{there[0]}: file exists; --overwrite replaces it")
+    before = _stamp(out)
     model = training.train(
         dataclasses.replace(defaults, config=config, **others),
         images,
         datasets.load(data, "test", data_dir),
         out,
-        resume=resume,
+        resume="auto" if resume == "auto" else resume is not None,
         keep_every=keep_every or 0,
         device=resolve_device(device),
         progress=True,
@@ -126,6 +140,17 @@ def _train(
         track=track,
         **tracking,
     )
-    output.training(model, out, as_json, there)
-    for kind in () if as_json else dict.fromkeys(track):
+    if finished := _stamp(out) == before:
+        output.say(f"{out}: this training is finished; nothing is left to do", err=True)
+    output.training(model, out, as_json, None if finished else there)
+    for kind in () if as_json or finished else dict.fromkeys(track):
         output.wrote(str(training.track_path(out, kind)), there)
+
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    """What changes when a file is written; None if there is none."""
+    try:
+        stat = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns

@@ -1,8 +1,8 @@
 """Reads untrusted HDF5 results files: checksum and sizes are checked before memory is allocated.
 
-HDF5 has no checksum of numbers and attributes. `sealed` puts one behind the data, and counts it as a part of the file,
-so that HDF5 itself finds a file without its end truncated. Other readers do not look there, and a program that writes
-the data to a new file leaves it out. `hdf5_sandbox` runs this in a separate process, so it does not import torch.
+HDF5 has no checksum of numbers and attributes. `sealed` puts one behind the end of the data, where other readers do not
+look. Whatever writes to the file with HDF5, or writes its data to a new one, leaves it out, so that only damage is
+found different. `hdf5_sandbox` runs this in a separate process, so it does not import torch.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ STRING = 128  # bytes of memory of a variable-length string, at least
 SEAL = b"\ngradlab sha256 "  # followed by the hexadecimal digits of the checksum of everything before it
 SEALED = len(SEAL) + 64
 BLOCK = 2**20  # bytes read at once
-MAGIC = b"\x89HDF\r\n\x1a\n"
-EOF_AT = 40  # position of the size of the file, 8 bytes, in a superblock of version 0
+EOF_AT = 40  # position of the end of the data, 8 bytes, in a superblock of version 0
 
 
 class Refused(ValueError):
@@ -36,32 +35,31 @@ class Refused(ValueError):
 
 
 def sealed(content: bytes) -> bytes:
-    """The content of an HDF5 file, with its checksum at the end."""
-    whole = bytearray(content)
-    if whole.startswith(MAGIC + b"\0") and whole[13] == 8:  # version 0, addresses of 8 bytes
-        whole[EOF_AT : EOF_AT + 8] = (len(whole) + SEALED).to_bytes(8, "little")
-    return bytes(whole) + SEAL + hashlib.sha256(whole).hexdigest().encode()
+    """The content of an HDF5 file, with its checksum behind it."""
+    return content + SEAL + hashlib.sha256(content).hexdigest().encode()
 
 
 def check_seal(path: str | Path) -> None:
-    """Raises Refused if the file has a checksum that is not that of its content."""
+    """Raises Refused if the file has a checksum that is cut short or not that of its content."""
     size = os.path.getsize(path)
     if size > MOST_BYTES:
         raise Refused(f"expected a results file of at most {MOST_BYTES:,} bytes, got {size:,}")
     digest = hashlib.sha256()
     with open(path, "rb") as file:
+        begin = file.read(EOF_AT + 8)
         file.seek(max(0, size - SEALED))
         seal = file.read()
         if sum(map(operator.eq, seal, SEAL)) <= len(SEAL) // 2:  # of another program, or of an earlier version
+            data = int.from_bytes(begin[EOF_AT:], "little")
+            rest = seal[-(size - data) :] if begin[8:9] == b"\0" and 0 < size - data < SEALED else b""
+            if rest and rest[: len(SEAL)] == SEAL[: len(rest)]:
+                raise Refused("expected a complete results file, got one that is cut short")
             return
         file.seek(0)
         for start in range(0, size - SEALED, BLOCK):
             digest.update(file.read(min(BLOCK, size - SEALED - start)))
     if seal != SEAL + digest.hexdigest().encode():
-        raise Refused(
-            "expected the content of the checksum at its end, got another: the file is damaged, or another program"
-            " changed it in place (let that program write a new file)"
-        )
+        raise Refused("expected the content of its checksum, got another: the file is damaged")
 
 
 def load(path: str, announced: Callable[[int, int], None] = lambda size, variables: None) -> xr.Dataset:

@@ -153,3 +153,26 @@ def test_a_cell_and_its_folder_agree_on_files(tmp_path):
     folder.file(cell).touch()
     with pytest.raises(errors.BadFile, match="expected a complete HDF5"):
         folder.read(cell)
+
+
+def test_cells_of_two_versions_are_collected_and_called_that(tmp_path, monkeypatch):
+    """As two versions of gradlab would have made them: other names, another version in the configuration."""
+    from gradlab.sweeps import run
+
+    with monkeypatch.context() as patch:
+        older = run.grid
+
+        def of_older(*given):
+            found = older(*given)
+            cells = [dataclasses.replace(cell, version="0.0.9") for cell in found.cells]
+            return dataclasses.replace(found, cells=cells)
+
+        patch.setattr(run, "grid", of_older)
+        patch.setattr("gradlab.results.__version__", "0.0.9")
+        old = sweep(tmp_path, tf=[0.5], tb=[0.7, 1.3], seeds=1, epochs=1)
+    with pytest.warns(UserWarning, match=r"folder: 1 cell of gradlab 0\.0\.9 with these settings: they stay"):
+        new = sweep(tmp_path, tf=[0.5], tb=[0.7], seeds=1, epochs=1)
+    both = sweeps.collect(tmp_path)
+    assert both.attrs["trained_gradlab"] == f"{old.attrs['gradlab']}, {new.attrs['gradlab']}" == "0.0.9, 0.1.0"
+    assert both.validation_loss.shape == (1, 2, 1, 1)
+    np.testing.assert_array_equal(both.validation_loss, old.validation_loss)

@@ -5,7 +5,6 @@ They do not depend on temperatures, so one trial serves a whole grid.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Hashable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,13 +44,22 @@ TOTALS = {
     "final_validation_loss_with_kl_sampled": "validation_kl_sampled",
 }
 # attributes in which cells may differ
-OF_THE_MACHINE = {"torch": "trained_torch", "device": "device", "threads": "threads", "tf32": "tf32"}
+OF_THE_MACHINE = {
+    "gradlab": "trained_gradlab",
+    "torch": "trained_torch",
+    "device": "device",
+    "threads": "threads",
+    "tf32": "tf32",
+}
 
 At = tuple[Temperature, Temperature, int]
 
 
 def collect(folder: str | Path, base: Settings | None = None) -> xr.Dataset:
     """The finished cells of a folder, as the Dataset that `sweep` returns. Points without a cell are "missing".
+
+    Cells of several versions of gradlab are collected together; the attribute `trained_gradlab` lists the versions. Of
+    two cells of one point, that of the later version is taken.
 
     Parameters
     ----------
@@ -84,7 +94,8 @@ def collect(folder: str | Path, base: Settings | None = None) -> xr.Dataset:
             errors.warn(f"{fault}; this cell is left out")
             continue
         if base is None or others["settings"] == _without_axes(dataclasses.asdict(base)):
-            found[at] = ds
+            if at not in found or _version(found[at]) <= _version(ds):
+                found[at] = ds
             rest.add(json.dumps(others, sort_keys=True))
     if not found:
         raise ValueError(
@@ -202,7 +213,14 @@ def _taken_apart(ds: xr.Dataset, path: str | Path) -> tuple[At, dict[str, Any]]:
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise errors.BadFile(f"{path}: expected a cell of a sweep, got another file ({error!r:.100})") from None
     configuration["settings"] = _without_axes(configuration["settings"])
+    configuration.pop("gradlab", None)
     return (settings.tf, settings.tb, settings.seed), configuration
+
+
+def _version(ds: xr.Dataset) -> list[tuple[int, str]]:
+    """A sort key: numbers by size."""
+    parts = re.split(r"(\d+)", str(ds.attrs.get("gradlab", "")))
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
 def _without_axes(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,10 +10,13 @@ NAME.bias.h5, .gap.h5   tracked metrics, until they are in the file of the cell
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
+import h5py
 import xarray as xr
 
 from .. import errors, files, results, training
@@ -100,6 +103,23 @@ class Folder:
         for part in self.path.glob(f".{cell.name}*.part"):
             files.remove(part)
 
+    def of_other_versions(self, cells: Iterable[Cell]) -> list[str]:
+        """The versions of gradlab that have finished trainings like these cells, one for each such training."""
+        known = {self.file(cell).name for cell in cells}
+        asked = {_without_version(cell.configuration) for cell in cells}
+        found = []
+        for path in sorted(self.path.glob("?" * NAME + ".h5")):
+            if path.name in known:
+                continue
+            with (
+                contextlib.suppress(OSError, KeyError, TypeError, ValueError),
+                h5py.File(path, "r", locking=False) as h5,
+            ):
+                configuration = str(h5.attrs["configuration"])
+                if _without_version(configuration) in asked:
+                    found.append(str(json.loads(configuration)["gradlab"]))
+        return found
+
     def tidy(self, cells: Iterable[Cell], keep_models: bool, retry_failed: bool) -> None:
         """Prepares a sweep: renames damaged files, removes failed cells that are tried again, and removes leftovers.
 
@@ -142,6 +162,11 @@ class Folder:
         with os.scandir(self.path) as found:
             more = [entry.name for entry in found if not (entry.is_file() and entry.name[NAME:] in expected)]
         return {name.removeprefix(".")[:NAME] for name in more}
+
+
+def _without_version(configuration: str) -> str:
+    whole = json.loads(configuration)
+    return json.dumps({name: part for name, part in whole.items() if name != "gradlab"}, sort_keys=True)
 
 
 def has_failed(ds: xr.Dataset) -> bool:

@@ -89,6 +89,8 @@ def _main(pipe: Connection, threads: int) -> None:
     torch.set_num_threads(threads)
     warnings.showwarning = lambda message, *_: pipe.send(str(message))
     try:
+        for number in (signal.SIGTERM, signal.SIGUSR1):  # a scheduler sends them to all; the parent passes them on once
+            signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         threading.Thread(target=_stop_with_parent, daemon=True).start()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +13,10 @@ from pathlib import Path
 import torch
 import xarray as xr
 
-from .. import errors, numerics, training
+from .. import __version__, errors, numerics, training
 from ..datasets import Images
 from ..progress import duration
-from ..terminal import visible
+from ..terminal import counted, visible
 from ..training import Run, Settings
 from .cells import Cell, Grid, grid, tracked
 from .collecting import assembled
@@ -119,6 +121,15 @@ def sweep(
     together = together or _fitting(cells.cells, images, validation, device, count, scheduler)
     job = Job(cells.cells, place_of_cells, images, validation, device, keep_models, together, tf32)
     _prepare(job, retry_failed)
+    if others := Counter(place_of_cells.of_other_versions(job.cells)):
+        of = " and ".join(
+            f"{counted(number, 'cell')} of gradlab {version}" for version, number in sorted(others.items())
+        )
+        warnings.warn(
+            f"folder: {of} with these settings: they stay, and this version, {__version__}, trains its own;"
+            " gradlab.sweeps.collect takes both",
+            stacklevel=2,
+        )
     if progress and (words := _announced(job, count, scheduler)):
         print(visible(words), file=sys.stderr)
     watch = Watch(place_of_cells, job.cells)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from .. import errors, files
+from .. import checkpoints, errors, files
 from ..datasets import Images
 from ..model import LatentModel
 from ..numerics import default_dtype, plain_arithmetic
@@ -38,7 +38,7 @@ def train(
     validation: Images,
     out: str | Path,
     *,
-    resume: bool = False,
+    resume: bool | str = False,
     keep_every: int = 0,
     device: str = "cpu",
     progress: bool = False,
@@ -60,7 +60,8 @@ def train(
     settings : all settings of the training
     images, validation : images for training and for the validation loss
     out : checkpoint file
-    resume : continue an interrupted training
+    resume : True continues an interrupted training. "auto" continues it if there is one, begins if not, and returns the
+        model if the training is finished, so that a job which is started again goes on with the same call
     keep_every : 10 also keeps the model of every tenth epoch, as NAME-epoch0010.safetensors
     device : "cpu", "cuda", "cuda:1", ...
     progress : show progress on standard error
@@ -78,8 +79,8 @@ def train(
     ValueError
         Invalid settings or images, or `resume` with a state or tracked results of other settings or images.
     FileExistsError
-        The state of an interrupted training exists and `resume` is False, or a file that no training wrote has the
-        name of a tracked file. These files are not overwritten.
+        The state of an interrupted training exists and `resume` is False, `out` exists with resume="auto" and is not
+        this training, or a file that no training wrote has the name of a tracked file. These files are not overwritten.
     FileNotFoundError
         `resume` without a state or without tracked results.
     FloatingPointError
@@ -101,9 +102,15 @@ def train(
         return _train(Training(run, Path(out), tracks, keep_every), resume, progress)
 
 
-def _train(training: Training, resume: bool, progress: bool) -> LatentModel:
+def _train(training: Training, resume: bool | str, progress: bool) -> LatentModel:
     run = training.run
-    training.begin(resume)
+    if resume not in (True, False, "auto"):
+        raise ValueError(f"resume: expected True, False or 'auto', got {resume!r}")
+    if resume == "auto":
+        resume = training.state.is_file()
+        if not resume and training.target.is_file():
+            return training.finished()
+    training.begin(bool(resume))
     with interruptible() as stop, bar("training", run.total, progress, done=run.step) as advance:
         training.tracks.measure()
         engine, pace = engine_for([run]), Pace()
@@ -165,6 +172,20 @@ class Training:
                 " start again"
             )
         self.tracks.begin()
+
+    def finished(self) -> LatentModel:
+        """The model that this training has written. Raises FileExistsError if another one is there."""
+        run = self.run
+        model, _, provenance = checkpoints.read(self.target)
+        try:
+            difference = run.difference(provenance)
+            whole = provenance["step"] == run.total
+        except (KeyError, TypeError, AttributeError) as error:
+            raise errors.BadFile(f"{self.target}: expected a trained model, got another ({error!r:.200})") from None
+        if difference or not whole:
+            got = difference or f"ended after step {provenance['step']} of {run.total}"
+            raise FileExistsError(f"{self.target}: expected no file or this training, got one that {got}")
+        return model.to(run.device)
 
     def settle(self, stop: threading.Event, engine: Engine, pace: Pace) -> None:
         """Ends an epoch, or its part up to the step at which `stop` was set: history, state, tracking."""

@@ -191,7 +191,7 @@ class Run:
             raise FileNotFoundError(f"{path}: no interrupted training; start one without --resume")
         model, training, provenance = checkpoints.read(path)
         try:
-            difference = self._difference(provenance)
+            difference = self.difference(provenance)
             if not difference:
                 self._take(model, training, provenance)
         except (KeyError, TypeError, AttributeError, ValueError, IndexError, RuntimeError) as error:
@@ -200,7 +200,7 @@ class Run:
         if difference:
             raise ValueError(f"resume: expected the state of this training, got {path}, which {difference}")
 
-    def _difference(self, provenance: dict[str, Any]) -> str:
+    def difference(self, provenance: dict[str, Any]) -> str:
         """The difference between the stored training and this one, as text, or ""."""
         other = state.difference(self.about(), provenance)
         if not other and provenance["step"] > self.total:

@@ -1,0 +1,73 @@
+"""Observations in a file that changes between opening and use: an error, no other numbers, no killed process."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from gradlab import datasets
+from gradlab.errors import BadFile
+
+VALUES = np.random.default_rng(0).normal(size=(50, 3, 4)).astype("f4")
+
+
+@pytest.fixture(params=["C", "F", "bytes swapped"])
+def path(request, tmp_path):
+    values = np.asfortranarray(VALUES) if request.param == "F" else VALUES
+    np.save(tmp_path / "x.npy", values.astype(">f4") if request.param == "bytes swapped" else values)
+    return tmp_path / "x.npy"
+
+
+@pytest.mark.parametrize("count", [50, 7])
+def test_the_values_are_those_of_the_file(path, count):
+    found = datasets.load_array(path).first(count).floats()
+    assert found.dtype == torch.float32
+    np.testing.assert_array_equal(found.numpy(), VALUES[:count])
+
+
+def test_what_was_written_over_in_place_is_an_error(path):
+    opened = datasets.load_array(path).first(2)
+    with open(path, "r+b") as file:
+        file.seek(-4, os.SEEK_END)  # behind the first two
+        file.write(b"\0\0\0\0")
+    with pytest.raises(BadFile, match=r"x\.npy: expected the observations as they were opened, got a file that has ch"):
+        opened.floats()
+
+
+CUT = """
+import os, sys
+from gradlab import datasets
+from gradlab.errors import BadFile
+opened = datasets.load_array(sys.argv[1])
+os.truncate(sys.argv[1], 130)
+try:
+    opened.floats()
+except BadFile as error:
+    print(error)
+"""
+
+
+def test_what_was_cut_short_kills_no_process(tmp_path):
+    np.save(tmp_path / "x.npy", VALUES)
+    done = subprocess.run([sys.executable, "-c", CUT, str(tmp_path / "x.npy")], capture_output=True, timeout=300)
+    assert done.returncode == 0
+    assert b"got a file that has changed" in done.stdout
+
+
+SHORT = """
+import os, sys, torch, gradlab
+gradlab.save(gradlab.bundled("vae-8x4-mnist"), sys.argv[1])
+model = gradlab.load(sys.argv[1])
+os.truncate(sys.argv[1], 100)
+print(all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()))
+"""
+
+
+def test_a_checkpoint_that_is_cut_short_after_reading_kills_no_process(tmp_path):
+    command = [sys.executable, "-c", SHORT, str(tmp_path / "m.safetensors")]
+    done = subprocess.run(command, capture_output=True, timeout=300)
+    assert done.returncode == 0
+    assert done.stdout == b"True\n"
