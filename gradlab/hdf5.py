@@ -11,13 +11,13 @@ import hashlib
 import math
 import operator
 import os
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 import xarray as xr
 
+from . import errors
 from .hdf5_store import UNNAMED, Hdf5Store
 
 MOST_BYTES = 2**34  # of one results file, in memory
@@ -95,11 +95,11 @@ def _locking(path: str) -> bool | None:
     except ImportError:
         return None
     except BlockingIOError:
-        warnings.warn(f"{path}: another program has locked this file; it is read without a lock", stacklevel=4)
+        errors.warn(f"{path}: another program has locked this file; it is read without a lock")
         return False
     except OSError as error:
         reason = f"{path}: its folder has no file locks ({error.strerror}); it is read without one"
-        warnings.warn(reason, stacklevel=4)
+        errors.warn(reason)
         return False
     return None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -125,10 +124,9 @@ def sweep(
         of = " and ".join(
             f"{counted(number, 'cell')} of gradlab {version}" for version, number in sorted(others.items())
         )
-        warnings.warn(
+        errors.warn(
             f"folder: {of} with these settings: they stay, and this version, {__version__}, trains its own;"
             " gradlab.sweeps.collect takes both",
-            stacklevel=2,
         )
     if progress and (words := _announced(job, count, scheduler)):
         print(visible(words), file=sys.stderr)
