@@ -113,6 +113,7 @@ def _prepare() -> None:
             stream.reconfigure(errors="backslashreplace")  # a terminal of ASCII, a name that is no text
     sys.excepthook = _traceback
     os.environ["MPLBACKEND"] = "agg"  # figures go into files; another one may not be installed
+    os.environ["MATPLOTLIBRC"] = os.devnull  # text.usetex, say, needs programs that may not be there
 
 
 @contextlib.contextmanager

@@ -22,6 +22,39 @@ def _a_measurement_of_its_own(monkeypatch):
     monkeypatch.setattr("gradlab.progress._ended", -math.inf)
 
 
+# --- nothing is skipped in silence where CI runs, with GRADLAB_NO_SKIPS ---
+
+ALLOWED = ("needs a GPU", "root may write anywhere", "only root makes devices")
+_skipped: list[tuple[str, str]] = []
+
+
+def pytest_runtest_logreport(report):
+    if report.skipped and not hasattr(report, "wasxfail"):
+        _skipped.append((report.nodeid, str(report.longrepr[-1]).removeprefix("Skipped: ")))
+
+
+def pytest_collectreport(report):
+    if report.skipped:
+        pytest_runtest_logreport(report)
+
+
+def unforeseen_skips(skipped):
+    """Those that are neither for want of a GPU nor for being root."""
+    return [f"{name}: {reason}" for name, reason in skipped if reason not in ALLOWED]
+
+
+def pytest_sessionfinish(session):
+    if os.environ.get("GRADLAB_NO_SKIPS") and unforeseen_skips(_skipped):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter):
+    if os.environ.get("GRADLAB_NO_SKIPS") and (found := unforeseen_skips(_skipped)):
+        terminalreporter.section("skipped, and must not be here")
+        for line in found:
+            terminalreporter.line(line)
+
+
 class Ran(NamedTuple):
     code: int
     out: str

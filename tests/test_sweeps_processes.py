@@ -1,6 +1,10 @@
 """Sweeps killed, interrupted, on a full disk, and several on one folder."""
 
+import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -108,3 +112,22 @@ def test_a_write_that_the_system_refuses_is_named_and_loses_nothing(undisturbed,
     assert len(leftovers(tmp_path)) == len(files(tmp_path, ".safetensors")) == kept
     assert_same(sweep(tmp_path, epochs=EPOCHS), undisturbed)
     assert leftovers(tmp_path) == []
+
+
+SCRIPT = """
+from pathlib import Path
+from tests import tiny_sweep
+tiny_sweep.sweep(Path(__file__).parent / "cells", workers=2)
+"""
+
+
+@pytest.mark.deep
+def test_a_script_without_a_main_guard_is_told_the_cure(tmp_path):
+    """One line, and no tracebacks of the workers, which run the script from its beginning."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(tmp_path / "script.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert done.stderr.count("Traceback") == 1
+    assert "put the call under `if __name__ == '__main__':`" in done.stderr.splitlines()[-1]

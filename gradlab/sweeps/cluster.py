@@ -7,6 +7,7 @@ shared disk. Claims are taken in the sweep's folder on this machine, so other sw
 from __future__ import annotations
 
 import contextlib
+import logging
 import tempfile
 import threading
 import uuid
@@ -15,6 +16,7 @@ from typing import Any
 
 import distributed
 from distributed.diagnostics.plugin import WorkerPlugin
+from distributed.utils import silence_logging_cmgr
 
 from .. import __version__, errors, files
 from ..datasets import Images
@@ -49,8 +51,12 @@ def work_on_cluster(job: Job, address: str, after: Callable[[], None]) -> None:
         client = distributed.Client(address, set_as_default=False)
     except OSError as error:
         raise OSError(f"scheduler: no answer from {address!r} ({error})") from None
-    with client:
-        tasks = _Tasks(client, job)
+    # Dask's own log tells of a lost connection in tracebacks; the error that is raised says it in a line
+    with silence_logging_cmgr(logging.CRITICAL), client:
+        try:
+            tasks = _Tasks(client, job)
+        except OSError as error:
+            raise OSError(f"scheduler: connection to {address!r} lost while it began ({error})") from None
         try:
             tasks.run(after)
         finally:

@@ -24,6 +24,7 @@ from .folder import Folder
 from .queue import POLL, Job, work
 
 SPAWN = multiprocessing.get_context("spawn")
+NO_GUARD = 78  # exit code of a worker that ran the caller's script from its beginning
 
 
 @dataclass
@@ -39,6 +40,8 @@ def work_in_processes(job: Job, count: int, after: Callable[[], None]) -> None:
     If a worker dies, a warning names it and the others take its cell. If all workers die before the end, raises the
     error of the first. Raises KeyboardInterrupt after all workers have written their states.
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker that imports the caller's script
+        os._exit(NO_GUARD)
     threads = max(1, torch.get_num_threads() // count)
     with _all_stopped_at_the_end() as workers:
         for index in range(count):
@@ -130,6 +133,11 @@ def _account_for_deaths(job: Job, workers: list[_Worker]) -> None:
     dead = [worker for worker in workers if worker.error or worker.process.exitcode != 0]
     if not all(job.folder.finished(cell) for cell in job.cells):
         first = next((worker.error for worker in dead if worker.error), None)
+        if {worker.process.exitcode for worker in workers} == {NO_GUARD}:
+            raise RuntimeError(
+                "workers: expected a script that runs only its own part, got one that each worker runs from its"
+                " beginning; put the call under `if __name__ == '__main__':`"
+            )
         codes = ", ".join(sorted({str(worker.process.exitcode) for worker in workers}))
         raise first or ChildProcessError(f"workers: all died (exit codes {codes}); the same call continues the sweep")
     for worker in dead:
