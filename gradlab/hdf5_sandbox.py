@@ -98,9 +98,12 @@ if _CAN_FORK:
 def serve() -> None:
     """Answers each path on standard input with one line."""
     _warm_up()
-    for line in sys.stdin:
-        if end := _tried(json.loads(line)):
-            _answer(end)
+    try:
+        for line in sys.stdin:
+            if end := _tried(json.loads(line)):
+                _answer(end)
+    except BrokenPipeError:  # the process that asked was killed
+        os._exit(1)
 
 
 def _tried(path: str) -> str:

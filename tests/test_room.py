@@ -1,11 +1,13 @@
 """Memory: what is too large is refused with its size before it is taken; what streams takes no more than it says."""
 
+import gzip
+
 import numpy as np
 import pytest
 import torch
 
 import gradlab
-from gradlab import errors, numerics, training
+from gradlab import datasets, errors, numerics, training
 from gradlab.fidelity import gap_analysis, room
 
 from . import peak_memory, tiny_sweep
@@ -68,6 +70,15 @@ def test_a_training_step_that_does_not_fit_is_refused_with_its_size(monkeypatch)
     base = {**vars(tiny_sweep.BASE), "estimator": "rloo:n=100000"}
     with pytest.raises(ValueError, match=r"estimator: expected a step .* 1 MiB, got .* for rloo"):
         training.Run(training.Settings(**base), tiny_sweep.IMAGES, tiny_sweep.VALIDATION, "cpu")
+
+
+def test_pixels_that_do_not_fit_are_refused_with_their_size(tmp_path, monkeypatch):
+    """A gigabyte of zeros, which is a megabyte when compressed, in one member that is never read to its end."""
+    header = datasets.idx.MAGIC + b"".join(k.to_bytes(4, "big") for k in (10**6, 30, 30))
+    (tmp_path / "a.gz").write_bytes(gzip.compress(header + bytes(10**6)))
+    monkeypatch.setattr("gradlab.datasets.bounded.free_memory", lambda: 10**9)
+    with pytest.raises(errors.BadFile, match=r"a\.gz: expected pixels that fit 2 times .* 954 MiB, got 858 MiB"):
+        datasets.read_idx(tmp_path / "a.gz")
 
 
 def test_what_is_out_of_memory(run, monkeypatch):

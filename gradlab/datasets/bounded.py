@@ -10,10 +10,20 @@ from pathlib import Path
 from typing import Protocol
 
 from .. import errors, files
+from ..numerics import free_memory
 
 MOST_BYTES = 2**30  # of one file, of one file's pixels, and of one download
 CHUNK = 2**16
 GZIP = b"\x1f\x8b"
+
+
+def check_room(called: str, size: int, copies: int) -> None:
+    """Raises BadFile if so many copies of the pixels, `size` bytes each, do not fit in the free memory."""
+    if copies * size > (free := free_memory()):
+        raise errors.BadFile(
+            f"{called}: expected pixels that fit {copies} times in the free memory of {errors.size(free)}, got"
+            f" {errors.size(size)}"
+        )
 
 
 class Stream(Protocol):

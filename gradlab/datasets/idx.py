@@ -13,6 +13,7 @@ from torch import Tensor
 from .. import errors, files
 from . import bounded
 
+COPIES = 2  # of the pixels while they are read
 MAGIC = b"\x00\x00\x08\x03"  # unsigned bytes in three dimensions
 
 
@@ -38,6 +39,7 @@ def read_idx(path: str | Path, called: str | None = None) -> tuple[Tensor, str]:
             header = content.read(16)
             shape = _announced(called, header)
             size = math.prod(shape)
+            bounded.check_room(called, size, COPIES)
             body = bounded.read(content, size + 1)
     if len(body) != size:
         got = "more" if len(body) > size else f"{len(body)}; the file is cut short"

@@ -22,6 +22,7 @@ HEAD = 512  # bytes of a variable's description: at most 32 dimensions and a nam
 ZIPPED_HEAD = 4096  # compressed bytes that contain the description
 MOST_EXPANSION = 1032  # of zlib's compression
 MOST_VARIABLES = 16
+COPIES = 4  # of the pixels while scipy decompresses and gradlab transposes them
 COMPRESSED, MATRIX = 15, 14
 INT8, UINT8, INT32, UINT32 = 1, 2, 5, 6
 BYTES = {INT8: 1, UINT8: 1, 3: 2, 4: 2, INT32: 4, UINT32: 4, 7: 4, 9: 8, 12: 8, 13: 8}  # of a stored number
@@ -109,6 +110,7 @@ def _check(called: str, found: dict[str, Variable]) -> None:
         raise errors.BadFile(
             f"{called}: expected 1 to {bounded.MOST_BYTES:,} bytes of pixels, got an announced shape of {images.shape}"
         )
+    bounded.check_room(called, math.prod(images.shape), COPIES)
     if labels.stored not in BYTES or labels.shape != (count, 1):
         raise errors.BadFile(f"{called}: expected y with one label for each of {count} images, got {labels}")
     for name, variable, width in (("X", images, 1), ("y", labels, BYTES[labels.stored])):
