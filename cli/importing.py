@@ -34,6 +34,11 @@ def made(argument: str, text: str, factory: Any) -> Any:
         raise ValueError(f"{argument}: expected a call without arguments to work, got {reason} from {text}") from error
 
 
+def _uncompiled(found: Any) -> Any:
+    """The model or function that torch.compile wrapped, if it did."""
+    return getattr(found, "_orig_mod", getattr(found, "_torchdynamo_orig_callable", found))
+
+
 def model(text: str, weights: str | None) -> tuple[Any, dict[str, Any]]:
     """The LatentModel of MODULE:FACTORY with the weights of a file, and attributes that describe it in results.
 
@@ -49,9 +54,9 @@ def model(text: str, weights: str | None) -> tuple[Any, dict[str, Any]]:
     if name not in there:
         known = [key for key, value in there.items() if callable(value) and not key.startswith("_")]
         raise errors.unknown_name(f"--model: function or model in {where}", name, known)
-    found = there[name]
+    found = _uncompiled(there[name])
     if not isinstance(found, gradlab.LatentModel | gradlab.Program) and callable(found):
-        found = made("--model", text, found)
+        found = _uncompiled(made("--model", text, found))
     if isinstance(found, gradlab.Program):
         if weights is not None:
             raise ValueError(f"--weights: expected none for a Program, whose factory loads its weights, got {weights}")

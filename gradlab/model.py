@@ -281,9 +281,11 @@ def check_is_model(model: object) -> None:
             "model: expected a gradlab.LatentModel, got a Program; gradlab.bias and gradlab.exact_gradient take one"
         )
     if not isinstance(model, LatentModel):
-        raise ValueError(
-            f"model: expected a gradlab.LatentModel, got a {type(model).__name__} (gradlab.load reads a file)"
+        wrapped = next(
+            (name for name in ("_orig_mod", "module") if isinstance(getattr(model, name, None), nn.Module)), ""
         )
+        cure = f"pass its {wrapped}" if wrapped else "gradlab.load reads a file"
+        raise ValueError(f"model: expected a gradlab.LatentModel, got a {type(model).__name__} ({cure})")
 
 
 def check_pixels(parameters: Any, x: Tensor) -> None:

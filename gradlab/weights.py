@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import pickletools
 import re
 import zipfile
@@ -13,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from . import checkpoints, errors, files
+from . import checkpoints, errors, files, saved_names
 from .model import LatentModel, check_is_model
 
 MOST_PICKLE = 2**21  # bytes; enough for the names of about 10,000 tensors
@@ -24,21 +25,27 @@ _NEEDED = re.compile(
 )
 _SHOWN = 3  # names in a message
 
+Read = Callable[[str], Tensor]  # a tensor by its name in the file
+
 
 def load_weights(model: LatentModel, path: str | Path) -> LatentModel:
     """Loads the weights of a file into a model, in place, and returns the model in the precision of the file.
 
+    Of several precisions in a file, half weights beside norms in float32, the model gets the one that holds them all.
+
     Parameters
     ----------
     model : the LatentModel
-    path : a safetensors file, or a file of torch.save(model.state_dict(), path). A tensor that the model uses under
-        several names may be stored under one of them.
+    path : a safetensors file, or a file of torch.save(model.state_dict(), path), also inside a checkpoint such as
+        {"state_dict": ..., "epoch": 3}. Names may have the prefixes `module.`, `_orig_mod.` and `model.`, the first two
+        also inside. A tensor that the model uses under several names may be stored under one of them.
 
     Raises
     ------
     BadFile, a ValueError
         A file of another kind, a truncated or compressed file, values that are not finite, a pickle that contains
-        more than tensors (it is not read), or names or shapes that differ from the model's.
+        more than tensors and plain values (it is not read), names or shapes that differ from the model's, or several
+        state dicts that fit.
     FileNotFoundError
         The file does not exist.
 
@@ -53,17 +60,18 @@ def load_weights(model: LatentModel, path: str | Path) -> LatentModel:
     with open(path, "rb") as file:
         start = file.read(9)
     is_archive = start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") and start[8:] != b"{"
-    with _archive(path) if is_archive else _safetensors(path) as (shapes, tensor):
-        own = model.state_dict()
-        _check_names(path, own, shapes)
-        tensors = {name: tensor(name) for name in shapes}
+    own = model.state_dict()
+    with _archive(path, own) if is_archive else _safetensors(path) as (shapes, tensor):
+        try:
+            names = saved_names.own_names(own, shapes)
+        except ValueError as error:
+            raise errors.BadFile(f"{path}: {error}") from None
+        _check_names(path, own, {names[name]: shape for name, shape in shapes.items()})
+        tensors = {names[name]: tensor(name) for name in shapes}
     _check_values(path, own, tensors)
-    precision = {t.dtype for t in tensors.values() if t.is_floating_point()}
-    if len(precision) > 1:
-        names = " and ".join(sorted(map(str, precision)))
-        raise errors.BadFile(f"{path}: expected tensors of one floating-point precision, got {names}")
-    for of_file in precision:
-        model.to(dtype=of_file)
+    precisions = {t.dtype for t in tensors.values() if t.is_floating_point()}
+    if precisions:
+        model.to(dtype=functools.reduce(torch.promote_types, precisions))
     model.load_state_dict(tensors, strict=False)
     return model
 
@@ -82,7 +90,7 @@ def _safetensors(path: Path) -> Iterator[tuple[dict[str, tuple[int, ...]], Calla
 
 
 @contextlib.contextmanager
-def _archive(path: Path) -> Iterator[tuple[dict[str, tuple[int, ...]], Callable[[str], Tensor]]]:
+def _archive(path: Path, own: dict[str, Tensor]) -> Iterator[tuple[dict[str, tuple[int, ...]], Read]]:
     """Yields the shapes in a zip archive of torch.save, and a function that reads a tensor by its name."""
     _check_archive(path)
     try:
@@ -91,12 +99,16 @@ def _archive(path: Path) -> Iterator[tuple[dict[str, tuple[int, ...]], Callable[
         raise errors.BadFile(
             f"{path}: expected a complete file of torch.save, got a damaged one ({_reason(error)})"
         ) from None
-    if not isinstance(found, dict) or not all(isinstance(t, Tensor) for t in found.values()):
+    try:
+        state = saved_names.state_dict(found, own)
+    except ValueError as error:
+        raise errors.BadFile(f"{path}: {error}") from None
+    if state is None:
         what = f"a dict of {_names(found)}" if isinstance(found, dict) else f"a {type(found).__name__}"
         raise errors.BadFile(
             f"{path}: expected a state dict, as torch.save(model.state_dict(), FILE) writes it, got {what}"
         )
-    yield {str(name): tuple(t.shape) for name, t in found.items()}, {str(n): t for n, t in found.items()}.__getitem__
+    yield {name: tuple(t.shape) for name, t in state.items()}, state.__getitem__
 
 
 def _check_archive(path: Path) -> None:
@@ -133,7 +145,8 @@ def _check_archive(path: Path) -> None:
     if more is not None:
         name = more.replace(" ", ".")
         raise errors.BadFile(
-            f"{path}: expected a state dict of tensors only, got a pickle that imports {name}; it was not read"
+            f"{path}: expected a state dict of tensors only, got a pickle that imports {name}; it was not read (of a"
+            " checkpoint that you trust save the state dict alone: torch.save(checkpoint['state_dict'], FILE))"
         )
 
 
