@@ -190,7 +190,6 @@ BAD = {
         changed("encoder.bias", torch.full((6,), torch.nan)),
         "expected finite weights, got others in encoder.bias",
     ),
-    "mixed": (changed("encoder.bias", torch.zeros(6).double()), "torch.float32 and torch.float64"),
 }
 
 

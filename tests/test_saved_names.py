@@ -161,4 +161,4 @@ def test_the_command_line_takes_a_compiled_factory(run, tmp_path, monkeypatch):
     np.save("x.npy", np.random.default_rng(0).random((4, 6), dtype=np.float32))
     given = ("--model", "wrapped:model", "--observations", "x.npy", "--draws", 4, "--tf", 1, "--tb", 1)
     found = run("bias", *given, "--sweep", "none", "--no-plot", "--images", 4, "--out", "found.h5")
-    assert found.exit_code == 0, found.output
+    assert found.code == 0, found
