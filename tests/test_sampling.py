@@ -110,11 +110,11 @@ def test_other_noise_agrees_within_standard_errors():
 
 
 @pytest.mark.parametrize("estimator", ALL, ids=lambda e: e.name)
-@pytest.mark.parametrize("memory", [1, 20_000, 300_000])
-def test_chunks_do_not_change_the_moments(estimator, memory):
+def test_chunks_do_not_change_the_moments(estimator):
     problem = problems.make("3x5-bernoulli-mlp" if "categorical" in estimator.kinds else "binary6-bernoulli-mlp")
     whole = moments(problem, estimator.at(1.6, 1.3), 45)
-    assert_same([moments(problem, estimator.at(1.6, 1.3), 45, memory=memory)], [whole])
+    for memory in (1, 20_000, 300_000):
+        assert_same([moments(problem, estimator.at(1.6, 1.3), 45, memory=memory)], [whole])
 
 
 # --- grids: q once for all tf, derivatives once for all tb ---
@@ -137,15 +137,15 @@ def test_what_is_measured_together_does_not_matter():
     assert_same(together, [moments(problem, e, 33) for e in several])
 
 
-@pytest.mark.parametrize("numbers", [1, 40, 500, 5_000])
-@pytest.mark.parametrize("draws", [2, 45, 64, 320])
+@pytest.mark.parametrize("draws", [2, 45, 320])
 @pytest.mark.parametrize("name", ["3x5-bernoulli-mlp", "binary6-bernoulli-mlp"])
-def test_blocks_do_not_change_the_moments(numbers, draws, name, monkeypatch):
+def test_blocks_do_not_change_the_moments(draws, name, monkeypatch):
     problem = problems.make(name)
     grid = grid_of(*PULLED_BACK, tfs=(0.4, 2.0), tbs=(1.3,))
     whole = moments_of(problem, grid, draws)
-    monkeypatch.setattr(straight_through_moments, "_IN_CACHE", numbers)
-    assert_same(moments_of(problem, grid, draws), whole)
+    for numbers in (1, 40, 500, 5_000):
+        monkeypatch.setattr(straight_through_moments, "_IN_CACHE", numbers)
+        assert_same(moments_of(problem, grid, draws), whole)
 
 
 @pytest.mark.parametrize("draws", [2, 31, 45, 64, 128])
@@ -232,7 +232,7 @@ def test_each_moments_come_with_their_positions():
 @pytest.mark.parametrize("memory", [30_000, sampling.MEMORY])
 def test_progress_adds_up(memory):
     problem = problems.make("3x5-bernoulli-mlp")
-    several = grid_of(*[e for e in ALL if "categorical" in e.kinds])
+    several = grid_of(*[e for e in ALL if "categorical" in e.kinds], tfs=(0.4, 2.0), tbs=(0.5, 1.3))
     steps = []
     moments_of(problem, several, 45, memory=memory, advance=steps.append)
     assert sum(steps) == 45 * len(sampling.by_points(several))
