@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import checks, errors, latents, likelihoods, model_checks, output_scale
+from . import checks, decoded, errors, latents, likelihoods, model_checks, output_scale
 from .copies import measured_copy, narrow_parts
 from .latents import LatentKind
 from .methods import Compute
@@ -136,17 +136,37 @@ def for_encoder(model: LatentModel, x: Tensor) -> Tensor:
         narrow = x.to(own)
     else:
         return x
+    _warn_of_rounding("encoder", x, narrow, model.logits)
+    return narrow
+
+
+@torch.no_grad()
+def _for_conditional(model: LatentModel, x: Tensor) -> None:
+    """Warns where a conditional decoder reads whole numbers that the precision of the codes cannot hold."""
+    own = precision(model, x)
+    if not (model.conditional and x.is_floating_point()) or x.dtype == own:
+        return
+
+    def read(some: Tensor) -> Tensor:
+        first = torch.zeros(1, model.latents, dtype=torch.long, device=x.device)
+        out = model.decode(latents.codes_at(first, model.categories, model.binary, own), some)
+        return decoded.rows(out, 1)
+
+    _warn_of_rounding("decoder", x, x.to(own), read)
+
+
+def _warn_of_rounding(part: str, x: Tensor, narrow: Tensor, read: Callable[[Tensor], Tensor]) -> None:
+    """Warns if `narrow` has another whole number than x, and what `read` returns for its example depends on it."""
     rounded = (narrow.to(x.dtype) != x) & (x == x.round())
     if bool(rounded.any()):
         at = tuple(torch.nonzero(rounded)[0].tolist())
         some = slice(at[0], at[0] + 1)
         other = narrow[some].masked_fill(rounded[some], 0.0)
-        if not torch.equal(model.logits(narrow[some].clone()), model.logits(other)):
+        if not torch.equal(read(narrow[some].clone()), read(other)):
             errors.warn(
-                f"x: the encoder reads {x[at].item():.17g} at index {at} as {narrow[at].item():.17g}, since its weights"
-                f" are {own}; where that is a token id or a label, take wider weights (model.double())"
+                f"x: the {part} reads {x[at].item():.17g} at index {at} as {narrow[at].item():.17g}, since its weights"
+                f" are {narrow.dtype}; where that is a token id or a label, take wider weights (model.double())"
             )
-    return narrow
 
 
 def encode(model: LatentModel, x: Tensor) -> Tensor:
@@ -171,6 +191,7 @@ def _encoded(model: LatentModel, x: Tensor) -> tuple[LatentModel, Tensor]:
         logits = latents.bounded(model.kind, logits)
         cure = "expected finite logits, -inf for an impossible category beside a possible one (has training diverged?)"
         checks.finite("logits", logits, cure)
+        _for_conditional(model, x)
         if not _computes_by_row(model):
             model_checks.check(model, x, seen, logits)
         output_scale.check(model, x, seen, logits)

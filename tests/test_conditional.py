@@ -6,6 +6,7 @@ from torch import nn
 
 import gradlab
 from gradlab import estimators
+from gradlab.sampling import Noise
 
 from . import oracles
 
@@ -73,7 +74,7 @@ def test_the_exact_gradient_is_that_of_plain_autograd(likelihood, binary):
 def test_all_ways_to_run_the_decoder_give_the_estimates_of_plain_autograd(likelihood, binary):
     """Draw by draw, with the library's noise: mean and standard deviation of 16 draws."""
     model, x, logits, losses = made(likelihood, binary)
-    noise = gradlab.sampling.Noise(model.kind, logits, 1, 16, seed=4).of(1, 0, 16)[0]
+    noise = Noise(model.kind, logits, 1, 16, seed=4).of(1, 0, 16)[0]
     tf, tb = 0.7, 1.2
     estimates = []
     for g in noise:
@@ -186,6 +187,26 @@ def test_integers_reach_the_decoder_as_they_are():
     logits = encoder(x).detach().reshape(3, 2, 3)
     wanted = oracles.gradient_of_plain_code(logits, lambda z: next_token(decoder(z, x), x), 3, 1.0)
     torch.testing.assert_close(gradlab.exact_gradient(model, x), wanted, rtol=1e-11, atol=1e-13)
+
+
+def test_a_decoder_that_reads_rounded_labels_is_told():
+    class OfLabel(Gated):
+        def forward(self, z, x):
+            return super().forward(z, x[:, :-1]) + x[:, -1:] % 5
+
+    def first_pixels(o, x):
+        return (o - x[:, :-1]).square().sum(1)
+
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Linear(7, 6, bias=False))
+    model = gradlab.LatentModel(
+        encoder, OfLabel(6, 6), latents=2, categories=3, likelihood=first_pixels, conditional=True
+    ).to(torch.bfloat16)
+    with torch.no_grad():
+        encoder[0].weight[:, -1] = 0.0
+    x = torch.cat([torch.rand(3, 6), torch.tensor([[257.0], [1.0], [258.0]])], 1)
+    with pytest.warns(UserWarning, match=r"x: the decoder reads 257 at index \(0, 6\) as 256"):
+        gradlab.exact_gradient(model, x)
 
 
 # --- refused ---

@@ -10,6 +10,8 @@ from torch.utils.checkpoint import checkpoint
 
 import gradlab
 from gradlab import exact_errors, owned
+from gradlab.sampling import Noise
+from gradlab.setup import prepare
 
 from . import foreign, oracles
 
@@ -41,7 +43,7 @@ def test_exact_gradient_and_draws_are_those_of_plain_autograd(name):
     assert oracles.relative_error(found, wanted) < case.tolerance
 
     ds = quietly(gradlab.bias, model, case.x, tf=1.2, tb=0.7, draws=8, seed=3).squeeze()
-    noise = gradlab.sampling.Noise(model.kind, logits, 1, 8, seed=3).of(1, 0, 8)[0]
+    noise = Noise(model.kind, logits, 1, 8, seed=3).of(1, 0, 8)[0]
     estimates = []
     for g in noise:
         leaf = logits.clone().requires_grad_()
@@ -258,5 +260,5 @@ def test_a_callable_is_rebuilt_around_other_weights(name):
 
 def test_the_precisions_inside_a_decoder_are_seen():
     case = foreign.made("autocast_inside")
-    setup = gradlab.setup.prepare(model_of(case), case.x)
+    setup = prepare(model_of(case), case.x)
     assert quietly(exact_errors.narrowest, setup) == torch.bfloat16

@@ -192,7 +192,8 @@ class _Engine:
             else:
                 of = self.between.get(key, self.code_only[key])
                 assert not isinstance(of, OfLosses)
-                done[key] = Moments(*(moment.reshape(self.logits.shape) for moment in of.moments()))
+                mean, variance = (moment.reshape(self.logits.shape) for moment in of.moments())
+                done[key] = Moments(mean, variance)
         if self.covariance:
             of_each = self._covariances(integrals)
             done = {key: dataclasses.replace(found, covariance=of_each[key]) for key, found in done.items()}
