@@ -131,8 +131,8 @@ def test_a_cell_tells_its_value_and_interval_and_the_choice_changes_it(results, 
     assert found["hover"].startswith("tf = 1, tb = 2.5: relative bias")
     assert numbers(found["hover"]) == told("relative_bias_debiased", "sampled", 1.0)
     assert found["focus"].startswith("tf = 1, tb = 2.5: cosine")
-    assert numbers(found["focus"]) == told("cosine", "model", 1.0)
-    assert numbers(found["right"]) == told("cosine", "model", 1.6)
+    assert numbers(found["focus"]) == told("cosine_debiased", "model", 1.0)
+    assert numbers(found["right"]) == told("cosine_debiased", "model", 1.6)
     assert found["stops"] == 1
 
 
