@@ -14,6 +14,7 @@ SEEN = 10  # minimal expected number of draws that show what carries the exact g
 MOST_NAMED = 4
 FEW_EXAMPLES = 2  # effective number of examples below which one carries most of the gradient
 BATCHES = 32  # fewer are single draws
+SAME = 1e-9  # width of an interval over examples that is rounding alone
 
 
 class SamplingWarning(UserWarning):
@@ -116,6 +117,8 @@ def _carried_by_one(ds: xr.Dataset) -> list[str]:
                     " narrow.",
                 )
             )
+    if isinstance(examples, int | np.integer) and examples > 1 and _without_spread(ds):
+        found.append("All examples give the same values: the interval over examples has no width. Are they copies?")
     share = _share_of_a_batch(ds)
     if share is not None and bool((decides := share > 0.5).any()):
         text = (
@@ -124,6 +127,14 @@ def _carried_by_one(ds: xr.Dataset) -> list[str]:
         )
         found.append(_sentence(_at_tf(decides), text))
     return found
+
+
+def _without_spread(ds: xr.Dataset) -> bool:
+    """Whether no ratio of a point differs between examples."""
+    names = [str(name) for name in ds.data_vars if f"{name}_population_low" in ds]
+    widths = [ds[f"{name}_population_high"] - ds[f"{name}_population_low"] for name in names]
+    known = [width for width in widths if bool(width.notnull().any())]
+    return bool(known) and all(float(width.max()) < SAME for width in known)
 
 
 def _share_of_a_batch(ds: xr.Dataset) -> xr.DataArray | None:

@@ -10,6 +10,7 @@ import gradlab
 from gradlab.cautions import cautions
 from gradlab.fidelity import reference
 from gradlab.metrics import NONE, over_examples, registry
+from gradlab.reports.prose import sureness
 from gradlab.schema import upgraded
 
 from . import populations
@@ -182,6 +183,8 @@ def test_one_example_has_no_interval_and_a_reason(problem):
         assert len(ends) >= 12
         assert all(ds[name].isnull().all() for name in ends)
         assert ds.attrs["population_intervals"] == "none: one example has no spread"
+        if ds.attrs.get("moments") != "exact":
+            assert "no interval over examples: one example has no spread." in sureness(ds)
 
 
 def test_identical_examples_leave_the_noise_of_draws(problem):
@@ -193,6 +196,8 @@ def test_identical_examples_leave_the_noise_of_draws(problem):
         assert width[0] < 1e-6, name
         assert width[1] > 1e-3, name
     np.testing.assert_allclose(exact.effective_examples, 6)
+    assert any("All examples give the same values" in line for line in cautions(exact))
+    assert not any("All examples" in line for line in cautions(drawn))
 
 
 def test_the_encoder_has_none_and_says_why(problem):
