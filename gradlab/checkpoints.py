@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from . import errors, files, networks, schedules
-from .model import LatentModel
+from .model import LatentModel, check_is_model
 
 FORMAT = "gradlab-1"
 BUNDLED = "vae-8x4-mnist"  # small enough to enumerate
@@ -38,6 +38,7 @@ def save(model: LatentModel, path: str | Path) -> None:
     --------
     >>> gradlab.save(gradlab.bundled("vae-8x4-mnist"), "copy.safetensors")
     """
+    check_is_model(model)
     write(path, model, {}, model.provenance)
 
 

@@ -278,7 +278,7 @@ class LatentModel(nn.Module):
 def check_is_model(model: object) -> None:
     if isinstance(model, Program):
         raise ValueError(
-            "model: expected a gradlab.LatentModel, got a Program; gradlab.bias and gradlab.exact_gradient take one"
+            "model: expected a gradlab.LatentModel, got a Program, which gradlab.bias, exact_gradient and Monitor take"
         )
     if not isinstance(model, LatentModel):
         wrapped = next(

@@ -140,8 +140,9 @@ def test_parameters_of_a_copy_are_refused():
 
 def test_what_takes_models_only_says_so():
     program = gradlab.Program(plain, gate)
-    with pytest.raises(ValueError, match="got a Program; gradlab"):
-        gradlab.gap(program, X)
+    for call in (gradlab.gap, gradlab.recommend, gradlab.save):
+        with pytest.raises(ValueError, match="got a Program, which gradlab"):
+            call(program, X)
     with pytest.raises(ValueError, match="expected a function loss"):
         gradlab.Program(gate.weight, gate)
     with pytest.raises(errors.Excluded, match="return_error"):
