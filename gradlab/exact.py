@@ -20,6 +20,7 @@ from torch import Tensor
 
 from . import checks, errors, latents
 from .choices import TARGETS
+from .exact_errors import rounding_errors
 from .losses import activations_per_code, losses_of_configurations
 from .methods import MAX_CONFIGURATIONS, Compute, Enumerated
 from .model import LatentModel, check_is_model
@@ -104,11 +105,7 @@ def exact_gradient(
         gradient = exact_gradients(setup, law, dtype=precision_of_losses)[0]
         if kl:
             gradient = gradient + kl_gradient(setup)
-        if not return_error:
-            return gradient
-        from .exact_errors import rounding_errors
-
-        return gradient, rounding_errors(setup, law, precision_of_losses)[0]
+        return (gradient, rounding_errors(setup, law, precision_of_losses)[0]) if return_error else gradient
 
 
 def exact_gradients(setup: Setup, laws: list[tuple[float, str]], *, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -40,9 +40,10 @@ class Setup:
         """Parts of the model that run in their own precision and not in float64; warns of them."""
         found, reason = narrow_parts(self.original, self.x)
         for part, own in found.items():
+            stated = "; exact_gradient_error states them" if part == "decoder" else ""
             errors.warn(
                 f"{part}: expected one that runs in float64 too, got one that runs in {own} only, so what is exact has"
-                f" the rounding errors of {own} (exact_gradient_error states them). {reason}"
+                f" the rounding errors of {own}{stated}. {reason}"
             )
         return found
 
