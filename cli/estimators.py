@@ -87,10 +87,10 @@ def check_estimator(estimator, draws, seed, as_json):
 def _named(text: str) -> Any:
     """The estimator with this name. Raises ValueError if there is none."""
     from gradlab import errors
-    from gradlab.estimators import Estimator, parse
+    from gradlab.estimators import Estimator, dictionary, parse
 
     where, colon, name = text.partition(":")
-    if not colon or "=" in name:
+    if not colon or "=" in name or dictionary.is_word(text):
         return parse(text)
     if not (where and name):
         raise ValueError(f"estimator: expected NAME, NAME:KEY=VALUE or MODULE:NAME, got {text!r}")

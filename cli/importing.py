@@ -39,6 +39,36 @@ def _uncompiled(found: Any) -> Any:
     return getattr(found, "_orig_mod", getattr(found, "_torchdynamo_orig_callable", found))
 
 
+def layer(text: str) -> Any:
+    """The layer of MODULE:NAME: a function of logits as it is; the instance of a class, the result of a factory.
+
+    Raises ValueError if there is none.
+    """
+    import inspect
+
+    from torch.autograd import Function
+
+    from gradlab.estimators import Estimator
+
+    where, _, name = text.partition(":")
+    if not (where and name):
+        raise ValueError(f"layer: expected MODULE:NAME, got {text!r}")
+    there = contents("layer", where)
+    if name not in there:
+        known = [key for key, value in there.items() if callable(value) and not key.startswith("_")]
+        raise ValueError(
+            f"layer: expected a name in module {where!r}, {' or '.join(known) or 'of a layer'}, got {name!r}"
+        )
+    found = there[name]
+    if not (callable(found) or isinstance(found, Estimator)):
+        raise ValueError(f"layer: expected a function of logits, got one of type {type(found).__name__} from {text}")
+    if isinstance(found, type):
+        return found if issubclass(found, Function) else made("layer", text, found)
+    if inspect.isfunction(found) and not inspect.signature(found).parameters:
+        return made("layer", text, found)
+    return found
+
+
 def model(text: str, weights: str | None) -> tuple[Any, dict[str, Any]]:
     """The LatentModel of MODULE:FACTORY with the weights of a file, and attributes that describe it in results.
 

@@ -18,6 +18,7 @@ import click
 from gradlab import __version__, errors
 
 from .bias import bias
+from .check_layer import check_layer
 from .data import data
 from .estimators import check_estimator, estimators
 from .gap import gap
@@ -56,7 +57,22 @@ def cli() -> None:
     """
 
 
-for command in (bias, gap, recommend, train, sweep, plot, show, report, estimators, check_estimator, data, reproduce):
+COMMANDS = (
+    bias,
+    gap,
+    recommend,
+    train,
+    sweep,
+    plot,
+    show,
+    report,
+    estimators,
+    check_estimator,
+    check_layer,
+    data,
+    reproduce,
+)
+for command in COMMANDS:
     cli.add_command(command)
 
 

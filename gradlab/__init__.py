@@ -28,6 +28,7 @@ _HOME = {
     "report": "reports.page",
     "table": "reports.tables",
     "recommend": "recommending.choosing",
+    "check_layer": "inspection.checking",
 }
 _MODULES = ("datasets", "estimators", "latents", "likelihoods", "metrics", "plots", "schedules", "sweeps", "training")
 
@@ -42,6 +43,7 @@ __all__ = [
     "Sampled",
     "bias",
     "bundled",
+    "check_layer",
     "datasets",
     "decoupled_st_gumbel_softmax",
     "estimators",
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
     from .exact import exact_gradient
     from .fidelity.bias_analysis import bias
     from .fidelity.gap_analysis import gap
+    from .inspection.checking import check_layer
     from .methods import Compute, Enumerated, Integrated, MonteCarlo, Sampled
     from .model import LatentModel
     from .monitoring.monitor import Monitor

@@ -58,7 +58,9 @@ class Settings(Checked):
             from . import estimators
 
             estimators.parse(self.estimator)
-            object.__setattr__(self, "estimator", specs.canonical(self.estimator))
+            estimators.dictionary.check_temperatures([self.estimator], (self.tf,), (self.tb,))
+            translated = estimators.dictionary.translated(self.estimator)
+            object.__setattr__(self, "estimator", specs.canonical(translated))
         if "tf=" in self.estimator or "tb=" in self.estimator:
             raise ValueError(f"estimator: expected one without temperatures (use tf and tb), got {self.estimator!r}")
         if not isinstance(self.config, dict):

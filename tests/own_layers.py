@@ -13,6 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradlab import estimators
 from gradlab.estimators import Estimator
+from gradlab.latents import BINARY as BINARY_KIND
+from gradlab.latents import CATEGORICAL as CATEGORICAL_KIND
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,140 @@ CORRECT = [
     Written("two-gumbels", two_gumbels, "st-gs:convention=jang", **AT_TB, **BINARY),
     Written("pair", of_a_pair, "st-gs:convention=jang", **AT_TB, **BINARY),
 ]
+
+
+# --- faulty ones ---
+
+
+def noise_inside(logits, tf, tb):
+    a = logits + gumbel(logits)
+    return straight_through(one_hot(a / tf), torch.softmax(a / tb, -1))
+
+
+def scaled_twice(logits, tb):
+    a = logits + gumbel(logits)
+    q = torch.softmax(a / tb, -1)
+    return one_hot(a) + (q - q.detach()) / tb
+
+
+def shared_by_latents(logits):
+    g = gumbel(logits[:, :1])
+    return straight_through(one_hot(logits + g), torch.softmax(logits, -1))
+
+
+def shared_by_examples(logits):
+    g = gumbel(logits[0])
+    return straight_through(one_hot(logits + g), torch.softmax(logits, -1))
+
+
+def swapped(logits, tf, tb):
+    return decoupled(logits, tb, tf)
+
+
+def normalised(logits):
+    return F.gumbel_softmax((logits - logits.mean(0)) / (logits.std(0) + 1e-3), hard=True)
+
+
+def clipped(logits):
+    z = F.gumbel_softmax(logits, hard=True)
+    z.register_hook(lambda v: v.clamp(-0.1, 0.1))
+    return z
+
+
+def inverse_temperature(logits, tf):
+    return straight_through(one_hot(logits * tf + gumbel(logits)), torch.softmax(logits, -1))
+
+
+def tempered_twice(logits, tf):
+    return straight_through(one_hot(logits / tf**2 + gumbel(logits)), torch.softmax(logits, -1))
+
+
+def wrong_way_round(logits):
+    p = torch.sigmoid(logits)
+    return straight_through((torch.rand_like(p) > p).to(p.dtype), p)
+
+
+def one_gumbel(logits):
+    a = logits + gumbel(logits)
+    return straight_through((a > 0).to(a.dtype), torch.sigmoid(a))
+
+
+def of_signs(logits):
+    p = torch.sigmoid(logits)
+    return 2 * straight_through(torch.bernoulli(p).detach(), p) - 1
+
+
+def times_smooth(logits, tau):
+    y = binary_concrete(logits, tau)
+    return (y > 0.5).to(y.dtype) * y
+
+
+def half_a_gradient(logits):
+    p = torch.sigmoid(logits)
+    return torch.bernoulli(p).detach() + 0.5 * (p - p.detach())
+
+
+# name -> layer, and words of the problem that is to be found
+FAULTY = {
+    "noise inside the division": (noise_inside, "tf has no part in it"),
+    "probabilities for logits": (lambda l: F.gumbel_softmax(l.softmax(-1), hard=True), "probabilities for logits"),
+    "not one-hot": (lambda l: 0.9 * F.gumbel_softmax(l, hard=True), "neither one-hot nor relaxed"),
+    "smoothed": (lambda l: 0.9 * F.gumbel_softmax(l, hard=True) + 0.1 / l.shape[-1], "only 5 different values"),
+    "gradient scaled twice": (scaled_twice, "its gradient is 0.5 times that of st-gs(convention=jang)"),
+    "argmax": (lambda l: straight_through(one_hot(l), l.softmax(-1)), "it does not sample"),
+    "sign": (lambda l: 2 * one_hot(l + gumbel(l)) - F.gumbel_softmax(l), "neither one-hot nor relaxed"),
+    "gradient with the wrong sign": (
+        lambda l: (lambda g: straight_through(one_hot(l + g), -torch.softmax(l + g, -1)))(gumbel(l)),
+        "Its gradient is -1 times",
+    ),
+    "noise shared by latents": (shared_by_latents, "share random numbers"),
+    "noise shared by examples": (shared_by_examples, "share its numbers"),
+    "normal noise": (
+        lambda l: straight_through(one_hot(l + torch.randn_like(l)), l.softmax(-1)),
+        "do not follow softmax(l/t)",
+    ),
+    "no gradient": (lambda l: one_hot(l + gumbel(l)), "without one"),
+    "temperatures swapped": (swapped, "softmax(l/tf)"),
+    "normalised over the batch": (normalised, "depend on the other rows"),
+    "clipped": (clipped, "not linear"),
+    "inverse temperature": (inverse_temperature, "at tf = 2, not softmax(l/tf)"),
+    "tempered twice": (tempered_twice, "at tf = 2, not softmax(l/tf)"),
+    "temperature read in vain": (
+        lambda l, tf, tb: F.gumbel_softmax(l, tau=tb, hard=True) + 0 * tf,
+        "tf has no part in it",
+    ),
+    "over the wrong dimension": (lambda l: F.gumbel_softmax(l, dim=1, hard=True), "dim=1"),
+}
+FAULTY_BINARY = {
+    "wrong way round": (wrong_way_round, "the sign of the logits"),
+    "one Gumbel": (one_gumbel, "do not follow softmax(l/t)"),
+    "signs": (of_signs, "neither one-hot nor relaxed: values between -1 and 1"),
+    "times smooth": (times_smooth, "they jump by"),
+    "half a gradient": (half_a_gradient, "Its gradient is 0.5 times that of ste"),
+}
+
+
+def catalogue_layer(name: str, binary: bool) -> Callable[[Tensor, float, float], Tensor]:
+    """A derivative-based entry of the catalogue as a layer: forward its point, backward v -> estimate(v)."""
+    entry, kind = estimators.parse(name), BINARY_KIND if binary else CATEGORICAL_KIND
+
+    def layer(logits, tf, tb):
+        at = entry.at(tf, tb)
+        noise = kind.noise((at.noise_arrays, *logits.shape), dtype=logits.dtype)
+
+        class Own(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, l):
+                return at.points(kind, l, noise)[0].clone()
+
+            @staticmethod
+            def backward(ctx, v):
+                fixed = logits.detach()
+                return at.estimate(kind, fixed, noise, at.points(kind, fixed, noise), None, v[None])
+
+        return Own.apply(logits)
+
+    return layer
 
 
 class Overheard(TorchDispatchMode):

@@ -40,7 +40,7 @@ def test_the_names_are_those_of_the_registries():
         (["data", "fetch", "c"], ["cifar10"]),
         (["bias", "--reference", "r"], ["rebar", "reinforce", "reinmax", "rloo"]),
         (["reproduce", "figure4"], ["figure4", "figure4-kl"]),
-        (["check-"], ["check-estimator"]),
+        (["check-"], ["check-estimator", "check-layer"]),
     ],
 )
 def test_names_are_completed(words, offered):

@@ -18,7 +18,7 @@ from gradlab.numerics import plain_arithmetic
 from gradlab.sampling import straight_through_moments
 from gradlab.training import engines
 
-from . import problems
+from . import own_layers, problems
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 DEVICE = "cuda"
@@ -364,3 +364,17 @@ def test_the_command_line(run):
     ran = run("bias", "--tf", "1.6", "--tb", "1.3", *given)
     assert ran.code == 0, ran.err
     assert gradlab.open_results("bias.h5").attrs["device"].startswith(DEVICE)
+
+
+@pytest.mark.parametrize("name", ["decoupled", "one-hot-straight-through", "two-gumbels", "module"])
+def test_a_layer_of_your_own_gives_the_figures_of_the_cpu(name, same_noise):
+    written = next(w for w in own_layers.CORRECT if w.name == name)
+    problem = problems.make("binary6-bernoulli-mlp" if "binary" in written.kinds else "3x2-bernoulli-mlp")
+    found = [
+        gradlab.bias(
+            problem.model, problem.x, tb=0.7, draws=64, estimator=written.estimator(), compute=gradlab.Compute(device=d)
+        )
+        for d in ("cpu", DEVICE)
+    ]
+    for figure in FIGURES:
+        np.testing.assert_allclose(found[0][figure], found[1][figure], rtol=1e-5, err_msg=figure)

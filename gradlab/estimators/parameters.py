@@ -25,6 +25,7 @@ class Allowed:
 
     words: str
     check: Callable[[str, Any], Any]
+    values: tuple[str, ...] = ()  # all of them, where they are names
 
 
 def temperature(default: float | None) -> Any:
@@ -78,7 +79,8 @@ def bound() -> Any:
 
 def choice(default: str, among: Sequence[str]) -> Any:
     """A field for one of the names in `among`."""
-    return _field(default, " or ".join(among), lambda name, value: errors.choice(name, value, among))
+    check = lambda name, value: errors.choice(name, value, among)  # noqa: E731
+    return _field(default, " or ".join(among), check, tuple(among))
 
 
 def allowed(field: dataclasses.Field) -> Allowed | None:
@@ -86,5 +88,5 @@ def allowed(field: dataclasses.Field) -> Allowed | None:
     return field.metadata.get("allowed")
 
 
-def _field(default: Any, words: str, check: Callable[[str, Any], Any]) -> Any:
-    return dataclasses.field(default=default, metadata={"allowed": Allowed(words, check)})
+def _field(default: Any, words: str, check: Callable[[str, Any], Any], values: tuple[str, ...] = ()) -> Any:
+    return dataclasses.field(default=default, metadata={"allowed": Allowed(words, check, values)})

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 
 from .. import errors, specs
+from . import dictionary
 from . import parameters as fields_of
 from .base import Estimator
 from .probing import SHAPES
@@ -27,11 +28,13 @@ GROUP = "gradlab.estimators"
 _CLASSES: dict[str, type[Estimator]] = {}
 _BROKEN: dict[str, str] = {}  # entry points that cannot be loaded, by name, with the reason
 _looked_up = False
-E_ = TypeVar("E_", bound=type[Estimator])
+E_ = TypeVar("E_", bound=type[Estimator] | Estimator)
 
 
 def register(cls: E_) -> E_:
     """Class decorator that makes an estimator, a frozen dataclass, known under its `name`; returns the class.
+
+    Takes an instance too, as `from_layer` makes it, and makes its class known.
 
     Raises ValueError if the name is taken, or if the class is no Estimator or needs arguments.
 
@@ -47,6 +50,9 @@ def register(cls: E_) -> E_:
     >>> gradlab.estimators.get("plain", tf=0.5)
     Plain(tf=0.5)
     """
+    if isinstance(cls, Estimator):
+        register(type(cls))
+        return cls
     if not (isinstance(cls, type) and issubclass(cls, Estimator)):
         raise ValueError(f"cls: expected a subclass of gradlab.estimators.Estimator, got {cls!r}")
     if not isinstance(getattr(cls, "name", None), str):
@@ -127,15 +133,23 @@ def is_built_in(estimator: Estimator) -> bool:
 def parse(text: str) -> Estimator:
     """The estimator that a text describes: `st-gs`, `st-gs:convention=jang`, or a label `st-gs(convention=jang)`.
 
+    Layers of other packages go by their names there: `torch:gumbel-softmax(tau=0.5, hard=True)`.
+
     Raises ValueError for an unknown name or parameter, or a parameter without a value.
 
     Examples
     --------
     >>> gradlab.estimators.parse("rloo:n=4").n
     4
+    >>> gradlab.estimators.parse("torch:gumbel-softmax(tau=0.5, hard=True)").label
+    'st-gs(convention=jang)'
     """
     if not isinstance(text, str):
         raise errors.unknown_name("estimator", text, names())
+    if dictionary.is_word(text):
+        of = dictionary.meaning(text)
+        tf = 1.0 if of.tf is None else of.tf
+        return parse(of.entry).at(tf, tf if of.tb is None else of.tb)
     name, parameters = specs.parts(text)
     return get(name, **parameters)
 

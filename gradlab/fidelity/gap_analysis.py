@@ -23,6 +23,10 @@ from torch import Tensor
 from .. import checks, errors, progress
 from ..cautions import SamplingWarning, of_sampling
 from ..derivatives import at_all_points
+from ..estimators import Estimator
+from ..estimators.evaluation import estimate_of, points_of
+from ..estimators.straight_through import DecoupledSTGS
+from ..latents import LatentKind
 from ..methods import Compute
 from ..metrics import GapMetric, GapTerms, over_examples, registry
 from ..model import LatentModel, check_is_model
@@ -39,10 +43,11 @@ from ..schema import (
     temperatures,
     with_interval,
 )
-from ..setup import prepare
+from ..setup import Setup, prepare
 from .jackknife import with_ends
 from .labels import JACKKNIFE, attributes
 from .rarity import rarity, variables
+from .request import estimator_of, temperatures_of
 from .room import COPIES, check_result
 
 DEFINITIONS = ("autodiff", "shared-backward")
@@ -63,11 +68,12 @@ def gap(
     tf: float | Sequence[float] = 1.0,
     tb: float | Sequence[float] | None = None,
     *,
+    estimator: str | Estimator = "decoupled-st-gs",
     draws: int = 64,
     seed: int = 0,
     compute: Compute | None = None,
 ) -> xr.Dataset:
-    """The gradient gap of Decoupled ST-GS between relaxed and discrete forward pass, for every pair of temperatures.
+    """The gradient gap between relaxed and discrete forward pass, by default of Decoupled ST-GS, at all temperatures.
 
     Works for code spaces of any size. The gap is not the bias: neither gradient is the exact one. The raw gap shrinks
     like 1/tb for any alignment; `relative_gap` and `cosine` do not.
@@ -77,6 +83,8 @@ def gap(
     model : LatentModel, categorical or binary
     x : observations (example, ...)
     tf, tb : forward and backward temperatures, a number or a sequence; tb defaults to the values of tf
+    estimator : a name or an Estimator, one of `from_layer` too: one that pulls df/dz back from the code hard(l/tf + g);
+        its backward pass takes the place of Decoupled ST-GS's, and its temperatures are replaced by the grid's
     draws : number of noise arrays, at least 2, shared by all temperatures
     seed : the same seed gives the same numbers for any chunk size; the global random state is not touched
     compute : Compute: device and precision of the gradients, memory, progress bar. Sums use float64
@@ -114,8 +122,8 @@ def gap(
     ('definition', 'tf', 'tb')
     """
     check_is_model(model)
-    tfs = errors.temperatures("tf", tf)
-    tbs = errors.temperatures("tb", tfs if tb is None else tb)
+    tfs, tbs = temperatures_of(tf, tb, [estimator])
+    pulled = estimator_of(estimator)
     draws = errors.whole_number("draws", draws, 2, "an interval needs two")
     compute = compute or Compute()
     with plain_arithmetic(compute.tf32):
@@ -124,19 +132,21 @@ def gap(
         metrics = len(registry.of_analysis("gap"))
         numbers = 2 * (min(BATCHES, draws) + 1) * (metrics + len(x)) + 4 * metrics * len(x)
         check_result(len(tfs), len(tbs), len(x), 8 * COPIES * numbers * len(DEFINITIONS) * len(tfs) * len(tbs))
-        noise = Noise(setup.kind, logits, 1, draws, setup.seed, memory)
+        _check_pulls_back(pulled, setup)
+        arrays = pulled.noise_arrays
+        noise = Noise(setup.kind, logits, arrays, draws, setup.seed, memory)
         sums = _Sums(tfs, tbs, len(x), draws, logits.device)
         bar = progress.bar("measuring the gap", draws * len(x) * len(tfs), compute.progress)
         with bar as advance, checks.deferred(x.device) as check:
             for i, t in enumerate(tfs):
                 for examples, chunk in _chunks(logits, draws, memory):
                     some = logits[examples]
-                    g = noise.of(1, chunk.start, chunk.stop)[0][:, examples]
-                    found = _measure(setup.model, x[examples], some, g, t, tbs, memory, check)
+                    g = noise.of(arrays, chunk.start, chunk.stop)[:, :, examples]
+                    found = _measure(setup.model, x[examples], some, g, pulled.at(t, t), tbs, memory, check)
                     sums.add(i, examples, chunk, *found)
-                    advance(len(g) * len(some))
-    about = attributes("gap", setup, draws, estimator="decoupled-st-gs", tf32=int(compute.tf32))
-    rare = rarity(model.kind, logits, tfs).of_middle_example()
+                    advance(g.shape[1] * len(some))
+    about = attributes("gap", setup, draws, estimator=pulled.label, tf32=int(compute.tf32))
+    rare = rarity(model.kind, logits, [pulled.at(t, t).law_tf for t in tfs]).of_middle_example()
     taken = np.full((len(DEFINITIONS), len(tfs), len(tbs)), float(draws))
     ds = sums.dataset(about).assign(variables(rare, taken, grid=("definition", "tf", "tb")))
     for sentence in of_sampling(ds):
@@ -161,14 +171,14 @@ def _measure(
     model: LatentModel,
     x: Tensor,
     logits: Tensor,
-    g: Tensor,
-    tf: float,
+    noise: Tensor,
+    e: Estimator,
     tbs: list[float],
     memory: int,
     check: checks.Check,
 ) -> Tensor:
-    """|r - d|, |d|, |r| and <r, d>, (4, definition, tb, draw, example), for noise g (draw, example, latent[, ...])."""
-    kind = model.kind
+    """|r - d|, |d|, |r| and <r, d>, (4, definition, tb, draw, example); `noise` (array, draw, example, latent, ...)."""
+    kind, tf, g = model.kind, e.law_tf, noise[0]
     a = logits / tf + g
     zf, z = kind.soft(a), kind.hard(a)
     _, v = at_all_points(model, x, torch.stack([z, zf]), memory, check=check)
@@ -179,7 +189,7 @@ def _measure(
     found = []
     for tb in tbs:
         # d and the shared-backward r - d, both times tb; r - d is computed from the difference of v: no cancellation
-        d, off = kind.pullback(kind.soft(torch.add(g, logits, alpha=1 / tb)), v)
+        d, off = _pulled_back(e.at(e.tf, tb), tb, kind, logits, noise, z, v)
         d_norm = _norm(d) / tb
         autodiff = [_norm(torch.sub(through, d, alpha=1 / tb)), d_norm, through_norm, _dot(through, d) / tb]
         off_norm = _norm(off) / tb
@@ -187,6 +197,33 @@ def _measure(
         shared = [off_norm, d_norm, _norm(off) / tb, _dot(off, d) / tb**2]
         found.append(torch.stack(autodiff + shared))
     return torch.stack(found, 1).unflatten(0, (2, 4)).transpose(0, 1).double()
+
+
+def _pulled_back(
+    e: Estimator, tb: float, kind: LatentKind, logits: Tensor, noise: Tensor, z: Tensor, v: Tensor
+) -> Tensor:
+    """tb times the estimates for both derivatives v (2, draw, example, latent[, category]) at the codes z."""
+    if type(e) is DecoupledSTGS:
+        return kind.pullback(kind.soft(torch.add(noise[0], logits, alpha=1 / tb)), v)
+    points = points_of(e, kind, logits, noise)
+    if not torch.equal(points[0], z):
+        raise ValueError(
+            f"estimator: expected one whose code is hard(l/tf + g) for a gap, got {e.label}, which samples with other"
+            " noise"
+        )
+    return tb * torch.stack([estimate_of(e, kind, logits, noise, points, None, one[None]) for one in v])
+
+
+def _check_pulls_back(e: Estimator, setup: Setup) -> None:
+    """Raises ValueError unless the estimate is a function of the derivative at one code."""
+    if setup.kind.name not in e.kinds:
+        raise ValueError(f"estimator: expected one for {setup.kind.name} latents, got {e.label}")
+    one_code = e.evaluations_at(setup.kind, setup.logits) == 1 and e.discrete_points and not e.noise_free
+    if e.uses_loss or not e.uses_derivative or not one_code:
+        raise ValueError(
+            f"estimator: expected one that pulls df/dz back from a sampled code for a gap, got {e.label}; take st-gs,"
+            " ste, reinmax, ..."
+        )
 
 
 def _norm(a: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from .program_draws import Draws, is_exact
 from .program_gradients import Flat, FlatMoments, ProgramStatistics
 from .rarity import CERTAIN, Rarity, variables
 from .reference_analysis import by_reference, stopping_rule
-from .request import Request, check_laws, cross_of, estimator_of
+from .request import Request, check_laws, cross_of, estimator_of, temperatures_of
 
 AUTO_ROWS = 2**20  # paths x examples that "auto" enumerates
 AUTO_NUMBERS = 2**31  # that their runs keep for the way back, likewise
@@ -71,10 +71,10 @@ def _requested(
     cross: Any,
     kl: bool,
 ) -> Request:
-    tfs = errors.temperatures("tf", tf)
-    tbs = errors.temperatures("tb", tfs if tb is None else tb)
     listed = not isinstance(estimator, str | Estimator) and isinstance(estimator, Iterable)
-    chosen = tuple(estimator_of(one) for one in (list(estimator) if listed else [estimator]))
+    given = list(estimator) if listed else [estimator]
+    tfs, tbs = temperatures_of(tf, tb, given)
+    chosen = tuple(estimator_of(one) for one in given)
     labels = [e.label for e in chosen]
     if not chosen or len(set(labels)) < len(labels):
         raise ValueError(f"estimator: expected at least one, each of them once, got {labels}")

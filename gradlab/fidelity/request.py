@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .. import errors, estimators, specs
 from ..choices import BOTH, TARGETS, WRT
-from ..estimators import Estimator
+from ..estimators import Estimator, dictionary
 from ..exact import check_enumerable
 from ..latents import LatentKind
 from ..methods import (
@@ -87,12 +87,12 @@ def requested(
     kl: bool,
 ) -> Request:
     """The Request of a call; arguments and errors are those of `gradlab.bias`."""
-    tfs = errors.temperatures("tf", tf)
-    tbs = errors.temperatures("tb", tfs if tb is None else tb)
     listed = not isinstance(estimator, str | Estimator) and isinstance(estimator, Iterable)
+    given = list(estimator) if listed else [estimator]
+    tfs, tbs = temperatures_of(tf, tb, given)
     method = moments_of(moments, draws)
     request = Request(
-        _estimators(list(estimator) if listed else [estimator], model.kind),
+        _estimators(given, model.kind),
         tfs,
         tbs,
         TARGETS if target == BOTH else (errors.choice("target", target, (*TARGETS, BOTH)),),
@@ -110,6 +110,20 @@ def requested(
     if isinstance(method, Integrated):
         check_supported(request.estimators)
     return request
+
+
+def temperatures_of(tf: Any, tb: Any, given: Sequence[Any]) -> tuple[list[float], list[float]]:
+    """tf and tb of all points; tb is by default what the names of layers among the estimators state, or else tf.
+
+    Raises ValueError for values out of range, and for temperatures that a named layer does not have.
+    """
+    tfs = errors.temperatures("tf", tf)
+    if tb is None:
+        stated = dictionary.stated_tb(given)
+        tb = tfs if stated is None else stated
+    tbs = errors.temperatures("tb", tb)
+    dictionary.check_temperatures(given, tfs, tbs)
+    return tfs, tbs
 
 
 # request -> why it cannot be measured. All other combinations can: gradients with respect to logits or encoder, against

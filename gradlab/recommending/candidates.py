@@ -73,6 +73,16 @@ def present(kind: LatentKind, tf: float, estimator: Any, tb: float | None) -> Ca
     return Candidate(e.at(tf, tf if tb is None else errors.temperature("tb", tb)))
 
 
+def check_laws(every: Sequence[Candidate], target: str) -> None:
+    """Raises ValueError for a candidate that samples softmax(l), held against the gradient of softmax(l/tf)."""
+    for one in every:
+        if target == "sampled" and one.estimator.law_tf != one.tf:
+            raise ValueError(
+                f"tf: expected 1 for {one.estimator.label}, which samples softmax(l) for any tf, got {one.tf:g}; take"
+                " tf=1 or target='model'"
+            )
+
+
 def _catalogue(kind: LatentKind) -> list[Estimator]:
     names = [name for name in estimators.names() if name not in LEFT_OUT]
     every = [estimators.parse(text) for text in (*names, *VARIANTS)]

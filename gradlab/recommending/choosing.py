@@ -23,7 +23,7 @@ from ..model import LatentModel, check_is_model
 from ..numerics import plain_arithmetic
 from ..setup import Setup, prepare
 from . import measuring
-from .candidates import TEMPERATURES, Candidate, candidates, present
+from .candidates import TEMPERATURES, Candidate, candidates, check_laws, present
 from .findings import Findings, findings
 from .halving import halve
 from .measuring import Reference, exact_reference, measured
@@ -144,6 +144,7 @@ def recommend(
         of_today = _today(setup, tf, *(None, None) if several else (estimator, tb), trained)
         if of_today is not None and of_today not in every:
             every.append(of_today)
+        check_laws(every, target)
         reference = _reference(setup, tf, target)
         course = halve(
             every,

@@ -123,7 +123,7 @@ def _whole(e: Tensor, dtype: torch.dtype | None, given: dict[str, Any]) -> Tenso
 
 
 def _randint(draw: Draw, name: str, given: dict[str, Any]) -> Tensor:
-    if given.get("dtype") is None and "self" not in given:
+    if not isinstance(given.get("dtype"), torch.dtype):  # of the schema, a number
         given["dtype"] = torch.long
     return _new(_whole)(draw, name, given)
 

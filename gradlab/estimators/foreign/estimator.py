@@ -28,6 +28,7 @@ LAWS = ("tf", "model")
 KINDS = {kind.name: kind for kind in (CATEGORICAL, BINARY)}
 LAW_ROWS, LAW_NUMBERS = 20_000, 2**21  # of the check of the law: rows, and numbers of noise at most
 WRONG = 1e-9  # p-value below which a law is another one
+GREEDY = 50.0  # 1/t above which the most probable category is always taken
 MOST_LAWS = 64  # pairs of temperatures at which the law is checked
 _SHAPES = {"categorical": (2, 3), "binary": (3,)}  # at which noise arrays are counted before a model is known
 
@@ -42,7 +43,7 @@ class LayerEstimator(Relaxation):
 
     layer: ClassVar[Layer]
     trials: ClassVar[dict[Hashable, Trial]]
-    lawful: ClassVar[set[Hashable]]  # kinds, shapes and temperatures whose law was checked
+    lawful: ClassVar[set[Hashable] | None]  # whose law was checked: kinds, shapes, temperatures; None: none is
 
     def trial(self, kind: LatentKind, like: Tensor) -> Trial:
         """What is known of the layer for codes like `like` (latent[, category])."""
@@ -69,6 +70,8 @@ class LayerEstimator(Relaxation):
         return SharedPoints(("layer", type(self), *at), codes=self.layer.discrete)
 
     def points(self, kind, logits, noise):
+        if logits.is_meta:
+            raise ValueError(f"layer: {self.name}: expected numbers, got a meta tensor")
         return self._each(kind, logits, noise, None)[0][None]
 
     def estimate(self, kind, logits, noise, points, loss, derivative):
@@ -76,7 +79,7 @@ class LayerEstimator(Relaxation):
         assert found is not None
         if self.layer.discrete and not torch.equal(z, points[0]):
             raise ValueError(
-                f"layer {self.name}: expected the same codes from the same random numbers, got others for the estimate"
+                f"layer: {self.name}: expected the same codes from the same random numbers, got others for the estimate"
                 " than for the loss; does it keep a state?"
             )
         return found
@@ -111,17 +114,17 @@ class LayerEstimator(Relaxation):
         if (values := values_of(kind, z)) == "one-hot":
             return z.round()
         if values == "relaxed":
-            raise ValueError(f"layer {self.name}: expected one-hot codes, got relaxed ones; state discrete=False")
+            raise ValueError(f"layer: {self.name}: expected one-hot codes, got relaxed ones; state discrete=False")
         wanted = "0 and 1" if kind is BINARY else "one-hot codes"
         raise ValueError(
-            f"layer {self.name}: expected {wanted}, got values between {float(z.min()):.3g} and {float(z.max()):.3g};"
+            f"layer: {self.name}: expected {wanted}, got values between {float(z.min()):.3g} and {float(z.max()):.3g};"
             " discrete=False measures them as they are"
         )
 
     def _check_law(self, kind: LatentKind, like: Tensor) -> None:
         """ValueError where the codes follow softmax(l/t) at another t than stated; a warning where they follow none."""
         key = kind.name, tuple(like.shape), self.tf, self.tb
-        if key in self.lawful or len(self.lawful) >= MOST_LAWS:
+        if self.lawful is None or key in self.lawful or len(self.lawful) >= MOST_LAWS:
             return
         self.lawful.add(key)
         found = self._fit(kind, like)
@@ -129,17 +132,21 @@ class LayerEstimator(Relaxation):
             return
         stated = "softmax(l/tf)" if self.law == "tf" else "softmax(l)"
         at = f"at tf = {self.tf:g}, tb = {self.tb:g}"
-        if found.p_value > WRONG and found.b > 0:
+        if found.p_value > WRONG and 0 < found.b < GREEDY and self.layer.discrete:
             cure = "state law='model'" if found.z(1.0) < 6 else "pass the layer the temperature that it samples with"
             self.lawful.discard(key)
             raise ValueError(
-                f"layer {self.name}: expected codes that follow {stated} {at}, as law={self.law!r} states, got"
+                f"layer: {self.name}: expected codes that follow {stated} {at}, as law={self.law!r} states, got"
                 f" softmax(l/{found.temperature:.3g}); {cure}"
             )
-        errors.warn(
-            f"layer {self.name}: its codes follow softmax(l/t) {at} at no t; the exact gradient is that of {stated}",
-            LayerWarning,
-        )
+        if not any(one is None for one in self.lawful):  # said once
+            self.lawful.add(None)
+            what = "its codes" if self.layer.discrete else "the largest entries of its codes"
+            fits = found.p_value > WRONG and 0 < found.b < GREEDY
+            t = f"softmax(l/{found.temperature:.3g})" if fits else "softmax(l/t) at no t,"
+            errors.warn(
+                f"layer: {self.name}: {what} follow {t} {at}; the exact gradient is that of {stated}", LayerWarning
+            )
 
     def _fit(self, kind: LatentKind, like: Tensor) -> laws.Fit | None:
         """The law of the codes; None where they are the stated law's draw by draw."""
@@ -200,7 +207,7 @@ def from_layer(
     >>> est = gradlab.estimators.from_layer(hard, name="torch", law="model")
     >>> model, x = gradlab.bundled("vae-8x4-mnist"), gradlab.datasets.load("mnist-sample").first(2).floats()
     >>> ds = gradlab.bias(model, x, tf=1.0, tb=0.5, estimator=[est, "st-gs:convention=jang"], draws=64)
-    >>> (ds.mean_gradient[0] - ds.mean_gradient[1]).abs().max().item() < 1e-3
+    >>> abs(ds.mean_gradient[0] - ds.mean_gradient[1]).max().item() < 1e-3
     True
     """
     if not callable(layer):
@@ -212,19 +219,26 @@ def from_layer(
         raise ValueError(f"kinds: expected some of {', '.join(KINDS)}, got {kinds!r}")
     if law not in LAWS:
         raise ValueError(f"law: expected one of {', '.join(LAWS)}, got {law!r}")
+    return estimator_class(Layer(name, Arguments(layer), bool(discrete), law), known, bool(discrete), law)()
+
+
+def estimator_class(
+    layer: Layer, kinds: tuple[str, ...], discrete: bool, law: str, trusted: bool = False
+) -> type[LayerEstimator]:
+    """The class of a layer's estimator; `trusted`: its law is not checked."""
     body: dict[str, Any] = {
-        "__doc__": f"The layer {name}.",
+        "__doc__": f"The layer {layer.name}.",
         "__module__": __name__,
-        "name": name,
-        "kinds": known,
+        "name": layer.name,
+        "kinds": kinds,
         "law": law,
-        "layer": Layer(name, Arguments(layer), bool(discrete), law),
+        "layer": dataclasses.replace(layer, discrete=discrete, law=law),
         "trials": {},
-        "lawful": set(),
+        "lawful": None if trusted else set(),
         # stated again: what they rest on is this class's own
         "shared_points": LayerEstimator.shared_points,
         "noise_arrays": LayerEstimator.noise_arrays,
         "uses": LayerEstimator.uses,
     }
-    cls: Any = type("".join(c if c.isalnum() else "_" for c in f"Layer_{name}"), (LayerEstimator,), body)
-    return dataclasses.dataclass(frozen=True, kw_only=True)(cls)()
+    cls: Any = type("".join(c if c.isalnum() else "_" for c in f"Layer_{layer.name}"), (LayerEstimator,), body)
+    return dataclasses.dataclass(frozen=True, kw_only=True)(cls)

@@ -11,6 +11,7 @@ from torch import Tensor
 from ...latents import LatentKind
 
 LEAST_EXPECTED = 5.0  # of a cell of a chi-square test; rarer categories are pooled
+MOST = 1e3  # |1/t|, which counts of a single category reach
 Z95 = 1.959963984540054
 
 
@@ -41,7 +42,7 @@ class Fit:
 
     def z(self, t: float) -> float:
         """How many standard errors 1/t is away."""
-        return abs(self.b - 1 / t) / self.error
+        return abs(self.b - 1 / t) / self.error if abs(self.b) < MOST / 2 else math.inf
 
 
 def counts_of(kind: LatentKind, codes: Tensor) -> Tensor:
@@ -64,7 +65,9 @@ def fit(logits: Tensor, counts: Tensor) -> Fit:
         variance = (p * (logits - mean).square()).sum(-1, keepdim=True)
         return float((draws * mean).sum()), float((draws * variance).sum())
 
-    low, high = -1e3, 1e3
+    if bool((counts.amax(-1, keepdim=True) == draws).all()):  # one code alone: any large b is as likely
+        return Fit(MOST, math.inf, p_value(torch.softmax(MOST * logits, -1), counts))
+    low, high = -MOST, MOST
     for _ in range(80):  # the mean grows with b
         b = (low + high) / 2
         low, high = (b, high) if moments(b)[0] < observed else (low, b)

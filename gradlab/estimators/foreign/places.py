@@ -72,8 +72,14 @@ class Place:
         return (self.call, self.call + 1) if self.pair and self.other is None else (self.call,)
 
 
-def layout(name: str, shapes: Sequence[tuple[int, ...]], rows: Sequence[int], latents: int) -> Layout | None:
-    """The layout of a call that returned these shapes at two numbers of rows; None where rows do not show in it."""
+def layout(
+    name: str, shapes: Sequence[tuple[int, ...]], rows: Sequence[int], latents: int, more: tuple[int, ...] | None
+) -> Layout | None:
+    """The layout of a call that returned these shapes at two numbers of rows; None where rows do not show in it.
+
+    `more` is the shape at the first number of rows and one latent more, where that is known: it shows which of two
+    dimensions of equal size belongs to the latents.
+    """
     one, other = shapes
     if len(one) != len(other):
         return None
@@ -89,7 +95,10 @@ def layout(name: str, shapes: Sequence[tuple[int, ...]], rows: Sequence[int], la
         return Layout(name, (*parts, *one[at + 1 :]))
     after = list(one[at + 1 :])
     if latents in after:
-        i = after.index(latents)
+        grown = (
+            [] if more is None or len(more) != len(one) else [m != n for m, n in zip(one, more, strict=True)][at + 1 :]
+        )
+        i = grown.index(True) if sum(grown) == 1 and after[grown.index(True)] == latents else after.index(latents)
         return Layout(name, (*parts, *after[:i], LATENT, *after[i + 1 :]))
     return Layout(name, (*parts, *after))
 
@@ -117,11 +126,13 @@ class Numbers:
         self.kind, self.noise, self.layouts, self.place = kind, noise, layouts, place
         self.rows, self.latents = noise.shape[1], noise.shape[2]
         self.calls = 0
+        self.kept: list[Tensor] | None = None  # the numbers of each call, (row, latent, *others), where they are wanted
         self._seeds: Tensor | None = None
         self._pair: Tensor | None = None
 
     def restart(self) -> None:
         self.calls = 0
+        self.kept = None if self.kept is None else []
 
     def __call__(self, name: str, shape: tuple[int, ...], device: torch.device) -> Tensor:
         call = self.calls
@@ -133,16 +144,24 @@ class Numbers:
                 f" {call + 1} (does it draw until something holds?)"
             )
         whole = [self.rows, *[self.latents] * of.by_latent, *of.others]
-        placed = self.place is not None and call in self.place.calls
-        if placed and math.prod(of.others) == self._placed_numbers(of):
-            return of.arranged(self._placed(call, of).reshape(whole), shape)
-        e = self._hashed(call, of.by_latent, math.prod(of.others)).reshape(whole)
-        if placed:
-            first: list[int | slice] = [0] * len(of.others)
-            if self.place is not None and self.place.other is not None:
-                first[self.place.other] = slice(None)
-            e[:, :, *first] = self._placed(call, of)
+        e = self._of_call(call, of).reshape(whole)
+        if self.kept is not None:
+            self.kept.append(e)
         return of.arranged(e, shape)
+
+    def _of_call(self, call: int, of: Layout) -> Tensor:
+        """(row, latent, *others), or (row, *others)"""
+        count = math.prod(of.others)
+        if self.place is None or call not in self.place.calls:
+            return self._hashed(call, of.by_latent, count)
+        if count == self._placed_numbers(of):
+            return self._placed(call, of)
+        e = self._hashed(call, of.by_latent, count).reshape(self.rows, self.latents, *of.others)
+        first: list[int | slice] = [0] * len(of.others)
+        if self.place.other is not None:
+            first[self.place.other] = slice(None)
+        e[:, :, *first] = self._placed(call, of)
+        return e
 
     def _placed_numbers(self, of: Layout) -> int:
         """How many numbers of a row and latent come from noise array 0."""

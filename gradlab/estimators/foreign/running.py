@@ -108,9 +108,9 @@ class Layer:
 
     def _named(self, error: BaseException, logits: Tensor) -> ValueError:
         if isinstance(error, Refused):
-            return ValueError(f"layer {self.name}: {error}")
+            return ValueError(f"layer: {self.name}: {error}")
         given = f"{tuple(logits.shape)} of {logits.dtype}"
-        return ValueError(f"layer {self.name}: expected a function of logits {given}, got {line(error)}")
+        return ValueError(f"layer: {self.name}: expected a function of logits {given}, got {line(error)}")
 
 
 @dataclass(frozen=True)

@@ -80,22 +80,42 @@ def _form_and_layouts(layer: Layer, kind: LatentKind, like: Tensor) -> tuple[str
         assert failure is not None
         raise failure
     form, _, records = next((one for one in working if one[1] != "other"), working[0])
+    if form != working[0][0]:
+        errors.warn(
+            f"layer: {layer.name}: with logits (row, latent, category) its codes are not one-hot or relaxed along the"
+            " last dimension, so it is called with one row for each latent; does it take dim=1 for the categories?",
+            LayerWarning,
+        )
     if len({tuple(record.names) for record in records}) > 1:
         raise ValueError(
-            f"layer {layer.name}: expected the same random calls each time, got {records[0].names}, then"
+            f"layer: {layer.name}: expected the same random calls each time, got {records[0].names}, then"
             f" {records[1].names} (does it draw until something holds?)"
         )
     layouts = []
-    for name, *shapes in zip(records[0].names, *(record.shapes for record in records), strict=True):
-        found_layout = layout(name, shapes, ROWS, like.shape[0])
+    more = _with_more_latents(layer, like, form, records[0])
+    for name, *shapes, of_more in zip(records[0].names, *(record.shapes for record in records), more, strict=True):
+        found_layout = layout(name, shapes, ROWS, like.shape[0], of_more)
         if found_layout is None:
             raise ValueError(
-                f"layer {layer.name}: expected random numbers of each row's own, got a call of {name} with shape"
+                f"layer: {layer.name}: expected random numbers of each row's own, got a call of {name} with shape"
                 f" {shapes[0]} for {ROWS[0]} rows of logits {tuple(like.shape)} and {shapes[1]} for {ROWS[1]}; all"
                 " examples share its numbers: draw them in the shape of the logits"
             )
         layouts.append(found_layout)
     return form, tuple(layouts)
+
+
+def _with_more_latents(layer: Layer, like: Tensor, form: str, record: Recorder) -> list[tuple[int, ...] | None]:
+    """The shapes of the calls with one latent more; None where the layer does not run so, or need not."""
+    unknown: list[tuple[int, ...] | None] = [None] * len(record.names)
+    if all(shape[1:].count(like.shape[0]) < 2 for shape in record.shapes):
+        return unknown
+    more, shape = Recorder(), (like.shape[0] + 1, *like.shape[1:])
+    try:
+        layer.run(form, some_logits(ROWS[0], like.new_empty(shape)), 1.0, 1.0, more)
+    except ValueError:
+        return unknown
+    return [*more.shapes] if more.names == record.names else unknown
 
 
 def _best_place(layer: Layer, kind: LatentKind, like: Tensor, form: str, layouts: tuple[Layout, ...]) -> Place | None:
@@ -126,15 +146,15 @@ def _check(layer: Layer, kind: LatentKind, like: Tensor, plan: Plan) -> None:
     assert of_v_again is not None
     if not (torch.equal(z, again) and _close(of_v, of_v_again)):
         raise ValueError(
-            f"layer {layer.name}: expected the same codes and gradient from the same random numbers, got others when it"
-            " is called again; does it draw from numpy or random, or keep a state?"
+            f"layer: {layer.name}: expected the same codes and gradient from the same random numbers, got others when"
+            " it is called again; does it draw from numpy or random, or keep a state?"
         )
     some = slice(2, 4)
     alone, of_v_alone = plan.run(layer, kind, logits[some], noise[:, some], 1.0, 1.0, v[some])
     assert of_v_alone is not None
     if not (_close(alone, z[some]) and _close(of_v_alone, of_v[some])):
         raise ValueError(
-            f"layer {layer.name}: expected each row to be treated as if it were alone, got codes or gradients that"
+            f"layer: {layer.name}: expected each row to be treated as if it were alone, got codes or gradients that"
             " depend on the other rows (a normalisation over the batch?)"
         )
     of_w, of_both = (plan.run(layer, kind, logits, noise, 1.0, 1.0, u)[1] for u in (w, 3 * v - 100 * w))
@@ -142,7 +162,7 @@ def _check(layer: Layer, kind: LatentKind, like: Tensor, plan: Plan) -> None:
     assert of_both is not None
     if not _close(of_both, 3 * of_v - 100 * of_w):
         errors.warn(
-            f"layer {layer.name}: its gradient is not linear in the gradient that reaches it (clipping?); figures are"
+            f"layer: {layer.name}: its gradient is not linear in the gradient that reaches it (clipping?); figures are"
             " those of the loss of each example, and a training on the mean over a batch has others",
             LayerWarning,
         )
