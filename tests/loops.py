@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 import gradlab
 
-STEPS, BATCH, LATENTS, CATEGORIES, PIXELS = 12, 8, 2, 3, 10
+STEPS, BATCH, LATENTS, CATEGORIES, PIXELS = 9, 8, 2, 3, 10
 Step = Callable[[Tensor, int], Any]
 
 

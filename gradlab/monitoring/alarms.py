@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import nan
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from ..latents import derived_seed
 from ..model import LatentModel
 from ..setup import for_encoder, observations
+from .rows import tensors
 
 ORTHOGONAL = 0.1  # a cosine whose whole interval is below this
 COLLAPSED = 0.99  # of the law of a latent over all examples, on one category
@@ -23,9 +25,7 @@ def not_finite(roots: Sequence[nn.Module], x: Any) -> str:
         for name, tensor in (*root.named_parameters(), *root.named_buffers()):
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 return name
-    parts = x.values() if isinstance(x, dict) else x if isinstance(x, tuple | list) else [x]
-    tensors = [part for part in parts if isinstance(part, Tensor) and part.is_floating_point()]
-    return "" if all(bool(torch.isfinite(tensor).all()) for tensor in tensors) else "x"
+    return "" if all(bool(torch.isfinite(one).all()) for one in tensors(x) if one.is_floating_point()) else "x"
 
 
 def of_figures(figures: Mapping[str, float], step: int) -> Iterator[tuple[str, str]]:
@@ -37,9 +37,9 @@ def of_figures(figures: Mapping[str, float], step: int) -> Iterator[tuple[str, s
             " decoder ignore them, or is something detached?",
         )
         return
-    cosine, low, high = (figures.get(f"cosine_debiased{end}", float("nan")) for end in ("", "_low", "_high"))
+    cosine, low, high = (figures.get(f"cosine_debiased{end}", nan) for end in ("", "_low", "_high"))
     if high < ORTHOGONAL:
-        how = "points against" if high < 0 else "is orthogonal to"
+        how = "points against" if high < -ORTHOGONAL else "is orthogonal to"
         yield (
             "orthogonal",
             f"step {step:,}: the estimate {how} the gradient: cosine {cosine:.2f} [{low:.2f}, {high:.2f}]. Steps along"
@@ -82,13 +82,16 @@ class Schedules:
     """Whether temperatures that are given as functions of the step ever change."""
 
     def __init__(self, given: Mapping[str, Any]):
-        self._values: dict[str, list[float]] = {name: [] for name, one in given.items() if callable(one)}
+        self._unmoved = {name: (nan, 0) for name, one in given.items() if callable(one)}  # first value, how often
 
     def of_temperatures(self, step: int, now: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         """(which alarm, sentence) after a measurement at temperatures `now`."""
-        for name, values in self._values.items():
-            values[:] = [*values[-1:], now[name]] if len(set(values)) > 1 else [*values, now[name]]
-            if len(values) >= UNMOVED and len(set(values)) == 1:
+        for name, (first, count) in list(self._unmoved.items()):
+            if count and now[name] != first:
+                del self._unmoved[name]
+                continue
+            self._unmoved[name] = (now[name], count + 1)
+            if count + 1 >= UNMOVED:
                 yield (
                     f"unmoved {name}",
                     f"step {step:,}: {name} has not moved since the first step: it is {now[name]:g}, though a schedule"

@@ -20,7 +20,7 @@ class Budget:
 
     def __init__(self, share: float, base: int, clock: Callable[[], float] = time.perf_counter):
         self.share, self.base, self.every, self.clock = share, base, base, clock
-        self.due: float = 0 if share else math.inf  # the step
+        self.due = 0  # the step
         self._begun = self._ended = math.nan
         self._first: int | None = None  # step
         self._spent = 0.0
@@ -52,7 +52,7 @@ class Budget:
 
     def allows(self, step: int, now: float) -> bool:
         """Whether a measurement is due at this step and is expected to keep below the share; puts it off if not."""
-        if step < self.due:
+        if step < self.due or not self.share:
             return False
         cost = _CAREFUL * max(self._costs[-_LATEST:], default=0.0)
         if self._spent + cost <= self.share * (now - self._begun + cost) or not self._costs:

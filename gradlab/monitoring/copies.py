@@ -62,7 +62,11 @@ class Copies:
         if isinstance(value, Tensor):
             return self._tensor(value)
         if isinstance(value, types.FunctionType):
-            return self._function(value)
+            depth, self._depth = self._depth, 0  # modules that it uses are no parts of one that holds it
+            try:
+                return self._function(value)
+            finally:
+                self._depth = depth
         if isinstance(value, types.MethodType):
             return types.MethodType(self.of(value.__func__), self.of(value.__self__))
         if isinstance(value, functools.partial):
@@ -122,13 +126,13 @@ class Copies:
             return self.of(eager)
         if _package(function) in _KEPT or (_package(function) == "gradlab" and not function.__closure__):
             return function
-        cells = {cell: types.CellType() for cell in function.__closure__ or ()}
+        cells = [(cell, types.CellType()) for cell in function.__closure__ or ()]
         scope = dict(function.__globals__)
-        closure = tuple(cells.values()) if cells else None
+        closure = tuple(own for _, own in cells) if cells else None
         found = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__, closure)
         self._memo[id(function)] = found  # a function may refer to itself
         changed = False
-        for cell, own in cells.items():
+        for cell, own in cells:
             try:
                 own.cell_contents = self.of(cell.cell_contents)
                 changed |= own.cell_contents is not cell.cell_contents

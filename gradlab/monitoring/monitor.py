@@ -9,16 +9,16 @@ from typing import Any
 
 import torch
 import xarray as xr
-from torch import Tensor
 
 from .. import errors
 from ..cautions import SamplingWarning
 from ..estimators import Estimator
 from ..fidelity.bias_analysis import bias
 from ..fidelity.request import estimator_of, requested
+from ..hdf5 import first_line
 from ..model import LatentModel, check_is_model
 from ..programs.program import Program
-from . import alarms
+from . import alarms, rows
 from .budget import Budget
 from .copies import Copies, unwrapped
 from .isolation import isolated
@@ -137,33 +137,36 @@ class Monitor:
         Parameters
         ----------
         x : a batch of the training, or always the same examples; of a Program what its loss takes
+<<<<<<< HEAD
         step : number of the step; by default steps are counted, from the last in the file on. A training that
             continues from a checkpoint gives it, and rows of the file that it will pass again are replaced
+=======
+        step : number of the step; by default calls are counted, from the last row of the file on. A training that goes
+            on from a checkpoint gives it, and rows of the file that it will pass again are replaced
+>>>>>>> 0b64c71 (The monitor's sentences, budget and file are held by tests; functions and programs on live modules are copied)
         """
         began = self._budget.clock()
-        if step is not None and step != self._next:
-            self._jump(step)
-        now = self._next
-        self._next += 1
+        now = self._next if step is None or step == self._next else self._number(step)
+        self._next = now + 1
         self._budget.begin(now, began)
         figures = self._due(x, now, began) if now >= self._budget.due else {}
         self._budget.end(began)
         return figures
 
-    def _jump(self, step: int) -> None:
-        """The user's own number of the step; a training does not go back, unless it starts from a checkpoint."""
+    def _number(self, step: int) -> int:
+        """The number of the step as the training counts; it does not go back, unless it starts from a checkpoint."""
         step = errors.whole_number("step", step, 0)
-        if step > self._next:
-            self._next = step
-        elif not self._budget.begun:
-            self._record.restart_at(step)
-            self._next = step
-            last = self._record.last
-            self._budget.due = min(self._budget.due, step if last is None else last + self._budget.base)
-        else:
+        if step >= self._next - 1 and self._budget.begun:  # the same one again while gradients are accumulated
+            return step
+        if self._budget.begun:
             self._say(
-                "step", f"step: expected numbers that rise, got {step:,} after {self._next - 1:,}; steps are counted"
+                "step", f"step: expected numbers that rise, got {step:,} after {self._next - 1:,}; calls are counted"
             )
+            return self._next
+        self._record.restart_at(step)
+        last = self._record.last
+        self._budget.due = min(self._budget.due, step if last is None else last + self._budget.base)
+        return step
 
     def _due(self, x: Any, step: int, began: float) -> dict[str, float]:
         """The figures of a measurement that is due, unless it has to wait."""
@@ -175,35 +178,41 @@ class Monitor:
             self._budget.waited(self._budget.clock() - began)
         if not self._budget.allows(step, self._budget.clock()):
             return {}
-        rows = self._first_rows(x)
-        if rows is None:
+        some = self._first_rows(x)
+        if some is None:
             self._budget.due = step + 1
             return {}
         began = self._budget.clock()
-        figures = self._measured_or_said(rows, step)
+        figures = self._measured_or_said(some, step)
         self._budget.measured(step, began)
         return figures
 
     def _first_rows(self, x: Any) -> Any:
         """The first examples of x, as many as the first time; None if x has fewer."""
-        parts = x.values() if isinstance(x, dict) else x if isinstance(x, tuple | list) else [x]
-        there = min((len(part) for part in parts if isinstance(part, Tensor) and part.ndim), default=None)
+        there = rows.count(x)
         if there is None:
             return x  # refused where it is read
         if self._rows is None:
             self._rows = min(self._examples, there)
-        if there < self._rows:
-            return None
-        return _each(x, lambda part: part.detach()[: self._rows] if part.ndim else part)
+        return rows.first(x, self._rows) if there >= self._rows else None
 
     def _measured_or_said(self, x: Any, step: int) -> dict[str, float]:
         try:
             figures = self._measured(x, step)
         except Exception as error:
-            if not (self._succeeded or "finite" in str(error)):
+            reason = str(error)
+            of_values = "finite" in reason and not reason.startswith(
+                ("tf:", "tb:")
+            )  # which a training may come to have
+            if not (self._succeeded or of_values):
                 raise
+<<<<<<< HEAD
             reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
             self._say("failed", f"step {step:,}: a measurement failed, and the training continues ({reason})")
+=======
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            self._say(reason, f"step {step:,}: a measurement failed, and the training goes on ({reason})")
+>>>>>>> 0b64c71 (The monitor's sentences, budget and file are held by tests; functions and programs on live modules are copied)
             return {}
         self._succeeded |= bool(figures)
         return figures
@@ -221,11 +230,12 @@ class Monitor:
                 found = bias(model, x, now["tf"], now["tb"], estimator=estimator, **given)
                 if isinstance(model, LatentModel):
                     sentences += alarms.of_codes(model, x, now["tf"], step)
-        for name in sorted(copies.hooked):
-            words = (
-                f"forward hooks of {name} modules do not run in measurements; if they change outputs, figures lack it"
+        if copies.hooked:
+            self._say(
+                "hooks",
+                f"forward hooks of {', '.join(sorted(copies.hooked))} modules do not run in measurements. If they"
+                " change outputs, the metrics are of the model without them.",
             )
-            self._say(f"hook {name}", words)
         for one in caught:
             key = "sampling" if issubclass(one.category, SamplingWarning) else str(one.message)
             self._say(key, f"step {step:,}: {one.message}", one.category)
@@ -284,7 +294,7 @@ class Monitor:
                 with isolated():
                     self._copied()
             except Exception as error:
-                reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+                reason = f"{type(error).__name__}: {first_line(error)}"
                 raise ValueError(f"model: expected one that can be copied, got an error ({reason})") from error
         return self._estimator
 
@@ -316,14 +326,3 @@ def _path(out: object) -> Path | None:
     if out is None or isinstance(out, str | Path):
         return None if out is None else Path(out)
     raise ValueError(f"out: expected the name of a file, got {out!r}")
-
-
-def _each(x: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """x with its tensors changed: a tensor, or a dict or tuple of tensors."""
-    if isinstance(x, Tensor):
-        return change(x)
-    if isinstance(x, dict):
-        return {name: _each(one, change) for name, one in x.items()}
-    if isinstance(x, tuple | list):
-        return type(x)(_each(one, change) for one in x)
-    return x

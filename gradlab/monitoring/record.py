@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,9 @@ class Record:
         self._about: dict[str, dict[str, Any]] = {}  # attributes of each
         if path is None:
             return
-        if path.is_dir():
+        if os.path.isdir(path):
             raise ValueError(f"out: expected the name of a file, got the folder {path}")
-        if path.is_file():
+        if os.path.isfile(path):
             self._take_up(path)
 
     @property
