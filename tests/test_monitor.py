@@ -250,7 +250,7 @@ def test_the_first_measurement_raises_and_later_ones_warn():
         monitored(model).step(torch.rand(4, loops.PIXELS + 1))
     monitor = monitored(model, every=1)
     assert monitor.step(x)
-    with pytest.warns(MonitorWarning, match=r"step 1: a measurement failed, and the training goes on \(ValueError"):
+    with pytest.warns(MonitorWarning, match=r"step 1: a measurement failed, and the training continues \(ValueError"):
         assert monitor.step(torch.rand(4, loops.PIXELS + 1)) == {}
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # said once

@@ -112,7 +112,7 @@ def test_a_file_of_something_else_is_refused(x, tmp_path):
 def test_where_nothing_can_be_written_the_training_goes_on(name, x, tmp_path):
     (tmp_path / "file").write_text("in the way")
     monitor = monitored(loops.model_of("plain"), every=1, out=tmp_path / name)
-    with pytest.warns(MonitorWarning, match="step 0: the file cannot be written, and the training goes on"):
+    with pytest.warns(MonitorWarning, match="step 0: the file cannot be written, and the training continues"):
         assert monitor.step(x)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -69,7 +69,7 @@ class Monitor:
     MonitorWarning
         Once each: the estimate is orthogonal to the gradient (the whole interval of the cosine is below 0.1), the
         encoder's gradient is exactly 0, codes have collapsed, a schedule does not move, weights or x are not finite,
-        a measurement failed, or the file cannot be written. The training goes on.
+        a measurement failed, or the file cannot be written. The training continues.
 
     Examples
     --------
@@ -137,13 +137,8 @@ class Monitor:
         Parameters
         ----------
         x : a batch of the training, or always the same examples; of a Program what its loss takes
-<<<<<<< HEAD
-        step : number of the step; by default steps are counted, from the last in the file on. A training that
+        step : number of the step; by default calls are counted, from the last row of the file on. A training that
             continues from a checkpoint gives it, and rows of the file that it will pass again are replaced
-=======
-        step : number of the step; by default calls are counted, from the last row of the file on. A training that goes
-            on from a checkpoint gives it, and rows of the file that it will pass again are replaced
->>>>>>> 0b64c71 (The monitor's sentences, budget and file are held by tests; functions and programs on live modules are copied)
         """
         began = self._budget.clock()
         now = self._next if step is None or step == self._next else self._number(step)
@@ -206,13 +201,8 @@ class Monitor:
             )  # which a training may come to have
             if not (self._succeeded or of_values):
                 raise
-<<<<<<< HEAD
-            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-            self._say("failed", f"step {step:,}: a measurement failed, and the training continues ({reason})")
-=======
             reason = f"{type(error).__name__}: {first_line(error)}"
-            self._say(reason, f"step {step:,}: a measurement failed, and the training goes on ({reason})")
->>>>>>> 0b64c71 (The monitor's sentences, budget and file are held by tests; functions and programs on live modules are copied)
+            self._say(reason, f"step {step:,}: a measurement failed, and the training continues ({reason})")
             return {}
         self._succeeded |= bool(figures)
         return figures
