@@ -196,9 +196,8 @@ class Monitor:
             figures = self._measured(x, step)
         except Exception as error:
             reason = str(error)
-            of_values = "finite" in reason and not reason.startswith(
-                ("tf:", "tb:")
-            )  # which a training may come to have
+            # a training may come to have such values
+            of_values = "finite" in reason and not reason.startswith(("tf:", "tb:"))
             if not (self._succeeded or of_values):
                 raise
             reason = f"{type(error).__name__}: {first_line(error)}"
@@ -230,9 +229,7 @@ class Monitor:
             key = "sampling" if issubclass(one.category, SamplingWarning) else str(one.message)
             self._say(key, f"step {step:,}: {one.message}", one.category)
         if found is None:
-            self._say(
-                "finite", f"step {step:,}: {where} has values that are not finite; nothing is measured until it has"
-            )
+            self._say("finite", f"step {step:,}: {where} is not finite, so nothing is measured")
             return {}
         self._reference = found.attrs["reference"]
         figures = self._recorded(found, step)
