@@ -48,7 +48,7 @@ of_cells = together(
         type=click.Choice(["auto", "never"]),
         default="auto",
         show_default=True,
-        help="auto: go on with the cells in --folder, and do nothing if all are finished; never: refuse a folder"
+        help="auto: continue with the cells in --folder, and do nothing if all are finished; never: refuse a folder"
         " that is not empty.",
     ),
     click.option("--retry-failed", is_flag=True, help="Train failed cells again."),

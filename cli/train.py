@@ -116,7 +116,7 @@ def _train(
     from . import output
 
     if overwrite and resume == "auto":
-        raise click.UsageError("--overwrite: trains anew, and --resume auto does not; give one of them")
+        raise click.UsageError("--overwrite: starts over, and --resume auto does not; give one of them")
     tracking = check_tracking(track, {name: others.pop(name) for name in OF_TRACKING})
     images = datasets.load(data, "train", data_dir)
     config = config | {"image_shape": list(images.pixels.shape[1:])}

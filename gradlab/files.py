@@ -78,7 +78,7 @@ def _lock(handle: int) -> bool:
 
 
 def _remove_leftovers(target: Path) -> None:
-    """Removes temporary files of processes that were killed while they wrote `target`: nobody locks these."""
+    """Removes temporary files of processes that were killed while they wrote `target`; they have no lock."""
     leftover = re.compile(re.escape(_begin(target)) + r"[0-9a-f]{8}\.part")
     with os.scandir(target.parent) as entries:
         found = [entry.path for entry in entries if leftover.fullmatch(entry.name) and entry.is_file()]

@@ -239,7 +239,13 @@ def _lowest(logits: Tensor) -> float:
 
 
 def below(pairs: Tensor) -> Tensor:
-    """Logits less the largest of their latent."""
+    """Logits less the largest of their latent.
+
+    Examples
+    --------
+    >>> gradlab.latents.below(torch.tensor([[1.0, 3.0]]))
+    tensor([[-2.,  0.]])
+    """
     return pairs - pairs.amax(-1, keepdim=True)
 
 

@@ -18,7 +18,7 @@ GZIP = b"\x1f\x8b"
 
 
 def check_room(called: str, size: int, copies: int) -> None:
-    """Raises BadFile if so many copies of the pixels, `size` bytes each, do not fit in the free memory."""
+    """Raises BadFile if `copies` times `size`, the bytes of the pixels, do not fit in the free memory."""
     if copies * size > (free := free_memory()):
         raise errors.BadFile(
             f"{called}: expected pixels that fit {copies} times in the free memory of {errors.size(free)}, got"

@@ -13,8 +13,8 @@ from .. import errors
 from ..estimators import Estimator, LayerWarning, conformance
 from ..estimators.foreign.calling import Arguments
 from ..estimators.foreign.estimator import LayerEstimator, estimator_class
+from ..estimators.foreign.probe import some_logits, tried
 from ..estimators.foreign.running import Layer, Recorder, forms, values_of
-from ..estimators.foreign.trial import some_logits, tried
 from ..latents import BINARY, CATEGORICAL, LatentKind, derived_seed
 from . import faults
 from .laws import Law, law

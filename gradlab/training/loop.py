@@ -61,7 +61,7 @@ def train(
     images, validation : images for training and for the validation loss
     out : checkpoint file
     resume : True continues an interrupted training. "auto" continues it if there is one, begins if not, and returns the
-        model if the training is finished, so that a job which is started again goes on with the same call
+        model if the training is finished, so that the same call continues a job that is started again
     keep_every : 10 also keeps the model of every tenth epoch, as NAME-epoch0010.safetensors
     device : "cpu", "cuda", "cuda:1", ...
     progress : show progress on standard error

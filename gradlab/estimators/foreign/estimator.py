@@ -21,8 +21,8 @@ from ..base import Relaxation
 from ..promises import SharedPoints
 from . import law as laws
 from .calling import Arguments
+from .probe import LayerWarning, Trial, some_logits, some_noise, tried
 from .running import Layer, values_of
-from .trial import LayerWarning, Trial, some_logits, some_noise, tried
 
 LAWS = ("tf", "model")
 KINDS = {kind.name: kind for kind in (CATEGORICAL, BINARY)}
