@@ -46,7 +46,7 @@ def show(results, form, as_json):
     \b
     Example:
       gradlab show bias.h5
-      gradlab show bias.h5 --format latex > table.tex
+      gradlab show bias.h5 --format latex
     """
     from gradlab.kinds import kind
     from gradlab.results import open_results
