@@ -170,8 +170,9 @@ def _observed(model, own, data, data_dir, images) -> Any:
 
 def _give(found: list[Any], out: str | None, as_json: bool) -> None:
     from gradlab import results
+    from gradlab.recommending.schedule import joined
 
-    ds = results.with_encodable_text(found[0] if len(found) == 1 else results.join_checkpoints(found))
+    ds = results.with_encodable_text(joined(found))
     replaced = [out] if out and os.path.exists(out) else []
     if out:
         results.save_results(ds, out)
@@ -184,22 +185,30 @@ def show(ds: Any, as_json: bool, written: list[str] | None = None) -> None:
     """A recommendation: its sentences, and the candidates with the smallest errors; or one JSON object."""
     from gradlab.attributes import plain, texts
     from gradlab.cautions import cautions
+    from gradlab.recommending.schedule import parts
 
-    each = [ds.isel(checkpoint=k) for k in range(ds.sizes["checkpoint"])] if "checkpoint" in ds.dims else [ds]
+    each = parts(ds)
     if as_json:
         about = {name: plain(value) for name, value in ds.attrs.items()}
-        answers = [_as_object(one) for one in each]
         files = {"attributes": about, "cautions": cautions(ds), "files": written or []}
-        click.echo(json.dumps(({"checkpoints": answers} if len(answers) > 1 else answers[0]) | files, allow_nan=False))
+        answers = [*map(_as_object, each)]
+        several = {"schedule": texts(ds.attrs.get("schedule", "")), "checkpoints": answers}
+        click.echo(json.dumps((several if len(each) > 1 else answers[0]) | files, allow_nan=False))
         return
     for one in each:
+        if len(each) > 1:
+            console().print(escape(str(one.checkpoint.item())), highlight=False)
         for number, sentence in enumerate(texts(one.attrs["answer"])):
             console().print(escape(sentence) if number else f"[bold]{escape(sentence)}[/bold]", highlight=False)
         console().print(_table(one))
+    for sentence in texts(ds.attrs["schedule"]) if len(each) > 1 else []:
+        console().print(escape(sentence), highlight=False)
 
 
 def _as_object(ds: Any) -> dict[str, Any]:
     import math
+
+    from gradlab.attributes import texts
 
     def number(value: Any) -> float | None:
         return float(value) if math.isfinite(float(value)) else None
@@ -218,7 +227,7 @@ def _as_object(ds: Any) -> dict[str, Any]:
         }
         for row in (ds.isel(candidate=k) for k in range(ds.sizes["candidate"]))
     ]
-    return {"answer": list(map(str, ds.attrs["answer"])), "chosen": rows[0], "candidates": rows}
+    return {"answer": texts(ds.attrs["answer"]), "chosen": rows[0], "candidates": rows}
 
 
 def _table(ds: Any) -> Table:

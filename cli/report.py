@@ -56,8 +56,19 @@ def report(ds: Any, as_json: bool, written: Sequence[str]) -> None:
     elif len(points) > len(centre):
         for some in _sorted_lines(ds, points):
             to.print(_lines(ds, some, line))
+    for words in _of_averages(ds):
+        to.print(escape(words), highlight=False)
     for path in written:
         to.print(f"wrote {path}", highlight=False, soft_wrap=True)
+
+
+def _of_averages(ds: Any) -> list[str]:
+    """Of a comparison at equal cost: which estimator averages best, as `gradlab recommend` says it."""
+    if not ds.attrs.get("equal_cost"):
+        return []
+    from gradlab.recommending.from_bias import closing_sentences
+
+    return closing_sentences(ds)
 
 
 def provenance(ds: Any) -> None:

@@ -9,13 +9,19 @@ import pytest
 import torch
 import torch.distributions as D
 import torch.nn.functional as F
+import xarray as xr
 
 import gradlab
 from gradlab import estimators
 from gradlab.estimators.evaluation import evaluate
 from gradlab.latents import BINARY, CATEGORICAL
-from gradlab.recommending.errors_of_averages import Observed, joint_quantile
+from gradlab.networks import build
+from gradlab.recommending import from_bias
+from gradlab.recommending.candidates import Candidate
+from gradlab.recommending.errors_of_averages import ALONG, Observed, joint_quantile
+from gradlab.recommending.halving import Course, Round
 from gradlab.recommending.pasting import line, spelled, torch_line
+from gradlab.recommending.schedule import parts, schedule
 
 from .problems import make
 
@@ -109,6 +115,22 @@ def test_joint_quantile_of_one_and_of_many():
     assert joint_quantile(np.repeat(one, 10, 0), 0.95) == pytest.approx(joint_quantile(one, 0.95))
 
 
+def test_a_smallest_error_that_is_luck_is_not_chosen():
+    """Of two that are not told from each other, the one that is known better; a clear winner stays."""
+    steady = np.zeros((10, 4))
+    noisy = steady.copy()
+    noisy[0, ALONG], noisy[1, ALONG] = 0.3, -0.3
+    plain, lucky = (Candidate(estimators.get("ste", tb=tb)) for tb in (1.0, 2.0))
+
+    def best(along, influence):
+        known = Observed(np.array([1.0, 0.9, 1.0, 1.0]), 0.0, steady, 1, False)
+        other = Observed(np.array([1.0, along, 1.0, 1.0]), 0.0, influence, 1, False)
+        return Course(100, [Round(64, {plain: known, lucky: other})]).best
+
+    assert best(0.95, noisy) == plain
+    assert best(0.95, steady + 1e-6 * noisy) == lucky
+
+
 def test_a_sampled_reference_agrees_with_the_exact_gradient(problem, monkeypatch):
     """On a space that has both; the two intervals overlap at every candidate (a miss is rarer than 1 in 100)."""
     x = many(problem)
@@ -128,6 +150,23 @@ def test_few_examples_have_intervals_from_batches_of_draws(problem):
     found = gradlab.recommend(problem.model, problem.x, tf=0.7, tb=TBS, estimator=NAMES, averaged=20, draws=256)
     assert "the examples are taken as given" in str(found)
     assert found.error_low < found.error < found.error_high
+
+
+def test_a_comparison_at_equal_cost_ends_with_the_same_answer(problem):
+    """From the Dataset's metrics: the inner products are those of its arrays, without the noise of sampling."""
+    moments = gradlab.MonteCarlo(draws=256, equal_cost=True)
+    ds = gradlab.bias(problem.model, problem.x, tf=0.7, tb=TBS, estimator=NAMES, moments=moments)
+    observed = {c.label: o for c, o in from_bias._observed(ds.sel(tf=0.7))}
+    assert len(observed) == 6
+    of = ds.sel(tf=0.7, tb=1.3, estimator="ste")
+    m, g, std = (of[name].values.ravel() for name in ("mean_gradient", "exact_gradient", "std_gradient"))
+    spread = (std**2).sum()
+    naive = [g @ g, m @ g, m @ m - spread / 256, spread]  # of 256 estimates, each the mean of four draws
+    np.testing.assert_allclose(observed["ste at tb = 1.3"].total, naive, rtol=1e-9)
+    said = from_bias.closing_sentences(ds, 20)
+    assert said[0].startswith(("Use ", "Cannot tell"))
+    alone = ds.assign_attrs(equal_cost=0)
+    assert from_bias.closing_sentences(alone) == []
 
 
 # --- what is asked for ---
@@ -321,6 +360,48 @@ def test_the_command_answers_writes_and_shows(run, written):
     assert as_json["chosen"] == as_json["candidates"][0]
     for command in (("plot", written), ("report", written, "--out", written.with_suffix(".html"))):
         assert run(*command).code == 0
+
+
+def test_several_checkpoints_give_a_schedule(run, tmp_path):
+    """Tables whose candidates differ, by their present choice, are joined, stored, shown and drawn."""
+    first = build("categorical-vae", {"latents": 2, "categories": 3, "hidden": [8]}, seed=0)
+    paths = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    gradlab.save(first, paths[0])
+    first.provenance = {
+        "settings": {"estimator": "zgr", "tf": 0.5, "tb": 1.0},
+        "history": {"validation_loss": [1.0] * 7},
+    }
+    gradlab.save(first, paths[1])
+    out = tmp_path / "both.h5"
+    wanted = ("--estimator", "ste", "--estimator", "rloo:n=4", "--tb", "0.5,1", "--images", 9, "--draws", 32)
+    ran = run("recommend", *paths, *wanted, "--out", out)
+    assert ran.code == 0
+    assert "Schedule: " in ran.out
+    ds = gradlab.open_results(out)
+    assert ds.tf.values.tolist() == [1.0, 0.5]
+    assert np.isnan(ds.error.sel(candidate="zgr").values).tolist() == [True, False]
+    one, two = parts(ds)
+    assert "zgr" not in one.candidate.values
+    assert str(two.candidate[0].item()) == two.attrs["chosen"]
+    told = json.loads(run("show", out, "--json").out)
+    assert len(told["checkpoints"]) == 2
+    assert told["checkpoints"][0]["answer"][0] in ran.out
+    for command in (("show", out), ("plot", out), ("report", out), ("show", out, "--format", "csv")):
+        assert run(*command).code == 0
+
+
+def test_a_schedule_prefers_one_choice_that_is_as_good_everywhere():
+    def table(chosen, errors, equivalent):
+        of = {"error": ("candidate", errors), "equivalent": ("candidate", equivalent)}
+        attrs = {"chosen": chosen, "resolved": 1}
+        return xr.Dataset(of, {"candidate": ["a", "b"]}, attrs)
+
+    one, two = table("a", [0.1, 0.2], [1, 1]), table("b", [0.5, 0.3], [0, 1])
+    assert schedule(["epoch 1", "epoch 2"], [one, two])[0].startswith("Schedule: none is needed. b is within noise")
+    three = table("a", [0.1, 0.5], [1, 0])
+    said = schedule(["epoch 1", "epoch 2"], [two, three])
+    assert said[0] == "Schedule: no single choice is within noise of the best at every step."
+    assert said[1:] == ["At epoch 1: b, error 0.30.", "At epoch 2: a, error 0.10."]
 
 
 def test_rubbish_gives_one_line(run):

@@ -16,13 +16,17 @@ STEPS = 20  # per factor of ten
 
 
 class Crossover(NamedTuple):
-    """`n` with its interval, and the best of either kind there. `n` is infinite where that is never an unbiased one."""
+    """`n` with its interval, and the best of either kind there. `n` is infinite where that is never an unbiased one.
+
+    `at_once`: whether it is the smallest number that pays for a draw.
+    """
 
     n: float
     low: float
     high: float
     biased: Candidate
     unbiased: Candidate
+    at_once: bool
 
 
 def crossover(of: Round) -> Crossover | None:
@@ -35,6 +39,8 @@ def crossover(of: Round) -> Crossover | None:
     if not all(kinds.values()):
         return None
     numbers = np.unique(np.round(np.geomspace(1, MOST, STEPS * int(math.log10(MOST)) + 1)))
+    cheapest = min(observed.evaluations for observed in of.observed.values())
+    numbers = numbers[numbers >= cheapest]
     signs, ends = [], []
     for n in numbers:
         unbiased, biased = _best(of, kinds[True], n), _best(of, kinds[False], n)
@@ -51,7 +57,7 @@ def crossover(of: Round) -> Crossover | None:
     n, low, high = _first(numbers, signs, 0), _first(numbers, ends, 0.5), _first(numbers, ends, -0.5)
     at = min(n, float(MOST))
     biased, unbiased = _best(of, kinds[False], at), _best(of, kinds[True], at)
-    return Crossover(n, low, high, biased, unbiased) if biased and unbiased else None
+    return Crossover(n, low, high, biased, unbiased, n == numbers[0]) if biased and unbiased else None
 
 
 def _first(numbers: np.ndarray, signs: list[float], limit: float) -> float:

@@ -18,6 +18,7 @@ import numpy as np
 
 from .. import progress
 from ..estimators import Estimator
+from ..fidelity.jackknife import students_t
 from .candidates import PLAIN, Candidate
 from .errors_of_averages import Array, Observed, joint_quantile
 from .measuring import LEAST_DRAWS
@@ -58,8 +59,20 @@ class Course:
 
     @property
     def best(self) -> Candidate:
-        """The one with the smallest error in the last round; the first candidate where none is known."""
-        return ranked(self.last, self.averaged)[0]
+        """Of those that are not told from the smallest error of the last round, the one with the lowest upper end.
+
+        A smallest error is small by luck the more often the noisier its estimate is. Without a known error, the first.
+        """
+        of, averaged = self.last, self.averaged
+        first = ranked(of, averaged)[0]
+        among = [first, *(c for c, (low, _) in bounds(of, first, averaged, LEVEL).items() if low <= 0)]
+
+        def upper_end(candidate: Candidate) -> float:
+            observed = of.observed[candidate]
+            spread = float(np.linalg.norm(observed.of_error(averaged)))
+            return observed.squared_error(averaged) + students_t(LEVEL, observed.degrees) * spread
+
+        return min(among, key=upper_end) if len(among) > 1 else first
 
 
 def ranked(of: Round, averaged: float) -> list[Candidate]:

@@ -17,6 +17,11 @@ def sentences(of: Findings, binary: bool, told: Sequence[str] = ()) -> list[str]
     return [*_choice(of), *_others(of), *_present(of), *_crossing(of), *_paste(of, binary), *_how(of), *told]
 
 
+def closing(of: Findings) -> list[str]:
+    """The choice among the points of another comparison, and what is as good, in few sentences."""
+    return [*_choice(of), *_others(of), *_crossing(of)]
+
+
 def _choice(of: Findings) -> Iterator[str]:
     best, c = of.best, of.best.candidate
     at = f"At tf = {c.tf:g}, an average that costs {of.averaged:,} loss evaluations"
@@ -83,6 +88,9 @@ def _crossing(of: Findings) -> Iterator[str]:
         return
     if math.isinf(found.n):
         yield "A biased estimator is better up to a million loss evaluations, as far as this was computed."
+        return
+    if found.at_once:
+        yield f"An unbiased estimator is best however few evaluations are averaged ({found.unbiased.label})."
         return
     ends = "" if math.isinf(found.high) else f" [{found.low:,.0f}, {found.high:,.0f}]"
     sentence = f"From {found.n:,.0f}{ends} loss evaluations on, an unbiased estimator is best ({found.unbiased.label})"
