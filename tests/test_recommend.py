@@ -23,6 +23,7 @@ from gradlab.recommending.halving import Course, Round
 from gradlab.recommending.pasting import line, spelled, torch_line
 from gradlab.recommending.schedule import parts, schedule
 
+from . import recommend_repetitions
 from .problems import make
 
 NAMES = ["ste", "reinmax", "rloo:n=4", "zgr"]
@@ -409,3 +410,15 @@ def test_rubbish_gives_one_line(run):
         ran = run("recommend", *wrong)
         assert ran.code in (1, 2)
         assert len(ran.err.strip().splitlines()) == 1
+
+
+# --- whether it keeps its word ---
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("name", ["8x4", "initialisation", "autoencoder"])
+def test_the_recommendation_keeps_its_word(name, tmp_path):
+    """In at least 95 of 100 repetitions, against a full grid with 16 times the draws; hours for the autoencoder."""
+    of = recommend_repetitions.counts(recommend_repetitions.run(name, 100, tmp_path / "records.jsonl"))
+    assert of["regret"] >= 95
+    assert of["error"] >= 95
