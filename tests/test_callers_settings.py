@@ -33,6 +33,9 @@ SETTINGS = {
 }
 
 
+MODES = ("inference", "no grad", "autocast")
+
+
 def trained(folder):
     model = training.train(tiny_sweep.BASE, tiny_sweep.IMAGES, tiny_sweep.VALIDATION, folder / "a.safetensors")
     return {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
@@ -45,7 +48,9 @@ def measured(_):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize(
+    "setting", ["float64", "meta", *(pytest.param(name, marks=pytest.mark.deep) for name in MODES)]
+)
 @pytest.mark.parametrize("work", [trained, measured])
 def test_the_same_numbers(tmp_path, work, setting):
     wanted = work(tmp_path)

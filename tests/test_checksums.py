@@ -59,14 +59,15 @@ KINDS = {
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_flipped_bit_is_refused(tmp_path, name):
-    """Of the bits of each file 150 at random, and one of each of the last 100 bytes."""
+@pytest.mark.parametrize("flips", [40, pytest.param(1000, marks=pytest.mark.deep)])
+def test_a_flipped_bit_is_refused(tmp_path, name, flips):
+    """Of the bits of each file some at random, and one of each of the last 90 bytes."""
     path, (write, read) = tmp_path / name, KINDS[name]
     write(path)
     read(path)
     content = path.read_bytes()
     random = np.random.default_rng(1)
-    for position in (*random.integers(0, len(content), 150), *range(len(content) - 100, len(content))):
+    for position in (*random.integers(0, len(content), flips), *range(len(content) - 90, len(content))):
         damaged = bytearray(content)
         damaged[position] ^= 1 << int(random.integers(8))
         path.write_bytes(damaged)
@@ -82,7 +83,7 @@ def test_a_checksum_that_is_cut_short_is_refused(tmp_path):
     path = tmp_path / "a.h5"
     gradlab.save_results(dataset(), path)
     content = path.read_bytes()
-    for missing in range(1, hdf5.SEALED):
+    for missing in (1, 2, 40, hdf5.SEALED - 16, hdf5.SEALED - 2, hdf5.SEALED - 1):
         path.write_bytes(content[:-missing])
         with pytest.raises(BadFile, match=r"cut short|damaged"):
             gradlab.open_results(path, trusted=True)

@@ -66,6 +66,7 @@ print(all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().va
 """
 
 
+@pytest.mark.deep
 def test_a_checkpoint_that_is_cut_short_after_reading_kills_no_process(tmp_path):
     command = [sys.executable, "-c", SHORT, str(tmp_path / "m.safetensors")]
     done = subprocess.run(command, capture_output=True, timeout=300)

@@ -12,7 +12,7 @@ from gradlab import training
 
 from .command_line import POINT, images, refused, tiny
 
-SIGNALS = [signal.SIGTERM, signal.SIGUSR1]
+SIGNALS = [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.deep)]
 TRAIN = ["train", "vae", "--data", "own", "--epochs", "2", "--batch-size", "5", "--out", "a.safetensors"]
 
 
@@ -74,7 +74,7 @@ def test_a_sweep_goes_on_after_a_signal(run, tmp_path, monkeypatch, number):
     refused(run(*sweep[:-1], "never"), 1, "cells: expected an empty folder beside --resume never")
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", [signal.SIGUSR1])
 def test_checkpoints_that_are_measured_are_kept(run, monkeypatch, number):
     for name in "abc":
         tiny(f"{name}.safetensors")
