@@ -377,16 +377,16 @@ def test_an_output_that_cannot_be_written_is_refused_before_measuring(run, files
 
 
 def test_an_error_of_many_lines_is_told_in_one(run, checkpoint, monkeypatch):
-    def fails(path):
+    def fails(*names):
         raise ValueError("first\n  second\n\nthird")
 
-    monkeypatch.setattr("gradlab.results.open_results", fails)
-    refused(run("show", "any.h5"), 1, "first; second; third")
+    monkeypatch.setattr("gradlab.estimators.describe", fails)
+    refused(run("estimators"), 1, "first; second; third")
 
 
 def test_an_unforeseen_error_is_one_line_too(run, monkeypatch):
-    monkeypatch.setattr("gradlab.results.open_results", lambda path: {}["latents"])
-    refused(run("show", "any.h5"), 1, "KeyError", "latents", "--debug")
+    monkeypatch.setattr("gradlab.estimators.describe", lambda *names: {}["latents"])
+    refused(run("estimators"), 1, "KeyError", "latents", "--debug")
 
 
 @pytest.mark.parametrize("arguments", [["--debug", "show", "nosuch.h5"], ["show", "nosuch.h5", "--debug"]])

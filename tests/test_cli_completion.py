@@ -32,13 +32,13 @@ def test_the_names_are_those_of_the_registries():
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        (["bias", "--estimator", "st"], ["st-gs", "ste", "ste-argmax"]),
-        (["train", "vae", "--estimator", "rei"], ["reinforce", "reinmax"]),
+        (["bias", "--estimator", "st"], ["st-gs", "ste", "ste-argmax", "ste-identity"]),
+        (["train", "vae", "--estimator", "rei"], ["reinforce", "reinmax", "reinmax-cv", "reinmax-rao"]),
         (["check-estimator", "rl"], ["rloo"]),
         (["gap", "--data", "mn"], ["mnist", "mnist-sample"]),
         (["sweep", "vae", "--data", "s"], ["svhn"]),
         (["data", "fetch", "c"], ["cifar10"]),
-        (["bias", "--reference", "r"], ["rebar", "reinforce", "reinmax", "rloo"]),
+        (["bias", "--reference", "r"], ["rebar", "reinforce", "reinmax", "reinmax-cv", "reinmax-rao", "rloo"]),
         (["reproduce", "figure4"], ["figure4", "figure4-kl"]),
         (["check-"], ["check-estimator", "check-layer"]),
     ],

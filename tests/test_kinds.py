@@ -53,6 +53,11 @@ def collected(name):
     return lambda: gradlab.open_results(COLLECTED / f"{name}.h5")
 
 
+def recommendation():
+    p = problems.make(ONE)
+    return gradlab.recommend(p.model, p.x, 1.0, [0.5, 1.3], ["ste", "rloo"], averaged=10, draws=64).table
+
+
 def cell():
     tiny_sweep.sweep("cell", epochs=1, tf=[0.5], tb=[0.7], seeds=1)
     (path,) = Path("cell").glob("?*.h5")
@@ -85,6 +90,7 @@ FILES = {
     ),
     "sweep of schedules": (lambda: tiny_sweep.sweep("cells", epochs=1, tf=["1:0.3", 0.5], tb=[1.0], seeds=1), "sweep"),
     "sweep by KL term": (collected("figure4-kl-part"), "sweep-by-kl"),
+    "recommendation": (recommendation, "recommendation"),
     "fidelity and loss": (collected("fidelity-and-loss-paper"), "fidelity-and-loss"),
 }
 

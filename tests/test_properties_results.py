@@ -218,7 +218,7 @@ def test_a_trusted_file_is_read_without_the_helper(path, no_helper):
     """Damage that the HDF5 library reports is refused all the same, and so are sizes."""
     assert gradlab.open_results(path, trusted=True).a.values.shape == (3,)
     path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(BadFile, match="expected a complete HDF5 results file"):
+    with pytest.raises(BadFile, match=r"expected a complete (HDF5 )?results file"):
         gradlab.open_results(path, trusted=True)
     with h5py.File(path, "w") as file:
         many_variables(file)

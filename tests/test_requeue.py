@@ -55,7 +55,7 @@ def test_one_command_trains_through_signals(run, tmp_path, monkeypatch, number):
     assert json.loads(done.out)["epochs"] == 2
     assert (tmp_path / "a.safetensors").read_bytes() == content
     refused(run(*TRAIN, "--resume", "auto", "--seed", "1"), 1, "a.safetensors: expected no file or this training")
-    refused(run(*TRAIN, "--resume", "auto", "--overwrite"), 2, "--overwrite: trains anew")
+    refused(run(*TRAIN, "--resume", "auto", "--overwrite"), 2, "--overwrite: starts over")
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -120,6 +120,7 @@ def test_the_command_prints_tables(run, measured, tmp_path):
     assert len(refused.err.strip().splitlines()) == 1
 
 
+@pytest.mark.deep
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX here")
 def test_latex_compiles(measured, tmp_path):
     body = gradlab.table(measured.assign_coords(estimator=[EVIL, "rloo"]), "latex")
