@@ -103,7 +103,7 @@ def test_every_kind_is_among_the_files():
     assert {named for _, named in FILES.values()} == set(KINDS)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in FIRST else pytest.mark.deep) for n in FILES])
 def test_a_file_is_shown_plotted_and_reported(name, run, tmp_path):
     make, named = FILES[name]
     gradlab.save_results(make(), "found.h5")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .base import Estimator
 
 MOST_ARRAYS = 64  # largest number of noise arrays that is tried
-SMALL = 2**12  # most numbers of a code that points are made of; the first use of meta tensors imports for a second
+SMALL = 2**12  # most numbers of noise that points are made of; the first use of meta tensors imports for a second
 DRAWS = 100  # enough that discrete codes differ between different arrays
 SHAPES = {"categorical": (CATEGORICAL, (2, 3)), "binary": (BINARY, (3,))}  # (latent[, category])
 _known: dict[Hashable, Any] = {}
@@ -44,7 +44,7 @@ def evaluations(estimator: Estimator, kind: LatentKind, shape: tuple[int, ...]) 
             return len(plain.points(kind, logits, logits.new_zeros(plain.noise_arrays, *logits.shape)))
 
     def counted() -> int:
-        if torch.Size(shape).numel() <= SMALL:
+        if estimator.noise_arrays * torch.Size(shape).numel() <= SMALL:
             return count("cpu")
         try:
             return count("meta")  # without the memory that many points take
