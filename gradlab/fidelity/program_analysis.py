@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ from .program_draws import Draws, is_exact
 from .program_gradients import Flat, FlatMoments, ProgramStatistics
 from .rarity import CERTAIN, Rarity, variables
 from .reference_analysis import by_reference, stopping_rule
-from .request import Request, check_laws, cross_of, estimator_of, temperatures_of
+from .request import Request, check_laws, cross_of, estimator_of, listed, temperatures_of
 
 AUTO_ROWS = 2**20  # paths x examples that "auto" enumerates
 AUTO_NUMBERS = 2**31  # that their runs keep for the way back, likewise
@@ -71,8 +70,7 @@ def _requested(
     cross: Any,
     kl: bool,
 ) -> Request:
-    listed = not isinstance(estimator, str | Estimator) and isinstance(estimator, Iterable)
-    given = list(estimator) if listed else [estimator]
+    given = listed(estimator)
     tfs, tbs = temperatures_of(tf, tb, given)
     chosen = tuple(estimator_of(one) for one in given)
     labels = [e.label for e in chosen]

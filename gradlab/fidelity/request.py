@@ -87,8 +87,7 @@ def requested(
     kl: bool,
 ) -> Request:
     """The Request of a call; arguments and errors are those of `gradlab.bias`."""
-    listed = not isinstance(estimator, str | Estimator) and isinstance(estimator, Iterable)
-    given = list(estimator) if listed else [estimator]
+    given = listed(estimator)
     tfs, tbs = temperatures_of(tf, tb, given)
     method = moments_of(moments, draws)
     request = Request(
@@ -218,6 +217,12 @@ def _reference(given: Any, moments: Moments, model: LatentModel) -> Reference:
     if isinstance(reference, Sampled):
         unbiased_reference(reference, model.kind)
     return reference
+
+
+def listed(estimator: Any) -> list[Any]:
+    """What `estimator` names, one or several."""
+    several = not isinstance(estimator, str | Estimator) and isinstance(estimator, Iterable)
+    return list(estimator) if several else [estimator]
 
 
 def candidates(kind: LatentKind) -> list[Estimator]:
