@@ -28,7 +28,7 @@ from .program_draws import Draws, is_exact
 from .program_gradients import Flat, FlatMoments, ProgramStatistics
 from .rarity import CERTAIN, Rarity, variables
 from .reference_analysis import by_reference, stopping_rule
-from .request import Request, check_laws, cross_of, estimator_of, listed, temperatures_of
+from .request import Request, check_laws, cross_of, dropped, estimator_of, listed, temperatures_of
 
 AUTO_ROWS = 2**20  # paths x examples that "auto" enumerates
 AUTO_NUMBERS = 2**31  # that their runs keep for the way back, likewise
@@ -90,7 +90,7 @@ def _requested(
         "encoder",
         False,
         cross_of(cross, tfs, tbs),
-        tuple(dim for dim, kept in (("estimator", listed), ("target", target == BOTH)) if not kept),
+        dropped(estimator, target),
     )
     check_laws(request)
     exact = [e.label for e in chosen if is_exact(e)]

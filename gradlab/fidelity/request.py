@@ -100,7 +100,7 @@ def requested(
         errors.choice("wrt", wrt, WRT),
         kl,
         cross_of(cross, tfs, tbs),
-        tuple(dim for dim, kept in (("estimator", listed), ("target", target == BOTH)) if not kept),
+        dropped(estimator, target),
     )
     _check_combination(request)
     check_laws(request)
@@ -221,8 +221,17 @@ def _reference(given: Any, moments: Moments, model: LatentModel) -> Reference:
 
 def listed(estimator: Any) -> list[Any]:
     """What `estimator` names, one or several."""
-    several = not isinstance(estimator, str | Estimator) and isinstance(estimator, Iterable)
-    return list(estimator) if several else [estimator]
+    return list(estimator) if _several(estimator) else [estimator]
+
+
+def dropped(estimator: Any, target: str) -> tuple[str, ...]:
+    """The dims that a single estimator and a single target leave out of the dataset."""
+    kept = {"estimator": _several(estimator), "target": target == BOTH}
+    return tuple(dim for dim in kept if not kept[dim])
+
+
+def _several(estimator: Any) -> bool:
+    return not isinstance(estimator, str | Estimator) and isinstance(estimator, Iterable)
 
 
 def candidates(kind: LatentKind) -> list[Estimator]:
