@@ -37,6 +37,7 @@ def test_the_gradient_of_a_logic_network_is_that_of_plain_autograd(monkeypatch):
 @pytest.mark.deep
 def test_the_example_runs(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["logic_gates", "--draws", "32"])
+    monkeypatch.delitem(sys.modules, "examples.logic_gates")  # imported above; run as by python -m
     runpy.run_module("examples.logic_gates", run_name="__main__")
     assert "reinmax" in capsys.readouterr().out
 
