@@ -38,7 +38,9 @@ what_options = together(
     click.option(
         "--tf",
         type=TemperatureSpec(),
-        help="Forward temperature. It changes the objective, so it is yours.  [default: that of the training, else 1]",
+        help="Forward temperature. It changes the objective, so it is yours; with --target model it does not, and"
+        " several, as 0.5,1,2, are the ones to choose from.  [default: that of the training, else 1; with --target"
+        " model 5 from 0.5 to 2]",
     ),
     click.option(
         "--averaged",
@@ -109,7 +111,8 @@ def recommend(checkpoints, tf, averaged, budget, names, tb, images, data, data_d
     """
     import gradlab
 
-    tf = _one("tf", tf)
+    if tf is not None and len(tf) == 1:
+        (tf,) = tf
     estimator = (names[0] if len(names) == 1 else list(names)) if names else None
     tb = None if tb is None else tb[0] if len(tb) == 1 else tb
     if out:
@@ -132,14 +135,6 @@ def recommend(checkpoints, tf, averaged, budget, names, tb, images, data, data_d
         sys.exit(130)
 
 
-def _one(name: str, given: Any) -> Any:
-    if given is None:
-        return None
-    if len(given) > 1:
-        raise click.UsageError(f"--{name}: expected one temperature, since it sets the objective, got {len(given)}")
-    return given[0]
-
-
 def _models(checkpoints, own) -> Any:
     from gradlab.checkpoints import BUNDLED, load_described
 
@@ -160,7 +155,7 @@ def _observed(model, own, data, data_dir, images) -> Any:
     from gradlab.methods import MAX_CONFIGURATIONS
 
     default = click.get_current_context().get_parameter_source("images") is ParameterSource.DEFAULT
-    if default and model.configurations > MAX_CONFIGURATIONS:
+    if default and getattr(model, "configurations", 0) > MAX_CONFIGURATIONS:  # a Program has none
         images = IMAGES_LARGE
     if own.observations is None:
         return datasets.load(data, "test", data_dir).first(images)

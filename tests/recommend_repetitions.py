@@ -29,6 +29,7 @@ from gradlab.recommending.candidates import TEMPERATURES, candidates
 from gradlab.recommending.choosing import recommend
 from gradlab.recommending.errors_of_averages import root
 from gradlab.recommending.measuring import Reference, exact_reference, measured
+from gradlab.recommending.subjects import OfModel
 from gradlab.setup import prepare
 
 AVERAGED, MORE = 100, 16
@@ -53,7 +54,7 @@ def truth(name: str) -> dict[str, float]:
     model, x = problem(name)
     with plain_arithmetic():
         setup = prepare(model, x, seed=10**6)
-        every, _ = candidates(setup.kind, tf, TEMPERATURES, None, AVERAGED, setup.logits)
+        every, _ = candidates(OfModel(setup), [tf], TEMPERATURES, None, AVERAGED)
         if name == "autoencoder":
             reference = Reference(tf, "sampled", None, choose(setup, [tf])[0])
         else:

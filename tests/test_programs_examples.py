@@ -47,6 +47,11 @@ def test_the_command_line_measures_a_program(run, tmp_path, monkeypatch):
     found = gradlab.open_results(tmp_path / "p.h5")
     wanted = gradlab.bias(experts.program(), x, draws=8)
     assert found.std_norm.sel(parameter="all").item() == wanted.std_norm.sel(parameter="all").item()
+    more = ("--estimator", "ste", "--estimator", "rloo", "--draws", 32)
+    done = run("recommend", *arguments[:-2], "--tb", "0.5,1", *more, "--out", tmp_path / "r.h5")
+    assert done.code == 0, done.err
+    assert "program.surrogate_loss(" in done.out
+    assert run("show", tmp_path / "r.h5").out.splitlines()[0] == done.out.splitlines()[0]
     done = run("gap", *arguments, "--no-plot", "--out", tmp_path / "g.h5")
     assert done.code == 1
     assert "got a Program" in done.err

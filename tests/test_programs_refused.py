@@ -87,7 +87,10 @@ ASKED = {
     "exact moments": ({"moments": "exact"}, "expected 'monte-carlo' for a Program"),
     "kl": ({"kl": True}, "add the term to its loss"),
     "wrt": ({"wrt": "logits"}, "wrt: expected none for a Program"),
-    "equal cost": ({"moments": gradlab.MonteCarlo(equal_cost=True)}, "equal_cost: expected False for a Program"),
+    "equal cost": (
+        {"moments": gradlab.MonteCarlo(equal_cost=True), "reference": "rloo"},
+        "equal_cost: expected False beside a sampled reference",
+    ),
     "reference": ({"reference": "reinforce"}, "expected 'exact', 'auto' or rloo for a Program"),
     "limit": ({"reference": gradlab.Enumerated(max_configurations=3)}, "at most 3 paths to enumerate, got 4^1 = 4"),
     "exact, sampled": ({"reference": "rloo", "estimator": "exact"}, "one that is sampled beside a sampled reference"),
@@ -140,7 +143,7 @@ def test_parameters_of_a_copy_are_refused():
 
 def test_what_takes_models_only_says_so():
     program = gradlab.Program(plain, gate)
-    for call in (gradlab.gap, gradlab.recommend, gradlab.save):
+    for call in (gradlab.gap, gradlab.save):
         with pytest.raises(ValueError, match="got a Program, which gradlab"):
             call(program, X)
     with pytest.raises(ValueError, match="expected a function loss"):

@@ -1,5 +1,6 @@
 """gradlab.recommend: the error of an average, the choice, its sentences, and the lines to paste."""
 
+import copy
 import json
 import math
 import re
@@ -19,6 +20,7 @@ from gradlab.networks import build
 from gradlab.recommending import from_bias
 from gradlab.recommending.candidates import Candidate
 from gradlab.recommending.errors_of_averages import ALONG, Observed, joint_quantile
+from gradlab.recommending.findings import _excess
 from gradlab.recommending.halving import Course, Round
 from gradlab.recommending.pasting import line, spelled, torch_line
 from gradlab.recommending.schedule import parts, schedule
@@ -137,7 +139,7 @@ def test_a_sampled_reference_agrees_with_the_exact_gradient(problem, monkeypatch
     x = many(problem)
     given = {"tf": 0.7, "tb": TBS, "estimator": NAMES, "averaged": 20, "draws": 512}
     exact = gradlab.recommend(problem.model, x, **given)
-    monkeypatch.setattr("gradlab.recommending.choosing.MAX_CONFIGURATIONS", 1)
+    monkeypatch.setattr("gradlab.recommending.subjects.MAX_CONFIGURATIONS", 1)
     sampled = gradlab.recommend(problem.model, x, **given)
     assert exact.table.attrs["reference"] == "exact"
     assert sampled.table.attrs["reference"].startswith("rloo")
@@ -170,6 +172,17 @@ def test_a_comparison_at_equal_cost_ends_with_the_same_answer(problem):
     assert from_bias.closing_sentences(alone) == []
 
 
+def test_the_excess_is_the_largest_that_both_intervals_allow():
+    """Of errors e with e^2 in [least, most] and another whose square is e^2 + d, d in [low, high]: by a fine grid."""
+    cases = [(0.1, 0.05, 0.2, -0.08, 0.03), (0.0, 0.0, 0.1, -0.04, 0.02), (0.3, 0.2, 0.4, 0.05, 0.1)]
+    cases += [(0.0, 0.0, 0.09, -0.5, 0.0), (0.2, 0.1, 0.3, -0.05, -0.02)]
+    for value, least, most, low, high in cases:
+        squares = np.linspace(least, most, 2001)
+        ends = [np.sqrt(np.clip(squares + d, 0, 1)) - np.sqrt(squares) for d in (low, high)]
+        found = _excess((value, least, most), 0.5, low, high)
+        assert found == pytest.approx((0.5 - math.sqrt(value), ends[0].min(), ends[1].max()), abs=1e-4)
+
+
 # --- what is asked for ---
 
 
@@ -197,6 +210,56 @@ def test_a_trained_model_knows_its_own():
     assert "The present choice, decoupled-st-gs at tb = 1.3, has an error of" in str(found)
 
 
+def test_temperatures_that_a_name_states_are_kept(problem):
+    """Of the present choice, and among those to choose from; a layer of a package has its own."""
+    given = {"tf": 1.0, "averaged": 50, "draws": 32}
+    alone = gradlab.recommend(problem.model, problem.x, estimator="ste:tb=0.3", **given)
+    assert alone.table.attrs["present"] == "ste at tb = 0.3"
+    among = ["ste:tb=0.3", "torch:gumbel-softmax(tau=0.5, hard=True)", "zgr"]
+    found = gradlab.recommend(problem.model, problem.x, tb=TBS, estimator=among, **given)
+    assert set(found.table.candidate.values) == {"ste at tb = 0.3", "st-gs(convention=jang) at tb = 0.5", "zgr"}
+    with pytest.raises(ValueError, match=r"tf: expected 1, which .torch:gumbel-softmax. states, got 0\.5"):
+        gradlab.recommend(problem.model, problem.x, tf=0.5, estimator=["torch:gumbel-softmax"])
+
+
+def test_tf_is_free_where_the_law_of_the_objective_is_fixed(problem):
+    """Against exact moments at target="model": the choice is the smallest of all tf but for its margin."""
+    tfs = [0.7, 1.0]
+    given = {"tb": TBS, "estimator": NAMES}
+    found = gradlab.recommend(problem.model, many(problem), tf=tfs, target="model", averaged=20, draws=512, **given)
+    assert found.table.sizes["candidate"] == 12
+    assert f"{found.estimator} at tf = {found.tf:g}" in str(found).splitlines()[0]
+    ds = gradlab.bias(problem.model, many(problem), tf=tfs, target="model", moments="exact", **given)
+    for row in (found.table.isel(candidate=k) for k in range(12)):
+        of = ds.sel(
+            estimator=str(row.estimator.item()), tf=float(row.tf), tb=float(row.tb) if row.tb == row.tb else 0.5
+        )
+        m, g, std = (of[name].values.ravel() for name in ("mean_gradient", "exact_gradient", "std_gradient"))
+        spread = (std**2).sum() * COSTS[str(row.estimator.item())] / 20
+        error = math.sqrt(1 - (m @ g) ** 2 / ((m @ m + spread) * (g @ g)))
+        assert row.error_low <= error <= row.error_high, str(row.candidate.item())
+        assert bool(row.unbiased) == (row.estimator == "rloo(n=4)" and row.tf == 1.0)
+    with pytest.raises(ValueError, match="tf: expected one, since it changes the objective, got 2"):
+        gradlab.recommend(problem.model, problem.x, tf=tfs, **given)
+
+
+def test_several_models_give_a_schedule(problem):
+    """The same answers as one by one, and whether one choice serves throughout."""
+    given = {"tf": 1.0, "tb": TBS, "estimator": ["ste", "rloo:n=4"], "draws": 64}
+    other = copy.deepcopy(problem.model)
+    with torch.no_grad():
+        next(other.decoder.parameters()).mul_(-3)
+    both = gradlab.recommend({10: problem.model, 20: other}, problem.x, **given)
+    assert both.steps == ["step 10", "step 20"]
+    alone = [gradlab.recommend(model, problem.x, **given) for model in (problem.model, other)]
+    assert [one.error for _, one in both] == [one.error for one in alone]
+    assert str(both).startswith("Schedule: ")
+    assert both.table.sizes["checkpoint"] == len(both) == 2
+    assert gradlab.recommend([problem.model], problem.x, **given).steps == ["model 1"]
+    with pytest.raises(ValueError, match="model: expected at least one, got none"):
+        gradlab.recommend([], problem.x)
+
+
 def test_what_costs_more_than_the_average_is_left_out(problem):
     found = gradlab.recommend(
         problem.model, problem.x, tf=1.0, tb=1.0, estimator=["ste", "rloo:n=4"], averaged=3, draws=32
@@ -211,6 +274,36 @@ def test_saturated_latents_are_not_decided(problem):
     assert str(found).startswith("Cannot tell which estimator is best:")
 
 
+class IgnoresCodes(torch.nn.Module):
+    """A collapsed decoder: its output has a derivative with respect to the codes, which is 0, or none at all."""
+
+    def __init__(self, pixels, connected):
+        super().__init__()
+        self.bias, self.connected = torch.nn.Parameter(torch.zeros(pixels, dtype=torch.float64)), connected
+
+    def forward(self, z):
+        return self.bias + 0 * z.flatten(1).sum(1, keepdim=True) if self.connected else self.bias.expand(len(z), -1)
+
+
+def test_a_gradient_of_0_is_said_in_one_sentence(problem):
+    """Of a collapsed decoder nothing is recommended; one that never sees the codes is refused."""
+    model = copy.deepcopy(problem.model)
+    model.decoder = IgnoresCodes(problem.x[0].numel(), True)
+    found = gradlab.recommend(model, problem.x, tf=1.0, tb=TBS, estimator=NAMES, draws=64)
+    why = "on these draws and examples, the gradient cannot be distinguished from 0"
+    assert str(found) == f"Cannot tell which estimator is best: {why}."
+    assert not found.resolved
+    model.decoder = IgnoresCodes(problem.x[0].numel(), False)
+    with pytest.raises(ValueError, match="decoder: expected a loss that depends on the codes differentiably"):
+        gradlab.recommend(model, problem.x, tf=1.0, tb=TBS, estimator=NAMES, draws=64)
+
+
+def test_a_budget_that_is_too_short_gives_the_least_draws_and_says_so(problem):
+    found = gradlab.recommend(problem.model, problem.x, tf=1.0, tb=TBS, estimator=NAMES, budget=1e-4)
+    assert set(found.table.draws.values) == {32}
+    assert "The budget of 0.0001 s is too short for 6 candidates" in str(found)
+
+
 def test_an_answer_that_is_no_better_than_0_is_not_decided(problem):
     found = gradlab.recommend(problem.model, problem.x, tf=1.0, estimator=["reinforce"], averaged=1, draws=32)
     assert not found.resolved
@@ -222,12 +315,18 @@ def test_an_answer_that_is_no_better_than_0_is_not_decided(problem):
     [
         ({"tf": -1}, "tf: expected"),
         ({"tb": [0.0]}, "tb: expected"),
+        ({"tf": math.nan}, "tf: expected"),
+        ({"tb": [1.0, math.nan]}, "tb: expected"),
+        ({"tb": []}, "tb: expected"),
+        ({"averaged": 2.5}, "averaged: expected"),
+        ({"budget": math.nan}, "budget: expected"),
         ({"tb": 1.0}, "tb: expected the present estimator"),
         ({"estimator": "frobnicate"}, "frobnicate"),
         ({"estimator": ["exact"]}, "estimator: expected one that is sampled"),
         ({"estimator": ["disarm"]}, "estimator: expected one for categorical latents"),
         ({"estimator": ["reinforce:baseline=running-mean"]}, "whose baseline depends on earlier draws"),
         ({"estimator": []}, "estimator: expected"),
+        ({"estimator": 3}, "estimator: expected a name, an Estimator, or a list of these, got 3"),
         ({"averaged": 0}, "averaged: expected"),
         ({"averaged": 1, "estimator": ["rloo"]}, "averaged: expected"),
         ({"budget": 0}, "budget: expected"),
@@ -241,16 +340,16 @@ def test_rubbish_is_named(problem, given, said):
 
 
 def test_an_interrupt_gives_the_best_so_far(problem, monkeypatch):
-    from gradlab.recommending import choosing
+    from gradlab.recommending import subjects
 
-    measured = choosing.measured
+    measured = subjects.measured
 
     def interrupted(setup, some, reference, draws, name, advance):
         if name == "last":
             raise KeyboardInterrupt
         return measured(setup, some, reference, draws, name, advance)
 
-    monkeypatch.setattr(choosing, "measured", interrupted)
+    monkeypatch.setattr(subjects, "measured", interrupted)
     found = gradlab.recommend(problem.model, problem.x, tf=1.0, tb=TBS, estimator=NAMES, draws=512)
     assert str(found).startswith("Interrupted: this is the best so far.")
     assert found.table.attrs["interrupted"] == 1
@@ -398,11 +497,17 @@ def test_a_schedule_prefers_one_choice_that_is_as_good_everywhere():
         return xr.Dataset(of, {"candidate": ["a", "b"]}, attrs)
 
     one, two = table("a", [0.1, 0.2], [1, 1]), table("b", [0.5, 0.3], [0, 1])
-    assert schedule(["epoch 1", "epoch 2"], [one, two])[0].startswith("Schedule: none is needed. b is within noise")
+    assert schedule(["epoch 1", "epoch 2"], [one, two])[0].startswith(
+        "Schedule: none is needed. b is as good as the best within noise"
+    )
     three = table("a", [0.1, 0.5], [1, 0])
     said = schedule(["epoch 1", "epoch 2"], [two, three])
-    assert said[0] == "Schedule: no single choice is within noise of the best at every step."
-    assert said[1:] == ["At epoch 1: b, error 0.30.", "At epoch 2: a, error 0.10."]
+    assert said[0] == "Schedule: no single choice is as good as the best at every step."
+    assert said[1:] == ["At epoch 1, use b (error 0.30).", "At epoch 2, use a (error 0.10)."]
+    unknown = three.assign_attrs(resolved=0)
+    said = schedule(["epoch 1", "epoch 2"], [two, unknown])
+    assert "at every step that is resolved" in said[0]
+    assert said[2] == "At epoch 2, the measurement cannot tell."
 
 
 def test_rubbish_gives_one_line(run):

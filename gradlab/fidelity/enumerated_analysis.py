@@ -80,7 +80,7 @@ class _Plan:
             return
         costs = [e.evaluations_at(setup.kind, setup.logits) for e in chosen]
         together = {method.draws: list(range(len(chosen)))}
-        self.alike = _draws_alike(costs, method.draws) if method.equal_cost else together
+        self.alike = draws_alike(costs, method.draws) if method.equal_cost else together
         self.draws_of = {e: draws for draws, members in self.alike.items() for e in members}
         self.enumerated = []
         if request.wrt == "logits" and setup.model.configurations <= FEW_CONFIGURATIONS:
@@ -147,7 +147,7 @@ def _of_rarity(rare: Rarity, plan: _Plan, request: Request) -> dict[str, Any]:
     return variables
 
 
-def _draws_alike(costs: list[int], draws: int) -> dict[int, list[int]]:
+def draws_alike(costs: list[int], draws: int) -> dict[int, list[int]]:
     """Positions of the estimators by number of draws: `draws` for the most expensive, more for cheaper ones."""
     if draws < BATCHES:
         raise ValueError(f"draws: expected at least {BATCHES} for equal cost, a draw for each batch, got {draws}")

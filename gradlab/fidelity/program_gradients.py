@@ -83,22 +83,24 @@ class FlatMoments:
 
 
 class ProgramDraws:
-    """Sums of several estimators over the same draws: draw i belongs to batch i mod BATCHES (see PairedDraws)."""
+    """Sums of several estimators over the same draws: draw i belongs to batch i mod `batches` (see PairedDraws)."""
 
-    def __init__(self, run: Run, flat: Flat, every: Sequence[Estimator], seed: int, memory: int):
-        self.every = every
+    def __init__(
+        self, run: Run, flat: Flat, every: Sequence[Estimator], seed: int, memory: int, batches: int = BATCHES
+    ):
+        self.every, self.batches = every, batches
         self.draws = 0
         self.noise = Draws(run, max(map(arrays_of, every)), seed, memory)
-        self.sums: Sequence[Any] = [FlatMoments(flat, BATCHES, run.device) for _ in every]
+        self.sums: Sequence[Any] = [FlatMoments(flat, batches, run.device) for _ in every]
 
     def add(self, draws: int, advance: progress.Advance) -> None:
-        until, step = self.draws + draws * BATCHES, min(map(self.noise.at_once, self.every))
+        until, step = self.draws + draws * self.batches, min(map(self.noise.at_once, self.every))
         for start in range(self.draws, until, step):
             stop = min(until, start + step)
             for estimator, sums in zip(self.every, self.sums, strict=True):
                 gradients = self.noise.gradients(estimator, start, stop)
-                for first in range(min(BATCHES, stop - start)):
-                    sums.add((start + first) % BATCHES, gradients[first::BATCHES])
+                for first in range(min(self.batches, stop - start)):
+                    sums.add((start + first) % self.batches, gradients[first :: self.batches])
             advance(stop - start)
         self.draws = until
 

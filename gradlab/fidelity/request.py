@@ -125,6 +125,10 @@ def temperatures_of(tf: Any, tb: Any, given: Sequence[Any]) -> tuple[list[float]
     return tfs, tbs
 
 
+EQUAL_COST_SAMPLED = (
+    "equal_cost: expected False beside a sampled reference, whose draws all estimators share, got True; compare"
+    " variances per loss evaluation (`evaluations`), or take reference='exact'"
+)
 # request -> why it cannot be measured. All other combinations can: gradients with respect to logits or encoder, against
 # the enumerated gradient with moments from draws or integrated, against a sampled reference with moments from draws
 _REFUSED: list[tuple[Callable[[Request], bool], str]] = [
@@ -135,8 +139,7 @@ _REFUSED: list[tuple[Callable[[Request], bool], str]] = [
     ),
     (
         lambda r: isinstance(r.moments, MonteCarlo) and r.moments.equal_cost and isinstance(r.reference, Sampled),
-        "equal_cost: expected False beside a sampled reference, whose draws all estimators share, got True; compare"
-        " variances per loss evaluation (`evaluations`), or take reference='exact'",
+        EQUAL_COST_SAMPLED,
     ),
     (
         lambda r: (

@@ -8,7 +8,10 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from ..estimators import Estimator, parse
 
 ALL = "all"  # in results, the name of all parameters together
 Loss = Callable[[Any, Callable[..., Tensor]], Tensor]
@@ -63,6 +66,45 @@ class Program:
     def __repr__(self) -> str:
         name = getattr(self.loss, "__name__", type(self.loss).__name__)
         return f"Program({name}, {len(self.parameters)} parameter tensors)"
+
+    def surrogate_loss(self, estimator: Estimator | str, x: Any, *, generator: torch.Generator | None = None) -> Tensor:
+        """Losses whose backward pass is the estimate of an estimator (one draw per example), for your training loop.
+
+        The value is the loss; of an estimator of several paths, its mean. The gradient with respect to the parameters
+        is what `gradlab.bias` measures. The loss runs on your own modules, in their precision and mode.
+
+        Parameters
+        ----------
+        estimator : a name, "reinmax", with parameters, "rloo:n=4,tf=0.5", or an Estimator; one that a Program takes
+        x : as for the loss
+        generator : source of the noise, on the logits' device; torch's default generator if None
+
+        Returns
+        -------
+        Tensor (example,). Call backward on its mean.
+
+        Raises
+        ------
+        ValueError
+            An estimator that is unknown or that a Program does not take; a loss that is not one number per example.
+
+        Examples
+        --------
+        >>> from torch import nn
+        >>> prior, decoder = nn.Linear(4, 3), nn.Linear(3, 4)
+        >>> def loss(x, sample):
+        ...     return (decoder(sample(prior(x)[:, None])[:, 0]) - x).square().sum(-1)
+        >>> program = gradlab.Program(loss, wrt=[prior, decoder])
+        >>> program.surrogate_loss("reinmax:tf=1,tb=2", torch.randn(5, 4)).mean().backward()
+        >>> prior.weight.grad.shape
+        torch.Size([3, 4])
+        """
+        from .surrogate import surrogate_loss
+
+        chosen = parse(estimator) if isinstance(estimator, str) else estimator
+        if not isinstance(chosen, Estimator):
+            raise ValueError(f"estimator: expected a name or an Estimator, got {estimator!r}")
+        return surrogate_loss(self.loss, x, chosen, generator)
 
     @property
     def name(self) -> str:

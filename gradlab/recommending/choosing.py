@@ -3,77 +3,45 @@
 from __future__ import annotations
 
 import contextlib
-import html
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, overload
 
 import numpy as np
-import xarray as xr
 
 from .. import errors
 from ..checkpoints import training_described
 from ..choices import TARGETS
 from ..estimators import Estimator
-from ..exact import check_enumerable
-from ..fidelity.rarity import rarity
-from ..fidelity.reference import choose
-from ..methods import MAX_CONFIGURATIONS, Compute
-from ..model import LatentModel, check_is_model
-from ..numerics import plain_arithmetic
-from ..setup import Setup, prepare
+from ..methods import Compute
+from ..model import LatentModel
+from ..programs.program import Program
 from . import measuring
-from .candidates import TEMPERATURES, Candidate, candidates, check_laws, present
+from .answers import Recommendation, Schedule
+from .candidates import FORWARD, TEMPERATURES, Candidate, candidates, check_laws, present
 from .findings import Findings, findings
 from .halving import halve
-from .measuring import Reference, exact_reference, measured
-from .pasting import line, torch_line
-from .sentences import sentences
+from .pasting import spelled
+from .schedule import everywhere, joined, schedule
+from .sentences import sentences, too_short
+from .subjects import Subject, subject_of
 from .table import table
 
+Model = LatentModel | Program
 
-@dataclass(frozen=True)
-class Recommendation:
-    """The choice, how sure it is, and everything that was compared. `str` gives the answer in sentences.
 
-    Parameters
-    ----------
-    estimator : label of the chosen estimator, which `gradlab.estimators.parse` takes
-    tf, tb : its temperatures; tb is None for an estimator without a relaxation
-    error, error_low, error_high : its matched error (see `recommend`), with a 95 % interval
-    equivalent : labels of the candidates that are not told from it
-    margin : no candidate is better by more, 95 %
-    resolved : False where the measurement cannot tell which candidate is best
-    line, torch_line : code that trains with it; torch's own spelling is "" where it has none that is the same
-    table : Dataset of all candidates
-    """
+@overload
+def recommend(model: Model, x: Any, *arguments: Any, **named: Any) -> Recommendation: ...
 
-    estimator: str
-    tf: float
-    tb: float | None
-    error: float
-    error_low: float
-    error_high: float
-    equivalent: list[str]
-    margin: float
-    resolved: bool
-    line: str
-    torch_line: str
-    table: xr.Dataset = field(repr=False)
-    said: tuple[str, ...] = field(repr=False)
 
-    def __str__(self) -> str:
-        return "\n".join(self.said)
-
-    def _repr_html_(self) -> str:
-        first, *rest = (html.escape(sentence) for sentence in self.said)
-        return f"<p><b>{first}</b></p><p>{'<br>'.join(rest)}</p>"
+@overload
+def recommend(model: Sequence[Model] | Mapping[Any, Model], x: Any, *arguments: Any, **named: Any) -> Schedule: ...
 
 
 def recommend(
-    model: LatentModel,
+    model: Model | Sequence[Model] | Mapping[Any, Model],
     x: Any,
-    tf: float | None = None,
+    tf: float | Sequence[float] | None = None,
     tb: float | Sequence[float] | None = None,
     estimator: str | Estimator | Sequence[str | Estimator] | None = None,
     averaged: int = 100,
@@ -83,7 +51,7 @@ def recommend(
     target: str = "sampled",
     draws: int | None = None,
     compute: Compute | None = None,
-) -> Recommendation:
+) -> Recommendation | Schedule:
     """The estimator and backward temperature whose averaged gradient is closest to the exact one, at equal cost.
 
     The figure compared is the matched error of an average: min over a of E|a average - g|^2 / |g|^2, and its root; a
@@ -96,17 +64,20 @@ def recommend(
 
     Parameters
     ----------
-    model : LatentModel
-    x : observations (example, ...); intervals are over examples and draws from 8 examples on
+    model : LatentModel, or Program, whose gradients are those of its parameters; or several of one training, in a
+        list, or in a dict by step
+    x : observations (example, ...), of a Program its x. With 8 examples or more, intervals of a LatentModel are over
+        examples and draws, else over draws
     tf : forward temperature. It changes the objective, so it is yours to choose; by default that of the model's
-        training, else 1
+        training, else 1. With target="model" it does not: a list to choose from, by default 5 from 0.5 to 2
     tb : your present backward temperature, a number; or a list to choose from, by default 12 from 0.1 to 6. Beside a
         list of estimators, a number is the only one to choose
     estimator : your present estimator, a name or an Estimator, by default that of the model's training, if it is known;
-        or a list to choose from, by default the whole catalogue
+        or a list to choose from, by default the whole catalogue. A temperature that a name states, as "ste:tb=0.5", is
+        kept
     averaged : loss evaluations that an average costs: examples of a batch, times the steps that the optimizer averages
-        over, times the evaluations of a step
-    budget : seconds, about
+        over, times the evaluations of an example in a step
+    budget : seconds for each model, about
     seed : the same seed gives the same noise; the number of draws follows the budget and the machine unless `draws` is
         given
     target : law whose expected loss is the objective: "sampled" softmax(l/tf), or "model" softmax(l)
@@ -115,7 +86,8 @@ def recommend(
 
     Returns
     -------
-    Recommendation, with `table`, the Dataset of all candidates.
+    Recommendation, with `table`, the Dataset of all candidates. Of several models a Schedule, which holds one for each
+    and says whether one choice serves throughout.
 
     Raises
     ------
@@ -128,64 +100,110 @@ def recommend(
     >>> found = gradlab.recommend(model, x, tf=1.6, tb=[0.5, 1.3], estimator=["ste", "rloo:n=4"], draws=64)
     >>> found.estimator, found.tb
     ('rloo(n=4)', None)
+
+    Of a training, here of its first and its last model:
+
+    >>> first = gradlab.networks.build("categorical-vae", {"latents": 4, "categories": 8}, seed=0)
+    >>> along = {"epoch 0": first, "epoch 160": model}
+    >>> schedule = gradlab.recommend(along, x, tf=1.6, tb=[0.5, 1.3], estimator=["ste", "rloo:n=4"], draws=64)
+    >>> [(step, found.estimator) for step, found in schedule]
+    [('epoch 0', 'ste'), ('epoch 160', 'rloo(n=4)')]
     """
-    check_is_model(model)
-    averaged = errors.whole_number("averaged", averaged, 1)
-    target = errors.choice("target", target, TARGETS)
-    budget = errors.positive("budget", budget)
-    compute = compute or Compute()
-    trained = training_described(model.provenance)
-    tf = errors.temperature("tf", trained.get("trained_tf", 1.0) if tf is None else tf)
-    several = None if estimator is None or isinstance(estimator, str | Estimator) else list(estimator)
-    tbs = TEMPERATURES if tb is None or (several is None and np.ndim(tb) == 0) else errors.temperatures("tb", tb)
-    with plain_arithmetic(compute.tf32):
-        setup = prepare(model, x, compute, seed)
-        every, told = candidates(setup.kind, tf, tbs, several, averaged, setup.logits)
-        of_today = _today(setup, tf, *(None, None) if several else (estimator, tb), trained)
-        if of_today is not None and of_today not in every:
-            every.append(of_today)
-        check_laws(every, target)
-        reference = _reference(setup, tf, target)
+    given = _Asked(tf, tb, estimator, averaged, budget, seed, target, draws, compute)
+    if isinstance(model, Mapping | Sequence) and not isinstance(model, str):
+        return _along(model, x, given)
+    return _one(model, x, given)
+
+
+class _Asked:
+    """The arguments of `recommend`, checked."""
+
+    def __init__(
+        self,
+        tf: Any,
+        tb: Any,
+        estimator: Any,
+        averaged: Any,
+        budget: Any,
+        seed: Any,
+        target: Any,
+        draws: Any,
+        compute: Compute | None,
+    ):
+        self.target = errors.choice("target", target, TARGETS)
+        self.averaged = errors.whole_number("averaged", averaged, 1)
+        self.budget = errors.positive("budget", budget)
+        self.seed, self.compute = seed, compute or Compute()
+        self.draws = None if draws is None else errors.whole_number("draws", draws, measuring.LEAST_DRAWS) // 32 * 32
+        self.tf = None if tf is None else errors.temperatures("tf", tf)
+        if self.tf and len(self.tf) > 1 and self.target == "sampled":
+            raise ValueError(
+                f"tf: expected one, since it changes the objective, got {len(self.tf)}; to choose among several, take"
+                " target='model', which fixes the objective"
+            )
+        alone = estimator is None or isinstance(estimator, str | Estimator)
+        self.estimator = estimator if alone else None  # that of today
+        if not (alone or isinstance(estimator, Iterable)) or isinstance(estimator, type):
+            raise ValueError(f"estimator: expected a name, an Estimator, or a list of these, got {estimator!r}")
+        self.among = None if alone else list(estimator)
+        one_tb = tb is not None and np.ndim(tb) == 0
+        self.tb = errors.temperature("tb", tb) if one_tb and self.among is None else None  # that of today
+        self.tbs = TEMPERATURES if tb is None or self.tb else tuple(errors.temperatures("tb", tb))
+
+    def tfs(self, trained: Mapping[str, Any]) -> list[float]:
+        """The forward temperatures to choose from."""
+        if self.tf is not None:
+            return self.tf
+        return [*FORWARD] if self.target == "model" else [errors.temperature("tf", trained.get("trained_tf", 1.0))]
+
+
+def _one(model: Model, x: Any, asked: _Asked) -> Recommendation:
+    began = time.monotonic()
+    with subject_of(model, x, asked.compute, asked.seed) as subject:
+        trained = training_described(dict(subject.provenance))
+        tfs = asked.tfs(trained)
+        every, told = candidates(subject, tfs, asked.tbs, asked.among, asked.averaged)
+        today = _today(subject, tfs, asked, trained)
+        if today is not None and today not in every:
+            every.append(today)
+        check_laws(every, asked.target)
+        reference = subject.refer(tfs[0], asked.target)
         course = halve(
             every,
-            lambda some, n, name, advance: measured(setup, some, reference, n, name, advance),
-            averaged,
-            budget,
-            kept_anyway=[of_today] if of_today else [],
-            draws=None if draws is None else errors.whole_number("draws", draws, measuring.LEAST_DRAWS) // 32 * 32,
-            shown=compute.progress,
+            subject.measured,
+            asked.averaged,
+            asked.budget,
+            kept_anyway=[today] if today else [],
+            draws=asked.draws,
+            shown=asked.compute.progress,
         )
-        blind = _blind(setup, reference, course.last.draws)
-        of = findings(course, of_today, blind, measuring.LEAST_EXAMPLES, len(setup.x))
-        return _recommendation(of, setup, reference, told)
+        blind = _blind(subject, course.best.tf, course.last.draws)
+        of = findings(course, today, blind, subject.over_examples)
+        took = time.monotonic() - began
+        if asked.draws is None and took > 2 * asked.budget and not of.interrupted:
+            told.append(too_short(asked.budget, took, len(every), course.last.draws))
+        return _recommendation(of, subject, told, {"reference": reference, "target": asked.target})
 
 
-def _today(setup: Setup, tf: float, estimator: Any, tb: Any, trained: dict[str, Any]) -> Candidate | None:
+def _today(subject: Subject, tfs: Sequence[float], asked: _Asked, trained: Mapping[str, Any]) -> Candidate | None:
     """The present choice, as given, or else as the training recorded it where that can be measured."""
-    one_tb = tb if tb is not None and np.ndim(tb) == 0 else None
-    if estimator is not None:
-        return present(setup.kind, tf, estimator, getattr(estimator, "tb", None) if one_tb is None else one_tb)
-    settings = setup.original.provenance.get("settings")
+    tf, several = tfs[0] if len(tfs) == 1 else trained.get("trained_tf", 1.0), len(tfs) > 1
+    if asked.estimator is not None:
+        return present(subject, tf, asked.estimator, asked.tb, several)
+    settings = subject.provenance.get("settings")
     recorded = settings.get("estimator") if isinstance(settings, dict) else None
-    if recorded is None and one_tb is not None:
-        raise ValueError(f"tb: expected the present estimator beside the present tb, got {tb!r} alone; pass estimator=")
-    at = trained.get("trained_tb") if one_tb is None else errors.temperature("tb", one_tb)
+    if recorded is None and asked.tb is not None:
+        raise ValueError(
+            f"tb: expected the present estimator beside the present tb, got {asked.tb:g} alone; pass estimator="
+        )
     with contextlib.suppress(ValueError):
-        return None if recorded is None else present(setup.kind, tf, recorded, at)
+        return present(subject, tf, recorded, trained.get("trained_tb") if asked.tb is None else asked.tb, several)
     return None
 
 
-def _reference(setup: Setup, tf: float, target: str) -> Reference:
-    if setup.model.configurations <= MAX_CONFIGURATIONS:
-        check_enumerable(setup.model, MAX_CONFIGURATIONS)
-        return exact_reference(setup, tf, target)
-    return Reference(tf, target, None, choose(setup, [tf if target == "sampled" else 1.0])[0])
-
-
-def _blind(setup: Setup, reference: Reference, draws: int) -> str:
+def _blind(subject: Subject, tf: float, draws: int) -> str:
     """Why draws cannot see the gradient, or ""."""
-    known = reference.exact if reference.target == "sampled" else None
-    found = rarity(setup.kind, setup.wide_logits, [reference.tf], None if known is None else known[None])
+    found = subject.rare(tf)
     if bool(found.nothing_left[0]):
         return "all codes are certain, so the exact gradient is almost 0"
     if bool(found.unseen(draws)[0]):
@@ -196,11 +214,10 @@ def _blind(setup: Setup, reference: Reference, draws: int) -> str:
     return ""
 
 
-def _recommendation(of: Findings, setup: Setup, reference: Reference, told: Sequence[str]) -> Recommendation:
+def _recommendation(of: Findings, subject: Subject, told: Sequence[str], about: dict[str, Any]) -> Recommendation:
     best: Candidate = of.best.candidate
-    binary = setup.model.binary
-    said = sentences(of, binary, told)
-    about = {"reference": reference.label, "target": reference.target}
+    lines = subject.lines(best.estimator)
+    said = sentences(of, lines, told)
     return Recommendation(
         best.estimator.label,
         best.tf,
@@ -209,8 +226,32 @@ def _recommendation(of: Findings, setup: Setup, reference: Reference, told: Sequ
         [row.candidate.label for row in of.equivalent],
         of.margin,
         not of.unresolved,
-        line(best.estimator, binary),
-        torch_line(best.estimator, binary),
-        table(of, setup, said, about),
+        spelled(best.estimator),
+        *lines,
+        table(of, subject, said, about),
         tuple(said),
     )
+
+
+def _along(models: Any, x: Any, asked: _Asked) -> Schedule:
+    """A recommendation for each model; on Ctrl-C, of those so far."""
+    every = list(models.values()) if isinstance(models, Mapping) else list(models)
+    if not every:
+        raise ValueError("model: expected at least one, got none")
+    found: list[Recommendation] = []
+    for one in every:
+        found.append(_one(one, x, asked))
+        if found[-1].table.attrs["interrupted"]:
+            break
+    steps, tables = _steps(models, every)[: len(found)], [of.table for of in found]
+    return Schedule(steps, found, everywhere(tables), joined(tables, steps), tuple(schedule(steps, tables)))
+
+
+def _steps(models: Any, every: Sequence[Any]) -> list[str]:
+    """What the models are called: the keys of a dict, or their epochs, or their positions."""
+    if isinstance(models, Mapping):
+        return [f"step {key}" if isinstance(key, int) else str(key) for key in models]
+    epochs = [training_described(dict(getattr(one, "provenance", {}))).get("trained_epochs") for one in every]
+    if None not in epochs and len(set(epochs)) == len(epochs):
+        return [f"epoch {epoch}" for epoch in epochs]
+    return [f"model {k + 1}" for k in range(len(every))]

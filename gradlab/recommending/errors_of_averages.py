@@ -52,8 +52,10 @@ class Observed:
         return float(1 - (along * abs(along) - self.along_noise) / ((mean + spread) * g))
 
     def of_error(self, averaged: float) -> Array:
-        """Influences (unit,) on the squared error: the delta method."""
+        """Influences (unit,) on the squared error: the delta method. NaN where that is."""
         g, along, mean, spread = self._terms(averaged)
+        if not (g > 0 and mean + spread > 0):
+            return np.full(len(self.influence), np.nan)
         per_variance = self.evaluations / averaged
         gradient = np.zeros(4)
         if self.unbiased:

@@ -62,7 +62,7 @@ class Findings:
         return [row for row in self.rows[1:] if row.equivalent]
 
 
-def findings(course: Course, present: Candidate | None, blind: str, least_examples: int, examples: int) -> Findings:
+def findings(course: Course, present: Candidate | None, blind: str, over_examples: bool) -> Findings:
     """`blind`: why sampling cannot see the gradient, or ""."""
     best, averaged = course.best, course.averaged
     rows: dict[Candidate, Row] = {}
@@ -81,7 +81,7 @@ def findings(course: Course, present: Candidate | None, blind: str, least_exampl
         max([0.0, *(-row.excess[1] for row in known)]),
         blind or _unresolved(first),
         course.interrupted,
-        examples >= least_examples,
+        over_examples,
     )
 
 
@@ -90,23 +90,36 @@ def _rows(of: Round, best: Candidate, averaged: float, rounds: int) -> list[Row]
     influences = np.stack([of.observed[c].of_error(averaged) for c in every])
     influences = np.where(np.isfinite(influences), influences, 0.0)
     quantile = joint_quantile(influences, LEVEL)
+    halves = dict(zip(every, (quantile * np.linalg.norm(influences, axis=1)).tolist(), strict=True))
     off = bounds(of, best, averaged, 1 - (1 - LEVEL) / rounds)
-    squared = of.observed[best].squared_error(averaged)
+    of_best = _three(np.clip(of.observed[best].squared_error(averaged) + np.array([0, -1, 1]) * halves[best], 0.0, 1.0))
     found = []
-    for candidate, influence in zip(every, influences, strict=True):
-        observed = of.observed[candidate]
-        value, half = observed.squared_error(averaged), quantile * float(np.linalg.norm(influence))
-        ends = off.get(candidate, (0.0, 0.0) if candidate == best else (math.nan, math.nan))
-        excess = [float(root(squared + end) - root(squared)) for end in (value - squared, *ends)]
-        error = [float(root(end)) for end in (value, value - half, value + half)]
+    for candidate, observed in of.observed.items():
+        value = observed.squared_error(averaged)
+        error = _three(root(value + np.array([0, -1, 1]) * halves[candidate]))
+        low, high = off.get(candidate, (0.0, 0.0) if candidate == best else (math.nan, math.nan))
+        excess = _excess(of_best, float(root(value)), low, high)
         if math.isnan(value):
-            error = excess = [math.nan] * 3
-        found.append(Row(candidate, _three(error), _three(excess), of.draws, observed.evaluations, observed.unbiased))
+            error = excess = (math.nan, math.nan, math.nan)
+        found.append(Row(candidate, error, excess, of.draws, observed.evaluations, observed.unbiased))
     return found
 
 
-def _three(given: Sequence[float]) -> Three:
-    value, low, high = given
+def _excess(best: Three, error: float, low: float, high: float) -> Three:
+    """How much an error is above that of the choice, whose square is known as `best`: value, lower and upper end.
+
+    The squares differ by low .. high. With e the error of the choice, sqrt(e^2 + d) - e falls with e for d > 0. For
+    d < 0 it falls down to e^2 = -d, where nothing is left of the other error, and then rises.
+    """
+    value, least, most = best
+    at_low = most if low > 0 else min(max(-low, least), most)
+    at_high = least if high > 0 else most
+    ends = (root(at + d) - math.sqrt(at) for at, d in ((at_low, low), (at_high, high)))
+    return _three([error - math.sqrt(value), *ends])
+
+
+def _three(given: Sequence[float] | np.ndarray) -> Three:
+    value, low, high = map(float, given)
     return value, low, high
 
 
@@ -124,7 +137,7 @@ def _reaching(of: Round, best: Candidate, present: Row | None, averaged: float) 
 def _unresolved(best: Row) -> str:
     value, _, high = best.error
     if math.isnan(value):
-        return "the gradient is not told from 0 on these draws and examples"
+        return "on these draws and examples, the gradient cannot be distinguished from 0"
     if high >= ABOUT_ONE:
-        return "an average of this size is hardly better, if at all, than the answer 0, whose error is 1; average more"
+        return "an average of this size may be no better than the answer 0, whose error is 1; average more"
     return ""

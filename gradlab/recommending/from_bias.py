@@ -37,7 +37,7 @@ def closing_sentences(ds: xr.Dataset, averaged: int = AVERAGED) -> list[str]:
         round_ = Round(int(ds.attrs["draws"]), dict(_observed(ds.sel(tf=tf))))
         if len(round_.observed) > 1:
             course = Course(averaged, [round_])
-            found += closing(findings(course, None, "", 1, 0))
+            found += closing(findings(course, None, "", False))
     return found
 
 

@@ -27,7 +27,7 @@ from .errors_of_averages import Array, Observed
 BATCHES = 16  # of draws
 LEAST_DRAWS = 2 * BATCHES
 LEAST_EXAMPLES = 8  # for a variance over examples
-_SUMS = 8  # times the working memory, for sums of a sampled reference
+SUMS = 8  # times the working memory, for sums of a sampled reference
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ def measured(
     seed = derived_seed(setup.seed, "recommend", name)
     found: dict[int, Observed] = {}
     of = _enumerated if reference.exact is not None else _sampled
-    for position, observed in of(setup, chosen, reference, draws, seed, advance):
-        found[position] = observed
+    for position, one in of(setup, chosen, reference, draws, seed, advance):
+        found[position] = one
     return [found[position] for position in range(len(chosen))]
 
 
@@ -84,7 +84,9 @@ def _enumerated(
             between = moments.mean[k].unflatten(0, (BATCHES, -1))
             each = moments.count.reshape(BATCHES, -1, *[1] * (between.ndim - 2)).to(between)
             off = (each * (between - e[:, None]).square()).flatten(3).sum((1, 3))
-            yield position, _observed(setup, chosen[position], reference, e, g, within + off, draws)
+            cost = chosen[position].evaluations_at(setup.kind, setup.logits)
+            unbiased = reference.is_of(chosen[position])
+            yield position, observed(e, g, within + off, draws, cost, unbiased)
 
 
 def _in_batches(of: Tensor, count: Tensor, mean: bool = True) -> Tensor:
@@ -99,7 +101,7 @@ def _sampled(
     assert reference.estimator is not None
     law = reference.tf if reference.target == "sampled" else 1.0
     unbiased = reference.estimator.at(law, law)
-    at_once = max(1, _SUMS * setup.memory // (8 * BATCHES * setup.logits.numel()))
+    at_once = max(1, SUMS * setup.memory // (8 * BATCHES * setup.logits.numel()))
     for start in range(0, len(chosen), at_once):
         some = chosen[start : start + at_once]
         every = list(dict.fromkeys([*some, unbiased]))
@@ -109,13 +111,15 @@ def _sampled(
         r = sums[unbiased].mean.flatten(2)
         for position, e in enumerate(some, start):
             mean, squares = sums[e].mean.flatten(2), sums[e].squares
-            yield position, _observed(setup, e, reference, mean, r, squares, draws)
+            cost = e.evaluations_at(setup.kind, setup.logits)
+            yield position, observed(mean, r, squares, draws, cost, reference.is_of(e))
 
 
-def _observed(
-    setup: Setup, estimator: Estimator, reference: Reference, e: Tensor, r: Tensor, squares: Tensor, draws: int
-) -> Observed:
-    """From means (batch, example, coordinate) and squared deviations (batch, example) from them."""
+def observed(e: Tensor, r: Tensor, squares: Tensor, draws: int, evaluations: int, unbiased: bool) -> Observed:
+    """From means (batch, example, coordinate) and squared deviations (batch, example) from them.
+
+    `evaluations` of a draw; `unbiased` by its formula, for the law of the reference.
+    """
     e = e.flatten(2)
     variance = squares / (draws // BATCHES - 1)  # (batch, example), each unbiased
     per_example = torch.stack([_across(r, r), _across(e, r), _across(e, e), variance.mean(0)], -1)
@@ -127,8 +131,7 @@ def _observed(
         influence = _of_examples(per_example.cpu().numpy())
     else:
         influence = _of_batches(of_draws.without, variance.sum(1).cpu().numpy())
-    cost = estimator.evaluations_at(setup.kind, setup.logits)
-    return Observed(total, max(noise, 0.0), influence, cost, reference.is_of(estimator))
+    return Observed(total, max(noise, 0.0), influence, evaluations, unbiased)
 
 
 def _across(a: Tensor, b: Tensor) -> Tensor:

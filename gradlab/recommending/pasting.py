@@ -18,6 +18,11 @@ def line(e: Estimator, binary: bool) -> str:
     return f'loss = gradlab.estimators.surrogate_loss("{spelled(e)}", logits, f{kind}).mean()'
 
 
+def program_line(e: Estimator) -> str:
+    """gradlab's for a program."""
+    return f'loss = program.surrogate_loss("{spelled(e)}", x).mean()'
+
+
 def spelled(e: Estimator) -> str:
     """The text that `estimators.parse` takes: `rloo:tf=1.6,n=4`."""
     given = {name: value for name, value in e.parameters.items() if name in ("tf", "tb")}

@@ -16,26 +16,31 @@ from ..rounding import plain
 OF_EACH = ("answer", "chosen", "present", "margin", "resolved", "interrupted")  # attributes of one table
 
 
-def joined(tables: Sequence[xr.Dataset]) -> xr.Dataset:
+def steps_of(tables: Sequence[xr.Dataset]) -> list[str]:
+    """What the tables of several checkpoints are called: by their epochs, or else their files."""
+    steps = [ds.attrs.get("trained_epochs", ds.attrs["checkpoint"]) for ds in tables]
+    return [f"epoch {step}" if isinstance(step, int) else str(step) for step in steps]
+
+
+def joined(tables: Sequence[xr.Dataset], steps: Sequence[str] | None = None) -> xr.Dataset:
     """Tables of several checkpoints along a dim `checkpoint`, NaN where a candidate was not measured."""
     if len(tables) == 1:
         return tables[0]
-    steps = [ds.attrs.get("trained_epochs", ds.attrs.get("checkpoint", k)) for k, ds in enumerate(tables)]
-    told = schedule([f"epoch {step}" if isinstance(step, int) else str(step) for step in steps], tables)
+    told = schedule(steps or steps_of(tables), tables)
     every = list(dict.fromkeys(str(label) for ds in tables for label in ds.candidate.values))
     of_all = {str(row.candidate.item()): row for ds in tables for row in _rows(ds)}
-    # what a candidate is does not depend on the checkpoint, but for the tf of the training
-    estimators = ("candidate", [str(of_all[label].estimator.item()) for label in every])
-    tbs = ("candidate", [float(of_all[label].tb) for label in every])
+    # what a candidate is does not depend on the checkpoint, but for a tf that is that of the training
+    same = {name: [of_all[label][name].item() for label in every] for name in ("estimator", "tf", "tb")}
     aligned = []
     for ds in tables:
-        wide = ds.drop_vars(["estimator", "tf", "tb"]).reindex(candidate=every)
-        aligned.append(wide.assign_coords(estimator=estimators, tb=tbs))
+        wide = ds.drop_vars([*same]).reindex(candidate=every)
+        aligned.append(wide.assign_coords({name: ("candidate", values) for name, values in same.items()}))
     ds = join_checkpoints(aligned)
-    tfs = [float(one.tf.values[0]) for one in tables]
+    if all(len(set(one.tf.values.tolist())) == 1 for one in tables):
+        ds = ds.assign_coords(tf=("checkpoint", [float(one.tf.values[0]) for one in tables]))
     of_each: dict[str, Any] = {name: ("checkpoint", [_kept(one.attrs[name]) for one in tables]) for name in OF_EACH}
-    ds = ds.assign_coords({"tf": ("checkpoint", tfs)} | of_each)
-    for name in ("estimator", "tf", "tb", *OF_EACH):
+    ds = ds.assign_coords(of_each)
+    for name in (*same, *OF_EACH):
         ds[name].attrs |= {"long_name": name, "units": "1"}
     return ds.assign_attrs({"schedule": stored(told), "answer": stored(told), "resolved": 1, "interrupted": 0})
 
@@ -62,7 +67,7 @@ def parts(ds: xr.Dataset) -> list[xr.Dataset]:
         errors[one.candidate.values == about["chosen"]] = -np.inf
         order = measured[np.argsort(errors[measured], kind="stable")]
         one = one.isel(candidate=order).assign_attrs(about)
-        found.append(one.assign_coords(tf=("candidate", np.full(len(order), float(one.tf)))))
+        found.append(one.assign_coords(tf=("candidate", np.broadcast_to(one.tf.values, len(order)))))
     return found
 
 
@@ -75,22 +80,29 @@ def schedule(steps: Sequence[Any], tables: Sequence[xr.Dataset]) -> list[str]:
     told = [(step, ds) for step, ds in zip(steps, tables, strict=True) if ds.attrs["resolved"]]
     if not told:
         return ["Schedule: the measurement cannot tell at any step."]
-    lines = [f"At {step}: {ds.attrs['chosen']}, error {_error(ds, ds.attrs['chosen'])}." for step, ds in told]
-    if one := _serves_all([ds for _, ds in told]):
+    lines = [_at(step, ds) for step, ds in zip(steps, tables, strict=True)]
+    if one := everywhere(tables):
         worst = max(float(ds.error.sel(candidate=one)) for _, ds in told)
-        first = f"Schedule: none is needed. {one} is within noise of the best at every step,"
+        at = "every step" if len(told) == len(tables) else "every step that is resolved"
+        first = f"Schedule: none is needed. {one} is as good as the best within noise at {at},"
         first += f" with an error of at most {plain(worst, 2)}."
     else:
-        first = "Schedule: no single choice is within noise of the best at every step."
+        first = "Schedule: no single choice is as good as the best at every step."
     return [first, *lines]
 
 
-def _error(ds: xr.Dataset, candidate: str) -> str:
-    return plain(float(ds.error.sel(candidate=candidate)), 2)
+def _at(step: Any, ds: xr.Dataset) -> str:
+    chosen = str(ds.attrs["chosen"])
+    if not ds.attrs["resolved"]:
+        return f"At {step}, the measurement cannot tell."
+    return f"At {step}, use {chosen} (error {plain(float(ds.error.sel(candidate=chosen)), 2)})."
 
 
-def _serves_all(tables: Sequence[xr.Dataset]) -> str:
-    """The candidate within noise of the best everywhere, "" if there is none."""
+def everywhere(tables: Sequence[xr.Dataset]) -> str:
+    """The candidate within noise of the best at every step that is resolved, "" if there is none."""
+    tables = [ds for ds in tables if ds.attrs["resolved"]]
+    if not tables:
+        return ""
     each = [set(map(str, ds.candidate.values[ds.equivalent.values == 1])) for ds in tables]
     common = sorted(set.intersection(*each))
 

@@ -7,14 +7,16 @@ from collections.abc import Iterator, Sequence
 
 from ..rounding import plain, written
 from .findings import Findings, Row
-from .pasting import line, torch_line
 
 MOST_NAMED = 6
 
 
-def sentences(of: Findings, binary: bool, told: Sequence[str] = ()) -> list[str]:
-    """The answer, the most important first; `told`: what is to be said at the end."""
-    return [*_choice(of), *_others(of), *_present(of), *_crossing(of), *_paste(of, binary), *_how(of), *told]
+def sentences(of: Findings, lines: tuple[str, str], told: Sequence[str] = ()) -> list[str]:
+    """The answer, the most important first; `lines`: to paste, gradlab's and torch's; `told`: comes at the end."""
+    if math.isnan(of.best.error[0]):
+        return [*_choice(of), *told]
+    pasted = [] if of.unresolved else _paste(*lines)
+    return [*_choice(of), *_others(of), *_present(of), *_crossing(of), *pasted, *_how(of), *told]
 
 
 def closing(of: Findings) -> list[str]:
@@ -24,16 +26,19 @@ def closing(of: Findings) -> list[str]:
 
 def _choice(of: Findings) -> Iterator[str]:
     best, c = of.best, of.best.candidate
-    at = f"At tf = {c.tf:g}, an average that costs {of.averaged:,} loss evaluations"
-    off = f"{at} is off the exact gradient by {written(*best.error)} of its norm, at the best scale"
     if of.interrupted:
         yield "Interrupted: this is the best so far."
     if of.unresolved:
         yield f"Cannot tell which estimator is best: {of.unresolved}."
-        yield f"The smallest error measured is that of {c.label}. {off}."
-        return
-    yield f"Use {c.label}."
-    yield f"{off}."
+        if math.isnan(best.error[0]):
+            return
+        yield f"The smallest error measured is that of {c.label}."
+    else:
+        yield f"Use {c.label}."
+    yield (
+        f"At tf = {c.tf:g}, its average over {_evaluations(of.averaged)} has an error of {written(*best.error)},"
+        " relative to the norm of the exact gradient and at the best scale."
+    )
 
 
 def _others(of: Findings) -> Iterator[str]:
@@ -41,45 +46,55 @@ def _others(of: Findings) -> Iterator[str]:
         return
     plain_one = of.plain
     if of.equivalent:
-        yield f"Within noise of it: {_named(of.equivalent)}."
+        yield f"As good, within noise: {_named(of.equivalent)}."
     elif not of.unresolved:
-        yield "No other candidate is within noise of it."
+        yield "No other candidate is as good within noise."
     if plain_one is not None and plain_one is not of.best:
         if plain_one.equivalent:
             yield f"Plain {plain_one.candidate.label} is as good, as far as this measurement can tell."
         else:
             yield f"Plain {plain_one.candidate.label} is not as good: its error is {written(*plain_one.error)}."
-    if of.equivalent:
-        yield f"No candidate is better by more than {plain(of.margin, 2)}."
+    if of.equivalent and of.margin < of.best.error[0]:
+        wide = "; more examples or draws will narrow this" * (of.margin > of.best.error[0] / 2)
+        yield f"No other error is smaller by more than {plain(of.margin, 2)}{wide}."
+    elif of.equivalent:
+        yield "How much smaller another error may be is not known; more examples or draws will tell."
 
 
 def _named(rows: Sequence[Row]) -> str:
-    """Estimators, each with the range of its tb."""
-    of_label: dict[str, list[float]] = {}
+    """Estimators, each with the ranges of its temperatures."""
+    of_label: dict[str, list[Row]] = {}
     for row in rows:
-        tb = row.candidate.tb
-        of_label.setdefault(row.candidate.estimator.label, []).extend([] if tb is None else [tb])
+        of_label.setdefault(row.candidate.estimator.label, []).append(row)
     parts = []
-    for label, tbs in of_label.items():
-        ends = f"{min(tbs):g}" if len(set(tbs)) == 1 else f"{min(tbs):g} to {max(tbs):g}" if tbs else ""
-        parts.append(f"{label} at tb = {ends}" if ends else label)
+    for label, members in of_label.items():
+        every = [row.candidate for row in members]
+        of_tf = _range("tf", [c.tf for c in every if c.names_tf])
+        at = [*of_tf, *_range("tb", [c.tb for c in every if c.tb is not None])]
+        parts.append(f"{label} at {', '.join(at)}" if at else label)
     more = len(parts) - MOST_NAMED
     return "; ".join(parts[:MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
 
 
+def _range(name: str, values: Sequence[float]) -> list[str]:
+    if not values:
+        return []
+    least, most = min(values), max(values)
+    return [f"{name} = {least:g}" if least == most else f"{name} = {least:g} to {most:g}"]
+
+
 def _present(of: Findings) -> Iterator[str]:
-    if of.present is None:
+    if of.present is None or math.isnan(of.present.error[0]):
         return
     c = of.present.candidate
     if of.present is of.best:
         yield f"This is the present choice, {c.label}."
         return
-    same = " (within noise of the recommended one)" if of.present.equivalent else ""
-    sentence = f"The present choice, {c.label}, has an error of {written(*of.present.error)}{same}"
+    same = ", within noise of the recommended one" if of.present.equivalent else ""
+    yield f"The present choice, {c.label}, has an error of {written(*of.present.error)}{same}."
     if not of.present.equivalent and not math.isnan(of.reaches_present):
         evaluations = math.ceil(of.reaches_present)
-        sentence += f"; the recommended one reaches this with {evaluations:,} instead of {of.averaged:,} evaluations"
-    yield f"{sentence}."
+        yield f"The recommended one is as good as that with {evaluations:,} instead of {of.averaged:,} evaluations."
 
 
 def _crossing(of: Findings) -> Iterator[str]:
@@ -87,31 +102,41 @@ def _crossing(of: Findings) -> Iterator[str]:
     if found is None or math.isnan(of.best.error[0]):
         return
     if math.isinf(found.n):
-        yield "A biased estimator is better up to a million loss evaluations, as far as this was computed."
+        yield "A biased estimator is best up to a million loss evaluations, the most that was looked at."
         return
     if found.at_once:
         yield f"An unbiased estimator is best however few evaluations are averaged ({found.unbiased.label})."
         return
     ends = "" if math.isinf(found.high) else f" [{found.low:,.0f}, {found.high:,.0f}]"
     sentence = f"From {found.n:,.0f}{ends} loss evaluations on, an unbiased estimator is best ({found.unbiased.label})"
-    yield f"{sentence}; below, a biased one ({found.biased.label})."
+    yield f"{sentence}; with fewer, a biased one ({found.biased.label})."
 
 
-def _paste(of: Findings, binary: bool) -> Iterator[str]:
-    e = of.best.candidate.estimator
-    yield f"Paste: {line(e, binary)}"
-    if other := torch_line(e, binary):
-        yield f"In torch alone: {other}"
+def _paste(line: str, torch_line: str) -> Iterator[str]:
+    yield f"Paste: {line}"
+    if torch_line:
+        yield f"In torch alone: {torch_line}"
 
 
 def _how(of: Findings) -> Iterator[str]:
     best = of.best
-    averages = of.averaged / best.evaluations
-    draws = f"{averages:.3g} draw{'s' * (averages != 1)}"
-    cost = f"{best.evaluations} evaluation{'s' * (best.evaluations > 1)}"
+    whole, rest = divmod(of.averaged, best.evaluations)
+    draws = f"{whole:,} to {whole + 1:,} draws" if rest else f"{whole:,} draw{'s' * (whole != 1)}"
     yield (
-        f"What counts: loss evaluations, of which one draw of {best.candidate.estimator.label} takes {cost}, so that"
-        f" {draws} are averaged; the backward pass to the codes is not counted."
+        f"One draw of {best.candidate.estimator.label} takes {_evaluations(best.evaluations)}, so {of.averaged:,}"
+        f" pay{'s' * (of.averaged == 1)} for {draws}; the backward pass to the codes is not counted."
     )
     what = "examples and draws" if of.over_examples else "draws; the examples are taken as given"
-    yield f"Intervals: 95 %, together for all candidates of a round, over {what}."
+    yield f"Intervals hold at 95 % for all candidates of a round together, over {what}."
+
+
+def _evaluations(number: int) -> str:
+    return f"{number:,} loss evaluation{'s' * (number != 1)}"
+
+
+def too_short(budget: float, took: float, candidates: int, draws: int) -> str:
+    """That the budget did not pay for the least number of draws."""
+    return (
+        f"The budget of {budget:g} s is too short for {candidates} candidates: with the least number of draws,"
+        f" {draws} in the last round, this took {took:,.2g} s."
+    )

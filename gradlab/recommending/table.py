@@ -9,17 +9,16 @@ import numpy as np
 import xarray as xr
 
 from ..attributes import stored
-from ..fidelity.labels import attributes
 from ..schema import coordinate, with_interval
-from ..setup import Setup
 from .findings import Findings
+from .subjects import Subject
 
 ERROR = "matched error of the average: min over a of E|a average - g| / |g|, root mean square"
 EXCESS = "matched error less that of the choice, on common noise and examples"
 INTERVALS = "95 %, delta method and multiplier bootstrap, together for the candidates of a round, Student's t"
 
 
-def table(of: Findings, setup: Setup, said: Sequence[str], about: dict[str, Any]) -> xr.Dataset:
+def table(of: Findings, subject: Subject, said: Sequence[str], about: dict[str, Any]) -> xr.Dataset:
     """`said`: the sentences of the answer; `about`: more attributes."""
     rows = of.rows
     dims = ("candidate",)
@@ -49,9 +48,7 @@ def table(of: Findings, setup: Setup, said: Sequence[str], about: dict[str, Any]
         },
     }
     draws = max(row.draws for row in rows)
-    stamped = attributes(
-        "recommendation",
-        setup,
+    stamped = subject.attributes(
         draws,
         estimator=stored(list(dict.fromkeys(row.candidate.estimator.label for row in rows))),
         averaged=of.averaged,
