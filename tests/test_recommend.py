@@ -521,7 +521,7 @@ def test_rubbish_gives_one_line(run):
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("name", ["8x4", "initialisation", "autoencoder"])
+@pytest.mark.parametrize("name", ["8x4", "initialisation", "autoencoder", "few"])
 def test_the_recommendation_keeps_its_word(name, tmp_path):
     """In at least 95 of 100 repetitions, against a full grid with 16 times the draws; hours for the autoencoder."""
     of = recommend_repetitions.counts(recommend_repetitions.run(name, 100, tmp_path / "records.jsonl"))

@@ -1,5 +1,7 @@
 """gradlab.recommend of a Program: its figures against long loops and `gradlab.bias`, and the losses to paste."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from gradlab.fidelity.program_draws import Draws
 from gradlab.latents import derived_seed
 from gradlab.programs.layers import arrays_of, is_layer, paths_of
 from gradlab.programs.run import Run
+from gradlab.recommending import from_bias
 from gradlab.recommending.measuring import BATCHES, Reference
 from gradlab.recommending.measuring_programs import measured_of_program
 
@@ -166,3 +169,16 @@ def test_bias_at_equal_cost_draws_more_of_cheaper_estimators(experts):
     alike = gradlab.bias(program, x, draws=64, **given).relative_std.sel(estimator="rloo(n=4)")
     np.testing.assert_allclose(equal.relative_std.sel(estimator="rloo(n=4)"), alike)
     assert equal.attrs["equal_cost"] == 1
+
+
+def test_the_closing_sentences_of_bias_count_evaluations_as_recommend_does(experts):
+    """On programs, too, one of each example: the errors agree, on noise of their own, to a tenth."""
+    program, x = experts
+    given = {"tf": 1.0, "tb": [1.0], "estimator": ["ste", "rloo:n=4"]}
+    ds = gradlab.bias(program, x, moments=gradlab.MonteCarlo(draws=512, equal_cost=True), **given)
+    observed = from_bias._observed(ds.sel(tf=1.0, parameter="all"), len(x[0]))
+    table = gradlab.recommend(program, x, draws=1024, **given).table
+    for candidate, of in observed:
+        error = math.sqrt(of.squared_error(100))
+        assert error == pytest.approx(float(table.error.sel(candidate=candidate.label)), rel=0.1)
+    assert from_bias.closing_sentences(ds)[0].startswith("Use ")
