@@ -34,14 +34,16 @@ class Hdf5Store(WritableCFDataStore):
 
     def get_variables(self) -> dict[str, xr.Variable]:
         """Name -> Variable in memory, as stored."""
+        items = {name: self.file[name] for name in self.file}
+        items = {name: item for name, item in items.items() if isinstance(item, h5py.Dataset)}
+        scales = {_address(item.id): name for name, item in items.items() if h5py.h5ds.is_scale(item.id)}
         found = {}
-        for name in self.file:
-            item = self.file[name]
-            scale = isinstance(item, h5py.Dataset) and h5py.h5ds.is_scale(item.id)
-            bare = scale and h5py.h5ds.get_scale_name(item.id).startswith(NO_VARIABLE.encode())
-            if isinstance(item, h5py.Dataset) and not bare:
-                dims = (name,) if scale and item.ndim == 1 else self._dims(name, item)
-                found[name.removeprefix(RENAMED)] = xr.Variable(dims, *_values(item))
+        for name, item in items.items():
+            scale = h5py.h5ds.is_scale(item.id)
+            if scale and h5py.h5ds.get_scale_name(item.id).startswith(NO_VARIABLE.encode()):
+                continue
+            dims = (name,) if scale and item.ndim == 1 else self._dims(name, item, scales)
+            found[name.removeprefix(RENAMED)] = xr.Variable(dims, *_values(item))
         return found
 
     def get_attrs(self) -> dict[str, Any]:
@@ -56,13 +58,14 @@ class Hdf5Store(WritableCFDataStore):
         """No dimensions, since files have no groups."""
         return {}
 
-    def _dims(self, name: str, item: h5py.Dataset) -> tuple[str, ...]:
+    def _dims(self, name: str, item: h5py.Dataset, scales: Mapping[int, str]) -> tuple[str, ...]:
+        """Names of the scales of its axes; `scales` are those of the file by address: looking up a name is slow."""
         if item.ndim == 0:
             return ()
         if "DIMENSION_LIST" not in item.attrs:
             return tuple(f"{UNNAMED}_{name}_{axis}" for axis in range(item.ndim))
-        scales = (h5py.h5r.get_name(references[-1], self.file.id) for references in item.attrs["DIMENSION_LIST"])
-        return tuple(scale.decode().split("/")[-1] for scale in scales)
+        attached = [h5py.h5r.dereference(of[-1], self.file.id) for of in item.attrs["DIMENSION_LIST"]]
+        return tuple(scales.get(_address(scale)) or _name(scale) for scale in attached)
 
     # --- writing ---
 
@@ -108,6 +111,16 @@ class Hdf5Store(WritableCFDataStore):
         for key, value in attributes.items():
             _write_attribute(dataset.attrs, key, value)
         return dataset
+
+
+def _address(of: h5py.h5d.DatasetID) -> int:
+    """Where an object is in the file."""
+    return h5py.h5o.get_info(of).addr
+
+
+def _name(of: h5py.h5d.DatasetID) -> str:
+    """The last part of an object's name."""
+    return h5py.h5i.get_name(of).decode().split("/")[-1]
 
 
 def _stored(name: Any) -> str:

@@ -4,6 +4,7 @@ import math
 import os
 import shutil
 import sys
+import warnings
 from typing import NamedTuple
 
 import pytest
@@ -20,6 +21,13 @@ sys.dont_write_bytecode = False
 def _a_measurement_of_its_own(monkeypatch):
     """Tests that follow each other closely are no measurement of minutes, of which progress tells in lines."""
     monkeypatch.setattr("gradlab.progress._ended", -math.inf)
+
+
+@pytest.fixture(autouse=True)
+def _no_helper_for_own_files(request, monkeypatch):
+    """Results are read without the helper process, which tests with the marker `helper` are about."""
+    if request.node.get_closest_marker("helper") is None:
+        monkeypatch.setattr("gradlab.hdf5_sandbox.fault", lambda path: "")
 
 
 # --- nothing is skipped in silence where CI runs, with GRADLAB_NO_SKIPS ---
@@ -63,17 +71,18 @@ class Ran(NamedTuple):
 
 @pytest.fixture
 def run(capsys, tmp_path, monkeypatch):
-    """Runs the command line in this process, in an empty folder. Results are read without the helper process."""
+    """Runs the command line in this process, in an empty folder."""
     from gradlab.cli.main import main
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("gradlab.hdf5_sandbox.fault", lambda path: "")
 
     def run_it(*arguments):
         capsys.readouterr()
         code = 0
         try:
-            main([str(a) for a in arguments])
+            with warnings.catch_warnings():
+                warnings.simplefilter("default")  # as outside of the tests: the command line prints them
+                main([str(a) for a in arguments])
         except SystemExit as ended:
             code = ended.code
         return Ran(code, *capsys.readouterr())

@@ -92,10 +92,13 @@ def test_figures_of_many_points_at_once_are_those_of_each(problem, memory, kl, m
     """As on a GPU: tensors, of all points at once or of those that fit; gradients of 0 among them at a small tf."""
     given = {"tf": [0.002, 1.0, 1.6], "tb": [0.5, 1.3], "draws": 70, "target": "both", "kl": kl}
     given["compute"] = gradlab.Compute(memory=memory)
-    wanted = gradlab.bias(problem.model, problem.x, **given)
+    certain = "At tf = 0.002, 5 of 5 examples have every code certain"
+    with pytest.warns(gradlab.cautions.SamplingWarning, match=certain):
+        wanted = gradlab.bias(problem.model, problem.x, **given)
     assert (wanted.exact_gradient == 0).any() == (not kl)
     monkeypatch.setattr(grid_accumulator, "_on_cpu", lambda found: False)
-    found = gradlab.bias(problem.model, problem.x, **given)
+    with pytest.warns(gradlab.cautions.SamplingWarning, match=certain):
+        found = gradlab.bias(problem.model, problem.x, **given)
     for name, values in wanted.data_vars.items():
         np.testing.assert_allclose(found[name], values, rtol=1e-8, atol=1e-11, err_msg=name)
 
@@ -254,9 +257,10 @@ def test_a_decoder_without_derivative_is_refused_not_measured_as_zero(problem):
         gradlab.bias(model, problem.x)
 
 
-def test_temperatures_so_small_that_gradients_vanish_give_nan_and_no_warning(problem):
+def test_temperatures_so_small_that_gradients_vanish_give_nan_and_are_warned_of(problem):
     """Saturated: exact gradient and estimates are 0, so that nothing is relative to them."""
-    ds = gradlab.bias(problem.model, problem.x, tf=[1e-305, 1.0], tb=[1e-305, 1.0], draws=8)
+    with pytest.warns(gradlab.cautions.SamplingWarning, match="At tf = 1e-305, 5 of 5 examples have every code cert"):
+        ds = gradlab.bias(problem.model, problem.x, tf=[1e-305, 1.0], tb=[1e-305, 1.0], draws=8)
     assert float(ds.exact_norm.sel(tf=1e-305, tb=1.0)) == 0
     assert np.isnan(ds.relative_bias.sel(tf=1e-305)).all()
     assert np.isfinite(ds.bias_norm).all()

@@ -1,5 +1,6 @@
 """What commands print and write: nothing is lost to a terminal, a locale or a figure, nor replaced without a word."""
 
+import io
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import xarray as xr
+from gradlab.cli.main import main
 from gradlab.cli.output import console
 
 import gradlab
@@ -127,19 +129,13 @@ def test_an_inherited_backend_does_not_matter(tmp_path, checkpoint, backend):
     "arguments",
     [["estimators", "--formulas"], pytest.param(["check-estimator", "rloo", "--draws", "50"], marks=pytest.mark.deep)],
 )
-def test_a_terminal_of_ascii_is_no_error(tmp_path, arguments):
-    done = ran(tmp_path, *arguments, PYTHONIOENCODING="ascii")
-    assert b"UnicodeEncodeError" not in done.stderr
-    assert b"rloo" in done.stdout
-    done.stdout.decode("ascii")
-
-
-def test_neither_a_closed_standard_error_nor_an_inherited_backend_is_an_error(tmp_path, checkpoint):
-    done = ran(tmp_path, "bias", checkpoint, *DRAWN, close="2>&-", MPLBACKEND="nonsense")
-    assert done.returncode == 0
-    assert (tmp_path / "bias.png").read_bytes().startswith(b"\x89PNG")
-    assert b"wrote bias.h5" in done.stdout
-    assert gradlab.open_results(tmp_path / "bias.h5").sizes["tf"] == 1
+def test_a_terminal_of_ascii_is_no_error(monkeypatch, arguments):
+    """The standard output that Python makes for PYTHONIOENCODING=ascii."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", errors="strict"))
+    main(arguments)
+    sys.stdout.flush()
+    assert "rloo" in written.getvalue().decode("ascii")
 
 
 @pytest.mark.deep
@@ -147,24 +143,26 @@ def test_a_closed_standard_error_is_no_error_to_a_check(tmp_path):
     assert ran(tmp_path, "check-estimator", "ste", "--draws", "50", close="2>&-").stdout
 
 
-def test_closed_standard_output_loses_no_results(tmp_path, checkpoint):
-    done = ran(tmp_path, "bias", checkpoint, *POINT, close=">&-")
-    assert done.stderr == b""
-    assert gradlab.open_results(tmp_path / "bias.h5").sizes["tf"] == 1
-
-
 C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
-@pytest.mark.parametrize("locale", [pytest.param({}, marks=pytest.mark.deep), C_LOCALE], ids=["", "C"])
-def test_a_path_that_is_no_text_loses_no_measurement(run, tmp_path, locale):
+HARSH = {"close": ">&- 2>&-", "MPLBACKEND": "nonsense"} | C_LOCALE
+SINGLY = ({}, C_LOCALE, {"close": ">&-"}, {"close": "2>&-"})
+
+
+@pytest.mark.parametrize("around", [HARSH, *(pytest.param(one, marks=pytest.mark.deep) for one in SINGLY)])
+def test_neither_a_path_that_is_no_text_nor_what_a_process_inherits_loses_a_measurement(run, tmp_path, around):
+    """A locale without UTF-8, closed outputs and another program's backend: all at once; one by one where deep."""
     name = os.fsdecode(b"caf\xe9\xff.safetensors")
     tiny(tmp_path / name)
-    done = ran(tmp_path, "bias", name, name.replace("caf", "./caf"), *DRAWN, **locale)
+    done = ran(tmp_path, "bias", name, name.replace("caf", "./caf"), *DRAWN, **around)
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "bias.png").read_bytes().startswith(b"\x89PNG")
     ds = gradlab.open_results(tmp_path / "bias.h5")
     assert ds.checkpoint.values.tolist() == [r"caf\xe9\xff.safetensors", r"./caf\xe9\xff.safetensors"]
-    assert rb"caf\xe9\xff" in done.stdout
+    if ">&-" not in around.get("close", "").split():
+        assert rb"caf\xe9\xff" in done.stdout
+        assert b"wrote bias.h5" in done.stdout
     assert len(json.loads(run("show", "bias.h5", "--json").out)["points"]) > 1
 
 

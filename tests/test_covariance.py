@@ -76,7 +76,10 @@ class Kept:
         self.parts.append(estimates.flatten(2))
 
 
-@pytest.mark.parametrize("name", ["3x5-bernoulli-mlp", "4x3-bernoulli-mlp", "binary6-bernoulli-mlp"])
+DEEP = pytest.param("4x3-bernoulli-mlp", marks=pytest.mark.deep)  # more categories, by the same integrals
+
+
+@pytest.mark.parametrize("name", ["3x5-bernoulli-mlp", DEEP, "binary6-bernoulli-mlp"])
 def test_the_gumbel_family_against_draws(name):
     """Every entry within 6 standard errors of 20,000 draws: failure rate below 1e-5 over some 5,000 entries."""
     p = problems.make(name)

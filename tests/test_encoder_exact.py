@@ -53,9 +53,9 @@ def test_draws_agree():
 
 def test_ends_are_of_the_numerical_error():
     p = problems.make("3x5-bernoulli-mlp")
-    coarse, fine = (
-        measured(p, moments=gradlab.Integrated(tolerance=t)).sel(parameter="all").squeeze() for t in (1e-2, 1e-8)
-    )
+    coarse = measured(p, moments=gradlab.Integrated(tolerance=1e-2)).sel(parameter="all").squeeze()
+    with pytest.warns(UserWarning, match="moments: expected a relative numerical error of 1e-08 at most, got 1.7e-06"):
+        fine = measured(p, moments=gradlab.Integrated(tolerance=1e-8)).sel(parameter="all").squeeze()
     for name in ("relative_bias", "std_norm", "cosine"):
         assert coarse[f"{name}_low"] <= fine[name] <= coarse[f"{name}_high"]
         assert coarse[f"{name}_high"] - coarse[f"{name}_low"] > fine[f"{name}_high"] - fine[f"{name}_low"]

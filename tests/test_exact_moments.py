@@ -281,7 +281,13 @@ def against_draws(law, categories, draws, seed):
     return torch.stack(z), estimates
 
 
-@pytest.mark.parametrize(("law", "categories"), [*((law, 3) for law in LAWS), (LAWS[1], 5), (LAWS[3], 5)])
+OF_FIVE = (LAWS[1], 5), (LAWS[3], 5)  # in each convention; more categories take the same integrals
+
+
+@pytest.mark.parametrize(
+    ("law", "categories"),
+    [*((law, 3) for law in LAWS), *(pytest.param(*case, marks=pytest.mark.deep) for case in OF_FIVE)],
+)
 def test_integrals_agree_with_conditional_draws(law, categories):
     """40,000 draws, 18 to 100 coordinates twice, 6 standard errors for the heavy tails (failure rate below 1e-4 for
     normal ones; fixed seeds), and in the mean square about one; another temperature does not agree."""
@@ -306,7 +312,7 @@ def test_integrals_agree_with_a_million_conditional_draws(law):
     assert float(pooled.square().mean()) < 2
 
 
-@pytest.mark.parametrize("categories", [2, 3, 6])
+@pytest.mark.parametrize("categories", [2, 3, pytest.param(6, marks=pytest.mark.deep)])
 @pytest.mark.parametrize("law", LAWS)
 def test_numerical_errors_are_not_understated(law, categories):
     """Five random laws each, against steps twice as fine."""

@@ -56,6 +56,7 @@ def assert_same(ds, model, x, draws, tolerance, seed=0):
                 np.testing.assert_allclose(at.relative_gap_pooled, pooled.item(), rtol=tolerance)
 
 
+@pytest.mark.filterwarnings("ignore::gradlab.cautions.SamplingWarning")  # few draws: those of the loop, one by one
 @pytest.mark.parametrize("name", CHECKED)
 def test_against_autograd_float64(name):
     p = problems.make(name)
@@ -63,6 +64,7 @@ def test_against_autograd_float64(name):
     assert_same(ds, p.model, p.x, 5, 1e-10)
 
 
+@pytest.mark.filterwarnings("ignore::gradlab.cautions.SamplingWarning")  # few draws: those of the loop, one by one
 @pytest.mark.parametrize("name", CHECKED)
 def test_against_autograd_float32(name):
     p = problems.make(name, torch.float32)
@@ -118,7 +120,8 @@ def test_relaxed_and_discrete_pass_agree_as_tf_falls(name):
     """zf -> z: the shared-backward gap vanishes; the autodiff gradient vanishes, so that its gap is |d|."""
     p = problems.make(name)
     model = separated(p.model)
-    ds = gradlab.gap(model, p.x, [0.02, 0.05, 0.5], 1.0, draws=20).squeeze("tb")
+    with pytest.warns(gradlab.cautions.SamplingWarning, match="every code certain|near-deterministic"):
+        ds = gradlab.gap(model, p.x, [0.02, 0.05, 0.5], 1.0, draws=20).squeeze("tb")
     shared = ds.relative_gap.sel(definition="shared-backward").values
     assert shared[2] > 1e-2
     assert shared[0] < 1e-12
@@ -132,10 +135,12 @@ def test_all_vanishes_as_both_temperatures_fall(name):
     """Saturated codes: both gradients tend to 0, then are exactly 0, and nothing is relative to them."""
     p = problems.make(name)
     model = separated(p.model)
-    small = gradlab.gap(model, p.x, 0.02, 0.02, draws=10)
+    with pytest.warns(gradlab.cautions.SamplingWarning, match="At tf = 0.02, 5 of 5 examples have every code certain"):
+        small = gradlab.gap(model, p.x, 0.02, 0.02, draws=10)
     assert float(small.gap.max()) < 1e-12
     assert float(small.discrete_norm.max()) < 1e-12
-    nothing = gradlab.gap(model, p.x, 0.001, 0.001, draws=10)
+    with pytest.warns(gradlab.cautions.SamplingWarning, match="At tf = 0.001, 5 of 5 examples have every code certain"):
+        nothing = gradlab.gap(model, p.x, 0.001, 0.001, draws=10)
     assert (nothing.gap == 0).all()
     assert (nothing.undefined == 1).all()
     assert nothing.relative_gap.isnull().all()

@@ -93,6 +93,7 @@ def test_a_folder_without_locks_is_called_that_and_read(saved, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", none)
     with pytest.warns(UserWarning, match=r"a\.h5: its folder has no file locks \(No locks available\)"):
-        assert gradlab.open_results(saved).a.values.tolist() == [0, 1, 2]
-    gradlab.save_results(gradlab.open_results(saved), saved)
+        ds = gradlab.open_results(saved)
+    assert ds.a.values.tolist() == [0, 1, 2]
+    gradlab.save_results(ds, saved)
     assert parts(saved.parent) == []

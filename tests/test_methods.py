@@ -109,7 +109,7 @@ def test_an_unknown_keyword_is_python_s_own_error():
 
 @pytest.mark.parametrize(
     ("wrt", "moments", "reference"),
-    itertools.product(("logits", "encoder"), ("monte-carlo", "exact"), ("exact", "rloo")),
+    list(itertools.product(("logits", "encoder"), ("monte-carlo", "exact"), ("exact", "rloo"))),
 )
 def test_every_combination_works_or_is_refused_in_one_place(wrt, moments, reference):
     p = problems.make("3x5-bernoulli-mlp")

@@ -1,7 +1,10 @@
 """What needs POSIX is imported where it is used: elsewhere everything imports, and all but sweeps works."""
 
+import inspect
 import subprocess
 import sys
+
+import gradlab
 
 from .imports import EVERYTHING
 
@@ -25,6 +28,7 @@ POSIX_FUNCTIONS = (
     "uname",
     "nice",
 )
+PUBLIC = [name for name in gradlab.__all__ if not inspect.ismodule(getattr(gradlab, name))]
 NAMES = sorted(name for name in EVERYTHING if name != "gradlab.__main__")
 
 WITHOUT = f"""
@@ -40,6 +44,9 @@ for name in ("setitimer", "pthread_sigmask", "SIGPROF", "SIGHUP"):
     delattr(signal, name)
 for name in {NAMES!r}:
     importlib.import_module(name)
+import gradlab
+for name in {PUBLIC!r}:  # whatever is imported, none of them has become a module
+    assert callable(getattr(gradlab, name)), name
 """
 
 WORKING = """

@@ -207,15 +207,17 @@ def test_what_is_derived_need_not_be_stated(old):
 def test_an_estimator_of_the_protocol_before_gives_its_own_figures():
     """It states what is derived now: which losses and derivatives it reads, how many, that a code decides all."""
 
-    class Before(Estimator):
-        name, formula, reference = "before", "f (z - p)/tf", "none"
-        uses_loss, uses_derivative, code_only, discrete_points = True, False, True, True
-        evaluations = property(lambda self: 1)
-        forward = property(lambda self: ("sample", self.tf))
+    with pytest.warns(DeprecationWarning, match="Before: expected code_only, discrete_points, evaluations, uses_deriv"):
 
-        def estimate(self, kind, logits, noise, points, loss, derivative):
-            assert derivative is None
-            return loss[0][..., None, None] * (points[0] - kind.soft(logits / self.tf)) / self.tf
+        class Before(Estimator):
+            name, formula, reference = "before", "f (z - p)/tf", "none"
+            uses_loss, uses_derivative, code_only, discrete_points = True, False, True, True
+            evaluations = property(lambda self: 1)
+            forward = property(lambda self: ("sample", self.tf))
+
+            def estimate(self, kind, logits, noise, points, loss, derivative):
+                assert derivative is None
+                return loss[0][..., None, None] * (points[0] - kind.soft(logits / self.tf)) / self.tf
 
     with pytest.warns(DeprecationWarning, match="Before: expected code_only"):
         Own = dataclasses.dataclass(frozen=True, kw_only=True)(type("Before", (Before,), {"code_only": True}))

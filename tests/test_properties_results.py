@@ -21,6 +21,8 @@ from gradlab.errors import BadFile
 from . import tiny_sweep
 from .damage import damaged, examples, one_line, overwrite
 
+pytestmark = pytest.mark.helper
+
 # HDF5 takes "." and "/" for places and no surrogates; numpy drops a string's trailing NUL
 NAMES = st.text(st.characters(exclude_characters="/.\0", exclude_categories=["Cs"]), min_size=1, max_size=8)
 WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)

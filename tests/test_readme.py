@@ -14,6 +14,7 @@ CODE = "\n".join(match[0] for match in re.finditer(r"^```.*?^```$|`[^`\n]+`", TE
 RUNNING = [page for page, text in PAGES.items() if pages.shown(text)]
 
 
+@pytest.mark.filterwarnings("ignore:decoder. expected one that runs in float64 too")  # a section of own-model.md
 @pytest.mark.parametrize("page", RUNNING, ids=str)
 def test_pages_run_and_show_what_is_printed(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

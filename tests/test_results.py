@@ -52,6 +52,7 @@ def refused(path, match=None):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.helper
 def test_a_round_trip_changes_nothing(ds, saved):
     back = gradlab.open_results(saved)
     xr.testing.assert_identical(back, ds)
@@ -260,6 +261,7 @@ def test_a_missing_file_and_a_folder_are_told_apart(tmp_path):
 FOREIGN = [b"", b"\x89HDF\r\n\x1a\n", b"PK\x03\x04", b"# notes\n" * 500, bytes(5000)]
 
 
+@pytest.mark.helper
 @pytest.mark.parametrize("foreign", FOREIGN, ids=range(len(FOREIGN)))
 def test_a_foreign_file_is_refused(tmp_path, foreign):
     (tmp_path / "a.h5").write_bytes(foreign)
@@ -272,6 +274,7 @@ def test_a_file_cut_short_anywhere_is_refused(saved, content):
         refused(saved)
 
 
+@pytest.mark.helper
 def test_a_damaged_byte_is_refused_or_read_but_nothing_else(tmp_path):
     """HDF5 does not check numbers; damage elsewhere must end in BadFile and in nothing worse.
 
@@ -330,6 +333,7 @@ def virtual(file, elsewhere):
     file.create_virtual_dataset("a", layout).make_scale("a")
 
 
+@pytest.mark.helper
 @pytest.mark.parametrize(
     ("build", "match"),
     [
@@ -373,6 +377,7 @@ def many_small(file):
         file.create_dataset(f"a{k}", (2**18,), "f8", chunks=(1000,)).make_scale(f"a{k}")
 
 
+@pytest.mark.helper
 @pytest.mark.parametrize("build", [absurd_shape, more_than_the_file_can_hold, never_written, absurd_chunk, many_small])
 def test_sizes_are_checked_before_memory_is_taken(tmp_path, build):
     with h5py.File(tmp_path / "a.h5", "w") as file:
@@ -446,6 +451,7 @@ def reference_as_attribute(file):
     file.attrs["a"] = file.ref
 
 
+@pytest.mark.helper
 @pytest.mark.parametrize(
     "build",
     [

@@ -143,7 +143,7 @@ def test_blocks_do_not_change_the_moments(draws, name, monkeypatch):
     problem = problems.make(name)
     grid = grid_of(*PULLED_BACK, tfs=(0.4, 2.0), tbs=(1.3,))
     whole = moments_of(problem, grid, draws)
-    for numbers in (1, 40, 500, 5_000):
+    for numbers in (1, 500) if draws == 45 else (40, 5_000):
         monkeypatch.setattr(straight_through_moments, "_IN_CACHE", numbers)
         assert_same(moments_of(problem, grid, draws), whole)
 
@@ -232,7 +232,8 @@ def test_each_moments_come_with_their_positions():
 @pytest.mark.parametrize("memory", [30_000, sampling.MEMORY])
 def test_progress_adds_up(memory):
     problem = problems.make("3x5-bernoulli-mlp")
-    several = grid_of(*[e for e in ALL if "categorical" in e.kinds], tfs=(0.4, 2.0), tbs=(0.5, 1.3))
+    names = ["decoupled-st-gs", "ste", "rloo:n=3", "exact", "rebar", "gumbel-softmax", "reinmax", "reinforce"]
+    several = grid_of(*map(estimators.parse, names), tfs=(0.4, 2.0), tbs=(0.5, 1.3))
     steps = []
     moments_of(problem, several, 45, memory=memory, advance=steps.append)
     assert sum(steps) == 45 * len(sampling.by_points(several))

@@ -1,6 +1,7 @@
 """Training several cells at once: each has the weights, history and files of the same training alone."""
 
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -274,7 +275,10 @@ def assert_nothing_left(outs):
     assert not [p for p in outs[0].parent.iterdir() if "resume" in p.name or p.name.endswith(".part")]
 
 
-@pytest.mark.parametrize("step", [1, 4, STEPS, STEPS + 1, 2 * STEPS, EPOCHS * STEPS])
+@pytest.mark.parametrize(
+    "step",
+    [4, STEPS, EPOCHS * STEPS, *(pytest.param(step, marks=pytest.mark.deep) for step in (1, STEPS + 1, 2 * STEPS))],
+)
 def test_an_interrupted_ensemble_ends_in_the_weights_of_an_unbroken_one(unbroken, outs, monkeypatch, step):
     interrupt(outs, monkeypatch, step)
     assert sorted(outs[0].parent.iterdir()) == [training.resume_path(out) for out in outs]
@@ -304,7 +308,7 @@ def test_an_interrupt_while_measuring_is_heeded_and_loses_nothing(unbroken, outs
         assert gradlab.open_results(training.track_path(out, "bias")).epoch.values.tolist() == [0, 2, 3]
 
 
-@pytest.mark.parametrize("name", ["running mean", "binary with KL"])
+@pytest.mark.parametrize("name", ["running mean", pytest.param("binary with KL", marks=pytest.mark.deep)])
 def test_a_cell_begun_in_an_ensemble_can_be_gone_on_with_alone(tmp_path, monkeypatch, name):
     cells = ENSEMBLES[name]
     wanted = alone(tmp_path / "alone", cells)
@@ -315,7 +319,7 @@ def test_a_cell_begun_in_an_ensemble_can_be_gone_on_with_alone(tmp_path, monkeyp
     assert_close(found, wanted)
 
 
-@pytest.mark.parametrize("name", ["running mean", "binary with KL"])
+@pytest.mark.parametrize("name", [pytest.param("running mean", marks=pytest.mark.deep), "binary with KL"])
 def test_cells_begun_alone_can_be_gone_on_with_in_an_ensemble(tmp_path, monkeypatch, name):
     """Each from a step of its own, one not begun: those behind catch up, and are stacked with the others there."""
     catching_up = {
@@ -464,8 +468,16 @@ def poison(patch, step, cell, part):
     before_step(patch, step, spoil)
 
 
-@pytest.mark.parametrize("part", ["encoder", "decoder"])
-@pytest.mark.parametrize("step", [3, STEPS + 1, 2 * STEPS])
+@pytest.mark.parametrize(
+    ("step", "part"),
+    [
+        (3, "encoder"),
+        (STEPS + 1, "decoder"),
+        (2 * STEPS, "encoder"),
+        *(pytest.param(*case, marks=pytest.mark.deep) for case in ((3, "decoder"), (STEPS + 1, "encoder"))),
+        pytest.param(2 * STEPS, "decoder", marks=pytest.mark.deep),
+    ],
+)
 def test_a_cell_that_diverges_is_named_and_changes_no_other(outs, tmp_path, monkeypatch, step, part):
     whole = together(outs)
     others = [tmp_path / "again" / out.name for out in outs]
@@ -704,8 +716,13 @@ def test_on_a_cpu_an_ensemble_is_its_cells_one_after_another(outs, unbroken, mon
         assert all(torch.equal(t, model.state_dict()[name]) for name, t in wanted.state_dict().items())
 
 
-@pytest.mark.parametrize("step", [1, 4, STEPS, STEPS + 1, 2 * STEPS + 3])
-@pytest.mark.parametrize("cell", [0, 1, 2])
+TURNS = list(itertools.product([0, 1, 2], [1, 4, STEPS, STEPS + 1, 2 * STEPS + 3]))
+FEW_TURNS = [(0, 1), (1, 4), (2, STEPS), (0, STEPS + 1), (1, 2 * STEPS + 3)]  # each step, and each cell
+
+
+@pytest.mark.parametrize(
+    ("cell", "step"), [turn if turn in FEW_TURNS else pytest.param(*turn, marks=pytest.mark.deep) for turn in TURNS]
+)
 def test_an_interrupt_between_cells_that_train_in_turn_loses_nothing(outs, unbroken, monkeypatch, cell, step):
     """Cells before this one have made their epoch, those after it have not begun it."""
     monkeypatch.setattr(engines, "stacks_pay", lambda device: False)

@@ -94,34 +94,51 @@ class PairedDraws:
     def add(self, draws: int, advance: progress.Advance = lambda *a, **k: None) -> None:
         """`draws` more for each batch; `advance` is called with draws done."""
 
-        def add_to(batch: int) -> None:
-            begin = self.draws // self.batches  # draws of the batch
-            step = max(1, self.rows // len(self.x))
-            for before in range(begin, begin + draws, step):
-                start, stop = (self.batches * i + batch for i in (before, min(before + step, begin + draws)))
-                g = self.noise.of(self.arrays, start, stop, self.batches)
-                for examples in self._slices():
-                    self._add(batch, before, g[:, :, examples], examples)
+        begin = self.draws // self.batches  # draws of each batch
+        rows = draws * len(self.x)
+        small = self.numbers * min(self.rows, rows) <= _SMALL
 
-        small = self.numbers * min(self.rows, draws * len(self.x)) <= _SMALL
-        pieces = range(self.batches)
-        for _ in parallel.each(add_to, pieces, self.logits.device, threads=self.threads, small=small):
-            advance(draws)
+        def add_to(some: range) -> None:
+            step = max(1, self.rows // (len(some) * len(self.x)))
+            for before in range(begin, begin + draws, step):
+                of_draws = range(before, min(before + step, begin + draws))
+                g = self._noise_of(some, of_draws)
+                for examples in self._slices():
+                    self._add(some, before, g[:, :, examples], examples)
+
+        # batches so small that a call costs more than its arithmetic are evaluated together
+        together = max(1, min(self.batches, self.rows // rows, _SMALL // (self.numbers * rows)))
+        pieces = [range(b, min(b + together, self.batches)) for b in range(0, self.batches, together)]
+        for some, _ in zip(
+            pieces, parallel.each(add_to, pieces, self.logits.device, threads=self.threads, small=small), strict=True
+        ):
+            advance(draws * len(some))
         self.draws += draws * self.batches
+
+    def _noise_of(self, batches: range, draws: range) -> Tensor:
+        """Noise (array, draw, example, ...) of these draws of each of the batches, draws first."""
+        if len(batches) == self.batches:
+            return self.noise.of(self.arrays, draws.start * self.batches, draws.stop * self.batches)
+        of_each = [
+            self.noise.of(self.arrays, self.batches * draws.start + b, self.batches * draws.stop + b, self.batches)
+            for b in batches
+        ]
+        return torch.stack(of_each, 2).flatten(1, 2)
 
     def _slices(self) -> list[slice]:
         step = min(self.rows, len(self.x))
         return [slice(start, start + step) for start in range(0, len(self.x), step)]
 
-    def _add(self, batch: int, before: int, g: Tensor, examples: slice) -> None:
-        """Add the estimates of noise g (array, draw, example, ...); the sums contain `before` draws of the batch."""
+    def _add(self, batches: range, before: int, g: Tensor, examples: slice) -> None:
+        """Add the estimates of noise g, as `_noise_of` gives it; the sums contain `before` draws of each batch."""
         logits = self.logits[examples]
         sampled: dict[Hashable, Tensor] = {}
         for group in self.groups:
             loss_at = self._loss_at(self.estimators[group[0]], self.x[examples], sampled)
             estimated = evaluate([self.estimators[i] for i in group], self.model.kind, logits, g, loss_at)
             for position, estimates in zip(group, estimated, strict=True):
-                self.sums[position].add(batch, before, estimates, examples)
+                for b, batch in enumerate(batches):
+                    self.sums[position].add(batch, before, estimates[b :: len(batches)], examples)
 
     def _loss_at(self, e: Estimator, x: Tensor, sampled: dict[Hashable, Tensor]) -> LossAt:
         """Loss and derivative at the points of e; `sampled` holds losses at the codes that noise array 0 samples."""

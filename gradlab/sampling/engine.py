@@ -32,6 +32,7 @@ from .straight_through_moments import pulled_back_moments, serves
 from .unique_evaluations import DrawnPairs
 
 A = TypeVar("A", bound=Accumulator)
+_SMALL = 2**20  # bytes of the arrays of batches that are evaluated together, which stay in the cache
 
 
 def sample_moments(
@@ -215,11 +216,12 @@ def _sample_group(
         advance(draws)
         return
     with checks.deferred(logits.device) as check:
-        for batch, (begin, end) in enumerate(itertools.pairwise(bounds)):
-            for start, stop in _chunks(begin, end, bytes_of_draw(setup, estimators), memory):
-                for into, estimates in zip(accumulators, evaluated(start, stop, check), strict=True):
-                    into.add(batch, estimates)
-                advance(stop - start)
+        for parts in _pieces(bounds, bytes_of_draw(setup, estimators), memory):
+            begin, stop = parts[0][1], parts[-1][2]
+            for into, estimates in zip(accumulators, evaluated(begin, stop, check), strict=True):
+                for batch, first, last in parts:
+                    into.add(batch, estimates[first - begin : last - begin])
+            advance(stop - begin)
 
 
 def bytes_of_draw(setup: Setup, estimators: Sequence[Estimator]) -> int:
@@ -234,6 +236,24 @@ def _chunks(begin: int, end: int, bytes_each: int, memory: int) -> Iterator[tupl
     step = max(1, memory // bytes_each)
     for start in range(begin, end, step):
         yield start, min(end, start + step)
+
+
+def _pieces(bounds: list[int], bytes_each: int, memory: int) -> Iterator[list[tuple[int, int, int]]]:
+    """Draws that are evaluated at once, as parts (batch, first, last + 1) of batches.
+
+    Several whole batches if they are small, because then a call costs more than its arithmetic; otherwise one batch, in
+    chunks of bounded memory.
+    """
+    small = max(1, min(_SMALL, memory) // bytes_each)
+    parts: list[tuple[int, int, int]] = []
+    for batch, (begin, end) in enumerate(itertools.pairwise(bounds)):
+        if parts and end - parts[0][1] > small:
+            yield parts
+            parts = []
+        chunks = [(batch, *chunk) for chunk in _chunks(begin, end, bytes_each, memory)]
+        yield from ([chunk] for chunk in chunks[:-1])
+        parts.append(chunks[-1])
+    yield parts
 
 
 def _silent(steps: int) -> None:
