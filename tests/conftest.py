@@ -1,5 +1,6 @@
 """Shared by tests: few threads, since the tensors are small and tests run side by side; the command line; a sweep."""
 
+import contextlib
 import math
 import os
 import shutil
@@ -113,6 +114,28 @@ def trainings(monkeypatch):
     from .tiny_sweep import listed_trainings
 
     return listed_trainings(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def measured_once(tmp_path_factory):
+    """A file of results of the tiny checkpoint at POINT."""
+    from gradlab.cli.main import main
+
+    from .command_line import POINT, tiny
+
+    folder = tmp_path_factory.mktemp("measured")
+    tiny(folder / "tiny.safetensors")
+    with contextlib.chdir(folder), contextlib.suppress(SystemExit):
+        main(["bias", "tiny.safetensors", *POINT])
+    return folder / "bias.h5"
+
+
+@pytest.fixture
+def results_at_point(measured_once, tmp_path):
+    """A copy of it, bias.h5, as a Dataset."""
+    import gradlab
+
+    return gradlab.open_results(shutil.copy(measured_once, tmp_path))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from gradlab.estimators import conformance
 from gradlab.estimators.conformance import FAILURE_RATE, PROBLEMS, bias, check, judge, moments
 from gradlab.latents import BINARY
 
-from .test_estimators import ALL, sound
+from .catalogue import ALL, sound
 
 UNBIASED = [text for text in ALL if estimators.parse(text).unbiased]
 BIASED = [text for text in ALL if not estimators.parse(text).unbiased]
