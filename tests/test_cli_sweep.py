@@ -1,11 +1,12 @@
 """gradlab sweep: options, progress, table, exit codes."""
 
+import contextlib
 import json
 import os
 import pty
 import signal
-import subprocess
 import sys
+import threading
 import time
 
 import click
@@ -331,26 +332,27 @@ def test_progress_counts_and_estimates_from_the_cells_of_this_run(tmp_path, monk
     }
 
 
-def test_on_a_terminal_there_is_a_bar(own):
+def test_on_a_terminal_there_is_a_bar(run, own, monkeypatch):
     """With done, rate, time left and best; the table goes to standard output."""
+    monkeypatch.setenv("COLUMNS", "150")
+    monkeypatch.setenv("TERM", "xterm")
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-c", "import sys; from gradlab.cli import main; main(sys.argv[1:])"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "150", "TERM": "xterm"}
-    process = subprocess.Popen(
-        [*command, "sweep", "vae", *SMALL, *GRID], cwd=own, stderr=theirs, stdout=subprocess.PIPE, env=environment
-    )
-    os.close(theirs)
-    shown = b""
-    try:
-        while block := os.read(ours, 10_000):
-            shown += block
-    except OSError:  # the other side is closed
-        pass
-    finally:
-        os.close(ours)
-    out, _ = process.communicate(timeout=300)
-    assert process.returncode == 0
-    text = shown.decode()
+    shown = []
+
+    def read():
+        with contextlib.suppress(OSError):  # the other side is closed
+            while block := os.read(ours, 10_000):
+                shown.append(block)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with open(theirs, "w") as terminal, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", terminal)
+        ran = run("sweep", "vae", *SMALL, *GRID)
+    reader.join(60)
+    os.close(ours)
+    assert ran.code == 0
+    text = b"".join(shown).decode()
     for part in ("sweep", "cells 8/8", "failed 0", "rate ", "left 0:00:0", "best ", " at tf "):
         assert part in text
-    assert b"wrote sweep.h5" in out
+    assert "wrote sweep.h5" in ran.out

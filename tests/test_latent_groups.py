@@ -98,14 +98,15 @@ def absent():
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", heavy_tailed], ids=["bernoulli", "own"])
-@pytest.mark.parametrize("memory", [1, 6000, 2**28])
-def test_exact_gradient_of_groups_is_that_of_enumeration(likelihood, memory):
+def test_exact_gradient_of_groups_is_that_of_enumeration(likelihood):
     model, x = grouped(likelihood=likelihood)
     assert model.configurations == 4**2 * 3**2 * 2
     for tf, target in itertools.product(TEMPERATURES, ("sampled", "model")):
-        found = gradlab.exact_gradient(model, x, tf, target, memory=memory)
-        assert oracles.relative_error(found, padded(enumerated(model, x, tf, target))) < 1e-12
-        assert found[:, absent()].abs().max() == 0
+        wanted = padded(enumerated(model, x, tf, target))
+        for memory in (1, 6000, 2**28):
+            found = gradlab.exact_gradient(model, x, tf, target, memory=memory)
+            assert oracles.relative_error(found, wanted) < 1e-12, memory
+            assert found[:, absent()].abs().max() == 0
 
 
 def test_kl_of_groups_is_to_the_uniform_law_on_their_own_categories():

@@ -5,8 +5,6 @@ import math
 import os
 import random
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -18,6 +16,8 @@ from gradlab.datasets import Images
 from gradlab.errors import BadFile, UnknownName
 from gradlab.latents import CATEGORICAL
 from gradlab.training.run import check_fit
+
+from .kill_sweep import FORKED
 
 CONFIG = {"latents": 2, "categories": 3, "hidden": [8], "image_shape": [1, 4, 4]}
 BATCH, STEPS = 10, 7  # 64 images: six batches of 10 and one of 4
@@ -280,34 +280,30 @@ def test_ctrl_c_is_handed_back_after_the_training(out):
         signal.signal(signal.SIGINT, before)
 
 
-KILLED = """
-import os, signal, sys
-sys.path.insert(0, sys.argv[1])
-from pathlib import Path
-from tests import test_training as t
+def train_and_be_killed(out, when):
+    """In a process of its own: SIGKILL at the second file that takes its name."""
+    torch.set_num_threads(1)
+    replace, calls = os.replace, []
 
-out, when = Path(sys.argv[2]), sys.argv[3]
-replace, calls = os.replace, []
-def killed(source, target):
-    calls.append(target)
-    if len(calls) == 2 and when == "before":
-        os.kill(os.getpid(), signal.SIGKILL)
-    replace(source, target)
-    if len(calls) == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-os.replace = killed
-t.train(out)
-"""
+    def killed(source, target):
+        calls.append(target)
+        if len(calls) == 2 and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.replace = killed
+    train(out)
 
 
 @pytest.mark.parametrize("when", [pytest.param("before", marks=pytest.mark.deep), "after"])
 def test_a_run_killed_while_or_after_its_state_is_written_goes_on(unbroken, out, when):
     """The second state is cut off before it takes its name, or is just written."""
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    ran = subprocess.run(
-        [sys.executable, "-c", KILLED, root, str(out), when], capture_output=True, text=True, timeout=300
-    )
-    assert ran.returncode == -signal.SIGKILL, ran.stderr
+    process = FORKED.Process(target=train_and_be_killed, args=(out, when))
+    process.start()
+    process.join(300)
+    assert process.exitcode == -signal.SIGKILL
     assert not out.exists()
     done = checkpoints.read(training.resume_path(out))[2]["step"]
     assert done == {"before": STEPS, "after": 2 * STEPS}[when]
