@@ -18,7 +18,7 @@ from gradlab import datasets, files
 from gradlab.datasets import cifar10
 from gradlab.errors import BadFile, UnknownName
 
-from .test_datasets import FOREIGN, SHIPPED, only, peak_of, serving
+from .idx_files import FOREIGN, SHIPPED, only, peak_of, serving
 
 NAME = "cifar-10-binary.tar.gz"
 RECORD = 3073

@@ -19,7 +19,7 @@ from gradlab import datasets, files
 from gradlab.datasets import bounded, svhn
 from gradlab.errors import BadFile
 
-from .test_datasets import FOREIGN, SHIPPED, only, peak_of, serving
+from .idx_files import FOREIGN, SHIPPED, only, peak_of, serving
 
 TRAIN, TEST = "train_32x32.mat", "test_32x32.mat"
 

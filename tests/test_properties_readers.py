@@ -17,7 +17,7 @@ from gradlab.datasets import cifar10, svhn
 from gradlab.errors import BadFile
 
 from .damage import damaged, examples, one_line
-from .test_datasets import peak_of
+from .idx_files import peak_of
 from .test_datasets_cifar10 import batch, in_folder, tar
 from .test_datasets_svhn import made, mat
 
