@@ -9,6 +9,7 @@ ESTIMATORS = (
     "arms",
     "decoupled-st-gs",
     "disarm",
+    "double-cv",
     "exact",
     "gst",
     "gumbel-rao",

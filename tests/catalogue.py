@@ -9,6 +9,7 @@ NAMES = estimators.names()
 VARIANTS = [
     "reinforce:baseline=running-mean",
     "rloo:n=4",
+    "double-cv:n=3,alpha=0.6",
     "st-gs:convention=jang",
     "gumbel-rao:k=1",
     "gst:gap=0.3",

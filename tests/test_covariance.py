@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from gradlab import estimators, moments, sampling
+from gradlab import estimators, latents, moments, sampling
 from gradlab.moments.noise import Conditional, Relaxed, integrate
 
 from . import oracles, problems
@@ -53,6 +53,26 @@ def test_functions_of_the_code_against_all_codes(name):
         mean = torch.einsum("cb,cbi->bi", weight, e)
         wanted = torch.einsum("cb,cbi,cbj->bij", weight, e - mean, e - mean)
         assert oracles.relative_error(found, wanted) < 1e-9
+
+
+@pytest.mark.parametrize("name", ["3x2-bernoulli-mlp", "binary3-bernoulli-mlp"])
+def test_leg_against_all_codes(name):
+    p = problems.make(name)
+    leg, kind = get("leg", tf=1.2), p.model.kind
+    (found,) = covariances(p, leg, get("ste"))[:1]
+    with torch.no_grad():
+        logits = p.model.logits(p.x)
+    indices = latents.configurations(p.model.latents, p.model.categories, 0, p.model.configurations)
+    weight = torch.softmax(kind.two_category(logits) / 1.2, -1)
+    weight = torch.stack([weight[:, torch.arange(p.model.latents), row].prod(-1) for row in indices])
+    e = []
+    for code in latents.codes_at(indices, p.model.categories, p.model.binary, torch.float64):
+        points = leg.points(kind, logits, 1e6 * (code - 0.5).expand(1, *logits.shape))
+        loss = torch.stack([p.model.losses(point, p.x).detach() for point in points])
+        e.append(leg.estimate(kind, logits, points, points, loss, None).flatten(1))
+    mean = torch.einsum("cb,cbi->bi", weight, torch.stack(e))
+    off = torch.stack(e) - mean
+    assert oracles.relative_error(found, torch.einsum("cb,cbi,cbj->bij", weight, off, off)) < 1e-9
 
 
 @pytest.mark.parametrize(("binary", "n"), [(False, 2), (True, 2), (True, 3)])

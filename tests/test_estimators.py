@@ -7,6 +7,7 @@ from gradlab import estimators
 from gradlab.estimators import (
     Constant,
     FunctionOfCode,
+    LatentSummed,
     LeaveOneOut,
     NoiseIntegral,
     PullBack,
@@ -122,6 +123,10 @@ MUTANTS = {
         estimate=lambda s, k, l, g, p, f, v: (f[0] - f[1])[..., None, None] * (p[0] - p[1]) / s.tf,  # twice as large
         exact_moments=LeaveOneOut(2),
     ),
+    "latent summed: LatentSummed, but the first point": sound(
+        points=lambda s, k, l, g: k.hard(l - g[:1]), exact_moments=LatentSummed()
+    ),
+    "latent summed: LatentSummed, but the estimate": mutant(lambda e, l, g, f: 2 * e, exact_moments=LatentSummed()),
     "noise integral: NoiseIntegral, but the estimate is not": sound(exact_moments=NoiseIntegral(1.0, power=1.0)),
     "noise integral: NoiseIntegral, but the point": sound(
         points=lambda s, k, l, g: k.hard(l - g[:1]), exact_moments=NoiseIntegral(1.0, power=1.0)

@@ -1,4 +1,4 @@
-"""Local expectation, minimum variance, relaxed midpoints, identity: against loops, and their claims by enumeration."""
+"""Newer estimators: against loops, and their claims by enumeration."""
 
 import itertools
 
@@ -130,6 +130,69 @@ def test_leg_of_one_latent_is_exact_in_every_draw():
     p = torch.softmax(logits / TF, -1)
     found = leg.estimate(CATEGORICAL, logits, noise, points, (points * f).sum((-2, -1)), None)
     close(found, (p * (f - (p * f).sum()) / TF).expand(20, 1, 1, 4))
+
+
+# --- double control variates ---
+
+
+@pytest.mark.parametrize("problem", EVERY, ids=by_name)
+@pytest.mark.parametrize("text", ["double-cv", "double-cv:n=4,alpha=0.7"])
+def test_double_cv_is_its_formula_by_a_loop(text, problem):
+    _, points, loss, v, found = drawn(text, problem)
+    n, alpha = len(points), 0.7 if "alpha" in text else 1.0
+    p = problem.kind.soft(problem.logits / TF)
+    wanted = torch.zeros_like(found)
+    for at in itertools.product(range(DRAWS), range(len(p))):
+        codes, slopes, q = points[:, *at], v[:, *at], p[at[1]]
+        left = torch.zeros(n, dtype=torch.float64)
+        for i in range(n):
+            others = sum(slopes[j] for j in range(n) if j != i) / (n - 1)
+            left[i] = loss[i][at] - alpha * (others * (codes[i] - q)).sum()
+        for i in range(n):
+            wanted[at] += (left[i] - left.sum() / n) * (codes[i] - q) / (n - 1)
+        mean = slopes.mean(0)
+        pulled = q * (1 - q) * mean if problem.kind is BINARY else q * (mean - (q * mean).sum(-1, keepdim=True))
+        wanted[at] += alpha * pulled
+    close(found, wanted / TF)
+
+
+@pytest.mark.parametrize("name", ["binary-3", "categorical-4x2"])
+@pytest.mark.parametrize("alpha", [0.5, 1.0])
+def test_double_cv_is_exact_in_the_mean_over_all_pairs_of_codes(name, alpha):
+    problem = PROBLEMS[name]
+    estimator = estimators.get("double-cv", tf=TF, alpha=alpha)
+    found = 0.0
+    for pair in itertools.product(configurations(problem), repeat=2):
+        noise = 1e6 * (torch.stack(pair)[:, None, None] - 0.5).expand(2, 1, *problem.logits.shape)  # samples the pair
+        points = estimator.points(problem.kind, problem.logits, noise)
+        loss, v = problem.loss_and_derivative(points)
+        estimate = estimator.estimate(problem.kind, problem.logits, noise, points, loss, v)[0]
+        p = probability(problem, pair[0]) * probability(problem, pair[1])
+        found = found + p.reshape(-1, *[1] * (estimate.ndim - 1)) * estimate
+    close(found, enumerated(estimators.get("leg", tf=TF), problem)[0])
+
+
+@pytest.mark.parametrize("problem", EVERY, ids=by_name)
+def test_double_cv_without_alpha_is_rloo(problem):
+    noise, points, loss, _, found = drawn("double-cv:n=3,alpha=0", problem)
+    rloo = estimators.get("rloo", tf=TF, n=3)
+    close(found, rloo.estimate(problem.kind, problem.logits, noise, points, loss, None))
+
+
+@pytest.mark.parametrize("scale", [1.0, 40.0, 300.0])
+@pytest.mark.parametrize("problem", EVERY, ids=by_name)
+def test_double_cv_of_a_linear_loss_is_exact_in_every_draw_also_at_saturated_logits(problem, scale):
+    logits, kind, estimator = scale * problem.logits, problem.kind, estimators.get("double-cv", tf=TF, n=3)
+    slope = torch.linspace(-1.0, 2.0, logits[0].numel(), dtype=torch.float64).reshape(logits.shape[1:])
+    generator = torch.Generator().manual_seed(0)
+    noise = kind.noise((3, 50, *logits.shape), dtype=torch.float64, generator=generator)
+    points = estimator.points(kind, logits, noise)
+    loss = (points * slope).flatten(-1 - kind.event_dims).sum(-1)
+    found = estimator.estimate(kind, logits, noise, points, loss, slope.expand_as(points))
+    wanted = kind.pullback_at(logits / TF, slope.expand_as(logits)) / TF
+    assert found.isfinite().all()
+    torch.testing.assert_close(found, wanted.expand_as(found), rtol=1e-9, atol=1e-13)
+    assert scale > 1 or float(wanted.abs().max()) > 0.01
 
 
 # --- minimum variance ---

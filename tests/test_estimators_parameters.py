@@ -24,6 +24,8 @@ RANGES = {
     ("reinforce", "decay"): [1.0, -0.1, float("nan"), "0.9", True],
     ("rloo", "n"): [1, 0, 2.5, "2", True],
     ("arms", "n"): [1, 2.5],
+    ("double-cv", "n"): [1, 2.5],
+    ("double-cv", "alpha"): [float("inf"), float("nan"), "1"],
     ("gumbel-rao", "k"): [0, 1.5, None],
     ("gst", "mode"): ["prob", None],
     ("gst", "gap"): [-0.1, float("inf"), "wide"],
@@ -80,7 +82,7 @@ def test_describe_tells_all_as_plain_values():
     assert rows["exact"]["evaluations"] == "all configurations"
     assert (rows["rebar"]["evaluations"], rows["rebar"]["noise_arrays"]) == (3, 2)
     assert {name for name, row in rows.items() if row["unbiased"]} == {
-        "reinforce", "rloo", "rebar", "disarm", "arms", "exact", "leg"
+        "reinforce", "rloo", "rebar", "disarm", "arms", "exact", "leg", "double-cv"
     }  # fmt: skip
     assert {name for name, row in rows.items() if row["latents"] == ["binary"]} == {"disarm", "arms"}
     assert rows["leg"]["evaluations"] == "by size"

@@ -9,7 +9,7 @@ import gradlab
 from gradlab import estimators, latents, moments, sampling
 
 from . import oracles, problems
-from .enumerated_moments import CODE_ONLY, RELAXED, agree, found, get, logits_of, pairs, pooled
+from .enumerated_moments import CODE_ONLY, RELAXED, agree, all_codes, found, get, logits_of, pairs, pooled
 
 
 def law_of_codes(problem, tf):
@@ -76,6 +76,25 @@ def test_rloo_over_all_tuples_of_codes(name, n):
     agree(found(problem, estimator), moments.Moments(first, second - first**2), 1e-9)
 
 
+@pytest.mark.parametrize("name", ["3x5-bernoulli-mlp", "4x1-own-mlp", "binary6-bernoulli-mlp"])
+def test_leg_at_every_code(name):
+    """Each code by itself, with every neighbour decoded, through the model and the estimator."""
+    problem = problems.make(name)
+    logits, leg, kind = logits_of(problem), get("leg", tf=0.7), problem.model.kind
+    estimates = []
+    for code in all_codes(problem.model):
+        noise = 1e6 * (code - 0.5).expand(1, *logits.shape)  # samples the code
+        points = leg.points(kind, logits, noise)
+        loss = torch.stack([problem.model.losses(point, problem.x).detach() for point in points])
+        estimates.append(leg.estimate(kind, logits, noise, points, loss, None))
+    wanted = weighted(law_of_codes(problem, 0.7), torch.stack(estimates))
+    result = found(problem, leg)
+    torch.testing.assert_close(result.mean, wanted.mean, rtol=1e-10, atol=1e-14)
+    torch.testing.assert_close(result.variance, wanted.variance, rtol=1e-10, atol=1e-14)  # of one latent: 0
+    assert oracles.relative_error(result.mean, gradlab.exact_gradient(problem.model, problem.x, tf=0.7)) < 1e-10
+    assert (result.mean_error, result.std_error) == (0.0, 0.0)
+
+
 def test_an_error_above_the_tolerance_is_told():
     problem = problems.make("3x5-bernoulli-mlp")
     with pytest.warns(UserWarning, match="moments: expected a relative numerical error of 1e-12 at most, got"):
@@ -98,7 +117,7 @@ def sampled(problem, some, draws, seed):
     ]
 
 
-COMPARED = [*CODE_ONLY, *RELAXED, get("rloo", tf=0.7), get("rloo", n=4, tf=1.6)]
+COMPARED = [*CODE_ONLY, *RELAXED, get("rloo", tf=0.7), get("rloo", n=4, tf=1.6), get("leg", tf=0.7)]
 
 
 def check_against_sampling(name, some, draws, deviation):

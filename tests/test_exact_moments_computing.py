@@ -25,7 +25,7 @@ def name_of(estimator):
 @pytest.mark.parametrize("memory", [1, 100_000])
 def test_blocks_do_not_change_the_moments(name, memory):
     problem = problems.make(name)
-    some = [*CODE_ONLY, *RELAXED[::4], get("rloo", n=3, tf=0.7), get("ste-argmax"), get("exact")]
+    some = [*CODE_ONLY, *RELAXED[::4], get("rloo", n=3, tf=0.7), get("leg", tf=0.7), get("ste-argmax"), get("exact")]
     for one, other in zip(found(problem, *some), found(problem, *some, memory=memory), strict=True):
         assert oracles.relative_error(one.mean, other.mean) < 1e-10
         torch.testing.assert_close(one.variance, other.variance, rtol=1e-9, atol=1e-12)
@@ -33,7 +33,7 @@ def test_blocks_do_not_change_the_moments(name, memory):
 
 def test_company_does_not_change_the_moments():
     problem = problems.make("3x5-bernoulli-mlp")
-    some = [*CODE_ONLY, *RELAXED[::2], get("rloo", tf=0.7), RELAXED[0]]
+    some = [*CODE_ONLY, *RELAXED[::2], get("rloo", tf=0.7), get("leg", tf=1.6), RELAXED[0]]
     together = found(problem, *some)
     for estimator, one in zip(some, together, strict=True):
         agree(found(problem, estimator), one, 1e-12)
@@ -69,7 +69,7 @@ def test_float32_models_are_measured_in_float64():
     single, double = problems.make("3x5-bernoulli-mlp", torch.float32), problems.make("3x5-bernoulli-mlp")
     double.model.load_state_dict({k: v.double() for k, v in single.model.state_dict().items()})
     logits = logits_of(single)
-    some = [CODE_ONLY[0], RELAXED[0], get("rloo")]
+    some = [CODE_ONLY[0], RELAXED[0], get("rloo"), get("leg")]
     one = moments.exact_moments(problems.setup_of(single.model, single.x, logits), some)
     other = moments.exact_moments(problems.setup_of(double.model, single.x.double(), logits.double()), some)
     for a, b in zip(one, other, strict=True):
@@ -137,6 +137,6 @@ def test_others_are_refused_with_a_way_out(estimator):
 
 def test_every_estimator_is_either_supported_or_refused():
     able = {name for name in estimators.names() if moments.supported(get(name))}
-    assert {"reinforce", "rloo", "ste", "ste-argmax", "exact", "reinmax", "zgr", "gst"} <= able
+    assert {"reinforce", "rloo", "leg", "ste", "ste-argmax", "exact", "reinmax", "zgr", "gst"} <= able
     assert {"decoupled-st-gs", "st-gs", "gumbel-rao"} <= able
     assert not {"gumbel-softmax", "rebar", "disarm", "arms"} & able

@@ -28,6 +28,7 @@ WITHOUT = {
     "what the classes of estimators promise: docs/estimators.md": {
         "estimators.Constant",
         "estimators.FunctionOfCode",
+        "estimators.LatentSummed",
         "estimators.LeaveOneOut",
         "estimators.NoiseIntegral",
         "estimators.PullBack",

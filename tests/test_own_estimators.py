@@ -27,6 +27,7 @@ TEXTS = [
     "arms:n=3",
     "decoupled-st-gs",
     "disarm",
+    "double-cv:n=3",
     "exact",
     "gst",
     "gumbel-rao:k=2",

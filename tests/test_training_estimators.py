@@ -72,7 +72,9 @@ def test_exact_agrees_with_the_library_s_exact_gradient():
     assert oracles.relative_error(found, pulled(p.model, p.x, exact)) < 1e-10
 
 
-@pytest.mark.parametrize("text", ["rloo:n=4", "rebar", "reinforce", "gumbel-rao:k=3", "reinmax", "zgr", "gst"])
+@pytest.mark.parametrize(
+    "text", ["rloo:n=4", "double-cv", "rebar", "reinforce", "gumbel-rao:k=3", "reinmax", "zgr", "gst"]
+)
 def test_encoder_and_decoder_get_the_estimate_and_the_weighted_loss(text):
     """Against the estimator's own estimate at losses and derivatives that plain autograd gives."""
     p = problems.make("3x5-bernoulli-mlp")

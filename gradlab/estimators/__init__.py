@@ -2,6 +2,7 @@
 
 from . import (  # noqa: F401  (fills the registry)
     antithetic,
+    double_control,
     exact,
     gst,
     gumbel_rao,
@@ -18,7 +19,7 @@ from . import (  # noqa: F401  (fills the registry)
 from .base import Estimator, Relaxation
 from .foreign import LayerWarning, from_layer
 from .layers import decoupled_st_gumbel_softmax, gumbel_softmax, surrogate_loss
-from .promises import Constant, FunctionOfCode, LeaveOneOut, NoiseIntegral, PullBack, SharedPoints
+from .promises import Constant, FunctionOfCode, LatentSummed, LeaveOneOut, NoiseIntegral, PullBack, SharedPoints
 from .registry import describe, find, get, is_built_in, names, parse, register
 from .running_mean import RunningMean
 
@@ -26,6 +27,7 @@ __all__ = [
     "Constant",
     "Estimator",
     "FunctionOfCode",
+    "LatentSummed",
     "LayerWarning",
     "LeaveOneOut",
     "NoiseIntegral",

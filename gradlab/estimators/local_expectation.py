@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..latents import BINARY, LatentKind, masked
 from .base import Estimator
-from .promises import SharedPoints
+from .promises import LatentSummed, SharedPoints
 from .registry import register
 
 
@@ -37,6 +37,7 @@ class LocalExpectation(Estimator):
     kinds = ("categorical", "binary")
     uses = ("loss",)
     noise_arrays = 1
+    exact_moments = LatentSummed()
 
     @property
     def shared_points(self):

@@ -67,6 +67,14 @@ class LeaveOneOut:
 
 
 @dataclass(frozen=True)
+class LatentSummed:
+    """The first point is z = hard(l/tf + g), all points are codes; estimate_l = (1/tf) J(p_l) f_l, p = softmax(l/tf).
+
+    f_lk is the loss of z with latent l set to category k.
+    """
+
+
+@dataclass(frozen=True)
 class NoiseIntegral:
     """One point, z = hard(l/tf + g); estimate 1/draws sum_i (1/tb) J(softmax(l/tb + power g_i)) v(z).
 
@@ -78,7 +86,7 @@ class NoiseIntegral:
     draws: int = 1
 
 
-ExactMoments = FunctionOfCode | Constant | LeaveOneOut | NoiseIntegral
+ExactMoments = FunctionOfCode | Constant | LeaveOneOut | LatentSummed | NoiseIntegral
 
 # promise -> the functions that it is about, and its replacement if a subclass overrides one of them
 _WITHDRAWN: dict[str, tuple[tuple[str, ...], Any]] = {

@@ -96,11 +96,11 @@ def bias(
     `effective_examples` is the number of examples that carry the exact gradient's norm, and `example_replicates` holds
     each metric without each example in turn.
     `expected_count`, `unseen`, `rare_examples` and `certain_examples` say where draws miss what carries the gradient.
-    There, moments of code-only estimators are enumerated in spaces of up to 2^14 configurations; `enumerated` marks
-    these points. `replicates` holds each metric without each batch in turn. Use it for differences between
-    temperatures (`gradlab.fidelity.differences.change`): temperatures share their noise, so intervals of differences
-    are narrower. With moments="exact" there are no replicates, the interval is the value ± twice the estimated
-    numerical error, and `mean_numerical_error` and `std_numerical_error` hold that error.
+    There, moments of code-only estimators and of leg are enumerated in spaces of up to 2^14 configurations;
+    `enumerated` marks these points. `replicates` holds each metric without each batch in turn. Use it for
+    differences between temperatures (`gradlab.fidelity.differences.change`): temperatures share their noise, so
+    intervals of differences are narrower. With moments="exact" there are no replicates, the interval is the value ±
+    twice the estimated numerical error, and `mean_numerical_error` and `std_numerical_error` hold that error.
 
     With wrt="encoder", the dim `parameter` holds "all" and the name of each encoder tensor that requires gradients;
     `entries` are the sizes of these tensors. Metrics, `exact_norm` and `replicates` are those of

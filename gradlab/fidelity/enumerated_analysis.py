@@ -15,7 +15,7 @@ from ..attributes import of_enumerated
 from ..exact import exact_gradients, kl_gradient
 from ..exact_errors import narrowest, rounding_errors
 from ..methods import TOLERANCE, Enumerated, Integrated, MonteCarlo
-from ..moments import exact_moments, steps, supported
+from ..moments import enumerable, exact_moments, steps
 from ..sampling import BATCHES, Noise, by_points, each_accumulated, each_moments
 from ..setup import Setup
 from . import rarity
@@ -84,7 +84,7 @@ class _Plan:
         self.draws_of = {e: draws for draws, members in self.alike.items() for e in members}
         self.enumerated = []
         if request.wrt == "logits" and setup.model.configurations <= FEW_CONFIGURATIONS:
-            able = {e for e, one in enumerate(chosen) if one.code_only and supported(one)}
+            able = {e for e, one in enumerate(chosen) if enumerable(one)}
             unseen = {e: rare.unseen(self.draws_of[e]) for e in able}
             self.enumerated = [(e, i, j) for e, i, j in self.cells if e in able and unseen[e][i]]
 

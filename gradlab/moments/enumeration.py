@@ -6,6 +6,7 @@ p(z0) (mean y - y0)^2, so E[(y - y0)^2] - E[y - y0]^2 has a relative rounding er
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from ..estimators import Estimator
 from ..estimators.evaluation import estimate_of
-from ..latents import CATEGORICAL, LatentKind
+from ..latents import BINARY, CATEGORICAL, LatentKind, strides
 from .noise import Conditional
 
 
@@ -65,6 +66,42 @@ class CodeOnly:
 
     def moments(self) -> tuple[Tensor, Tensor]:
         return self.centre + self.first, (self.second - self.first.square()).clamp(min=0.0)
+
+
+class Neighbours(CodeOnly):
+    """Mean and variance of (1/tf) J(p_l) f_l, where f_lk is the loss of the code with latent l set to category k.
+
+    `losses` holds the loss of every configuration (example, configuration): the neighbours are looked up in it.
+    """
+
+    def __init__(
+        self,
+        estimator: Estimator,
+        kind: LatentKind,
+        logits: Tensor,
+        law: Law,
+        first: Block,
+        losses: Tensor,
+        counts: Sequence[int],
+    ):
+        self.losses = losses
+        self.counts = torch.tensor(counts, device=logits.device)
+        self.strides = torch.tensor(strides(counts), device=logits.device)
+        super().__init__(estimator, kind, logits, law, first)
+
+    def estimates(self, block: Block) -> Tensor:
+        chosen = block.indices[..., None]  # the first block has one code per example: (example, latent, 1)
+        category = torch.arange(self.law.log_p.shape[-1], device=chosen.device)
+        moved = torch.where(category < self.counts[:, None], category, chosen)  # no latent has a category beyond
+        numbers = (block.indices * self.strides).sum(-1)[..., None, None] + (moved - chosen) * self.strides[:, None]
+        if block.codes.ndim == self.logits.ndim + 1:
+            examples = torch.arange(len(self.losses), device=chosen.device)[:, None, None]
+            f = self.losses[examples, numbers][None]
+        else:
+            f = self.losses[:, numbers].transpose(0, 1)
+        tf = self.estimator.tf
+        f = f[..., 0] - f[..., 1] if self.kind is BINARY else f
+        return self.kind.pullback_at(self.logits / tf, f) / tf
 
 
 class Losses:

@@ -1,6 +1,7 @@
 """Mean and variance of estimators without sampling the code: enumeration, and integrals over the noise of one latent.
 
     FunctionOfCode, Constant    enumeration
+    LatentSummed                enumeration, with the losses of all configurations in memory
     LeaveOneOut                 enumeration of E[f|z_l = k] and E[f^2|z_l = k]
     NoiseIntegral               enumeration of E[v|z_l = k] and E[v v^T|z_l = k], then an integral over the noise of
                                 one latent given its code
@@ -12,6 +13,7 @@ all estimators at all temperatures.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,14 +23,14 @@ from torch import Tensor
 from .. import errors, latents, progress
 from .. import estimators as catalogue
 from ..derivatives import Table, at_all_points
-from ..estimators import Constant, Estimator, LeaveOneOut, NoiseIntegral
+from ..estimators import Constant, Estimator, FunctionOfCode, LatentSummed, LeaveOneOut, NoiseIntegral
 from ..estimators.evaluation import evaluate
 from ..losses import losses_of_all
 from ..methods import TOLERANCE
 from ..model import LatentModel
 from ..setup import Setup
 from .covariance import OfCode, OfLosses, given_code, within_latents
-from .enumeration import Block, CodeOnly, Derivatives, Law, Losses
+from .enumeration import Block, CodeOnly, Derivatives, Law, Losses, Neighbours
 from .noise import Integral, Relaxed, integrate
 
 
@@ -53,6 +55,11 @@ def supported(estimator: Estimator) -> bool:
     if estimator.baseline_decay is not None or estimator.exact_moments is None:
         return False
     return not (estimator.all_configurations and estimator.uses_derivative)
+
+
+def enumerable(estimator: Estimator) -> bool:
+    """Whether `exact_moments` enumerates the codes that one noise array samples."""
+    return supported(estimator) and isinstance(estimator.exact_moments, FunctionOfCode | LatentSummed)
 
 
 def noise_integral(estimator: Estimator) -> Relaxed | None:
@@ -154,9 +161,19 @@ class _Engine:
             if self.covariance:
                 self.between[e] = OfLosses(law, f0)
             return
-        self.code_only[e] = CodeOnly(e, self.model.kind, self.logits, law, self.first)
+        given = e, self.model.kind, self.logits, law, self.first
+        if isinstance(e.exact_moments, LatentSummed):
+            self.code_only[e] = Neighbours(*given, self.all_losses, self.model.category_counts)
+        else:
+            self.code_only[e] = CodeOnly(*given)
         if self.covariance:
             self.between[e] = OfCode(self.code_only[e].estimates, self.first)
+
+    @functools.cached_property
+    def all_losses(self) -> Tensor:
+        """f of every configuration (example, configuration)."""
+        blocks = Table(self.model, self.x, self.memory).blocks(derivatives=False)
+        return torch.cat([f for _, _, f, _ in blocks if f is not None], -1)
 
     def moments(self, tolerance: float) -> list[Moments]:
         if self.laws:

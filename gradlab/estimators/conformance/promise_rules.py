@@ -9,9 +9,10 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
+from ...latents import BINARY
 from ..base import Estimator, per_latent
 from ..conditional import noise_given_code
-from ..promises import LeaveOneOut, NoiseIntegral
+from ..promises import LatentSummed, LeaveOneOut, NoiseIntegral
 from .problems import Problem
 from .rules import Rule, estimate_at, noise_for, points_and_estimate
 
@@ -125,6 +126,33 @@ def _leave_one_out(estimator: Estimator, problem: Problem) -> str:
     return "" if same else "LeaveOneOut, but the estimate is not 1/tf 1/(n-1) sum_i (f_i - mean f) (z_i - p)"
 
 
+def _latent_summed(estimator: Estimator, problem: Problem) -> str:
+    """With LatentSummed, the estimate is (1/tf) J(p_l) f_l at the code that noise array 0 samples."""
+    if not isinstance(estimator.exact_moments, LatentSummed):
+        return ""
+    noise = noise_for(estimator, problem)
+    points, estimate = points_and_estimate(estimator, problem, problem.logits, noise)
+    code = points[0]
+    if not torch.equal(code, _sampled(estimator, problem, noise[0])):
+        return "LatentSummed, but the first point is not hard(l/tf + g)"
+    kind, a = problem.kind, problem.logits / estimator.tf
+    wanted = torch.zeros_like(estimate)
+    for latent in range(a.shape[1]):
+        other = code.clone()
+        if kind is BINARY:
+            other[..., latent] = 1.0
+            on = problem.loss(other)
+            other[..., latent] = 0.0
+            wanted[..., latent] = on - problem.loss(other)
+        else:
+            for category, one in enumerate(torch.eye(a.shape[2], dtype=a.dtype)):
+                other[..., latent, :] = one
+                wanted[..., latent, category] = problem.loss(other)
+    wanted = kind.pullback_at(a, wanted) / estimator.tf
+    same = torch.allclose(estimate, wanted, rtol=1e-9, atol=1e-11)
+    return "" if same else "LatentSummed, but the estimate is not (1/tf) J(p_l) f_l, f_lk the loss with latent l at k"
+
+
 def _noise_integral(estimator: Estimator, problem: Problem) -> str:
     """With NoiseIntegral, the estimate has the promised law, given the code that noise array 0 samples."""
     stated = estimator.exact_moments
@@ -183,5 +211,6 @@ PROMISE_RULES: dict[str, Rule] = {
     "function of the code": _function_of_code,
     "no noise": _constant,
     "leave one out": _leave_one_out,
+    "latent summed": _latent_summed,
     "noise integral": _noise_integral,
 }
