@@ -137,7 +137,10 @@ def check_against_sampling(name, some, draws, deviation):
     assert abs(float(drawn[6][1].sum() / other.variance.sum()) - 1) > deviation
 
 
-@pytest.mark.parametrize("name", ["3x5-bernoulli-mlp", "2x7-gaussian-conv", "binary6-bernoulli-mlp"])
+CONV = pytest.param("2x7-gaussian-conv", marks=pytest.mark.deep)  # of two categories, as binary units are
+
+
+@pytest.mark.parametrize("name", ["3x5-bernoulli-mlp", CONV, "binary6-bernoulli-mlp"])
 def test_agrees_with_sampling(name):
     check_against_sampling(name, COMPARED, 8_000, 0.06)
 

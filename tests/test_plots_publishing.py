@@ -28,7 +28,7 @@ def grid():
     return gradlab.bias(p.model, p.x, tf=[0.5, 1.0, 2.0], tb=[0.5, 1.0, 2.0, 3.0], draws=512)
 
 
-@pytest.mark.parametrize("size", plots.SIZES)
+@pytest.mark.parametrize("size", ["column", pytest.param("page", marks=pytest.mark.deep), "slide"])
 @pytest.mark.parametrize("kind", ["tradeoff", "bias_trends", "heatmap"])
 def test_no_text_is_cut_or_overlaps_in_any_size(compared, grid, kind, size, tmp_path):
     draw = {

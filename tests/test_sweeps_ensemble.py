@@ -22,7 +22,7 @@ def assert_alike(found, wanted):
         np.testing.assert_allclose(found[name], wanted[name], rtol=1e-4)
 
 
-@pytest.mark.parametrize("together", [2, 5, 100])
+@pytest.mark.parametrize("together", [pytest.param(2, marks=pytest.mark.deep), 5, 100])
 def test_cells_trained_at_once_are_as_those_trained_alone(alone, tmp_path, together, monkeypatch):
     sizes = []
     train = training.train_together

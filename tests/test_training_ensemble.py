@@ -151,9 +151,15 @@ def test_the_comparison_would_find_another_training(tmp_path, unbroken, other):
     assert difference(model, unbroken[0]) > 3 * ROUNDING
 
 
-@pytest.mark.parametrize("name", estimators.names())
+IN_ENSEMBLES = ("arms", "decoupled-st-gs", "disarm", "rebar", "reinforce", "rloo", "st-gs")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.deep) if n in IN_ENSEMBLES else n for n in estimators.names()]
+)
 def test_every_estimator_trains_as_alone_or_is_refused(tmp_path, name):
-    """One evaluation or several, with and without derivatives, weights, noise arrays of its own number.
+    """One evaluation or several, with and without derivatives, weights, noise arrays of its own number; those of
+    ENSEMBLES again where deep.
 
     `exact`, which decodes all configurations at once, is not stacked.
     """
