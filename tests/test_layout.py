@@ -208,12 +208,14 @@ gradlab.bias(model, torch.rand(40, 1, 28, 28), [0.5, 1, 2], [0.5, 1])
 assert taken
 assert "torch.nn" in sys.modules
 assert not {"torch.distributed.tensor", "torch._dynamo", "sympy"} & {*sys.modules}
+assert gradlab.recommend and gradlab.gap
+assert "scipy.stats" not in sys.modules
 """
 
 
 def test_imports_in_a_process_of_their_own():
-    """The package alone does not import torch, plots open no windows, and a first measurement does not load what
-    torch's forward mode needs, two seconds of imports.
+    """The package alone does not import torch, plots open no windows, and a first measurement loads neither what
+    torch's forward mode needs, two seconds of imports, nor scipy.stats, half a second.
 
     The measurement is a grid of an untrained model, whose decoder's derivatives are by Jacobians.
     """
