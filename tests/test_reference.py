@@ -74,6 +74,7 @@ def test_codes_are_decoded_once_for_estimate_and_reference(monkeypatch):
     rows.clear()
     drawn.add(8)
     assert sum(rows) == 2 * 4 * 8 * len(p.x)  # the code, and rloo's second
+    assert len(rows) == 2  # small batches are decoded together
 
 
 # --- figures against enumeration ---

@@ -9,10 +9,10 @@ import torch
 import gradlab
 from gradlab import estimators, sampling
 from gradlab.latents import CATEGORICAL
-from gradlab.sampling import straight_through_moments
+from gradlab.sampling import engine, straight_through_moments
 
 from . import oracles, problems
-from .moments_of_draws import ALL, PULLED_BACK, all_blocks, assert_same, grid_of, moments, moments_of
+from .moments_of_draws import ALL, PULLED_BACK, all_blocks, assert_same, decoder_rows, grid_of, moments, moments_of
 
 
 def pooled(found):
@@ -116,6 +116,31 @@ def test_single_precision_is_that_of_the_estimates():
         assert one.mean.dtype == one.squares.dtype == torch.float64
         for a, b in zip(pooled(one), pooled(other), strict=True):
             assert oracles.relative_error(torch.tensor(a), torch.tensor(b)) < 2e-6
+
+
+@pytest.mark.parametrize("draws", [2, 31, 45, 64, 320])
+@pytest.mark.parametrize("bytes_each", [1, 2**15, 2**17, 2**21])
+@pytest.mark.parametrize("memory", [1, 2**18, 2**28])
+def test_draws_are_evaluated_once_in_order_and_in_bounded_memory(draws, bytes_each, memory):
+    """Small batches together, large ones in chunks."""
+    bounds, done = sampling.batch_bounds(draws), 0
+    for parts in engine._pieces(bounds, bytes_each, memory):
+        at_once = parts[-1][2] - parts[0][1]
+        assert at_once == 1 or at_once * bytes_each <= memory
+        assert len(parts) == 1 or at_once * bytes_each <= engine._SMALL
+        for batch, start, stop in parts:
+            assert start == done < stop
+            assert bounds[batch] <= start < stop <= bounds[batch + 1]
+            done = stop
+    assert done == draws
+
+
+def test_small_batches_are_decoded_together():
+    problem = problems.make("3x5-bernoulli-mlp")
+    rows = decoder_rows(problem)
+    moments_of(problem, [estimators.get("reinmax")], 64, decoder="draws")
+    assert rows.count(64 * len(problem.x)) == 1
+    assert sum(rows) < 2 * 64 * len(problem.x)
 
 
 # --- accumulation ---
