@@ -4,7 +4,9 @@ import contextlib
 import math
 import os
 import shutil
+import signal
 import sys
+import threading
 import warnings
 from typing import NamedTuple
 
@@ -12,6 +14,9 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+# a shell's background jobs ignore Ctrl-C, which tests press
+if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.pop("COLUMNS", None)  # which a parallel run of the tests sets, to its own width
 # compiled modules are kept: compiling the tests takes 8 s, and gradlab half a second of each process that tests start
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -137,7 +137,7 @@ PAIRS_OF_SCALES = [*zip(SCALES[::2], SCALES[1::2] + SCALES[:1], strict=True)]
 
 @pytest.mark.parametrize(
     "scales",
-    [p if i % 4 == 0 else pytest.param(p, marks=pytest.mark.deep) for i, p in enumerate(PAIRS_OF_SCALES)],
+    [p if i % 8 == 0 else pytest.param(p, marks=pytest.mark.deep) for i, p in enumerate(PAIRS_OF_SCALES)],
     ids=str,
 )
 def test_bars_have_numbers_that_do_not_touch(scales):
