@@ -43,7 +43,7 @@ class Findings:
     present: Row | None
     reaches_present: float  # loss evaluations with which the choice is as good as today's choice
     crossover: Crossover | None
-    margin: float  # no candidate is better than the choice by more
+    margin: float  # no candidate is better than the choice by more; at most what the error may be
     unresolved: str  # why the choice cannot be relied on; "" if it can
     interrupted: bool
     over_examples: bool
@@ -78,7 +78,7 @@ def findings(course: Course, present: Candidate | None, blind: str, over_example
         at_present,
         _reaching(course.last, best, at_present, averaged),
         crossover(course.rounds[0]),
-        max([0.0, *(-row.excess[1] for row in known)]),
+        float(np.fmin(max([0.0, *(-row.excess[1] for row in known)]), first.error[2])),
         blind or _unresolved(first),
         course.interrupted,
         over_examples,

@@ -9,6 +9,7 @@ from ..rounding import plain, written
 from .findings import Findings, Row
 
 MOST_NAMED = 6
+LEAST = 0.001  # of an error that is told
 
 
 def sentences(of: Findings, lines: tuple[str, str], told: Sequence[str] = ()) -> list[str]:
@@ -44,19 +45,19 @@ def _choice(of: Findings) -> Iterator[str]:
 def _others(of: Findings) -> Iterator[str]:
     if math.isnan(of.best.error[0]):
         return
-    plain_one = of.plain
+    ste = of.plain
     if of.equivalent:
         yield f"As good, within noise: {_named(of.equivalent)}."
     elif not of.unresolved:
         yield "No other candidate is as good within noise."
-    if plain_one is not None and plain_one is not of.best:
-        if plain_one.equivalent:
-            yield f"Plain {plain_one.candidate.label} is as good, as far as this measurement can tell."
+    if ste is not None and ste is not of.best:
+        if ste.equivalent:
+            yield f"Plain {ste.candidate.label} is as good, as far as this measurement can tell."
         else:
-            yield f"Plain {plain_one.candidate.label} is not as good: its error is {written(*plain_one.error)}."
+            yield f"Plain {ste.candidate.label} is not as good: its error is larger by {written(*ste.excess)}."
     if of.equivalent and of.margin < of.best.error[0]:
         wide = "; more examples or draws will narrow this" * (of.margin > of.best.error[0] / 2)
-        yield f"No other error is smaller by more than {plain(of.margin, 2)}{wide}."
+        yield f"No other error is smaller by more than {plain(max(of.margin, LEAST), 2)}{wide}."
     elif of.equivalent:
         yield "How much smaller another error may be is not known; more examples or draws will tell."
 
