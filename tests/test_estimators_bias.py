@@ -27,6 +27,8 @@ DRAWS = {  # in thousands, categorical and binary: enough to see 1.2 % of the no
     "arms": (0, 180),
     "arms:n=3": (0, 120),
     "arms:n=7": (0, 40),
+    "double-cv": (290, 900),
+    "double-cv:n=3,alpha=0.6": (60, 150),
     "exact": (0.05, 0.05),
 }
 
