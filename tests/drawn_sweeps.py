@@ -9,7 +9,7 @@ from matplotlib.colors import to_hex
 
 from gradlab import plots, sweeps
 
-from .figures import curves, misplaced_texts
+from .figures import curves
 
 TFS, TBS, SEEDS = [0.3, 1.0, 1.6], [0.3, 1.0, 1.3, 3.0], 3
 BEST, BLUE, RED = "#e69f00", "#0072b2", "#d55e00"
@@ -73,30 +73,6 @@ def points_of(ax):
     """{colour: line of single seeds} of a panel."""
     lines = [line for line in ax.lines if line.get_alpha() == 0.4 and len(line.get_xdata())]
     return {to_hex(line.get_markerfacecolor()): line for line in lines}
-
-
-def overlaps(figure):
-    """Texts that overlap each other or a panel, or leave the figure; those of ticks and of axes' legends too."""
-    found = misplaced_texts(figure)  # lays the figure out
-    renderer = figure.canvas.get_renderer()
-    of_axes = [text for axis in axes_of(figure) for text in (*shown_ticks(axis), axis.label)]
-    of_axes += [text for ax in figure.axes if ax.get_legend() for text in ax.get_legend().get_texts()]
-    boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in of_axes if text.get_text()]
-    panels = [(f"panel {k}", ax.bbox) for k, ax in enumerate(figure.axes)]
-    found += [(a, b) for (a, one), (b, two) in itertools.combinations(boxes, 2) if one.overlaps(two)]
-    found += [(a, b) for a, one in boxes for b, two in panels if one.overlaps(two)]
-    inside = figure.bbox.padded(0.5)
-    return found + [text for text, box in boxes if not (inside.contains(*box.min) and inside.contains(*box.max))]
-
-
-def axes_of(figure):
-    return [axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)]
-
-
-def shown_ticks(axis):
-    low, high = sorted(axis.get_view_interval())
-    labelled = zip(axis.get_majorticklocs(), axis.get_majorticklabels(), strict=True)
-    return [text for at, text in labelled if low <= at <= high]
 
 
 # schedules

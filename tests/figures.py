@@ -1,9 +1,12 @@
 """What a drawn figure holds, for the tests of plots."""
 
+import itertools
+
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import FillBetweenPolyCollection, LineCollection
 
 from gradlab import plots
+from gradlab.plots.fitting import shown_labels
 
 
 def curves(ax):
@@ -50,7 +53,6 @@ def drawn_texts(figure):
 def misplaced_texts(figure):
     """Texts of `drawn_texts` that overlap another or leave the figure."""
     boxes = drawn_texts(figure)
-    assert boxes
     outside = [
         text
         for text, box in boxes
@@ -71,3 +73,22 @@ def ticks(axis):
         t for at, t in zip(axis.get_majorticklocs(), axis.get_majorticklabels(), strict=True) if low <= at <= high
     ]
     return [(t.get_text(), t.get_window_extent(canvas.get_renderer())) for t in inside]
+
+
+def overlaps(figure):
+    """Texts that overlap each other or a panel, or leave the figure; those of ticks and of axes' legends too."""
+    found = misplaced_texts(figure)  # lays the figure out
+    renderer = figure.canvas.get_renderer()
+    of_axes = [t for axis in axes_of(figure) for t in (*shown_labels(axis), axis.label, axis.get_offset_text())]
+    of_axes += [text for ax in figure.axes if ax.get_legend() for text in ax.get_legend().get_texts()]
+    of_axes += [text for ax in figure.axes if not ax.axison for text in ax.texts]
+    boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in of_axes if text.get_text()]
+    panels = [(f"panel {k}", ax.bbox) for k, ax in enumerate(figure.axes)]
+    found += [(a, b) for (a, one), (b, two) in itertools.combinations(boxes, 2) if one.overlaps(two)]
+    found += [(a, b) for a, one in boxes for b, two in panels if one.overlaps(two)]
+    inside = figure.bbox.padded(0.5)
+    return found + [text for text, box in boxes if not (inside.contains(*box.min) and inside.contains(*box.max))]
+
+
+def axes_of(figure):
+    return [axis for ax in figure.axes if ax.axison for axis in (ax.xaxis, ax.yaxis)]

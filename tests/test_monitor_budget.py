@@ -1,5 +1,8 @@
 """When a monitor measures: never more than its share of the time, with a clock that the test moves."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -57,6 +60,22 @@ def test_no_budget_and_no_limit(share, count):
     budget, made = simulated(share, 1, 0.001, lambda step: 5.0, 10)
     assert len(made) == count
     assert budget.overhead <= share
+
+
+def test_making_a_monitor_loads_what_its_first_measurement_needs(tmp_path):
+    """A process of its own, which has loaded nothing before."""
+    script = """
+import sys, torch, gradlab
+model, x = gradlab.bundled("vae-8x4-mnist"), torch.rand(4, 1, 28, 28)
+before = torch.random.get_rng_state()
+monitor = gradlab.Monitor(model, draws=4, out="x.h5")
+assert torch.equal(before, torch.random.get_rng_state())
+loaded = set(sys.modules)
+found = monitor.step(x)
+print(bool(found), sorted(sys.modules.keys() - loaded))
+"""
+    ran = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (ran.stdout.strip(), ran.returncode) == ("True []", 0)
 
 
 def test_a_monitor_without_a_budget_measures_nothing():

@@ -74,7 +74,7 @@ def test_pairs_stand_in_rows_of_up_to_ten(count, rows):
     in_order = [picture.get_array() for above, _ in found for picture in above]
     np.testing.assert_array_equal(in_order, np.clip(images[:, 0], 0, 1))
     words = [text.get_text() for text in figure.axes[0].texts]
-    assert sorted(words) == sorted(["image", "reconstruction"] * len(rows))
+    assert sorted(words) == sorted(["image", "recon-\nstruction"] * len(rows))
     assert not figure.axes[0].axison
 
 

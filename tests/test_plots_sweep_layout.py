@@ -7,7 +7,8 @@ import xarray as xr
 
 from gradlab import plots, sweeps
 
-from .drawn_sweeps import FAILED, overlaps, scheduled, swept
+from .drawn_sweeps import FAILED, scheduled, swept
+from .figures import overlaps
 
 NINE = [0.3, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5, 3.0]
 SWEEPS = {

@@ -8,8 +8,8 @@ import gradlab
 from gradlab import plots, sweeps, training
 
 from . import tiny_sweep
-from .drawn_sweeps import drawn, overlaps, rows, scheduled, swept
-from .figures import band, caption, curves, legend, segments
+from .drawn_sweeps import drawn, rows, scheduled, swept
+from .figures import band, caption, curves, legend, overlaps, segments
 
 # along a training
 

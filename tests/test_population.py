@@ -203,7 +203,8 @@ def test_identical_examples_leave_the_noise_of_draws(problem):
 def test_the_encoder_has_none_and_says_why(problem):
     ds = gradlab.bias(problem.model, problem.x, tf=1.0, tb=1.0, draws=32, wrt="encoder")
     assert not any(name.endswith(POPULATION) for name in ds.data_vars)
-    assert "no sum" in ds.attrs["population_intervals"]
+    assert "depends on their number" in ds.attrs["population_intervals"]
+    assert "no interval over examples: the norm of a gradient that is a mean" in sureness(ds)
 
 
 def test_a_bias_of_0_has_ends_of_both_signs(problem):

@@ -100,7 +100,8 @@ def test_a_cell_tells_its_value_and_interval_and_the_choice_changes_it(results, 
       const cell = () => place.querySelectorAll('.cells td')[1];  // topmost row, second column: tb 2.5, tf 1
       const read = () => place.querySelector('.reading').textContent;
       cell().dispatchEvent(new MouseEvent('mouseover', {bubbles: true}));
-      const found = {shown: !place.hidden, hover: read(), tip: document.querySelector('.tip').textContent,
+      const found = {inCell: cell().textContent, shown: !place.hidden, hover: read(),
+        tip: document.querySelector('.tip').textContent,
         tipShown: !document.querySelector('.tip').hidden};
       const [figure, target] = place.querySelectorAll('select');
       figure.value = String([...figure.options].findIndex((option) => option.text === 'cosine'));
@@ -134,6 +135,9 @@ def test_a_cell_tells_its_value_and_interval_and_the_choice_changes_it(results, 
     assert numbers(found["focus"]) == told("cosine_debiased", "model", 1.0)
     assert numbers(found["right"]) == told("cosine_debiased", "model", 1.6)
     assert found["stops"] == 1
+    value = told("relative_bias_debiased", "sampled", 1.0).split()[0]
+    three = f"{float(ds.relative_bias_debiased.sel(tf=1.0, tb=2.5, target='sampled')):#.3g}"
+    assert found["inCell"] == min(value, three, key=len)
 
 
 @needs_browser
@@ -165,6 +169,21 @@ def hostile():
     said = ("checkpoint", "data", "loss", "unit", "latents", "target", "reference", "intervals")
     about = dict.fromkeys(said, HOSTILE)
     return xr.Dataset(parts, grid, about | {"analysis": "bias", HOSTILE: HOSTILE, "estimator": "no json"})
+
+
+@needs_browser
+def test_a_hint_says_that_a_table_scrolls_where_it_does(page_of, tmp_path):
+    script = """
+      const hint = document.querySelector('p.scrolls'), frame = hint.nextElementSibling;
+      const hiddenWith = (style) => {
+        Object.assign(frame.style, style);
+        window.dispatchEvent(new Event('resize'));
+        return hint.hidden;
+      };
+      return JSON.stringify([hiddenWith({maxHeight: 'none', width: '5000px', maxWidth: 'none'}),
+        hiddenWith({maxHeight: '50px'}), hiddenWith({maxHeight: 'none', width: '50px'})]);
+    """
+    assert json.loads(opened(page_of("grid"), script, tmp_path)) == [True, False, False]
 
 
 @needs_browser

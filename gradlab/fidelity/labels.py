@@ -21,7 +21,7 @@ INTERVALS = (
 )
 OVER_EXAMPLES = "95 %, delta method over examples, Student's t; they contain the noise of the draws"
 ONE_EXAMPLE = "none: one example has no spread"
-NO_SUM = "none: the gradient with respect to the encoder is no sum of the examples' own norms"
+NO_SUM = "none: the norm of a gradient that is a mean over examples depends on their number"
 NUMERICAL = "twice the estimated numerical error of the moments"
 
 

@@ -25,7 +25,7 @@ from ..programs.sites import StructureChanged, described, paths
 from ..sampling import batch_bounds
 from .encoder_analysis import ParameterPoints
 from .enumerated_analysis import draws_alike
-from .labels import INTERVALS
+from .labels import INTERVALS, NO_SUM
 from .program_draws import Draws, is_exact
 from .program_gradients import Flat, FlatMoments, ProgramStatistics
 from .rarity import CERTAIN, Rarity, variables
@@ -259,6 +259,7 @@ def _attributes(run: Run, request: Request, seed: int, draws: int) -> dict[str, 
         moments="monte-carlo",
         reference="exact",
         kl=0,
+        population_intervals=NO_SUM,
         **({"tf_fixed": request.cross[0], "tb_fixed": request.cross[1]} if request.cross else {}),
     )
 

@@ -22,6 +22,7 @@ from . import alarms, rows
 from .budget import Budget
 from .copies import Copies, unwrapped
 from .isolation import isolated
+from .loading import load
 from .record import Record
 
 Temperature = float | Callable[[int], float]
@@ -50,7 +51,8 @@ class Monitor:
     tf, tb : its temperatures, numbers or functions of the step; tb is tf unless given
     every : steps between measurements. It becomes longer where a measurement would take more than `budget`
     budget : share of the wall time that measurements may take. The first is made at once, and the next wait until all
-        together are below this share; 1: no limit, 0: nothing is measured
+        together are below this share; 1: no limit, 0: nothing is measured. Time counts from the first call of `step`.
+        Making a Monitor does not count: it loads what measurements need, once in a process, in about a second
     examples : number of rows of x to measure, taken from its start; a batch with fewer rows than the first waits for
         the next
     draws : estimates per measurement
@@ -115,10 +117,15 @@ class Monitor:
         self._succeeded = self._record.last is not None
         self._said: set[str] = set()
         self._schedules = alarms.Schedules(self._given)
+        if self._budget.share and not _another_measures():
+            load()
 
     @property
     def overhead(self) -> float:
-        """Measured share of the wall time: of that from the first `step` on, what all of them took."""
+        """Measured share of the wall time: of that from the first `step` on, what all of them took.
+
+        It is above the budget until the first measurement is paid back, 1 / budget times its length.
+        """
         return self._budget.overhead
 
     @property
@@ -165,7 +172,7 @@ class Monitor:
 
     def _due(self, x: Any, step: int, began: float) -> dict[str, float]:
         """The figures of a measurement that is due, unless it has to wait."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank():
+        if _another_measures():
             self._budget.due = step + self._budget.base
             return {}
         if torch.cuda.is_initialized():
@@ -297,6 +304,12 @@ class Monitor:
             "seed": self._seed,
         }
         return now | of_model | given
+
+
+def _another_measures() -> bool:
+    """Whether this is a process of a distributed training other than that of rank 0."""
+    known = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return known and torch.distributed.get_rank() > 0
 
 
 def _sizes(model: LatentModel) -> dict[str, Any]:

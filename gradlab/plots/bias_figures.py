@@ -12,13 +12,14 @@ from matplotlib.lines import Line2D
 
 from .. import errors
 from ..kinds import first_metrics, metric_names
-from ..schema import includes_noise, short_name
+from ..schema import POPULATION, includes_noise, short_name
 from .axes_style import FONT, WIDTH, caption, temperature_axis, temperature_label, value_axis
 from .lines import Series, Style, keys, series, shifts, trend
 from .publishing import legend
 from .selection import check_bias, chosen, described, known_name, least_drawn, over_examples, panel_label, with_interval
 
 RELATIVE, ABSOLUTE = ("relative_bias_debiased", "relative_std"), ("bias_norm_debiased", "std_norm")
+_THINNER = "thinner line: interval over examples, of the data distribution"
 PAPER_POINT = {"tf": 1.6, "tb": 1.3}
 STYLES = {"sampled": Style("-", "--"), "model": Style("-.", ":", hollow=True)}
 
@@ -88,10 +89,7 @@ def bias_trends(
         axes[row, 0].set_ylabel(panel_label(ds, name), fontsize=FONT)
         value_axis(axes[row, 0], "y", np.hstack(drawn[name]))
     entries, noise = keys(lines), ""
-    if as_large := [k for k, name in enumerate(names) if name.startswith("relative_bias") and _holds_one(axes[k, 0])]:
-        for ax in axes[as_large].flat:
-            line = ax.axhline(1, color="0.75", lw=0.7, zorder=0, label="relative bias 1")
-        entries.append(line)
+    entries += bias_of_one([(ax, name) for row, name in zip(axes, names, strict=True) for ax in row], "y")
     if ds.sizes["tf"] * ds.sizes["tb"] > 1 and any(_with_noise(ds, name) for name in names):
         entries.append(Line2D([], [], color="0.4", lw=0.8, ls="--", label="thin: noise included"))
         noise = "thin: sampling noise included"
@@ -102,9 +100,15 @@ def bias_trends(
     return figure
 
 
-def _holds_one(ax: Axes) -> bool:
-    low, high = ax.get_ylim()
-    return low < 1 < high
+def bias_of_one(panels: Sequence[tuple[Axes, str]], which: str) -> list[Line2D]:
+    """Draws a thin line where a relative bias is 1, as large as the gradient; its entry in the legend, if any."""
+    drawn = []
+    for ax, name in panels:
+        low, high = ax.get_xlim() if which == "x" else ax.get_ylim()
+        if name.startswith("relative_bias") and low < 1 < high:
+            draw = ax.axvline if which == "x" else ax.axhline
+            drawn.append(draw(1, color="0.75", lw=0.7, zorder=0, label="relative bias 1"))
+    return drawn[:1]
 
 
 def _with_noise(ds: xr.Dataset, name: str) -> str:
@@ -146,17 +150,19 @@ def comparison(ds: xr.Dataset, target: str | None = None) -> Figure:
             ax.hlines(y, low, high, color=one.colour, lw=1.2)
             if (outer := over_examples(one.data, name, least_drawn(ds, name))) is not None:
                 ax.hlines(y, *outer, color=one.colour, lw=0.5)
+                drawn[position] = np.vstack([drawn[position], outer])
             ax.plot(value, y, **one.marks())
         ax.set_xlabel(panel_label(ds, name, width=40), fontsize=FONT)
         ax.grid(axis="y", color="0.9", lw=0.6)
         value_axis(ax, "x", np.hstack(drawn), log_from=10)
     panels[0].set_yticks(range(len(rows)), [label or known_name(ds, "estimator") or "" for label in rows])
     panels[0].set_ylim(len(rows) - 0.4, -0.6)
-    if targets > 1:
-        legend(figure, keys(marked)[-targets:])
+    line = bias_of_one(list(zip(panels, names, strict=True)), "x")
+    legend(figure, [*(keys(marked)[-targets:] if targets > 1 else []), *line])
     point = ", ".join(f"{name} = {ds[name].item():g}" for name in ("tf", "tb"))
     lead = names[0]
-    caption(figure, ds, ds[lead], f"{short_name(ds, lead)}: {described(ds, lead)}", first=point)
+    bands = _THINNER if any(f"{lead}{end}" in ds for end in POPULATION) else ""
+    caption(figure, ds, ds[lead], f"{short_name(ds, lead)}: {described(ds, lead)}", bands, first=point)
     return figure
 
 

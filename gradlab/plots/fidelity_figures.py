@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from .axes_style import FONT, SMALL, caption, temperature_label, value_axis
+from .fitting import keep_panels, key_above
 from .lines import COLOURS, MARKERS
 from .selection import checked, with_interval
 from .sweep_points import FINAL, facts, loss_label, pairs
@@ -46,6 +47,7 @@ def fidelity_and_loss(ds: xr.Dataset) -> Figure:
         raise ValueError(f"ds: expected a Dataset of fidelity-and-loss, got one without {', '.join(missing)}")
     figure = Figure(figsize=(9.4, 4.3), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
+    keep_panels(figure, [left, middle, right], 2.8, 2.8)
     early = ds["tracked_epoch"][min(1, ds.sizes["tracked_epoch"] - 1)].item()
     _scatter(left, ds.sel(tracked_epoch=early, averaged=SHOWN))
     left.set_xlabel(f"matched error of {SHOWN:g} estimates\nafter {_epochs(early)} (1)", fontsize=FONT)
@@ -76,7 +78,7 @@ def _scatter(ax: Axes, ds: xr.Dataset) -> None:
     value_axis(ax, "x", np.stack([ds["matched_error"].to_numpy().ravel()] * 3), zero=False)
     value_axis(ax, "y", np.stack([drawn] * 3), zero=False)
     ax.set_ylabel(f"final {loss_label(ds[FINAL])}", fontsize=FONT)
-    _key(ax, 3)
+    key_above(ax, ax.get_legend_handles_labels()[0], 3, SMALL)
 
 
 def _correlations(ax: Axes, ds: xr.Dataset) -> None:
@@ -102,7 +104,7 @@ def _correlations(ax: Axes, ds: xr.Dataset) -> None:
     ax.tick_params(labelsize=SMALL)
     ax.set_xlabel("epoch at which the error is measured", fontsize=FONT)
     ax.set_ylabel("rank correlation of error and final loss (1)", fontsize=FONT)
-    _key(ax, 3, handles)
+    key_above(ax, handles, 3, SMALL)
 
 
 def _choices(ax: Axes, ds: xr.Dataset) -> None:
@@ -123,7 +125,7 @@ def _choices(ax: Axes, ds: xr.Dataset) -> None:
         axis.set_tick_params(labelsize=SMALL)
     ax.set_xlabel(temperature_label(ds, "tf"), fontsize=FONT)
     ax.set_ylabel(f"tb of the least error (n = {SHOWN:g}) or loss (1)", fontsize=FONT)
-    _key(ax, 2)
+    key_above(ax, ax.get_legend_handles_labels()[0], 2, SMALL)
 
 
 def _spaced(values: np.ndarray) -> list[str]:
@@ -133,20 +135,6 @@ def _spaced(values: np.ndarray) -> list[str]:
         labels.append(f"{value:g}" if value >= 1.25 * last else "")
         last = value if labels[-1] else last
     return labels
-
-
-def _key(ax: Axes, columns: int, handles: list[Line2D] | None = None) -> None:
-    ax.legend(
-        handles=ax.get_legend_handles_labels()[0] if handles is None else handles,
-        ncols=columns,
-        fontsize=SMALL,
-        frameon=False,
-        handletextpad=0.4,
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        borderaxespad=0.2,
-        columnspacing=1.0,
-    )
 
 
 def _count(n: float) -> str:

@@ -21,6 +21,7 @@ from matplotlib.patches import Rectangle
 from .. import errors, rounding
 from ..schema import ENDS
 from .axes_style import FONT, LOG_FROM, SMALL, caption, log_ticks, long_name, serves_log, temperature_label, units
+from .fitting import IN_CELL
 from .selection import chosen, picks
 
 LESS_IS_BETTER = re.compile("bias|std|gap")  # in the name of a metric
@@ -153,7 +154,7 @@ def draw_cells(
             text = write(value)
             if ends is not None and written is None:
                 text = min(rounding.three(value, *(float(end[row, column]) for end in ends))[0], text, key=len)
-            ax.text(column, row, text, ha="center", va="center", fontsize=6.5, color=ink)
+            ax.text(column, row, text, ha="center", va="center", fontsize=6.5, color=ink, gid=IN_CELL)
     return image
 
 

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .axes_style import FONT, SMALL, caption, long_name, value_axis
+from .fitting import keep_panels, key_above
 from .heatmaps import cell_facts, cells
 from .lines import COLOURS, MARKERS
 from .sweep_figures import draw_losses
@@ -42,7 +43,9 @@ def losses_by_kl(ds: xr.Dataset) -> Figure:
     terms = [str(kl) for kl in ds["kl"].values]
     each = [trained(ds.sel(kl=kl)) for kl in terms]
     figure = Figure(figsize=(8.2, 3.6 * math.ceil((len(each) + 1) / 2) + 0.8), layout="constrained")
-    axes = figure.subplots(math.ceil((len(each) + 1) / 2), 2).ravel()
+    grid = figure.subplots(math.ceil((len(each) + 1) / 2), 2)
+    keep_panels(figure, grid, 2.5, 2.4)
+    axes = grid.ravel()
     for ax, one, kl in zip(axes, each, terms, strict=False):
         of = pairs(one)
         (best,) = lowest(of, comparable(of))
@@ -73,7 +76,6 @@ def _sorted(ax: Axes, each: list[xr.Dataset], terms: list[str], ds: xr.Dataset) 
         drawn.append(np.stack([values] * 3))
     value_axis(ax, "y", np.hstack(drawn), zero=False)
     ax.tick_params(labelsize=SMALL)
-    ax.set_xlabel("share of the cells", fontsize=FONT)
+    ax.set_xlabel("share of the cells, from the lowest (1)", fontsize=FONT)
     ax.set_ylabel(loss_label(each[0][MEAN]), fontsize=FONT)
-    ax.set_title("all cells by size", fontsize=FONT)
-    ax.legend(fontsize=SMALL, frameon=False)
+    key_above(ax, ax.get_legend_handles_labels()[0], 2, SMALL)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from ..kinds import first_metrics
 from ..schema import short_name
 from .axes_style import FONT, SMALL, WIDTH, caption, value_axis
-from .bias_figures import by_estimator, fixed
+from .bias_figures import bias_of_one, by_estimator, fixed
 from .lines import keys
 from .publishing import legend
 from .selection import check_bias, chosen, described, least_drawn, panel_label, with_interval
@@ -69,7 +69,7 @@ def parameters(ds: xr.Dataset, tf: float | None = None, tb: float | None = None,
     panels[0].tick_params(axis="y", labelsize=SMALL, length=0)
     panels[-1].tick_params(axis="y", length=0)
     panels[0].set_ylim(len(rows) - 0.5, -0.5)
-    legend(figure, keys(marked))
+    legend(figure, [*keys(marked), *bias_of_one(list(zip(panels, names_drawn, strict=True)), "x")])
     lead = names_drawn[0]
     point = ", ".join(f"{name} = {value:g}" for name, value in at.items())
     what = f"{short_name(ds, lead)}: {described(ds, lead)}"

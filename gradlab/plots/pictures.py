@@ -35,7 +35,7 @@ def reconstructions(images: Any, reconstructions: Any, caption: str = "") -> Fig
     >>> model, x = gradlab.bundled("vae-8x4-mnist"), gradlab.datasets.load("mnist-sample").first(5).floats()
     >>> figure = gradlab.plots.reconstructions(x, reconstruct(model, x))
     """
-    pairs = {"image": _pictures("images", images), "reconstruction": _pictures("reconstructions", reconstructions)}
+    pairs = {"image": _pictures("images", images), "recon-\nstruction": _pictures("reconstructions", reconstructions)}
     shape, other = (pictures.shape for pictures in pairs.values())
     if other != shape:
         raise ValueError(f"reconstructions: expected shape {shape}, that of images, got {other}")

@@ -7,19 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
-import numpy as np
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 from .. import errors, files
+from .fitting import fewer_ticks, fit_in_cells, fit_keys, scale_lines, stacked, wrap_labels
 
 FORMATS = ("png", "pdf", "svg")
 WIDTH, FONT, SMALL = 5.5, 9, 7.5  # inches of a page's text; points
 _CAPTION, _SIZE, _KEYS = "_gradlab_caption", "_gradlab_letters", "_gradlab_keys"  # attributes of a Figure
 _IN_METADATA = {"png": "Description", "svg": "Description", "pdf": "Subject"}
-_LEAST_IN_CELL = 4.2  # points, below which numbers in cells are left out
 
 
 class Size(NamedTuple):
@@ -84,7 +82,7 @@ def save(figure: Figure, path: str | Path, *, size: str | None = None, caption: 
         resize(figure, size)
     if caption:
         draw_caption(figure)
-        _wrap_labels(figure)
+        wrap_labels(figure)
     with files.written_aside(path) as aside:
         figure.savefig(aside, format=suffix, dpi=200, metadata=metadata(figure, suffix))
 
@@ -123,18 +121,21 @@ def resize(figure: Figure, size: str) -> None:
     width, height = figure.get_size_inches()
     letters = wanted.letters / _letters(figure)
     share = wanted.width / width
-    figure.set_size_inches(wanted.width, height * max(share, 0.85 * letters))
+    height = stacked(figure, wanted.width, wanted.letters) or height * max(share, 0.85 * letters)
+    figure.set_size_inches(wanted.width, height)
     for text in figure.findobj(Text):
         text.set_fontsize(_points(text) * letters)
     setattr(figure, _SIZE, wanted.letters)
     for old in list(figure.legends):
         old.remove()
     legend(figure, getattr(figure, _KEYS, []))
-    _scale_lines(figure, letters)
+    scale_lines(figure, letters)
     for ax in figure.axes:
         ax.tick_params(labelsize=SMALL * wanted.letters)
-    _wrap_labels(figure)
-    _fit_in_cells(figure)
+    wrap_labels(figure)
+    fit_keys(figure)
+    fewer_ticks(figure)
+    fit_in_cells(figure)
 
 
 def legend(figure: Figure, entries: Sequence[Line2D]) -> None:
@@ -155,37 +156,3 @@ def _letters(figure: Figure) -> float:
 
 def _points(text: Text) -> float:
     return float(text.get_fontsize())
-
-
-def _scale_lines(figure: Figure, share: float) -> None:
-    for line in figure.findobj(Line2D):
-        line.set(linewidth=line.get_linewidth() * share, markersize=line.get_markersize() * share)
-    for some in figure.findobj(LineCollection):
-        some.set_linewidth([width * share for width in np.atleast_1d(some.get_linewidth())])
-
-
-def _wrap_labels(figure: Figure) -> None:
-    """Labels and titles on lines that their axes have room for."""
-    figure.draw_without_rendering()
-    for ax in figure.axes:
-        box = ax.get_window_extent()
-        across, up = (0.98 * side / figure.dpi * 72 for side in (box.width, box.height))
-        for text, room in ((ax.xaxis.label, across), (ax.title, across), (ax.yaxis.label, up)):
-            words = text.get_text().replace("\n", " ")
-            text.set_text(textwrap.fill(words, max(8, int(room / (0.56 * _points(text))))))
-
-
-def _fit_in_cells(figure: Figure) -> None:
-    """Numbers as large as the smallest cells have room for; none where they could not be read."""
-    figure.draw_without_rendering()
-    panels = [ax for ax in figure.axes if ax.images and ax.texts]
-    for ax in panels:
-        columns = np.asarray(ax.images[0].get_array()).shape[1]
-        across = ax.get_window_extent().width / figure.dpi * 72 / columns  # points
-        longest = max(len(text.get_text()) for one in panels for text in one.texts)
-        room = 0.94 * across / (0.58 * max(longest, 3))
-        for text in list(ax.texts):
-            if room < _LEAST_IN_CELL:
-                text.remove()
-            else:
-                text.set_fontsize(min(_points(text), room))

@@ -1,26 +1,36 @@
-"""The comparison of a recommendation: the error of an average against the backward temperature, by estimator."""
+"""The comparison of a recommendation: what each estimator errs by, and how that goes with the backward temperature."""
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from .axes_style import FONT, SMALL, WIDTH, temperature_axis
+from .axes_style import FONT, SMALL, WIDTH, caption, temperature_axis
+from .fitting import keep_panels, key_above
 from .lines import COLOURS, MARKERS
 from .selection import checked, with_interval
 
-MOST_SERIES = 8
+MOST_ROWS, MOST_SERIES = 18, 3
+BEST, ALIKE, WORSE = "#D55E00", "#0072B2", "0.55"
 
 
 def recommendation(ds: xr.Dataset) -> Figure:
-    """The error of an average against tb, a line for each estimator; without a tb, a level across.
+    """The errors of an average, with their intervals: a row for each estimator, at its tb of least error.
 
-    `ds` is the table of `gradlab.recommend`. The MOST_SERIES estimators with the smallest errors are drawn; of several
-    tf, those at the tf of the choice.
-    Raises ValueError for another Dataset.
+    The recommended one is orange, what is within noise of it blue, the others grey. Beside the rows, the error against
+    tb of the MOST_SERIES estimators of least error that have a tb; a filled marker is within noise of the recommended.
+
+    Parameters
+    ----------
+    ds : the table of `gradlab.recommend`; of several checkpoints the last is drawn, of several tf that of the choice
+
+    Raises
+    ------
+    ValueError
+        Another Dataset.
 
     Examples
     --------
@@ -33,27 +43,25 @@ def recommendation(ds: xr.Dataset) -> Figure:
     if "checkpoint" in ds.dims:
         ds = ds.isel(checkpoint=-1)
     ds, at_tf = _at_one_tf(ds)
-    figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
-    ax = figure.add_subplot()
-    labels = list(dict.fromkeys(str(label) for label in ds.estimator.values[np.argsort(ds.error.values)]))
-    tbs = np.unique(ds.tb.values[np.isfinite(ds.tb.values)])
-    looks = zip(labels[:MOST_SERIES], itertools.cycle(COLOURS), itertools.cycle(MARKERS), strict=False)
-    for label, colour, marker in looks:
-        of = ds.isel(candidate=np.nonzero(ds.estimator.values == label)[0])
-        of = of.isel(candidate=np.argsort(of.tb.values))
-        value, low, high = with_interval(of, "error")
-        if np.isnan(of.tb.values).all():
-            ax.axhspan(low[0], high[0], color=colour, alpha=0.15, lw=0)
-            ax.axhline(value[0], color=colour, lw=1.2, ls="--", label=label)
-        else:
-            ax.fill_between(of.tb.values, low, high, color=colour, alpha=0.15, lw=0)
-            ax.plot(of.tb.values, value, color=colour, marker=marker, ms=3.5, lw=1.2, label=label)
-    if len(tbs):
-        temperature_axis(ax, tbs)
-    ax.set_xlabel(f"backward temperature tb{at_tf}", fontsize=FONT)
-    ax.set_ylabel(f"matched error of {int(ds.attrs['averaged']):,} evaluations", fontsize=FONT)
-    ax.set_ylim(0, 1.02)
-    ax.legend(fontsize=SMALL, ncols=2, frameon=False)
+    ds = ds.isel(candidate=np.flatnonzero(np.isfinite(ds["error"].values)))
+    ds = ds.isel(candidate=np.argsort(ds["error"].values, kind="stable"))
+    best_of = dict(zip(ds["estimator"].values[::-1], range(ds.sizes["candidate"])[::-1], strict=True))
+    if (chosen := np.flatnonzero(ds["candidate"].values.astype(str) == _chosen(ds))).size:
+        best_of[ds["estimator"].values[chosen[0]]] = chosen[0]
+    leaders = [int(best_of[name]) for name in dict.fromkeys(ds["estimator"].values)][:MOST_ROWS]
+    varied = [str(ds["estimator"].values[k]) for k in leaders if _temperatures(ds, ds["estimator"].values[k]).size > 1]
+    figure = Figure(figsize=(WIDTH, 1.3 + 0.19 * max(len(leaders), 8)), layout="constrained")
+    axes = figure.subplots(1, 2 if varied else 1, squeeze=False)
+    keep_panels(figure, axes, 2.9, [0.7 + 0.19 * len(leaders), 2.9][: axes.size])
+    _rows(axes[0, 0], ds.isel(candidate=leaders), _label(ds))
+    if varied:
+        _against_tb(axes[0, 1], ds, varied[:MOST_SERIES], _label(ds))
+    words = "orange: recommended; blue: within noise of it; rows stand at the tb of least error, or recommended"
+    more = "" if len(varied) <= MOST_SERIES else f"beside them the {MOST_SERIES} of least error that have a tb"
+    filled = "filled: within noise of the recommended" if varied else ""
+    one = ds.drop_vars("draws", errors="ignore")
+    one.attrs = {name: value for name, value in ds.attrs.items() if name not in ("estimator", "draws")}
+    caption(figure, one, ds["error"], words, more, filled, first=_label(ds) + at_tf)
     return figure
 
 
@@ -61,6 +69,59 @@ def _at_one_tf(ds: xr.Dataset) -> tuple[xr.Dataset, str]:
     """The candidates at the tf of the choice, and words that say so where there are others."""
     if ds.tf.ndim == 0 or len(np.unique(ds.tf.values)) < 2:
         return ds, ""
-    chosen = ds.chosen.item() if "chosen" in ds.coords else ds.attrs["chosen"]
-    tf = float(ds.tf.values[list(map(str, ds.candidate.values)).index(str(chosen))])
+    tf = float(ds.tf.values[list(map(str, ds.candidate.values)).index(_chosen(ds))])
     return ds.isel(candidate=np.nonzero(ds.tf.values == tf)[0]), f", at tf = {tf:g}"
+
+
+def _chosen(ds: xr.Dataset) -> str:
+    """The recommended candidate; of several models each has its own."""
+    return str(ds["chosen"].item() if "chosen" in ds.coords else ds.attrs.get("chosen"))
+
+
+def _label(ds: xr.Dataset) -> str:
+    return f"matched error of {int(ds.attrs['averaged']):,} evaluations (1)"
+
+
+def _temperatures(ds: xr.Dataset, estimator: object) -> np.ndarray:
+    """The finite tb of an estimator's candidates."""
+    tb = ds["tb"].values[ds["estimator"].values == estimator]
+    return np.unique(tb[np.isfinite(tb)])
+
+
+def _rows(ax: Axes, ds: xr.Dataset, label: str) -> None:
+    value, low, high = with_interval(ds, "error")
+    names = [
+        f"{name}, tb {tb:g}" if np.isfinite(tb) else str(name)
+        for name, tb in zip(ds["estimator"].values, ds["tb"].values, strict=True)
+    ]
+    chosen = ds["candidate"].values.astype(str) == _chosen(ds)
+    alike = ds["equivalent"].values > 0
+    colours = np.where(chosen, BEST, np.where(alike, ALIKE, WORSE))
+    for k, colour in enumerate(colours):
+        ax.hlines(k, low[k], high[k], color=colour, lw=1.2)
+        ax.plot(value[k], k, ls="", marker="D" if chosen[k] else "o", ms=4, color=colour)
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.set_xlim(0, 1.02)
+    ax.tick_params(labelsize=SMALL)
+    ax.grid(axis="x", color="0.92", lw=0.5)
+    ax.set_axisbelow(True)
+    ax.set_xlabel(label, fontsize=FONT)
+
+
+def _against_tb(ax: Axes, ds: xr.Dataset, names: list[str], label: str) -> None:
+    entries = []
+    for name, colour, marker in zip(names, COLOURS, MARKERS, strict=False):
+        of = ds.isel(candidate=np.flatnonzero((ds["estimator"].values == name) & np.isfinite(ds["tb"].values)))
+        of = of.isel(candidate=np.argsort(of["tb"].values))
+        tb, (value, low, high), alike = of["tb"].values, with_interval(of, "error"), of["equivalent"].values > 0
+        ax.fill_between(tb, low, high, color=colour, alpha=0.15, lw=0)
+        ax.plot(tb, value, color=colour, lw=1.0)
+        for among, face in ((alike, colour), (~alike, "white")):
+            ax.plot(tb[among], value[among], ls="", marker=marker, ms=3.5, color=colour, mfc=face)
+        entries.append(Line2D([], [], color=colour, marker=marker, ms=3.5, lw=1, label=name))
+    temperature_axis(ax, np.unique(np.concatenate([_temperatures(ds, name) for name in names])))
+    ax.set_ylim(0, 1.02)
+    ax.set_xlabel("backward temperature tb (1)", fontsize=FONT)
+    ax.set_ylabel(label, fontsize=FONT)
+    key_above(ax, entries, 2, SMALL)

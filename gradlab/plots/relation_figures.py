@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import xarray as xr
 from matplotlib import colormaps
@@ -11,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from .axes_style import FONT, SMALL, caption, log_ticks, value_axis
+from .fitting import keep_panels
 from .publishing import legend
 from .selection import checked, with_interval
 
@@ -40,14 +43,13 @@ def gap_and_bias(ds: xr.Dataset) -> Figure:
     panels = [(definition, name) for definition in ds.definition.values for name in COLUMNS]
     figure = Figure(figsize=(2.1 * len(panels), 2.2 * ds.sizes["model"] + 1.2), layout="constrained")
     axes = figure.subplots(ds.sizes["model"], len(panels), squeeze=False, sharey="row")
+    keep_panels(figure, axes, 1.6, 2.0)
     colours = colormaps["viridis"](np.linspace(0, 0.9, ds.sizes["tf"]))
     for row, model in enumerate(ds.model.values):
         for column, (definition, name) in enumerate(panels):
             _panel(axes[row, column], ds.sel(model=model, definition=definition), name, colours)
             if row == 0:
                 axes[row, column].set_title(str(definition), fontsize=FONT)
-            units = ds[name].attrs.get("units", "1")
-            axes[row, column].set_xlabel(f"{COLUMNS[name]} ({units})", fontsize=SMALL + 0.5)
         axes[row, 0].set_ylabel(f"{model}\nrelative bias (1)", fontsize=FONT)
     keys = [
         Line2D([], [], color=colour, marker="o", ms=3, lw=1, label=f"tf {tf:g}")
@@ -61,9 +63,12 @@ def gap_and_bias(ds: xr.Dataset) -> Figure:
 
 def _panel(ax: Axes, one: xr.Dataset, name: str, colours: np.ndarray) -> None:
     across, up = [], []
+    power = math.floor(math.log10(float(abs(one[name]).max()) or 1))
+    power = power if power < -2 else 0
+    unit, word = 10.0**power, f"1e{power} " if power else ""
     for colour, tf in zip(colours, one.tf.values, strict=True):
         line = one.sel(tf=tf).sortby("tb")
-        x, y = with_interval(line, name), with_interval(line, BIAS)
+        x, y = with_interval(line, name) / unit, with_interval(line, BIAS)
         ax.plot(x[0], y[0], color=colour, lw=1, marker="o", ms=3)
         ax.plot(x[0, 0], y[0, 0], color=colour, marker="o", ms=4, mfc="white", zorder=3)
         ax.hlines(y[0], x[1], x[2], color=colour, lw=0.8)
@@ -73,10 +78,9 @@ def _panel(ax: Axes, one: xr.Dataset, name: str, colours: np.ndarray) -> None:
     if name == "gap":
         ax.tick_params(labelsize=SMALL)
         ax.xaxis.set_major_locator(MaxNLocator(4))
-        ax.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3), useMathText=True)
-        ax.xaxis.get_offset_text().set_fontsize(SMALL)
     else:
         ax.set_xscale("log")
         log_ticks(ax.xaxis, np.hstack(across)[0])
     value_axis(ax, "y", np.hstack(up))
+    ax.set_xlabel(f"{COLUMNS[name]} ({word}{one[name].attrs.get('units', '1')})", fontsize=SMALL + 0.5)
     ax.grid(color="0.92", lw=0.5)

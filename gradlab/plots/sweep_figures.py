@@ -25,6 +25,7 @@ from .axes_style import (
     units,
     value_axis,
 )
+from .fitting import keep_panels, key_above
 from .heatmaps import cell_axis, cell_facts, cells, colour_bar, draw_cells, grid_size, scale
 from .lines import COLOURS, Series, Style, aside, shifts, trend
 from .publishing import legend
@@ -85,6 +86,7 @@ def losses(ds: xr.Dataset) -> Figure:
     width, height = grid_size(ds[MEAN], 1, 1)
     figure = Figure(figsize=(width + 1.1 + BESIDE, max(height, 2.4) + 1.4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(width + 1.1, BESIDE))
+    keep_panels(figure, [left, right], 3.6, 3.3)
     (best,) = lowest(of, comparable(of))
     shown = draw_losses(figure, left, ds, of, best)
     at = _lines(right, ds, of)
@@ -164,7 +166,7 @@ def _lines(ax: Axes, ds: xr.Dataset, of: xr.Dataset) -> list[str]:
     value_axis(ax, "y", np.hstack(drawn), zero=False)
     ax.set_xlabel(temperature_label(ds, "tf"), fontsize=FONT)
     ax.set_ylabel(loss_label(ds[MEAN]), fontsize=FONT)
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=SMALL, frameon=False, borderaxespad=0.2)
+    key_above(ax, ax.get_legend_handles_labels()[0], 2, SMALL)
     return [temperature(one) for one in of["tb"].to_numpy()[others].tolist()]
 
 

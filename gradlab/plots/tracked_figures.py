@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from ..kinds import first_metrics, kind
 from ..schema import along, short_name
 from .axes_style import FONT, WIDTH, caption, epoch_axis, long_name, value_axis
+from .fitting import keep_panels
 from .lines import COLOURS, MARKERS, Series, Style, keys, series, shifts, trend
 from .publishing import legend
 from .selection import checked, described, least_drawn, panel_label, with_interval
@@ -107,7 +108,9 @@ def tracked(ds: xr.Dataset) -> Figure:
     panels = first_metrics(ds)
     lines = series(ds, ["definition"], "", [Style("-")])
     figure = Figure(figsize=(0.35 + 2.3 * len(panels), 3.1), layout="constrained")
-    for ax, name in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
+    axes = np.atleast_1d(figure.subplots(1, len(panels)))
+    keep_panels(figure, axes, 1.7, 2.0)
+    for ax, name in zip(axes, panels, strict=True):
         drawn = [
             trend(ax, one, ds[dim].to_numpy(), with_interval(one.data, name, least_drawn(ds, name)), shift=shift)
             for one, shift in zip(lines, shifts(len(lines)), strict=True)

@@ -32,6 +32,15 @@
     });
   }
 
+  const tellWhatScrolls = () => {
+    for (const hint of document.querySelectorAll("p.scrolls")) {
+      const frame = hint.nextElementSibling;
+      hint.hidden = frame.scrollHeight <= frame.clientHeight && frame.scrollWidth <= frame.clientWidth;
+    }
+  };
+  tellWhatScrolls();
+  window.addEventListener("resize", tellWhatScrolls);
+
   // --- colours: viridis for one sign, blue to red through white for both; both are safe for the colour-blind ---
 
   const VIRIDIS = ["440154", "472d7b", "3b528b", "2c728e", "21918c", "28ae80", "5ec962", "addc30", "fde725"];
@@ -102,17 +111,26 @@
       select.addEventListener("change", () => { set(Number(select.value)); draw(); });
       if (options.length > 1) choices.append(make("label", {}, `${label} `, select));
     };
-    choose("figure", data.figures.map((f) => f.words), (k) => { chosen.figure = k; });
+    choose("metric", data.figures.map((f) => f.words), (k) => { chosen.figure = k; });
     data.outer.forEach((dim, position) => {
       const options = [...new Set(data.panels.map((panel) => panel.at[position]))];
       choose(dim, options, (k) => { chosen.at[position] = options[k]; });
     });
 
+    const withEnds = (panel, row, column) => {  // texts of a value and its ends; none without an interval
+      const [value, low, high] = [panel.value, panel.low, panel.high].map((of) => (of ? of[row][column] : null));
+      return [value, low, high].includes(null) ? [] : written(value, low, high);
+    };
+
+    const inCell = (panel, row, column) => {  // as few digits as the interval supports, and at most three
+      const [short] = withEnds(panel, row, column), three = digits(panel.value[row][column], 3);
+      return short !== undefined && short.length < three.length ? short : three;
+    };
+
     const say = (panel, figure, row, column) => {
       const value = panel.value[row][column];
-      const has = value !== null && [panel.low, panel.high].every((end) => end && end[row][column] !== null);
-      const [short, low, high] = has ? written(value, panel.low[row][column], panel.high[row][column]) : [];
-      const ends = has ? `, interval [${low}, ${high}]` : "";
+      const [short, low, high] = withEnds(panel, row, column);
+      const ends = short !== undefined ? `, interval [${low}, ${high}]` : "";
       const unit = figure.unit && figure.unit !== "1" ? ` ${figure.unit}` : "";
       const shown = value === null ? "not measured" : `${short ?? digits(value, 4)}${unit}${ends}`;
       return `tf = ${data.tf[column]}, tb = ${data.tb[row]}: ${figure.words} ${shown}`;
@@ -155,7 +173,7 @@
             const [r, g, b] = mix(scale.stops, scale.share(value));
             cell.style.background = `rgb(${r} ${g} ${b})`;
             cell.style.color = 0.299 * r + 0.587 * g + 0.114 * b > 128 ? "#000" : "#fff";
-            if (most <= WRITTEN) cell.textContent = digits(value, 3);
+            if (most <= WRITTEN) cell.textContent = inCell(panel, row, column);
           }
           if (tf === data.tb[row] && most <= 40) cell.classList.add("diagonal");
           const text = say(panel, figure, row, column);

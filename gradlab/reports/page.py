@@ -220,7 +220,7 @@ def _sortable(caption: str, heads: Sequence[tuple[str, str]], rows: Sequence[Seq
     top = "".join(f'<th scope="col">{escape(head)}{unit}</th>' for (head, _), unit in zip(heads, units, strict=True))
     body = "\n".join(f"<tr>{''.join(row)}</tr>" for row in rows)
     identity = f' id="{name}"' if name else ""
-    hint = '<p class="hint">This table scrolls.</p>' if len(rows) > LONG or len(heads) > WIDE else ""
+    hint = '<p class="hint scrolls">This table scrolls.</p>' if len(rows) > LONG or len(heads) > WIDE else ""
     return (
         f'{hint}<div class="wide" tabindex="0" role="region" aria-label="{escape(caption, quote=True)}">'
         f'<table class="sortable"{identity}><caption>{escape(caption)}</caption>'

@@ -118,10 +118,10 @@ def sureness(ds: xr.Dataset) -> str:
     how = f" from {_draws(ds)}draws"
     of = method.removeprefix("95 %, ") or "method not given"
     given = "They take the examples as given; the intervals over examples do not."
-    if not any(str(name).endswith("_population_low") for name in ds.data_vars):
-        given = "The examples are taken as given."
-    elif (why := str(a.get("population_intervals", ""))).startswith("none: "):
+    if (why := str(a.get("population_intervals", ""))).startswith("none: "):
         given = f"The examples are taken as given; there is no interval over examples: {why.removeprefix('none: ')}."
+    elif not any(str(name).endswith("_population_low") for name in ds.data_vars):
+        given = "The examples are taken as given."
     return f"Brackets: 95 % interval{how} ({of}). {given}"
 
 
