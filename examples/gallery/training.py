@@ -9,7 +9,7 @@ torch.manual_seed(0)
 model = categorical_vae(latents=4, categories=8, hidden=[64])
 images = gradlab.datasets.load("mnist-sample").first(1000).floats()
 optimizer = torch.optim.Adam(model.parameters(), 1e-3)
-monitor = gradlab.Monitor(model, tf=1.6, tb=1.3, every=10, budget=1)
+monitor = gradlab.Monitor(model, tf=1.6, tb=1.3, every=15, budget=1)
 for _ in range(61):
     x = images[torch.randint(len(images), (100,))]
     z = gradlab.decoupled_st_gumbel_softmax(model.logits(x), tf=1.6, tb=1.3)

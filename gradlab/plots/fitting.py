@@ -20,7 +20,8 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator
 
-_PANELS, _KEY = "_gradlab_panels", "_gradlab_key"  # attributes of a Figure and of Axes
+# attributes of a Figure, of Axes, of an Axis
+_PANELS, _KEY, _HIDDEN = "_gradlab_panels", "_gradlab_key", "_gradlab_hidden"
 IN_CELL = "value"  # what texts of cells are called
 _LEAST_IN_CELL = 4.2  # points, below which numbers in cells are left out
 
@@ -109,6 +110,8 @@ def fewer_ticks(figure: Figure) -> None:
     """Numbers at fixed ticks, without those that have no room: every second, every third, ... Names all stay."""
     axes = [axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)]
     fixed = [axis for axis in axes if isinstance(axis.get_major_locator(), FixedLocator)]
+    for label in (label for axis in fixed for label in getattr(axis, _HIDDEN, [])):
+        label.set_visible(True)
     if fixed:
         figure.draw_without_rendering()
     for axis in fixed:
@@ -118,8 +121,10 @@ def fewer_ticks(figure: Figure) -> None:
         step = 1
         while step < len(labels) and _crowded(labels[::step]):
             step += 1
-        for k, label in enumerate(labels):
-            label.set_visible(k % step == 0)
+        hidden = [label for k, label in enumerate(labels) if k % step]
+        setattr(axis, _HIDDEN, hidden)
+        for label in hidden:
+            label.set_visible(False)
 
 
 def shown_labels(axis: Axis) -> list[Text]:
@@ -151,9 +156,8 @@ def fit_in_cells(figure: Figure) -> None:
         across = ax.get_window_extent().width / figure.dpi * 72 / columns  # points
         room = 0.94 * across / (0.58 * max(longest, 3))
         for text in texts:
-            if room < _LEAST_IN_CELL:
-                text.remove()
-            else:
+            text.set_visible(room >= _LEAST_IN_CELL)
+            if text.get_visible():
                 text.set_fontsize(min(_points(text), room))
 
 
