@@ -20,12 +20,11 @@ from .drawn_sweeps import (
     TFS,
     final,
     means_of,
-    overlaps,
     planted,
     points_of,
     swept,
 )
-from .figures import caption, cell_texts, legend, segments
+from .figures import caption, cell_texts, legend, overlaps, segments
 
 
 def outlined(ax, colour=None):
