@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import calls, latents, model_checks, owned
+from . import calls, model_checks, owned
 from .model import LatentModel, own_tensor, precision
 
 _PARTS = ("encoder", "decoder")
@@ -98,7 +98,7 @@ def _why_not(model: LatentModel, part: str, x: Tensor) -> str:
             model.logits(some.clone())
         else:
             first = torch.zeros(len(some), model.latents, dtype=torch.long, device=x.device)
-            codes = latents.codes_at(first, model.categories, model.binary, precision(model, x))
+            codes = model.codes_at(first, precision(model, x))
             model.losses(codes, some.clone())
     except ValueError as error:
         return str(error)

@@ -181,7 +181,7 @@ class ByConfiguration:
         return f, v
 
     def codes(self, indices: Tensor) -> Tensor:
-        return latents.codes_at(indices, self.model.categories, self.model.binary, precision(self.model, self.x))
+        return self.model.codes_at(indices, precision(self.model, self.x))
 
     def forward_mode_agrees(self) -> bool:
         """True if forward mode works for this decoder and agrees with a backward pass at three configurations."""
@@ -190,7 +190,7 @@ class ByConfiguration:
         if not isinstance(self.model.likelihood, likelihoods.Canonical):
             return False
         chosen = torch.arange(self.model.latents, device=self.x.device) + torch.arange(3, device=self.x.device)[:, None]
-        counts = torch.tensor(self.model.category_counts, device=self.x.device)
+        counts = torch.tensor(self.model.code_counts, device=self.x.device)
         codes, some = self.codes(chosen % counts), self.x[:1]
         wanted = self.model.losses_and_derivatives(codes, some.expand(3, *some.shape[1:]).clone())[1]
         try:
@@ -218,7 +218,7 @@ class Table:
         """Yields for each block of configurations: their numbers, category indices (configuration, latent), and if
         requested losses (example, configuration) and derivatives (example, configuration, latent[, category]).
         """
-        of, counts, device = self.configurations, self.model.category_counts, self.x.device
+        of, counts, device = self.configurations, self.model.code_counts, self.x.device
         with checks.deferred(device) as check:
             for start in range(0, self.model.configurations, self.step):
                 numbers = range(start, min(self.model.configurations, start + self.step))
@@ -243,7 +243,7 @@ def pair_by_pair(model: LatentModel, x: Tensor, codes: Tensor, memory: int, chec
 def decoder_operations(model: LatentModel, x: Tensor) -> int:
     """The number of multiplications and additions of one row, or of activations if there are none."""
     zero = torch.zeros(1, model.latents, dtype=torch.long, device=x.device)
-    codes = latents.codes_at(zero, model.categories, model.binary, precision(model, x))
+    codes = model.codes_at(zero, precision(model, x))
     operations = 0
     # torch's counter does not take an output that is a view of a parameter, as of a decoder that ignores the codes
     with contextlib.suppress(AssertionError), FlopCounterMode(display=False) as counter, torch.no_grad():

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import checks, errors, latents
+from . import checks, errors
 from .choices import TARGETS
 from .exact_errors import rounding_errors
 from .losses import activations_per_code, losses_of_configurations
@@ -110,18 +110,15 @@ def exact_gradient(
 
 def exact_gradients(setup: Setup, laws: list[tuple[float, str]], *, dtype: torch.dtype = torch.float64) -> Tensor:
     """Exact gradients for several (tf, target) in one pass, float64: `(law, example, latent[, category])`."""
-    pairs = setup.kind.two_category(setup.wide_logits)
+    kind, logits = setup.kind, setup.wide_logits
     law_temperatures = [tf if target == "sampled" else 1.0 for tf, target in laws]
-    # (law, example, latent, category), of the exact differences to the largest logit: l/t has rounding of its own size
-    p = torch.stack([torch.softmax(latents.below(pairs) / t, -1) for t in law_temperatures])
+    p = torch.stack([kind.law(logits, t) for t in law_temperatures])  # (law, example, latent, code)
     distinct = sorted(set(law_temperatures))
     of = [distinct.index(t) for t in law_temperatures]
     laws_once = p[[law_temperatures.index(t) for t in distinct]]
     c = conditional_losses(setup, laws_once, dtype)[of]
-    t = torch.tensor(law_temperatures, dtype=p.dtype, device=p.device).reshape(-1, 1, 1, 1)
-    gradient = latents.CATEGORICAL.pullback(p, c) / t
-    if setup.model.binary:
-        gradient = gradient[..., 0]  # the pair of logits is (l, 0)
+    of_laws = zip(law_temperatures, p, c, strict=True)
+    gradient = torch.stack([kind.gradient_of_law(logits, t, *p_and_c) for t, *p_and_c in of_laws])
     checks.finite("exact gradient", gradient, "temperatures this small overflow, or losses are too large")
     return gradient
 
@@ -138,7 +135,7 @@ def check_enumerable(model: LatentModel, max_configurations: int) -> None:
     if model.configurations > max_configurations:
         raise errors.SpaceTooLarge(
             f"model: expected at most {max_configurations:,} configurations to enumerate, got"
-            f" {errors.count(*model.category_counts)} configurations; measure bias against an unbiased reference"
+            f" {errors.count(*model.code_counts)} configurations; measure bias against an unbiased reference"
             " (gradlab.bias, reference='auto') or the gradient gap (gradlab.gap, `gradlab gap`), or a model with fewer"
             " latents or categories, or raise max_configurations"
         )
@@ -146,17 +143,17 @@ def check_enumerable(model: LatentModel, max_configurations: int) -> None:
 
 @torch.no_grad()
 def conditional_losses(setup: Setup, p: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-    """c = E[f | z_l = k] under laws p (law, example, latent, category), of its shape, up to a constant per example."""
+    """c = E[f | z_l = k] under laws p (law, example, latent, code), of its shape, up to a constant per example."""
     model, x, memory = setup.original, setup.x, setup.memory
     measured = setup.in_precision(dtype)
     wide = x.is_floating_point() and not measured.narrow
     x = x.to(p.device, torch.promote_types(x.dtype, dtype) if wide else x.dtype)
     laws, examples, count = p.shape[:3]
-    of_latents = [p[:, :, l, :n].permute(1, 2, 0) for l, n in enumerate(model.category_counts)]
+    of_latents = [p[:, :, l, :n].permute(1, 2, 0) for l, n in enumerate(model.code_counts)]
     bytes_per_row = _bytes_per_row(measured, x, laws)
     rows = max(1, memory // bytes_per_row)
     at_once = max(1, _DECODED // bytes_per_row) if p.device.type == "cpu" else model.configurations
-    outer = next((l for l in range(count) if math.prod(model.category_counts[l:]) <= rows), count - 1)
+    outer = next((l for l in range(count) if math.prod(model.code_counts[l:]) <= rows), count - 1)
     left = (count - outer) // 2
     groups = [of_latents[:outer], of_latents[outer : outer + left], of_latents[outer + left :]]
     weights = [_joint(group, p) for group in groups]  # (example, configuration of the group, law)

@@ -36,10 +36,10 @@ def rounding_errors(setup: Setup, laws: list[tuple[float, str]], dtype: torch.dt
     times itself. Both are small unless float64 itself is asked for, or d happens to be 0.
     """
     model, x = setup.original, setup.x
-    pairs = model.kind.two_category(setup.wide_logits)
+    kind, logits = model.kind, setup.wide_logits
     spread = torch.linspace(0, model.configurations - 1, PROBED, dtype=torch.float64).long().unique().tolist()
-    rows = [latents.configurations(model.latents, model.category_counts, i, i + 1) for i in spread]
-    indices = torch.cat([*rows, pairs.argmax(-1).cpu()]).unique(dim=0).to(x.device)
+    rows = [latents.configurations(model.latents, model.code_counts, i, i + 1) for i in spread]
+    indices = torch.cat([*rows, kind.indices(logits).cpu()]).unique(dim=0).to(x.device)
     if "decoder" in setup.narrow:
         wide, d = _shaken(setup, indices)
     else:
@@ -52,13 +52,15 @@ def rounding_errors(setup: Setup, laws: list[tuple[float, str]], dtype: torch.dt
     found = []
     for tf, target in laws:
         t = tf if target == "sampled" else 1.0
-        gap = -latents.below(pairs) / t
+        log_p = kind.log_law(logits, t)
+        gap = log_p.amax(-1, keepdim=True) - log_p
         p = torch.softmax(-gap, -1)
         off = torch.where(p > 0, p * gap, 0.0)  # of p, in units of eps
         most = latents.CATEGORICAL.hard(p)
         others = torch.where(most > 0, (p * (1 - most)).sum(-1, keepdim=True), 1 - p)  # 1 - p_k, without cancelling
         of_p = off * others + p * (off.sum(-1, keepdim=True) - off)
-        of_gradient = (2 / t * (p * others * (d + rounding) + of_p * rounding)).flatten(1)
+        of_codes = 2 / t * (p * others * (d + rounding) + of_p * rounding)
+        of_gradient = kind.bound(of_codes).flatten(1)
         most = of_gradient.amax(1).clamp(min=torch.finfo(of_gradient.dtype).tiny)  # whose square may underflow
         found.append(most * (of_gradient / most[:, None]).norm(dim=1))
     return torch.stack(found)
@@ -73,7 +75,7 @@ def narrowest(setup: Setup) -> torch.dtype:
     """The least precision in which the decoder computes anything: its own, or less inside an autocast."""
     model = setup.in_precision(torch.float64)
     zero = torch.zeros(1, model.latents, dtype=torch.long, device=setup.x.device)
-    codes = latents.codes_at(zero, model.categories, model.binary, precision(model, setup.x))
+    codes = model.codes_at(zero, precision(model, setup.x))
     with torch.no_grad(), _Precisions() as seen:
         model.decode(codes, setup.x[:1])
     return max({model.narrow["decoder"], *seen.found}, key=lambda dtype: torch.finfo(dtype).eps)

@@ -1,7 +1,7 @@
-"""The code space: the two kinds of latents, their noise and Jacobians, and the enumeration of configurations.
+"""The code space: kinds of latents, their noise and Jacobians, and the enumeration of configurations.
 
 Categorical latents have logits `(..., latent, category)`. Binary latents have one logit per unit, `(..., latent)`, and
-are the categorical pair with logits (l, 0). All functions broadcast over leading dimensions.
+are the categorical pair with logits (l, 0). `k_hot` has a third kind. All functions broadcast over leading dimensions.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class LatentKind(ABC):
     event_dims: int  # trailing dimensions that belong to one latent: 1 for (category,), 0 for one logit
 
     exponentials: int  # Exp(1) numbers per number of noise
+    one_hot: bool = True  # whether a code is one category of its latent (or a unit), as J(q) = diag(q) - q q^T assumes
 
     def noise(
         self,
@@ -54,7 +55,7 @@ class LatentKind(ABC):
 
     @abstractmethod
     def score(self, a: Tensor, code: Tensor) -> Tensor:
-        """code - soft(a), with full relative precision also if the code is almost certain."""
+        """d log p(code)/da; of one-hot codes code - soft(a), with all digits also if the code is almost certain."""
 
     @abstractmethod
     def centred(self, v: Tensor, a: Tensor) -> Tensor:
@@ -98,6 +99,46 @@ class LatentKind(ABC):
     @abstractmethod
     def two_category(self, logits: Tensor) -> Tensor:
         """Logits of the same distribution as `(..., latent, category)`."""
+
+    # --- all codes of one latent, by number ---
+
+    def check(self, logits: Tensor) -> None:  # noqa: B027
+        """ValueError for logits of which there is no law of codes."""
+
+    def code_count(self, categories: int) -> int:
+        """The number of codes of a latent with this number of categories."""
+        return categories
+
+    def codes(self, indices: Tensor, categories: int, dtype: torch.dtype) -> Tensor:
+        """Codes `(..., latent[, category])` of numbers `(..., latent)`."""
+        return codes_at(indices, categories, self.event_dims == 0, dtype)
+
+    def code_indices(self, codes: Tensor) -> Tensor:
+        """The inverse of `codes`, of discrete codes."""
+        return (codes < 0.5).long() if self.event_dims == 0 else codes.argmax(-1)
+
+    def log_law(self, logits: Tensor, t: float | Tensor) -> Tensor:
+        """log p of every code of each latent at l/t: `(..., latent, code)`."""
+        return torch.log_softmax(below(self.two_category(logits)) / t, -1)
+
+    def law(self, logits: Tensor, t: float | Tensor) -> Tensor:
+        """exp of `log_law`. Of the exact differences to the largest logit: l/t has rounding of its own size."""
+        return torch.softmax(below(self.two_category(logits)) / t, -1)
+
+    def log_probability(self, a: Tensor, code: Tensor) -> Tensor:
+        """log p(code) of each latent, `(..., latent)`, at logits a."""
+        if self.event_dims == 0:
+            return torch.nn.functional.logsigmoid(torch.where(code > 0.5, a, -a))
+        return torch.where(code > 0.5, torch.log_softmax(a, -1), 0.0).sum(-1)
+
+    def gradient_of_law(self, logits: Tensor, t: float, p: Tensor, c: Tensor) -> Tensor:
+        """Gradient of sum_k p_k c_k with respect to the logits, at p = `law` and fixed c (..., latent, code)."""
+        gradient = CATEGORICAL.pullback(p, c) / t
+        return gradient if self.event_dims else gradient[..., 0]  # the pair of logits is (l, 0)
+
+    def bound(self, of_codes: Tensor) -> Tensor:
+        """Numbers whose norm bounds that of a gradient's errors, from bounds (..., latent, code) of its terms."""
+        return of_codes
 
 
 class Categorical(LatentKind):
@@ -214,6 +255,7 @@ def bounded(kind: LatentKind, logits: Tensor) -> Tensor:
     low = _lowest(logits)
     if kind is BINARY:
         return logits.clamp(low, -low)
+    kind.check(logits)
     floor = logits.amax(-1, keepdim=True) + low
     return torch.where((logits < floor) & floor.isfinite(), floor, logits)
 

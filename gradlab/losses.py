@@ -26,7 +26,7 @@ def losses_of_configurations(
     check: checks.Check = checks.at_once,
 ) -> Tensor:
     """f(z, x) of the configurations start .. stop-1 and all images: (example, configuration)."""
-    indices = latents.configurations(model.latents, model.category_counts, start, stop, x.device)
+    indices = latents.configurations(model.latents, model.code_counts, start, stop, x.device)
     return losses_at(model, x, indices, memory, check)
 
 
@@ -43,7 +43,7 @@ def losses_at(
     model: LatentModel, x: Tensor, indices: Tensor, memory: int = MEMORY, check: checks.Check = checks.at_once
 ) -> Tensor:
     """f(z, x) at category indices (configuration, latent) and all images: (example, configuration)."""
-    codes = latents.codes_at(indices, model.categories, model.binary, precision(model, x))
+    codes = model.codes_at(indices, precision(model, x))
     likelihood = model.likelihood
     if isinstance(likelihood, likelihoods.Canonical) and not model.conditional:
         parameters = model.decode(codes)
@@ -94,6 +94,6 @@ def _losses_of_pairs(model: LatentModel, x: Tensor, codes: Tensor, memory: int) 
 def activations_per_code(model: LatentModel, x: Tensor) -> int:
     """Numbers that the decoder's modules put out for one code, counted by running it once."""
     zero = torch.zeros(1, model.latents, dtype=torch.long, device=x.device)
-    code = latents.codes_at(zero, model.categories, model.binary, precision(model, x))
+    code = model.codes_at(zero, precision(model, x))
     with torch.no_grad():
         return model_checks.activations(model.decoder, lambda: model.decode(code, x[:1]))

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from . import calls, decoded, errors, latents, likelihoods, owned
+from .k_hot import KHot
 from .latent_groups import Groups
 from .programs.program import Program
 
 
 class LatentModel(nn.Module):
-    """A model with categorical or binary latents.
+    """A model with categorical, binary or k-hot latents.
 
     Encoder, decoder and likelihood must compute each row from that row alone and return the same values every time.
     Other models are refused when they are measured, because every metric is wrong for them.
@@ -48,6 +49,9 @@ class LatentModel(nn.Module):
         Replaces latents and categories: {"content": (4, 8), "style": (2, 3)}, name -> (latents, categories). Results
         have them along `latent` in this order, with the largest number of categories. The gradient at a category that
         a latent lacks is 0.
+    top_k
+        Each latent takes this number of its categories, without order: codes are k-hot, of the `top_k` largest of
+        l/tf + g (see `gradlab.k_hot`). None: one category.
     conditional
         The decoder sees x: it is called as decoder(codes, x), with x of floating point in the precision of the codes.
 
@@ -55,7 +59,8 @@ class LatentModel(nn.Module):
     ------
     ValueError
         Sizes below 1 (2 for categories), an unknown likelihood, `binary=True` with categories other than 2, groups
-        beside latents, categories or binary, a decoder that cannot be called as `conditional` says.
+        beside latents, categories or binary, `top_k` beside binary or groups, above 8 or above categories, a decoder
+        that cannot be called as `conditional` says.
 
     Examples
     --------
@@ -79,6 +84,7 @@ class LatentModel(nn.Module):
         binary: bool = False,
         groups: Mapping[str, tuple[int, int]] | None = None,
         conditional: bool = False,
+        top_k: int | None = None,
     ):
         super().__init__()
         for name, module in (("encoder", encoder), ("decoder", decoder)):
@@ -102,6 +108,7 @@ class LatentModel(nn.Module):
         if binary and self.categories != 2:
             raise ValueError(f"categories: expected 2 with binary=True, got {categories}")
         self.binary = binary
+        self.top_k = None if top_k is None else self._checked(top_k)
         # of the units as the decoder takes them; None: as the encoder gives them (see with_units)
         self.unit_shape = self.latent_shape if binary and isinstance(latents, tuple | list) else None
         self._likelihood = likelihoods.resolve(likelihood)
@@ -118,12 +125,25 @@ class LatentModel(nn.Module):
 
     @property
     def kind(self) -> latents.LatentKind:
+        if self.top_k is not None:
+            return KHot(self.top_k)
         return latents.BINARY if self.binary else latents.CATEGORICAL
 
     @property
     def category_counts(self) -> tuple[int, ...]:
         """The number of categories of each latent. Not stored, so that a file with 10^9 latents uses no memory."""
         return (self.categories,) * self.latents if self.groups is None else self.groups.category_counts
+
+    @property
+    def code_counts(self) -> tuple[int, ...]:
+        """The number of codes of each latent: its categories, or its sets of `top_k` categories."""
+        if self.top_k is None:
+            return self.category_counts
+        return (self.kind.code_count(self.categories),) * self.latents
+
+    def codes_at(self, indices: Tensor, dtype: torch.dtype) -> Tensor:
+        """Codes `(..., latent[, category])` of the numbers `(..., latent)` of each latent's codes."""
+        return self.kind.codes(indices, self.categories, dtype)
 
     @property
     def code_shape(self) -> tuple[int, ...]:
@@ -133,7 +153,16 @@ class LatentModel(nn.Module):
     @property
     def configurations(self) -> int:
         """The number of configurations in the code space."""
-        return math.prod(self.category_counts)
+        return math.prod(self.code_counts)
+
+    def _checked(self, top_k: int) -> int:
+        if self.binary or self.groups is not None:
+            beside = "binary=True" if self.binary else "groups"
+            raise ValueError(f"top_k: expected None beside {beside}, got {top_k!r}")
+        k = KHot(top_k).k
+        if k > self.categories:
+            raise ValueError(f"top_k: expected at most categories = {self.categories}, got {k}")
+        return k
 
     def logits(self, x: Tensor) -> Tensor:
         """Encoder logits `(example, latent, category)`; binary: `(example, latent)`.

@@ -128,9 +128,9 @@ def check(model: LatentModel, x: Tensor, seen: Tensor, logits: Tensor) -> None:
 
     def codes(n: int) -> Tensor:
         share = torch.rand(n, model.latents, generator=generator, device=x.device)
-        counts = torch.tensor(model.category_counts, device=x.device)
+        counts = torch.tensor(model.code_counts, device=x.device)
         indices = (share * counts).long().minimum(counts - 1)
-        return latents.codes_at(indices, model.categories, model.binary, logits.dtype)
+        return model.codes_at(indices, logits.dtype)
 
     def observed(n: int) -> Tensor:
         return x[torch.arange(n, device=x.device) % len(x)]

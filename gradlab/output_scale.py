@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import errors, latents, likelihoods
+from . import errors, likelihoods
 from .latents import PADDING, derived_seed
 from .model import LatentModel
 
@@ -46,10 +46,10 @@ def _of_decoder(model: LatentModel, x: Tensor, logits: Tensor) -> str:
     """The reason why the outputs at some codes are probably not logits, or ""."""
     generator = torch.Generator(logits.device).manual_seed(derived_seed(0, "scale"))
     share = torch.rand(ROWS, model.latents, generator=generator, device=logits.device)
-    counts = torch.tensor(model.category_counts, device=logits.device)
+    counts = torch.tensor(model.code_counts, device=logits.device)
     indices = (share * counts).long().minimum(counts - 1)
     with torch.enable_grad():
-        codes = latents.codes_at(indices, model.categories, model.binary, logits.dtype).requires_grad_()
+        codes = model.codes_at(indices, logits.dtype).requires_grad_()
         seen = x[torch.arange(ROWS, device=x.device) % len(x)]
         out = model.decode(codes.clone(), seen)  # a copy, because layers may work in place
     if end := _ends_in(out):

@@ -150,7 +150,7 @@ def _for_conditional(model: LatentModel, x: Tensor) -> None:
 
     def read(some: Tensor) -> Tensor:
         first = torch.zeros(1, model.latents, dtype=torch.long, device=x.device)
-        out = model.decode(latents.codes_at(first, model.categories, model.binary, own), some)
+        out = model.decode(model.codes_at(first, own), some)
         return decoded.rows(out, 1)
 
     _warn_of_rounding("decoder", x, x.to(own), read)

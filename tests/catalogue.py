@@ -20,7 +20,7 @@ VARIANTS = [
 ]
 ALL = [*NAMES, *VARIANTS]  # as estimators.parse reads them
 CASES = [(text, kind) for text in ALL for kind in estimators.parse(text).kinds]
-BOTH_KINDS = [text for text in ALL if estimators.parse(text).kinds == ("categorical", "binary")]
+BOTH_KINDS = [text for text in ALL if {"categorical", "binary"} <= set(estimators.parse(text).kinds)]
 
 
 def sound(**overrides):

@@ -40,7 +40,7 @@ def test_every_estimator_keeps_the_protocol_at_equal_temperatures(text, kind):
 def test_temperatures_as_tensors_are_those_of_each_model(text, kind):
     """Three models at once, each with temperatures of its own, as one at a time: bit for bit but for vectorisation."""
     generator = torch.Generator().manual_seed(3)
-    own, latent = KINDS[kind], (4, 3) if kind == "categorical" else (4,)
+    own, latent = KINDS[kind], (4,) if kind == "binary" else (4, 3)
     estimator, tfs, tbs = estimators.parse(text), [0.4, 1.0, 2.3], [1.7, 0.6, 1.0]
     logits = torch.randn(3, 5, *latent, generator=generator, dtype=torch.float64)
     noise = own.noise((estimator.noise_arrays, *logits.shape), dtype=torch.float64, device="cpu", generator=generator)
@@ -172,7 +172,7 @@ def test_no_tensor_is_made_on_another_device(text, kind):
     """On the meta device, which refuses company."""
     estimator, problem = (
         estimators.parse(text),
-        conformance.PROBLEMS[{"binary": "binary-4"}.get(kind, "categorical-3x3")],
+        conformance.PROBLEMS[{"binary": "binary-4", "k-hot": "2-hot-4x2"}.get(kind, "categorical-3x3")],
     )
     logits = problem.logits.to("meta")
     noise = torch.empty(estimator.noise_arrays, 5, *logits.shape, device="meta", dtype=logits.dtype)

@@ -98,7 +98,7 @@ def test_what_is_unbiased_agrees_and_would_not_with_2_percent_of_bias(text, prob
 @pytest.mark.parametrize("text", BIASED)
 def test_what_is_biased_is_found_out(text):
     estimator = estimators.parse(text).at(1.4, 0.8)
-    for problem in PROBLEMS.values():
+    for problem in conformance.problems_of(estimator):
         verdict = bias(estimator, problem, draws=10_000)
         assert verdict.biased
         assert verdict.relative_bias > 5 * verdict.standard_error / verdict.exact_norm

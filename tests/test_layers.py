@@ -14,7 +14,7 @@ from gradlab.estimators.conformance import KINDS
 from . import problems
 from .catalogue import CASES, NAMES
 
-SHAPES = {"categorical": (5, 3, 4), "binary": (5, 4)}  # of logits
+SHAPES = {"categorical": (5, 3, 4), "binary": (5, 4), "k-hot": (5, 3, 4)}  # of logits
 
 
 def seeded(seed):
@@ -32,7 +32,7 @@ class Decoder(nn.Module):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
-            flat = nn.Flatten() if kind == "categorical" else nn.Identity()
+            flat = nn.Identity() if kind == "binary" else nn.Flatten()
             width = logits_of(kind).flatten(1).shape[1]
             self.net = nn.Sequential(flat, nn.Linear(width, 6), nn.Tanh(), nn.Linear(6, 7)).to(dtype)
             self.x = torch.rand(5, 7, dtype=torch.float64).to(dtype)
@@ -77,6 +77,7 @@ def test_backward_gives_the_estimate_and_the_decoder_s_own_gradient(text, kind, 
     logits, decoder = logits_of(kind, dtype), Decoder(kind, dtype)
     coefficients = torch.linspace(-1.0, 2.0, len(logits), dtype=dtype)
     options = {"binary": kind == "binary", "baseline": baseline_of(estimator)}
+    options |= {"top_k": 2} if kind == "k-hot" else {}
     loss = surrogate_loss(estimator, logits, decoder, generator=seeded(5), **options)
     assert (loss.shape, loss.dtype) == ((len(logits),), dtype)
     (loss * coefficients).sum().backward()

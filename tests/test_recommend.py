@@ -15,6 +15,7 @@ import xarray as xr
 import gradlab
 from gradlab import estimators
 from gradlab.estimators.evaluation import evaluate
+from gradlab.k_hot import KHot
 from gradlab.latents import BINARY, CATEGORICAL
 from gradlab.networks import build
 from gradlab.recommending import from_bias
@@ -398,14 +399,14 @@ def test_torch_spellings_are_the_estimators(spec):
         torch.manual_seed(seed)
         noise = -torch.empty_like(logits).exponential_().log()  # as F.gumbel_softmax draws it
     leaf = logits.clone().requires_grad_()
-    (pasted(torch_line(e, False), leaf, seed) * weight).sum().backward()
+    (pasted(torch_line(e, CATEGORICAL), leaf, seed) * weight).sum().backward()
     torch.testing.assert_close(leaf.grad, gradient_by_estimator(e, CATEGORICAL, logits, weight, noise))
 
 
 def test_torch_has_no_spelling_of_others():
     for spec in ("decoupled-st-gs:tf=1.6,tb=1", "st-gs:convention=jang,tf=2,tb=1", "ste:tf=1,tb=2", "reinmax", "rloo"):
-        assert torch_line(estimators.parse(spec), False) == ""
-    assert torch_line(estimators.parse("ste"), True) == ""
+        assert torch_line(estimators.parse(spec), CATEGORICAL) == ""
+    assert torch_line(estimators.parse("ste"), BINARY) == torch_line(estimators.parse("ste"), KHot(2)) == ""
 
 
 def test_the_relaxed_binary_spelling_has_the_law_and_the_slope():
@@ -413,7 +414,7 @@ def test_the_relaxed_binary_spelling_has_the_law_and_the_slope():
     e = estimators.parse("gumbel-softmax:tf=2,tb=0.5")
     logits = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     leaf = logits.clone().requires_grad_()
-    y = pasted(torch_line(e, True).replace("torch.tensor(0.5)", "torch.tensor(0.5, dtype=torch.float64)"), leaf, 3)
+    y = pasted(torch_line(e, BINARY).replace("torch.tensor(0.5)", "torch.tensor(0.5, dtype=torch.float64)"), leaf, 3)
     noise = torch.logit(y.detach()) * 0.5 - logits / 2
     weight = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     (y * weight).sum().backward()
@@ -432,7 +433,7 @@ def test_lines_of_gradlab_run(spec, binary):
         return (z * weight).flatten(1).sum(1)
 
     names = {"logits": logits, "gradlab": gradlab, "f": f}
-    exec(line(e, binary), names)
+    exec(line(e, BINARY if binary else CATEGORICAL), names)
     (names["loss"] if "loss" in names else f(names["z"]).mean()).backward()
     assert logits.grad.shape == logits.shape
 

@@ -76,6 +76,4 @@ class Exact(Estimator):
 
 def log_probability(kind: LatentKind, a: Tensor, codes: Tensor) -> Tensor:
     """log p(z) at p = softmax(a), codes (..., example, latent, category) -> (..., example)."""
-    if kind is BINARY:
-        return torch.nn.functional.logsigmoid(torch.where(codes > 0.5, a, -a)).sum(-1)
-    return torch.where(codes > 0.5, torch.log_softmax(a, -1), 0.0).sum((-2, -1))
+    return kind.log_probability(a, codes).sum(-1)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import errors
+from ..k_hot import KHot
 from ..latents import BINARY, CATEGORICAL, LatentKind, bounded
 from . import registry
 from .base import Estimator
@@ -129,6 +130,7 @@ def surrogate_loss(
     f: Callable[[Tensor], Tensor],
     *,
     binary: bool = False,
+    top_k: int | None = None,
     generator: torch.Generator | None = None,
     baseline: RunningMean | None = None,
 ) -> Tensor:
@@ -159,6 +161,7 @@ def surrogate_loss(
         impossible category, +-inf for a unit that is certain
     f : maps codes (n, latent, category) to losses (n,), n = evaluations x examples; binary: codes (n, latent) in [0, 1]
     binary : whether the latents are units with one logit each
+    top_k : the number of categories that each latent takes, whose codes are k-hot; None: one
     generator : source of the noise, on the logits' device; torch's default generator if None
     baseline : for `reinforce:baseline=running-mean`, one RunningMean for the whole training
 
@@ -182,7 +185,9 @@ def surrogate_loss(
     >>> logits.grad.shape
     torch.Size([5, 3, 8])
     """
-    kind = BINARY if binary else CATEGORICAL
+    if binary and top_k is not None:
+        raise ValueError(f"top_k: expected None beside binary=True, got {top_k!r}")
+    kind = BINARY if binary else CATEGORICAL if top_k is None else KHot(top_k)
     chosen = _estimator(estimator, kind)
     _check_logits(logits, kind)
     _check_baseline(chosen, baseline)
@@ -215,12 +220,13 @@ def _estimator(given: Estimator | str, kind: LatentKind) -> Estimator:
         )
     chosen = given if isinstance(given, Estimator) else registry.parse(given)
     if kind.name not in chosen.kinds:
-        cure = "binary=False with logits (example, latent, category)"
+        cure = "; give binary=False with logits (example, latent, category)"
         if kind is CATEGORICAL:
-            cure = "binary=True with logits (example, latent)"
+            cure = "; give binary=True with logits (example, latent)"
         kinds = " and ".join(chosen.kinds)
         raise ValueError(
-            f"estimator: expected one for {kind.name} latents, got {chosen.label} for {kinds} latents; give {cure}"
+            f"estimator: expected one for {kind.name} latents, got {chosen.label} for {kinds} latents"
+            f"{cure if kind.one_hot else ''}"
         )
     return chosen
 
@@ -229,6 +235,8 @@ def _check_logits(logits: Tensor, kind: LatentKind) -> None:
     if not (isinstance(logits, Tensor) and logits.is_floating_point()):
         got = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"logits: expected a floating-point tensor, got {got}")
+    if isinstance(kind, KHot) and logits.ndim and logits.shape[-1] < kind.k:
+        raise ValueError(f"top_k: expected at most the {logits.shape[-1]} categories of the logits, got {kind.k}")
     if logits.ndim != 2 + kind.event_dims:
         wanted = "(example, latent)" if kind is BINARY else "(example, latent, category)"
         other = "" if kind is BINARY else ", or, with binary=True, (example, latent)"

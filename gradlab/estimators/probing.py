@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
+from ..k_hot import KHot
 from ..latents import BINARY, CATEGORICAL, LatentKind
 
 if TYPE_CHECKING:
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 MOST_ARRAYS = 64  # largest number of noise arrays that is tried
 SMALL = 2**12  # most numbers of noise that points are made of; the first use of meta tensors imports for a second
 DRAWS = 100  # enough that discrete codes differ between different arrays
-SHAPES = {"categorical": (CATEGORICAL, (2, 3)), "binary": (BINARY, (3,))}  # (latent[, category])
+SHAPES: dict[str, tuple[LatentKind, tuple[int, ...]]] = {  # (latent[, category])
+    "categorical": (CATEGORICAL, (2, 3)),
+    "binary": (BINARY, (3,)),
+    "k-hot": (KHot(2), (2, 4)),
+}
 _known: dict[Hashable, Any] = {}
 T = TypeVar("T")
 

@@ -2,6 +2,8 @@
 
     a = l/tf,  p = softmax(a),  D ~ p:   d log p(D)/dl = (D - p)/tf
 
+of k-hot codes d log p(D)/dl of the set D (see `k_hot`).
+
 They are unbiased for any loss, differentiable or not, and differ in the baseline subtracted from the loss.
 
 References: Williams 1992 (REINFORCE); Kool, van Hoof, Welling 2019 (RLOO; VIMCO's multi-sample baseline before it).
@@ -29,7 +31,7 @@ class Reinforce(Estimator):
     formula = "(1/tf) f(D) (D - p), p = softmax(l/tf)"
     reference = "Williams 1992"
     unbiased = True
-    kinds = ("categorical", "binary")
+    kinds = ("categorical", "binary", "k-hot")
     uses = ("loss",)
 
     @property
@@ -55,7 +57,7 @@ class RLOO(Estimator):
     formula = "(1/tf) 1/(n-1) sum_i (f_i - mean f) (D_i - p), p = softmax(l/tf)"
     reference = "Kool, van Hoof, Welling 2019"
     unbiased = True
-    kinds = ("categorical", "binary")
+    kinds = ("categorical", "binary", "k-hot")
     uses = ("loss",)
 
     @property

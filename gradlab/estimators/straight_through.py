@@ -4,6 +4,12 @@
 
 They differ in q. All are biased; `ste` is exact for losses linear in z at tf = tb = 1.
 
+Of k-hot codes, hard takes the k largest, and J(q) v becomes the product of v with the derivative of
+
+    ste             the probabilities that each category is chosen, at l/tb
+    st-gs, ...      `KHot.relaxed` at the perturbed logits: k softmaxes, each of log(1 - y) less than the one before
+                    (Xie, Ermon 2019, whose temperature is that of convention="jang")
+
 `ste-identity` leaves out J: quantisers and binary networks hand v to the logits as it is.
 
 References: Bengio, Leonard, Courville 2013 (STE); Jang, Gu, Poole 2017 and Maddison, Mnih, Teh 2017 (ST-GS);
@@ -18,18 +24,21 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from ..k_hot import KHot
 from ..latents import LatentKind, masked
 from . import parameters
 from .base import Estimator, Relaxation
 from .promises import Constant, ExactMoments, FunctionOfCode, NoiseIntegral, PullBack, SharedPoints, follows
 from .registry import register
 
+KINDS: tuple[str, ...] = ("categorical", "binary", "k-hot")
+
 
 @dataclass(frozen=True, kw_only=True)
 class StraightThrough(Relaxation):
     """Base of these estimators, defined by q = soft(`perturbed`), a function of logits, noise and parameters."""
 
-    kinds = ("categorical", "binary")
+    kinds: ClassVar[tuple[str, ...]] = ("categorical", "binary")
     uses = ("derivative",)
     same_at_every_tf: ClassVar[bool] = False  # the promise that tf does not enter `perturbed`
 
@@ -50,7 +59,10 @@ class StraightThrough(Relaxation):
         return PullBack(self.perturbed, self.scale, key=(type(self), *known))
 
     def estimate(self, kind, logits, noise, points, loss, derivative):
-        jacobian = kind.jacobian(self.perturbed(kind, logits, noise))
+        a = self.perturbed(kind, logits, noise)
+        if isinstance(kind, KHot):
+            return self.scale * _pulled_k_hot(self, kind, a, derivative[0])
+        jacobian = kind.jacobian(a)
         return self.scale * kind.pull(jacobian, kind.centred(derivative[0], jacobian))
 
 
@@ -60,6 +72,7 @@ class STE(StraightThrough):
     """Straight-through with a sampled code and q = softmax(l/tb)."""
 
     name = "ste"
+    kinds = KINDS
     formula = "(1/tb) J(softmax(l/tb)) v(z), z ~ softmax(l/tf)"
     reference = "Bengio, Leonard, Courville 2013"
     same_at_every_tf = True
@@ -91,6 +104,7 @@ class STGS(StraightThrough):
     convention: str = parameters.choice("paper", ("paper", "jang"))
 
     name: ClassVar[str] = "st-gs"
+    kinds = KINDS
     formula = (
         "(1/tb) J(q) v(z), z = onehot(argmax(l/tf + g)), q = softmax(l/tb + g) [paper] or softmax((l + g)/tb) [jang]"
     )
@@ -106,12 +120,19 @@ class STGS(StraightThrough):
         return logits / self.tb + g if self.convention == "paper" else (logits + g) / self.tb
 
 
+def _pulled_k_hot(e: StraightThrough, kind: KHot, a: Tensor, v: Tensor) -> Tensor:
+    if isinstance(e, STE):
+        return kind.pull_chances(a, v)
+    return kind.pull_relaxed(a, v, e.tb if isinstance(e, STGS) and e.convention == "jang" else 1.0)
+
+
 @register
 @dataclass(frozen=True, kw_only=True)
 class DecoupledSTGS(StraightThrough):
     """Decoupled ST-GS: the paper's ST-GS with a separate tb; z is not always the argmax of q."""
 
     name = "decoupled-st-gs"
+    kinds = KINDS
     formula = "(1/tb) J(softmax(l/tb + g)) v(z), z = onehot(argmax(l/tf + g))"
     reference = "Decoupled ST-GS, eq. 12-16"
     same_at_every_tf = True
@@ -138,7 +159,7 @@ class STEIdentity(Estimator):
     name = "ste-identity"
     formula = "v(D), D ~ softmax(l/tf); binary: v(D) 1[|l| <= clip]"
     reference = "Bengio, Leonard, Courville 2013; Hubara, Courbariaux, Soudry, El-Yaniv, Bengio 2016 (clip)"
-    kinds = ("categorical", "binary")
+    kinds = KINDS
     uses = ("derivative",)
     exact_moments: ClassVar[ExactMoments] = FunctionOfCode()
 

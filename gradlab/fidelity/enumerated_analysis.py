@@ -84,7 +84,7 @@ class _Plan:
         self.draws_of = {e: draws for draws, members in self.alike.items() for e in members}
         self.enumerated = []
         if request.wrt == "logits" and setup.model.configurations <= FEW_CONFIGURATIONS:
-            able = {e for e, one in enumerate(chosen) if enumerable(one)}
+            able = {e for e, one in enumerate(chosen) if enumerable(one, setup.kind)}
             unseen = {e: rare.unseen(self.draws_of[e]) for e in able}
             self.enumerated = [(e, i, j) for e, i, j in self.cells if e in able and unseen[e][i]]
 

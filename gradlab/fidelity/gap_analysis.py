@@ -122,6 +122,11 @@ def gap(
     ('definition', 'tf', 'tb')
     """
     check_is_model(model)
+    if not model.kind.one_hot:
+        raise ValueError(
+            f"model: expected categorical or binary latents for a gap, got {model.kind.name} ones, for which none is"
+            " defined; gradlab.bias measures them"
+        )
     tfs, tbs = temperatures_of(tf, tb, [estimator])
     pulled = estimator_of(estimator)
     draws = errors.whole_number("draws", draws, 2, "an interval needs two")

@@ -42,6 +42,7 @@ def attributes(analysis: str, setup: Setup, draws: int | None, **more: Any) -> d
         categories=model.categories,
         **(of_groups(model.groups.sizes) if model.groups else {}),
         latent_kind=model.kind.name,
+        **({} if model.top_k is None else {"top_k": model.top_k}),
         examples=len(x),
         data="given as a tensor",
         data_sha256=results.tensor_sha256(x),

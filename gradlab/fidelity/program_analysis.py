@@ -266,10 +266,7 @@ def _attributes(run: Run, request: Request, seed: int, draws: int) -> dict[str, 
 
 def attributes_of_program(analysis: str, run: Run, seed: int, draws: int, **more: Any) -> dict[str, Any]:
     """Attributes of any analysis of a program, as `labels.attributes` of a model."""
-    shapes = [
-        "x".join(map(str, site.shape[::-1])) if site.kind.event_dims else f"{site.shape[0]} binary"
-        for site in run.sites
-    ]
+    shapes = [site.size for site in run.sites]
     return results.stamp(
         analysis=analysis,
         seed=seed,

@@ -62,17 +62,20 @@ def _too_few(count: Array, per_draw: Array) -> Any:
 
 
 def rarity(kind: LatentKind, logits: Tensor, tfs: Sequence[float], gradients: Tensor | None = None) -> Rarity:
-    """The Rarity of each tf; `gradients` (tf, example, latent[, category]) are exact for softmax(l/tf), if known."""
+    """The Rarity of each tf; `gradients` (tf, example, latent[, category]) are exact for softmax(l/tf), if known.
+
+    Sets of k-hot latents stand in place of categories, all of equal losses: their gradient is not one per set.
+    """
     found = [_at(kind, logits.double(), tf, None if gradients is None else gradients[i]) for i, tf in enumerate(tfs)]
     return Rarity(*(np.stack(of) for of in zip(*found, strict=True)))
 
 
 def _at(kind: LatentKind, logits: Tensor, tf: float, gradient: Tensor | None) -> tuple[Array, Array, Array]:
-    p = torch.softmax(kind.two_category(logits) / tf, -1)
+    p = kind.law(logits, tf)
     most, at = p.max(-1, keepdim=True)
     others = p.scatter(-1, at, 0.0)
     of_all = of_each = others
-    if gradient is not None:
+    if gradient is not None and kind.one_hot:
         g = gradient if kind.event_dims else torch.stack([gradient, -gradient], -1)
         carried = (g - p * g.gather(-1, at) / most).scatter(-1, at, 0.0).abs()
         # a loss that does not depend on the code says nothing about categories

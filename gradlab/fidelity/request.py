@@ -107,7 +107,7 @@ def requested(
     if isinstance(request.reference, Enumerated):
         check_enumerable(model, request.reference.max_configurations)
     if isinstance(method, Integrated):
-        check_supported(request.estimators)
+        check_supported(request.estimators, model.kind)
     return request
 
 
@@ -245,7 +245,8 @@ def candidates(kind: LatentKind) -> list[Estimator]:
 def candidates_at(kind: LatentKind, logits: Tensor, method: Sampled) -> list[Estimator]:
     """The references that "auto" chooses from at such logits: `leg` too where it may reach the precision sooner."""
     costly = estimators.get(COSTLY)
-    serves = method.precision is not None and costly.evaluations_at(kind, logits) <= MOST_EVALUATIONS
+    serves = method.precision is not None and kind.name in costly.kinds
+    serves = serves and costly.evaluations_at(kind, logits) <= MOST_EVALUATIONS
     return candidates(kind) + [costly] * serves
 
 

@@ -28,13 +28,13 @@ class Block(NamedTuple):
 
 
 class Law:
-    """The law softmax(l/tf) of logits (example, latent, category)."""
+    """The law of each latent's codes at softmax(l/tf)."""
 
-    def __init__(self, pairs: Tensor, tf: float):
-        self.log_p = torch.log_softmax(pairs / tf, -1)
+    def __init__(self, kind: LatentKind, logits: Tensor, tf: float):
+        self.log_p = kind.log_law(logits, tf)  # (example, latent, code)
 
     def log_chosen(self, indices: Tensor) -> Tensor:
-        """log p_l(z_l) (example, configuration, latent) of category indices (configuration, latent)."""
+        """log p_l(z_l) (example, configuration, latent) of numbers of codes (configuration, latent)."""
         latent = torch.arange(indices.shape[1], device=indices.device)
         return self.log_p[:, latent, indices]
 
@@ -156,9 +156,8 @@ class Derivatives:
         self.first = self.log_p.new_zeros(*shape, categories)
         self.second = self.log_p.new_zeros(*shape, categories**2)
 
-    @staticmethod
-    def numbers_per_configuration(pairs: Tensor, laws: int) -> int:
-        examples, latents, categories = pairs.shape
+    def numbers_per_configuration(self) -> int:
+        laws, examples, latents, categories = self.log_p.shape
         return examples * (2 * categories**2 + laws * (2 + latents))
 
     def add(self, block: Block, counts: list[list[int]]) -> None:

@@ -25,6 +25,7 @@ from .. import estimators as catalogue
 from ..derivatives import Table, at_all_points
 from ..estimators import Constant, Estimator, FunctionOfCode, LatentSummed, LeaveOneOut, NoiseIntegral
 from ..estimators.evaluation import evaluate
+from ..latents import LatentKind
 from ..losses import losses_of_all
 from ..methods import TOLERANCE
 from ..model import LatentModel
@@ -50,16 +51,18 @@ class Moments:
     covariance: Tensor | None = None  # (example, D, D) over the D logits of an example, on request
 
 
-def supported(estimator: Estimator) -> bool:
-    """Whether `exact_moments` can compute the moments of this estimator at its parameters."""
+def supported(estimator: Estimator, kind: LatentKind = latents.CATEGORICAL) -> bool:
+    """Whether `exact_moments` can compute the moments of this estimator at its parameters, on latents of a kind."""
     if estimator.baseline_decay is not None or estimator.exact_moments is None:
+        return False
+    if not kind.one_hot and not isinstance(estimator.exact_moments, FunctionOfCode | Constant):
         return False
     return not (estimator.all_configurations and estimator.uses_derivative)
 
 
-def enumerable(estimator: Estimator) -> bool:
+def enumerable(estimator: Estimator, kind: LatentKind) -> bool:
     """Whether `exact_moments` enumerates the codes that one noise array samples."""
-    return supported(estimator) and isinstance(estimator.exact_moments, FunctionOfCode | LatentSummed)
+    return supported(estimator, kind) and isinstance(estimator.exact_moments, FunctionOfCode | LatentSummed)
 
 
 def noise_integral(estimator: Estimator) -> Relaxed | None:
@@ -68,14 +71,16 @@ def noise_integral(estimator: Estimator) -> Relaxed | None:
     return Relaxed(estimator.tf, stated.tb, stated.power, stated.draws) if isinstance(stated, NoiseIntegral) else None
 
 
-def check_supported(estimators: Sequence[Estimator]) -> None:
+def check_supported(estimators: Sequence[Estimator], kind: LatentKind = latents.CATEGORICAL) -> None:
     """Raise ValueError for the first estimator without exact moments; the message lists the estimators with them."""
     for estimator in estimators:
-        if not supported(estimator):
-            able = [name for name in catalogue.names() if supported(catalogue.get(name))]
+        if not supported(estimator, kind):
+            every = map(catalogue.get, catalogue.names())
+            able = [e.name for e in every if kind.name in e.kinds and supported(e, kind)]
+            of_kind = "" if kind.one_hot else f" of {kind.name} latents"
             raise ValueError(
-                f"moments: expected 'monte-carlo' for {estimator.label}, which has no exact moments, got 'exact';"
-                f" estimators with exact moments are {', '.join(able)}"
+                f"moments: expected 'monte-carlo' for {estimator.label}, which has no exact moments{of_kind}, got"
+                f" 'exact'; estimators with exact moments{of_kind} are {', '.join(able)}"
             )
 
 
@@ -113,7 +118,7 @@ def exact_moments(
     Source: eq. 12-16 of the Decoupled ST-GS paper. Given the code, the noise is independent of the derivative, and the
     noise of different latents is independent.
     """
-    check_supported(estimators)
+    check_supported(estimators, setup.kind)
     model = setup.in_precision(torch.float64, setup.model)
     engine = _Engine(model, setup.x, setup.wide_logits, estimators, setup.memory, covariance, advance)
     return engine.moments(tolerance)
@@ -132,7 +137,6 @@ class _Engine:
     ):
         self.model, self.x, self.logits, self.memory, self.advance = model, x, logits, memory, advance
         self.covariance = covariance
-        self.pairs = model.kind.two_category(logits)
         self.estimators = estimators
         enumerated = [e for e in estimators if not e.noise_free]
         means = [e for e in enumerated if isinstance(e.exact_moments, LeaveOneOut)]
@@ -140,7 +144,7 @@ class _Engine:
             "losses": bool(means) or any(e.uses_loss for e in enumerated if e.code_only),
             "derivatives": any(e.uses_derivative for e in enumerated if e not in means),
         }
-        self.laws = {tf: Law(self.pairs, tf) for tf in {e.tf for e in enumerated}}
+        self.laws = {tf: Law(model.kind, logits, tf) for tf in {e.tf for e in enumerated}}
         self.code_only: dict[Estimator, CodeOnly] = {}
         self.between: dict[Estimator, OfCode | OfLosses] = {}  # sums for covariances, where these are asked for
         self.losses: dict[float, Losses] = {}
@@ -189,7 +193,8 @@ class _Engine:
             if isinstance(key, Relaxed):
                 assert self.decoder is not None
                 conditional = self.decoder.conditional(key.tf)
-                found = integrate(key, conditional, self.pairs, tolerance, self.memory, self.covariance)
+                pairs = self.model.kind.two_category(self.logits)
+                found = integrate(key, conditional, pairs, tolerance, self.memory, self.covariance)
                 integrals[key] = found
                 if found.error > tolerance:
                     point = f"{estimator.label} at tf = {key.tf:g}, tb = {key.tb:g}"
@@ -244,9 +249,10 @@ class _Engine:
         return {law: within_latents(of.covariance(), integrals[law], binary) for law, of in sums.items()}
 
     def _enumerate(self) -> None:
-        per_configuration = (18 if self.between else 12) * self.pairs.numel()  # estimates and arrays of their size
+        size = (1 + self.model.binary) * self.logits.numel()
+        per_configuration = (18 if self.between else 12) * size  # estimates and arrays of their size
         if self.decoder:
-            per_configuration += self.decoder.numbers_per_configuration(self.pairs, len(self.decoder.tfs))
+            per_configuration += self.decoder.numbers_per_configuration()
         table = Table(self.model, self.x, self.memory, more=per_configuration)
         for numbers, indices, f, v in table.blocks(**self.wanted):
             block = Block(indices, self._codes(indices), f, v)
@@ -259,15 +265,16 @@ class _Engine:
                     for sums in of_tf:
                         sums.add(block, log_chosen)
             if self.decoder:
-                self.decoder.add(block, latents.counts_of_categories(self.model.category_counts, numbers))
+                self.decoder.add(block, latents.counts_of_categories(self.model.code_counts, numbers))
             self.advance(len(indices) / self.model.configurations)
 
     def _most_probable(self) -> Block:
         """Each example at its most probable code; codes are (1, example, latent[, category])."""
-        codes = self._codes(self.pairs.argmax(-1))[None]
+        indices = self.model.kind.indices(self.logits)
+        codes = self._codes(indices)[None]
         loss, derivative = at_all_points(self.model, self.x, codes, self.memory)
         assert derivative is not None
-        return Block(self.pairs.argmax(-1), codes, loss.T, derivative.transpose(0, 1))
+        return Block(indices, codes, loss.T, derivative.transpose(0, 1))
 
     def _noise_free(self, estimator: Estimator) -> Tensor:
         kind, logits = self.model.kind, self.logits
@@ -281,7 +288,7 @@ class _Engine:
         return next(evaluate([estimator], kind, logits, noise, loss_at))[0]
 
     def _codes(self, indices: Tensor) -> Tensor:
-        return latents.codes_at(indices, self.model.categories, self.model.binary, self.logits.dtype)
+        return self.model.codes_at(indices, self.logits.dtype)
 
     def _of_model(self, pairs: Tensor) -> Tensor:
         """The array (example, latent, category) itself; for binary latents the first of the pair of logits (l, 0)."""

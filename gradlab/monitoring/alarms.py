@@ -58,7 +58,7 @@ def of_codes(model: LatentModel, x: Tensor, tf: float, step: int) -> Iterator[tu
             f"step {step:,}: the encoder's gradient is exactly 0: its logits do not depend on its weights. Is something"
             " detached, or are all its units off?",
         )
-    of_examples = torch.softmax(model.kind.two_category(logits.detach().double()) / tf, -1)
+    of_examples = model.kind.law(logits.detach().double(), tf)
     law = of_examples.mean(0)
     if len(x) > 1 and float(law.amax(-1).min()) >= COLLAPSED:
         yield (

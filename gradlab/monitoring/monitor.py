@@ -313,7 +313,8 @@ def _another_measures() -> bool:
 
 
 def _sizes(model: LatentModel) -> dict[str, Any]:
-    return {"latents": model.latents, "categories": model.categories, "latent_kind": model.kind.name}
+    of_sets = {} if model.top_k is None else {"top_k": model.top_k}
+    return {"latents": model.latents, "categories": model.categories, "latent_kind": model.kind.name} | of_sets
 
 
 def _share(budget: object) -> float:

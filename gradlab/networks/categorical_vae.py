@@ -17,8 +17,12 @@ def categorical_vae(
     categories: int = 8,
     hidden: Sequence[int] = (512, 256),
     image_shape: Sequence[int] = (1, 28, 28),
+    top_k: int | None = None,
 ) -> LatentModel:
-    """A categorical VAE for images `(example, *image_shape)` or flat ones; Bernoulli nats, summed over pixels."""
+    """A categorical VAE for images `(example, *image_shape)` or flat ones; Bernoulli nats, summed over pixels.
+
+    With `top_k` each latent takes this number of its categories, without order.
+    """
     widths = [errors.whole_number("hidden", h, 1) for h in hidden]
     shape = tuple(errors.whole_number("image_shape", n, 1) for n in image_shape)
     if not shape:
@@ -28,7 +32,7 @@ def categorical_vae(
     outer = [math.prod(shape), *widths]
     encoder = nn.Sequential(nn.Flatten(), *_mlp([*outer, latents * categories]))
     decoder = nn.Sequential(nn.Flatten(), *_mlp([latents * categories, *outer[::-1]]), nn.Unflatten(1, shape))
-    return LatentModel(encoder, decoder, latents=latents, categories=categories, likelihood="bernoulli")
+    return LatentModel(encoder, decoder, latents=latents, categories=categories, likelihood="bernoulli", top_k=top_k)
 
 
 def _mlp(widths: Sequence[int]) -> list[nn.Module]:

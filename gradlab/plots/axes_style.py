@@ -168,4 +168,5 @@ def _code(ds: xr.Dataset) -> str:
         return counted(int(about["latents"]), "binary unit")
     if of_groups := groups(about):
         return "code " + " + ".join(f"{categories}x{latents}" for _, latents, categories in of_groups)
-    return f"code {about['categories']}x{about['latents']}"
+    sets = f"{about['top_k']} of " if "top_k" in about else ""
+    return f"code {sets}{about['categories']}x{about['latents']}"

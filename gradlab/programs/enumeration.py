@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .. import errors
-from ..latents import BINARY, codes_at, configurations
+from ..latents import configurations
 from ..methods import MAX_CONFIGURATIONS
 from ..numerics import MEMORY, plain_arithmetic, working_memory
 from ..progress import bar
@@ -106,10 +106,7 @@ def _in_chunks(run: Run, tf: float, memory: int, progress: bool) -> Iterator[Par
 def _codes(run: Run, indices: Tensor) -> list[Tensor]:
     """Codes (path, latent[, category]) of each site, of indices (path, latents of all sites)."""
     of_sites = indices.split([site.shape[0] for site in run.sites], 1)
-    return [
-        codes_at(of_site, site.counts[0], site.kind is BINARY, run.dtype)
-        for of_site, site in zip(of_sites, run.sites, strict=True)
-    ]
+    return [site.codes(of_site, run.dtype) for of_site, site in zip(of_sites, run.sites, strict=True)]
 
 
 def _of_rows(run: Run, at: Tensor, tf: float, codes: list[Tensor]) -> Part:
@@ -161,7 +158,7 @@ def _beside(run: Run, before: list[Tensor], taken: Tensor, site: Site, most: int
     if paths([site]) > most:
         raise errors.SpaceTooLarge(f"program: expected at most {most:,} codes at a site, got {described([site])}")
     indices = configurations(len(site.counts), site.counts, 0, paths([site]), run.device)
-    codes = codes_at(indices, site.counts[0], site.kind is BINARY, run.dtype)
+    codes = site.codes(indices, run.dtype)
     return [[*before, code] for code in codes.split(1) if not torch.equal(code, taken)]
 
 

@@ -30,7 +30,8 @@ class Program:
     loss
         `loss(x, sample)` -> loss per example `(example,)`. x is a tensor, or a dict, tuple or list of tensors (nested
         too), with the examples first. `sample(logits)` takes logits `(example, latent, category)` and returns a code of
-        that shape; `sample(logits, binary=True)` takes `(example, latent)`, one logit per unit. Latents may have a
+        that shape; `sample(logits, binary=True)` takes `(example, latent)`, one logit per unit, and
+        `sample(logits, top_k=2)` returns 2-hot codes, of the two largest of l/tf + noise. Latents may have a
         shape, `(example, height, width, category)`. Sites may differ in their shapes, and their number may depend on x
         and on the codes. An example's loss must depend on that example alone, and on no random call but `sample`.
     wrt

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from .. import errors
-from ..latents import BINARY, CATEGORICAL, LatentKind, bounded
+from ..k_hot import KHot
+from ..latents import BINARY, CATEGORICAL, LatentKind, below, bounded
 from .stand_in import StandIn, own_calls
 
 
@@ -25,8 +26,20 @@ class Site(NamedTuple):
 
     @property
     def counts(self) -> list[int]:
-        """The number of categories of each latent."""
-        return [2] * self.shape[0] if self.kind is BINARY else [self.shape[1]] * self.shape[0]
+        """The number of codes of each latent."""
+        return [self.kind.code_count(2 if self.kind is BINARY else self.shape[1])] * self.shape[0]
+
+    @property
+    def size(self) -> str:
+        """`8x4`, 8 categories and 4 latents; `2 of 8x4`, two of them in each latent; `4 binary`."""
+        if self.kind is BINARY:
+            return f"{self.shape[0]} binary"
+        sets = f"{self.kind.k} of " if isinstance(self.kind, KHot) else ""
+        return sets + "x".join(map(str, self.shape[::-1]))
+
+    def codes(self, indices: Tensor, dtype: torch.dtype) -> Tensor:
+        """Codes (..., latent[, category]) of numbers (..., latent)."""
+        return self.kind.codes(indices, self.shape[-1], dtype)
 
 
 class StructureChanged(Exception):
@@ -50,9 +63,11 @@ class Sampler:
         self.rows, self.mode = rows, mode
         self.sites: list[Site] = []
 
-    def __call__(self, logits: Any, binary: bool = False) -> Tensor:
+    def __call__(self, logits: Any, binary: bool = False, top_k: int | None = None) -> Tensor:
         with own_calls():
-            kind = BINARY if binary else CATEGORICAL
+            if binary and top_k is not None:
+                raise ValueError(f"sample: expected binary=True or top_k, got binary=True and top_k={top_k!r}")
+            kind = BINARY if binary else CATEGORICAL if top_k is None else KHot(top_k)
             self._check(logits, kind)
             flat = logits.reshape(self.rows, -1, *logits.shape[logits.ndim - kind.event_dims :])
             self.sites.append(Site(kind, tuple(flat.shape[1:])))
@@ -68,12 +83,15 @@ class Sampler:
             got = logits.dtype if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
             raise ValueError(f"sample: expected floating-point logits {dims}, got {got}")
         if logits.ndim < 2 + kind.event_dims or len(logits) != self.rows or 0 in logits.shape:
-            cure = "; for one latent give logits[:, None], for units binary=True" if kind is CATEGORICAL else ""
+            cure = "; for one latent give logits[:, None], for units binary=True" if kind is not BINARY else ""
             raise ValueError(
                 f"sample: expected logits {dims} of {self.rows} examples, got shape {tuple(logits.shape)}{cure}"
             )
-        if kind is CATEGORICAL and logits.shape[-1] < 2:
-            raise ValueError(f"sample: expected at least 2 categories, got logits of shape {tuple(logits.shape)}")
+        least = kind.k if isinstance(kind, KHot) else 2
+        if kind is not BINARY and logits.shape[-1] < max(2, least):
+            raise ValueError(
+                f"sample: expected at least {max(2, least)} categories, got logits of shape {tuple(logits.shape)}"
+            )
 
 
 class Given(Sampler):
@@ -107,7 +125,7 @@ class Given(Sampler):
         self.log_probability = of_site if self.log_probability is None else self.log_probability + of_site
         if not self.codes:
             with torch.no_grad():
-                p = torch.softmax(kind.two_category(bounded(kind, logits.detach()) / self.tf), -1)
+                p = kind.law(bounded(kind, logits.detach()), self.tf)
                 self.others.append(p.scatter(-1, p.argmax(-1, keepdim=True), 0.0).flatten(1))
         if self.differentiable:
             self.leaves.append(code.to(logits.dtype).clone().requires_grad_())
@@ -125,15 +143,13 @@ def _check_numbers(logits: Tensor) -> None:
 
 
 class LogProbability(torch.autograd.Function):
-    """log p(code) of each row at p = softmax(logits/tf); backward (code - p)/tf, with all digits at p near 1."""
+    """log p(code) of each row at logits/tf; backward score/tf, of one-hot codes (code - p)/tf, with all digits."""
 
     @staticmethod
     def forward(logits: Tensor, code: Tensor, tf: float, kind: LatentKind) -> Tensor:
         a = bounded(kind, logits)
-        if kind is BINARY:
-            return torch.nn.functional.logsigmoid(torch.where(code > 0.5, a, -a) / tf).sum(-1)
-        a = (a - a.amax(-1, keepdim=True)) / tf
-        return (torch.log_softmax(a, -1) * code).sum((-2, -1))
+        a = a if kind is BINARY else below(a)
+        return kind.log_probability(a / tf, code).sum(-1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
@@ -151,7 +167,7 @@ class LogProbability(torch.autograd.Function):
 
 
 class Score(torch.autograd.Function):
-    """weight (code - p)/tf, of `LogProbability`."""
+    """weight score/tf, of `LogProbability`."""
 
     @staticmethod
     def forward(logits: Tensor, code: Tensor, weight: Tensor, tf: float, kind: LatentKind) -> Tensor:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from ..estimators import Estimator
+from ..k_hot import KHot
+from ..latents import BINARY, CATEGORICAL, LatentKind
 
 # names as in `import torch.nn.functional as F; import torch.distributions as D`
 
 
-def line(e: Estimator, binary: bool) -> str:
+def line(e: Estimator, kind: LatentKind) -> str:
     """gradlab's: a layer where there is one, else the loss that any estimator has."""
     tf, tb = f"{e.tf:g}", f"{getattr(e, 'tb', e.tf):g}"
-    if e.label == "decoupled-st-gs" and not binary:
+    if e.label == "decoupled-st-gs" and kind is CATEGORICAL:
         return f"z = gradlab.decoupled_st_gumbel_softmax(logits, tf={tf}, tb={tb})"
-    if e.label == "gumbel-softmax" and not binary:
+    if e.label == "gumbel-softmax" and kind is CATEGORICAL:
         return f"z = gradlab.estimators.gumbel_softmax(logits, tf={tf}, tb={tb})"
-    kind = ", binary=True" if binary else ""
-    return f'loss = gradlab.estimators.surrogate_loss("{spelled(e)}", logits, f{kind}).mean()'
+    of_kind = f", top_k={kind.k}" if isinstance(kind, KHot) else ", binary=True" if kind is BINARY else ""
+    return f'loss = gradlab.estimators.surrogate_loss("{spelled(e)}", logits, f{of_kind}).mean()'
 
 
 def program_line(e: Estimator) -> str:
@@ -31,11 +33,13 @@ def spelled(e: Estimator) -> str:
     return f"{e.name}:{','.join(parts)}"
 
 
-def torch_line(e: Estimator, binary: bool) -> str:
+def torch_line(e: Estimator, kind: LatentKind) -> str:
     """torch's own spelling, or "" where it has none that is the same."""
+    if not kind.one_hot:
+        return ""
     tf, tb = e.tf, getattr(e, "tb", e.tf)
     scaled = "logits" if tf == 1 else f"logits / {tf:g}"
-    if binary:
+    if kind is BINARY:
         relaxed = f"z = D.RelaxedBernoulli(torch.tensor({tb:g}), logits={scaled}).rsample()"
         return relaxed if e.label == "gumbel-softmax" else ""
     if e.label == "gumbel-softmax":

@@ -114,8 +114,8 @@ class OfModel:
         return attributes("recommendation", self.setup, draws, **more)
 
     def lines(self, e: Estimator) -> tuple[str, str]:
-        binary = self.setup.model.binary
-        return pasting.line(e, binary), pasting.torch_line(e, binary)
+        kind = self.setup.kind
+        return pasting.line(e, kind), pasting.torch_line(e, kind)
 
 
 class OfProgram:

@@ -134,7 +134,8 @@ def subject(ds: xr.Dataset) -> list[str]:
         epochs = [counted(settings["epochs"], "epoch")] if "epochs" in settings else []
         trained = f"{', '.join(of + epochs)}; {a.get('data', 'data not named')}"
         return [trained, f"validation loss: {a.get('loss', '?')}, without KL, after the last epoch, mean over seeds"]
-    size = f"{counted(a.get('latents', '?'), 'latent')} x {a.get('categories', '?')} categories"
+    sets = f"{a['top_k']} of " if "top_k" in a else ""
+    size = f"{counted(a.get('latents', '?'), 'latent')} x {sets}{a.get('categories', '?')} categories"
     if a.get("latent_kind") == "binary":
         size = counted(a.get("latents", "?"), "binary unit")
     if "sites" in a:

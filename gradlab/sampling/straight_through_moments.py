@@ -30,7 +30,8 @@ _POINTS = 16  # points of one q that a GPU processes at a time
 
 def serves(estimator: Estimator, kind: LatentKind, logits: Tensor) -> bool:
     return (
-        estimator.relaxation_key is not None
+        kind.one_hot
+        and estimator.relaxation_key is not None
         and estimator.discrete_points
         and not estimator.noise_free
         and estimator.baseline_decay is None

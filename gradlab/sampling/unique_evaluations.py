@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .. import checks, parallel
 from ..derivatives import ByConfiguration, at_points
-from ..latents import category_indices, strides
+from ..latents import strides
 from ..model import LatentModel, precision
 
 
@@ -23,8 +23,8 @@ class DrawnPairs:
 
     def __init__(self, model: LatentModel, x: Tensor):
         self.model, self.x = model, x
-        self.strides = torch.tensor(strides(model.category_counts), device=x.device)
-        self.counts = torch.tensor(model.category_counts, device=x.device)
+        self.strides = torch.tensor(strides(model.code_counts), device=x.device)
+        self.counts = torch.tensor(model.code_counts, device=x.device)
         self.first_key = torch.arange(len(x), device=x.device) * model.configurations
         self.pairs = torch.empty(0, dtype=torch.long, device=x.device)
         self.loss = self.derivative = self.pairs
@@ -39,7 +39,7 @@ class DrawnPairs:
         return (indices * self.strides).sum(-1).add_(self.first_key)
 
     def keys_of(self, points: Tensor) -> Tensor:
-        return self.keys(category_indices(self.model.kind, points))
+        return self.keys(self.model.kind.code_indices(points))
 
     def rank(self, keys: list[Tensor], memory: int) -> list[Tensor]:
         """Set `pairs`, the distinct keys, ascending; give each key's position among them, int32."""

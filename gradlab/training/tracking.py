@@ -25,7 +25,11 @@ from .run import Run
 DRAWS = {"bias": 1024, "gap": 64}  # by kind, unless given
 # references of the bias for code spaces that are too large to enumerate, by kind of latents: the first one that is not
 # the estimator of the training
-UNBIASED = {"categorical": ("rloo", "rloo:n=4"), "binary": ("arms:n=4", "disarm")}
+UNBIASED = {
+    "categorical": ("rloo", "rloo:n=4"),
+    "binary": ("arms:n=4", "disarm"),
+    "k-hot": ("rloo", "rloo:n=4"),
+}
 TRAINING = "training"  # the attributes that identify the training of a file
 
 

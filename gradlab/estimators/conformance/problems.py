@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...latents import BINARY, CATEGORICAL, LatentKind, codes_at, configurations
+from ...k_hot import KHot
+from ...latents import BINARY, CATEGORICAL, LatentKind, configurations
 
-KINDS = {kind.name: kind for kind in (CATEGORICAL, BINARY)}
+TWO_HOT = KHot(2)
+KINDS = {kind.name: kind for kind in (CATEGORICAL, BINARY, TWO_HOT)}
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,14 @@ class Problem:
 
     def configurations(self) -> Tensor:
         """Every code (configuration, latent, category)."""
-        latents, categories = self.kind.two_category(self.logits).shape[-2:]
-        indices = configurations(latents, categories, 0, categories**latents)
-        return codes_at(indices, categories, self.kind is BINARY, torch.float64)
+        latents, categories = self.logits.shape[1], 2 if self.kind is BINARY else self.logits.shape[2]
+        count = self.kind.code_count(categories)
+        return self.kind.codes(configurations(latents, count, 0, count**latents), categories, torch.float64)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Probability of every code at softmax(logits): (configuration, example)."""
-        p, codes = torch.softmax(self.kind.two_category(logits), -1), self.configurations()
-        chosen = torch.stack([codes, 1 - codes], -1) if self.kind is BINARY else codes
-        return (chosen[:, None] * p).sum(-1).prod(-1)
+        p, numbers = self.kind.law(logits, 1.0), self.kind.code_indices(self.configurations())
+        return p[:, torch.arange(p.shape[1]), numbers].prod(-1).T
 
     def exact_gradient(self, tf: float) -> Tensor:
         """Gradient of the expected loss under softmax(l/tf), by enumeration and autograd."""
@@ -78,6 +79,7 @@ PROBLEMS = {
         _problem("categorical-3x3", CATEGORICAL, (2, 3, 3), lambda r, s, t: torch.exp(0.8 * r) - 2 * torch.tanh(s) * t),
         _problem("categorical-4x2", CATEGORICAL, (2, 2, 4), lambda r, s, t: r**3 - torch.log1p(4 * s**2) + t),
         _problem("binary-4", BINARY, (2, 4), lambda r, s, t: torch.tanh(2 * r) * torch.exp(0.6 * s) + t),
+        _problem("2-hot-4x2", TWO_HOT, (2, 2, 4), lambda r, s, t: r**3 - torch.log1p(4 * s**2) * t),
         _problem("binary-3", BINARY, (2, 3), lambda r, s, t: torch.cos(2 * r) + s**3 * t),
     )
 }

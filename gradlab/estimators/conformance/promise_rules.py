@@ -69,7 +69,7 @@ def _all_configurations(estimator: Estimator, problem: Problem) -> str:
 def _pull_back(estimator: Estimator, problem: Problem) -> str:
     """With `pull_back`, the estimate is scale J(softmax(perturbed)) v at the only point; equal keys, equal softmax."""
     promised = estimator.pull_back
-    if promised is None:
+    if promised is None or not problem.kind.one_hot:  # the promise is of codes that a softmax relaxes
         return ""
     noise = noise_for(estimator, problem)
     points, estimate = points_and_estimate(estimator, problem, problem.logits, noise)
@@ -120,7 +120,7 @@ def _leave_one_out(estimator: Estimator, problem: Problem) -> str:
     if len(points) != stated.n or not torch.equal(points, _sampled(estimator, problem, noise[: stated.n])):
         return "LeaveOneOut, but the points are not hard(l/tf + g_i)"
     loss = problem.loss(points)
-    steps = points - problem.kind.soft(problem.logits / estimator.tf)
+    steps = problem.kind.score(problem.logits / estimator.tf, points)
     wanted = (per_latent(problem.kind, loss - loss.mean(0)) * steps).sum(0) / ((stated.n - 1) * estimator.tf)
     same = torch.allclose(estimate, wanted, rtol=1e-9, atol=1e-11)
     return "" if same else "LeaveOneOut, but the estimate is not 1/tf 1/(n-1) sum_i (f_i - mean f) (z_i - p)"
@@ -156,7 +156,7 @@ def _latent_summed(estimator: Estimator, problem: Problem) -> str:
 def _noise_integral(estimator: Estimator, problem: Problem) -> str:
     """With NoiseIntegral, the estimate has the promised law, given the code that noise array 0 samples."""
     stated = estimator.exact_moments
-    if not isinstance(stated, NoiseIntegral):
+    if not isinstance(stated, NoiseIntegral) or not problem.kind.one_hot:
         return ""
     noise = noise_for(estimator, problem)
     points, estimate = points_and_estimate(estimator, problem, problem.logits, noise)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ... import sampling
+from ...k_hot import KHot
 from ...latents import BINARY
 from ...model import LatentModel
 from ...setup import Setup
@@ -120,8 +121,14 @@ def _setup(problem: Problem) -> Setup:
 
     binary = problem.kind is BINARY
     categories = 2 if binary else shape[-1]
+    top_k = problem.kind.k if isinstance(problem.kind, KHot) else None
     model = LatentModel(
-        nn.Flatten(), nn.Flatten(), latents=latents, categories=categories, binary=binary, likelihood=loss
+        *(nn.Flatten(), nn.Flatten()),
+        latents=latents,
+        categories=categories,
+        binary=binary,
+        likelihood=loss,
+        top_k=top_k,
     )
     x = torch.arange(len(problem.logits), dtype=problem.logits.dtype)[:, None]
     return Setup(model, model, x, problem.logits)

@@ -1,0 +1,250 @@
+"""k-hot latents: law, score and relaxation against loops over the orders of a set, and against Gumbel draws."""
+
+import itertools
+import math
+from decimal import Decimal, localcontext
+
+import pytest
+import torch
+
+import gradlab
+from gradlab.k_hot import MOST_CODES, KHot
+from gradlab.latents import BINARY, CATEGORICAL, PADDING, bounded
+
+CATEGORIES = 5
+LOGITS = torch.tensor([0.3, -1.1, 1.7, 0.0, -0.4], dtype=torch.float64)
+
+
+def sets(categories, k):
+    return list(itertools.combinations(range(categories), k))
+
+
+def probabilities(a, k):
+    """p of every set, as a sum over the orders in which it may be drawn."""
+    found = []
+    for chosen in sets(len(a), k):
+        of_orders = []
+        for order in itertools.permutations(chosen):
+            left, chance = list(range(len(a))), a.new_ones(())
+            for i in order:
+                chance = chance * (a[i] - torch.logsumexp(a[left], 0)).exp()
+                left.remove(i)
+            of_orders.append(chance)
+        found.append(sum(of_orders))
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 5])
+def test_law_and_score_are_those_of_all_orders(k):
+    kind, leaf = KHot(k), LOGITS.clone().requires_grad_()
+    p = probabilities(leaf, k)
+    law = kind.law(torch.stack([LOGITS, LOGITS.flip(0)])[None] * 1.3, 1.3)[0]  # at l/t
+    codes = kind.codes(torch.arange(math.comb(CATEGORIES, k)), CATEGORIES, torch.float64)
+    assert kind.code_count(CATEGORIES) == len(codes) == len(p)
+    torch.testing.assert_close(law[0], p.detach(), rtol=1e-13, atol=0)
+    torch.testing.assert_close(law[1], probabilities(LOGITS.flip(0), k), rtol=1e-13, atol=0)
+    torch.testing.assert_close(kind.log_probability(LOGITS, codes), p.detach().log(), rtol=1e-13, atol=1e-14)
+    scores = kind.score(LOGITS, codes)
+    for of_set, score in zip(p, scores, strict=True):
+        (wanted,) = torch.autograd.grad(of_set.log(), leaf, retain_graph=True)
+        torch.testing.assert_close(score, wanted, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize(("categories", "k"), [(5, 2), (7, 3), (4, 4), (6, 1)])
+def test_codes_are_numbered_in_the_order_of_sets(categories, k):
+    kind, every = KHot(k), torch.arange(math.comb(categories, k))
+    codes = kind.codes(every, categories, torch.float32)
+    assert [tuple(code.nonzero()[:, 0].tolist()) for code in codes] == sets(categories, k)
+    assert torch.equal(kind.code_indices(codes), every)
+    a = torch.randn(50, 3, categories, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(kind.codes(kind.indices(a), categories, a.dtype), kind.hard(a))
+    assert torch.equal(kind.hard(a).sum(-1), torch.full((50, 3), float(k)))
+
+
+def test_gumbel_noise_samples_the_law():
+    """Chi-square of 200,000 draws over the 10 sets; by chance it fails once in a million times. At tf = 1 it fails."""
+    kind, draws, tf = KHot(2), 200_000, 1.6
+    noise = kind.noise((draws, CATEGORIES), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    counts = kind.indices(LOGITS / tf + noise).bincount(minlength=10)
+
+    def chi_square(t):
+        expected = draws * kind.law(LOGITS, t)
+        return float(((counts - expected).square() / expected).sum())
+
+    limit = 9 * (1 - 2 / 81 + 4.7534 * math.sqrt(2 / 81)) ** 3  # Wilson and Hilferty: 9 degrees of freedom, 1e-6
+    assert chi_square(tf) < limit < chi_square(1.0)
+
+
+def test_noise_is_that_of_categorical_latents():
+    of_both = [kind.noise((4, 3), dtype=torch.float32, generator=torch.Generator().manual_seed(3)) for kind in KINDS]
+    assert torch.equal(*of_both)
+
+
+KINDS = (CATEGORICAL, KHot(3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_one_of_k_is_the_categorical_latent(dtype):
+    kind, generator = KHot(1), torch.Generator().manual_seed(0)
+    a = 3 * torch.randn(20, 2, 4, generator=generator, dtype=torch.float64).to(dtype)
+    v = torch.randn(20, 2, 4, generator=generator, dtype=torch.float64).to(dtype)
+    close = {"rtol": 50 * torch.finfo(dtype).eps, "atol": 50 * torch.finfo(dtype).eps}
+    code = CATEGORICAL.hard(a)
+    assert torch.equal(kind.hard(a), code)
+    assert torch.equal(kind.indices(a), CATEGORICAL.indices(a))
+    torch.testing.assert_close(kind.law(a, 0.7), CATEGORICAL.law(a, 0.7), **close)
+    torch.testing.assert_close(kind.score(a, code), CATEGORICAL.score(a, code), **close)
+    torch.testing.assert_close(kind.relaxed(a), CATEGORICAL.soft(a), **close)
+    torch.testing.assert_close(kind.pull_relaxed(a, v, 0.3), CATEGORICAL.pullback_at(a, v), **close)
+    torch.testing.assert_close(kind.pull_chances(a, v), CATEGORICAL.pullback_at(a, v), **close)
+    torch.testing.assert_close(kind.kl_to_uniform(a), CATEGORICAL.kl_to_uniform(a), **close)
+
+
+def test_all_of_them_is_a_constant():
+    kind, a = KHot(4), torch.randn(3, 2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    code, p = kind.hard(a), kind.law(a, 1.0)
+    assert bool((code == 1).all() and (p == 1).all())
+    assert bool((kind.score(a, code) == 0).all() and (kind.pull_chances(a, a) == 0).all())
+    assert bool((kind.gradient_of_law(a, 1.0, p, torch.full_like(p, 7.0)) == 0).all())
+    assert bool((kind.kl_to_uniform(a).abs() < 1e-14).all())
+
+
+@pytest.mark.parametrize("t", [0.4, 1.0, 2.5])
+@pytest.mark.parametrize("k", [2, 3])
+def test_relaxation_and_chances_are_pulled_back_as_by_autograd(k, t):
+    kind, generator = KHot(k), torch.Generator().manual_seed(1)
+    leaf = (3 * torch.randn(7, 2, CATEGORIES, generator=generator, dtype=torch.float64)).requires_grad_()
+    v = torch.randn(4, 7, 2, CATEGORIES, generator=generator, dtype=torch.float64)  # of draws
+    a, y = leaf, torch.zeros_like(leaf)
+    for _ in range(k):  # Xie, Ermon 2019
+        p = torch.softmax(a, -1)
+        y, a = y + p, a + torch.log(1 - p) / t
+    torch.testing.assert_close(kind.relaxed(leaf.detach(), t), y.detach(), rtol=1e-9, atol=1e-12)
+    for one, pulled in zip(v, kind.pull_relaxed(leaf.detach(), v, t), strict=True):
+        (wanted,) = torch.autograd.grad((y * one).sum(), leaf, retain_graph=True)
+        torch.testing.assert_close(pulled, wanted, rtol=1e-8, atol=1e-11)
+    codes = kind.codes(torch.arange(kind.code_count(CATEGORIES)), CATEGORIES, torch.float64)
+    p = torch.stack([probabilities(row, k) for row in leaf.flatten(0, 1)])
+    chances = (p @ codes).reshape(leaf.shape)
+    for one, pulled in zip(v, kind.pull_chances(leaf.detach(), v), strict=True):
+        (wanted,) = torch.autograd.grad((chances * one).sum(), leaf, retain_graph=True)
+        torch.testing.assert_close(pulled, wanted, rtol=1e-10, atol=1e-12)
+
+
+# --- saturation, masks, sizes ---
+
+
+def precise_gradient(logits, k, losses):
+    """Gradient of the expected loss, in 400 digits: sum over sets and orders of p f sum_j (1[i_j] - y_j)."""
+    with localcontext() as context:
+        context.prec = 400
+        w = [Decimal(x).exp() for x in logits]
+        gradient = [Decimal(0)] * len(w)
+        for chosen, f in zip(sets(len(w), k), losses, strict=True):
+            for order in itertools.permutations(chosen):
+                left, p, score = list(range(len(w))), Decimal(1), [Decimal(0)] * len(w)
+                for i in order:
+                    total = sum(w[m] for m in left)
+                    for m in left:
+                        score[m] += (m == i) - w[m] / total
+                    p *= w[i] / total
+                    left.remove(i)
+                gradient = [g + p * s * Decimal(f) for g, s in zip(gradient, score, strict=True)]
+        return [float(g) for g in gradient]
+
+
+@pytest.mark.parametrize("scale", [1, 10, 40, 300])
+def test_gradient_keeps_its_digits_at_saturated_logits(scale):
+    """1e-12 of its norm, also where the norm is 1e-91. The naive p f d log p in float64 is off by all of it."""
+    kind, logits = KHot(2), [scale * x for x in (0.0, 1.0, -0.4, 0.7, -1.0)]
+    losses = [float(n % 4) + 0.25 * n for n in range(10)]
+    wanted = torch.tensor(precise_gradient(logits, 2, losses), dtype=torch.float64)
+    a, c = torch.tensor([[logits]], dtype=torch.float64), torch.tensor([[losses]], dtype=torch.float64)
+    found = kind.gradient_of_law(a, 1.0, kind.law(a, 1.0), c)[0, 0]
+    assert float((found - wanted).norm()) <= 1e-12 * float(wanted.norm())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_logits_of_a_thousand_give_finite_numbers(k, dtype):
+    kind = KHot(k)
+    for signs in itertools.product((-1.0, 1.0), repeat=4):
+        a = 1000 * torch.tensor([signs], dtype=dtype)
+        codes = kind.codes(torch.arange(kind.code_count(4)), 4, dtype)
+        p = kind.law(a, 1.0)
+        found = [p, kind.score(a, codes), kind.pull_relaxed(a, codes), kind.pull_chances(a, codes), kind.relaxed(a)]
+        found += [kind.gradient_of_law(a, 1.0, p, torch.arange(len(codes)).to(p)[None]), kind.kl_to_uniform(a[None])]
+        assert all(bool(torch.isfinite(each).all()) for each in found)
+        assert float(p.sum()) == pytest.approx(1, abs=1e-6)
+        large = sum(sign > 0 for sign in signs)
+        alike = math.comb(large, k) if large >= k else math.comb(4 - large, k - large)  # and then of the small ones
+        assert float(p.max()) == pytest.approx(1 / alike, rel=1e-6)
+
+
+def test_categories_are_alike():
+    kind, order = KHot(2), torch.tensor([3, 0, 4, 1, 2])
+    generator = torch.Generator().manual_seed(2)
+    a, v = (torch.randn(6, CATEGORIES, generator=generator, dtype=torch.float64) for _ in range(2))
+    code = kind.hard(a)
+    for function in (
+        lambda a, v, z: kind.hard(a),
+        lambda a, v, z: kind.score(a, z),
+        lambda a, v, z: kind.pull_relaxed(a, v, 0.7),
+        lambda a, v, z: kind.pull_chances(a, v),
+    ):
+        moved = function(a[:, order], v[:, order], code[:, order])
+        torch.testing.assert_close(moved, function(a, v, code)[:, order], rtol=1e-12, atol=1e-13)
+
+
+def test_impossible_categories_are_in_no_set():
+    kind = KHot(2)
+    logits = bounded(kind, torch.tensor([[[0.4, -torch.inf, 1.0, -0.2]]], dtype=torch.float64))
+    left = torch.tensor([[[0.4, 1.0, -0.2]]], dtype=torch.float64)
+    p = kind.law(logits, 1.6)[0, 0]
+    torch.testing.assert_close(p[[1, 2, 5]], kind.law(left, 1.6)[0, 0])
+    assert p[[0, 3, 4]].tolist() == [0, 0, 0]
+    torch.testing.assert_close(kind.kl_to_uniform(logits), kind.kl_to_uniform(left))
+    found = kind.gradient_of_law(logits, 1.0, kind.law(logits, 1.0), torch.arange(6.0).double()[None, None])
+    assert found[0, 0, 1] == 0
+    with pytest.raises(ValueError, match=r"logits: expected at least top_k = 2 possible categories.* got 1"):
+        bounded(kind, torch.tensor([[0.0, -torch.inf, PADDING]]))
+
+
+def test_kl_is_that_of_sets():
+    a = torch.randn(3, 2, CATEGORIES, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    p = torch.stack([probabilities(row, 2) for row in a.flatten(0, 1)]).reshape(3, 2, 10)
+    torch.testing.assert_close(KHot(2).kl_to_uniform(a), (p * (p * 10).log()).sum((1, 2)), rtol=1e-12, atol=0)
+
+
+def test_large_arrays_are_computed_in_pieces(monkeypatch):
+    kind, a = KHot(2), torch.randn(9, 3, CATEGORIES, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+    code, p = kind.hard(a), kind.law(a, 1.0)
+    c = torch.arange(10.0).double().expand_as(p)
+    whole = [p, kind.score(a, code), kind.gradient_of_law(a, 1.0, p, c), kind.pull_chances(a, a)]
+    monkeypatch.setattr("gradlab.k_hot._AT_ONCE", 200)
+    pieces = [kind.law(a, 1.0), kind.score(a, code), kind.gradient_of_law(a, 1.0, p, c), kind.pull_chances(a, a)]
+    for one, again in zip(whole, pieces, strict=True):
+        torch.testing.assert_close(one, again, rtol=1e-13, atol=1e-15)
+
+
+def test_sizes_are_checked_before_memory_is_taken():
+    with pytest.raises(ValueError, match=r"top_k: expected at most 8, .* got 9"):
+        KHot(9)
+    for bad in (0, -1, 1.5, True, "2"):
+        with pytest.raises(ValueError, match=r"^top_k: expected a whole number"):
+            KHot(bad)
+    with pytest.raises(
+        gradlab.errors.SpaceTooLarge, match=f"at most {MOST_CODES:,} sets .*got 409,663,695,276,000, 8 of 256"
+    ):
+        bounded(KHot(8), torch.zeros(1, 1, 256))
+
+
+def test_what_is_of_one_hot_codes_refuses_in_a_sentence():
+    """So a function that assumes one-hot codes cannot give a number of k-hot ones."""
+    kind, a = KHot(2), torch.zeros(1, 4)
+    names = [name for name in vars(KHot) if vars(KHot)[name] is KHot.refused and name != "refused"]
+    assert {"soft", "pullback", "two_category", "jacobian", "pull_into"} <= set(names)
+    for name in names:
+        with pytest.raises(ValueError, match="latents: expected categorical or binary ones, got k-hot ones"):
+            getattr(kind, name)(a, a, a)
+    assert [one.one_hot for one in (BINARY, CATEGORICAL, kind)] == [True, True, False]
