@@ -20,7 +20,8 @@ from torch import nn
 import gradlab
 
 INPUTS, EXPERTS, CHOSEN, WIDTH = 8, 8, 2, 16
-NAMES = ["ste", "st-gs", "st-gs:convention=jang", "ste-identity", "rloo"]
+SHOWN = ["relative_bias_debiased", "relative_bias_debiased_low", "relative_bias_debiased_high", "relative_std"]
+NAMES = ["ste", "st-gs", "ste-identity", "rloo"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,13 +92,13 @@ def measure(model: Mixture, x: torch.Tensor, draws: int):
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train, measure, and write observations.")
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--draws", type=int, default=512)
+    parser.add_argument("--draws", type=int, default=256)
     parser.add_argument("--folder", type=Path, default=Path("results"))
     given = parser.parse_args()
-    x = data(50, seed=1)
-    for name, model in {"untrained": Mixture(), "trained": train(given.steps)}.items():
+    x = data(30, seed=1)
+    for name, model in {"untrained": train(0), "trained": train(given.steps)}.items():
         print(name)
-        gate = measure(model, x, given.draws)[["relative_bias_debiased", "cosine_debiased", "relative_std"]]
+        gate = measure(model, x, given.draws)[SHOWN]
         print(gate.drop_vars(["tf", "tb", "parameter", "entries"]).to_dataframe().round(3))
     given.folder.mkdir(parents=True, exist_ok=True)
     np.save(given.folder / "top_k_gate.npy", x.numpy())

@@ -84,7 +84,7 @@ def test_one_of_k_measures_as_the_categorical_latent():
 def test_all_of_them_have_no_gradient():
     every, x = model(top_k=CATEGORIES), observations()
     assert bool((gradlab.exact_gradient(every, x) == 0).all())
-    with pytest.warns(gradlab.SamplingWarning, match="certain"):
+    with pytest.warns(gradlab.cautions.SamplingWarning, match="certain"):
         ds = gradlab.bias(every, x, estimator=["rloo", "reinforce", "ste"], draws=8)
     assert bool((ds.mean_gradient == 0).all())
 
@@ -254,10 +254,10 @@ def test_programs_follow_the_paths_of_sets():
     wanted = torch.autograd.grad(of_paths(gate, x, TF), list(gate.parameters()))
     for (name, _), of_parameter in zip(gate.named_parameters(), wanted, strict=True):
         torch.testing.assert_close(found[name], of_parameter, rtol=1e-10, atol=1e-12)
-    ds = gradlab.bias(program, x, tf=TF, estimator=["rloo", "st-gs", "ste"], draws=1024)
-    assert ds.attrs["sites"].startswith("[") or "2 of 4x1" in str(ds.attrs["sites"])
+    ds = gradlab.bias(program, x, tf=TF, estimator=["rloo", "st-gs", "ste"], draws=64)
+    assert list(ds.attrs["sites"]) == ["2 of 4x1", "3x1"]
     unbiased = ds.sel(estimator="rloo", parameter="all")
-    assert unbiased.relative_bias_debiased_low.item() <= 0.1
+    assert unbiased.relative_bias_debiased_low.item() <= 0
     with pytest.raises(ValueError, match="got reinmax, which is for categorical and binary latents"):
         gradlab.bias(program, x, estimator="reinmax", draws=8)
 

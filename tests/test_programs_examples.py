@@ -12,6 +12,7 @@ import gradlab
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = {
     "experts": (["--steps", "3"], "gumbel-softmax"),
+    "top_k_gate": (["--steps", "2"], "weights-only"),
     "hard_attention": (["--steps", "3"], "49 paths of each example"),
     "world_model": (["--updates", "2", "--latents", "2"], "32^4 = 1.049e+06 paths, 64 draws, against rloo"),
 }
