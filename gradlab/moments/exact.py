@@ -167,7 +167,7 @@ class _Engine:
             return
         given = e, self.model.kind, self.logits, law, self.first
         if isinstance(e.exact_moments, LatentSummed):
-            self.code_only[e] = Neighbours(*given, self.all_losses, self.model.category_counts)
+            self.code_only[e] = Neighbours(*given, self.all_losses, self.model.code_counts)
         else:
             self.code_only[e] = CodeOnly(*given)
         if self.covariance:
