@@ -170,3 +170,8 @@ def _check_alike(loaded: Sequence[tuple[Any, dict[str, Any]]]) -> None:
                 f"checkpoint: expected latents of shape {first.code_shape}, like {about['checkpoint']}, got"
                 f" {model.code_shape} for {of_model['checkpoint']}; use one file per shape"
             )
+        if model.top_k != first.top_k:
+            raise ValueError(
+                f"checkpoint: expected top_k = {first.top_k}, like {about['checkpoint']}, got {model.top_k} for"
+                f" {of_model['checkpoint']}; use one file for each"
+            )

@@ -35,7 +35,7 @@ def catalogue(rows: list[dict[str, Any]], as_json: bool, formulas: bool = False)
         table.add_row(
             row["name"],
             escape("\n".join([", ".join(short), *own])),
-            "both" if len(row["latents"]) == 2 else ", ".join(row["latents"]),
+            {2: "both", 3: "all"}.get(len(row["latents"]), ", ".join(row["latents"])),
             *("yes" if answer else "no" for answer in answers),
             "all" if row["evaluations"] == "all configurations" else str(row["evaluations"]),
         )
@@ -43,7 +43,7 @@ def catalogue(rows: list[dict[str, Any]], as_json: bool, formulas: bool = False)
     to.print(table)
     for line in (
         "parameters: default and range; tf and tb, the temperatures, are finite above 0; by default tf = 1, tb = tf",
-        "latents: categorical, binary, or both.  unbiased: for the expected loss under softmax(l/tf)",
+        "latents: categorical, binary, both, or all, k-hot too.  unbiased: for the expected loss under softmax(l/tf)",
         "uses: the loss f at the points, its derivative df/dz there.  code alone: a function of one sampled code",
         "losses: evaluations of f per draw; all: every configuration; by size: L(K-1) + 1, L latents, K categories",
     ):

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from . import errors
-from .latents import CATEGORICAL, PADDING, LatentKind, below
+from .latents import CATEGORICAL, PADDING, LatentKind, below, masked
 
 MOST_CHOSEN = 8  # k: 2^k sets for each code
 MOST_CODES = 2**14  # of one latent, where all its codes are enumerated
@@ -72,11 +72,12 @@ class KHot(LatentKind):
     def check(self, logits):
         """ValueError for latents with fewer possible categories than k, or more than 2^14 sets."""
         self._check_size(logits.shape[-1])
-        possible = (logits > logits.amax(-1, keepdim=True) + PADDING / 2).sum(-1)
-        if logits.numel() and int(possible.min()) < self.k:
+        possible = (~masked(self, logits)).sum(-1)
+        few = (possible < self.k) & logits.amax(-1).isfinite()  # others are no logits at all, as the caller says
+        if bool(few.any()):
             raise ValueError(
                 f"logits: expected at least top_k = {self.k} possible categories in each latent, got"
-                f" {int(possible.min())}"
+                f" {int(possible[few][0])}"
             )
 
     # --- codes ---

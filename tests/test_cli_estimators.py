@@ -283,7 +283,7 @@ def test_the_table_is_readable_at_110_columns(run):
         flags = [yes[row[key]] for key in ("unbiased", "uses_derivative", "uses_loss", "code_only")]
         losses = "all" if row["name"] == "exact" else str(row["evaluations"]).replace(" ", "-")
         assert cells[-5:] == [*flags, losses]
-        assert cells[-6] == ("both" if len(row["latents"]) == 2 else row["latents"][0])
+        assert cells[-6] == {2: "both", 3: "all"}.get(len(row["latents"]), row["latents"][0])
 
 
 def test_every_parameter_is_shown_with_its_default_and_range(run):

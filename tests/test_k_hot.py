@@ -208,6 +208,8 @@ def test_impossible_categories_are_in_no_set():
     assert found[0, 0, 1] == 0
     with pytest.raises(ValueError, match=r"logits: expected at least top_k = 2 possible categories.* got 1"):
         bounded(kind, torch.tensor([[0.0, -torch.inf, PADDING]]))
+    for wrong in (torch.nan, torch.inf):  # whatever is no logit is left to the check of logits
+        assert not bool(bounded(kind, torch.tensor([[0.0, 1.0, wrong]])).isfinite().all())
 
 
 def test_kl_is_that_of_sets():

@@ -281,6 +281,39 @@ def test_a_site_is_checked():
 
 # --- refusals, and what else there is ---
 
+
+def test_checkpoints_of_other_sets_are_no_one_file(tmp_path, run):
+    """Their codes have one shape, and the file says of all of them what the first is."""
+    paths = []
+    for top_k in (None, 2):
+        config = {"latents": 2, "categories": 4, "hidden": [8], "top_k": top_k}
+        paths.append(tmp_path / f"{top_k}.safetensors")
+        gradlab.save(gradlab.networks.build("categorical-vae", config, 0), paths[-1])
+    point = (
+        "--images",
+        2,
+        "--tf",
+        1,
+        "--tb",
+        1,
+        "--draws",
+        8,
+        "--sweep",
+        "none",
+        "--no-plot",
+        "--out",
+        tmp_path / "b.h5",
+    )
+    done = run("bias", *paths, *point)
+    assert done.code == 1
+    assert "checkpoint: expected top_k = None, like" in done.err
+    one = run("bias", paths[1], *point)
+    assert one.code == 0, one.err
+    shown = run("show", tmp_path / "b.h5").out.split()
+    assert shown[shown.index("latent_kind") + 1] == "k-hot"
+    assert shown[shown.index("top_k") + 1] == "2"
+
+
 REFUSED = {
     "gap": (lambda of, x: gradlab.gap(of, x), "categorical or binary latents for a gap, got k-hot ones"),
     "exact": (lambda of, x: gradlab.bias(of, x, estimator="exact"), "expected one for k-hot latents, got exact"),

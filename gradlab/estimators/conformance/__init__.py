@@ -105,7 +105,7 @@ def problems_of(estimator: Estimator) -> list[Problem]:
 
 def violations(estimator: Estimator, kind: LatentKind) -> list[str]:
     """In words, each rule of the protocol (see `base`) that the estimator breaks with latents of this kind."""
-    problem = next(problem for problem in PROBLEMS.values() if problem.kind is kind)
+    problem = next(problem for problem in PROBLEMS.values() if problem.kind == kind)
     return [f"{words}: {found}" for words, test in _PROTOCOL.items() if (found := _run(test, estimator, problem))]
 
 
