@@ -55,7 +55,7 @@ def check_estimator(estimator, draws, seed, as_json):
     ESTIMATOR is a registered name, NAME or NAME:KEY=VALUE,..., or MODULE:NAME, a class or an instance in a module of
     the current folder or of the environment. Importing a module EXECUTES its code: check only code that you trust.
 
-    The mean of many estimates is compared with the exact gradient, found by enumeration, on four small problems, at the
+    The mean of many estimates is compared with the exact gradient, found by enumeration, on five small problems, at the
     estimator's temperatures and at tf = 1.6, tb = 0.7. The exit code is 0 if the estimator is as declared, else 1.
 
     \b

@@ -79,7 +79,7 @@ PROBLEMS = {
         _problem("categorical-3x3", CATEGORICAL, (2, 3, 3), lambda r, s, t: torch.exp(0.8 * r) - 2 * torch.tanh(s) * t),
         _problem("categorical-4x2", CATEGORICAL, (2, 2, 4), lambda r, s, t: r**3 - torch.log1p(4 * s**2) + t),
         _problem("binary-4", BINARY, (2, 4), lambda r, s, t: torch.tanh(2 * r) * torch.exp(0.6 * s) + t),
-        _problem("2-hot-4x2", TWO_HOT, (2, 2, 4), lambda r, s, t: r**3 - torch.log1p(4 * s**2) * t),
         _problem("binary-3", BINARY, (2, 3), lambda r, s, t: torch.cos(2 * r) + s**3 * t),
+        _problem("2-hot-4x2", TWO_HOT, (2, 2, 4), lambda r, s, t: r**3 - torch.log1p(4 * s**2) * t),
     )
 }
