@@ -156,12 +156,13 @@ def _limits(values: np.ndarray, least: float) -> list[tuple[float, float]]:
 
     So is a standard deviation FAR times the smallest one, at the right edge.
     """
-    (x, x_low, x_high), (_, y_low, y_high) = values
-    low, high = (np.concatenate(of)[np.concatenate(of) > 0] for of in ((x, x_low), (values[1, 0], y_low)))
-    left = low.min() if low.size else 0.1
-    bottom = max(high.min() if high.size else 0.1, 0.5 * least)
+    (x, x_low, x_high), (y, y_low, y_high) = values
+    above = np.concatenate([x, x_low])
+    left = above[above > 0].min(initial=np.inf)
+    left = left if np.isfinite(left) else 0.1
+    bottom = y[(y_low > 0) & (y > 0.02 * least)].min(initial=0.5 * least) or 0.1
     right = min(x_high[np.isfinite(x_high)].max(initial=left), FAR * left)
-    top = max(y_high[np.isfinite(y_high)].max(initial=0), values[1, 0].max(), bottom)
+    top = max(y_high[np.isfinite(y_high)].max(initial=0), y.max(), bottom)
     return [(left * 0.75, right * 1.35), (bottom * 0.6, top * 1.35)]
 
 
