@@ -78,7 +78,7 @@ def bias(measured, tf, tb, sweep, names, moments, reference, values, **what):
     """Bias and variance of gradient estimators against the exact gradient.
 
     Without CHECKPOINT the bundled 8x4 VAE is measured on bundled images. Several checkpoints (a training run's, say)
-    go into one file, along the dim `checkpoint`.
+    go into one file, along the dim `checkpoint`. If such a command is killed, the same command goes on.
 
     \b
     Examples:
@@ -90,21 +90,21 @@ def bias(measured, tf, tb, sweep, names, moments, reference, values, **what):
       gradlab bias ae.safetensors --tf 0.3 --tb 0.5,1,3 --sweep none --images 16 --draws 256 --reference disarm
       gradlab bias --tf 1.6 --tb 1.3 --sweep none --wrt encoder --memory 1GiB --out encoder.h5
       gradlab bias --model my_module:model --weights mine.safetensors --observations x.npy --out mine.h5
+      gradlab bias epoch-*.safetensors --tf 0.3:3.0:10 --tb 1 --workers 8 --out over-training.h5
 
     A code space too large to enumerate is measured against an unbiased reference: figures, all without sampling noise,
     are then of the same names, and `resolved` says whether the bias is told from 0. An option that has no effect
     beside the others, such as --tolerance with --moments monte-carlo, is refused.
     """
+    import functools
+
     import gradlab
-    from gradlab.checkpoints import BUNDLED
 
     _check_usage(names, values)
     tf, tb, cross = _points(sweep, tf, tb)
-    how = {"moments": values.moments(moments), "reference": values.reference(reference), "compute": values.compute()}
+    how = {"moments": values.moments(moments), "reference": values.reference(reference)}
     estimator = list(names) if len(names) > 1 else names[0]
-    measured.by(
-        lambda model, x: gradlab.bias(model, x, tf=tf, tb=tb, cross=cross, estimator=estimator, **what, **how), BUNDLED
-    )
+    measured.by("bias", functools.partial(gradlab.bias, estimator=estimator, **what, **how), tf, tb, values, cross)
 
 
 def _check_usage(names, values) -> None:

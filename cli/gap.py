@@ -26,17 +26,19 @@ def gap(measured, tf, tb, draws, values, seed):
     gap shrinks like 1/tb whatever the alignment; see the relative gap and the cosine.
 
     Without CHECKPOINT the bundled binary autoencoder (2,048 units) is measured on bundled images. Several checkpoints
-    (a training run's, say) go into one file, along the dim `checkpoint`. Backward temperatures cost next to nothing.
+    (a training run's, say) go into one file, along the dim `checkpoint`; if such a command is killed, the same command
+    goes on. Backward temperatures cost next to nothing.
 
     \b
     Examples:
       gradlab gap
       gradlab gap ae.safetensors --data fashion-mnist --tf 1.0 --tb 0.5,1,2,4
       gradlab gap ae-epoch*.safetensors --tf 0.3 --tb 3 --out gap-over-training.h5
+      gradlab gap ae-epoch*.safetensors --scheduler tcp://host:8786
       gradlab gap --model my_module:model --weights mine.pt --observations x.npy --tf 1 --tb 0.5,1,2
     """
-    import gradlab
-    from gradlab.checkpoints import BUNDLED_LARGE
+    import functools
 
-    compute = values.compute()
-    measured.by(lambda model, x: gradlab.gap(model, x, tf, tb, draws=draws, seed=seed, compute=compute), BUNDLED_LARGE)
+    import gradlab
+
+    measured.by("gap", functools.partial(gradlab.gap, draws=draws, seed=seed), tf, tb, values)

@@ -69,6 +69,23 @@ def layer(text: str) -> Any:
     return found
 
 
+def code(text: str) -> str:
+    """Checksum of the source of an imported MODULE:NAME, and of the modules in its folder that are imported."""
+    import hashlib
+    from pathlib import Path
+
+    from gradlab import files
+
+    own = getattr(sys.modules[text.partition(":")[0]], "__file__", None)
+    if own is None:
+        return hashlib.sha256(text.encode()).hexdigest()
+    folder = Path(own).resolve().parent
+    loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    there = sorted(path for path in map(Path, filter(None, loaded)) if folder in path.resolve().parents)
+    found = [text, *(f"{path.name} {files.sha256(path)}" for path in there if path.is_file())]
+    return hashlib.sha256("\n".join(found).encode()).hexdigest()
+
+
 def model(text: str, weights: str | None) -> tuple[Any, dict[str, Any]]:
     """The LatentModel of MODULE:FACTORY with the weights of a file, and attributes that describe it in results.
 

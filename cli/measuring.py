@@ -14,6 +14,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from .method_options import MethodValues
 from .options import (
     OwnModel,
     checkpoints_argument,
@@ -24,14 +25,15 @@ from .options import (
     own_model_options,
     plot_option,
     together,
+    workers_of_measurement,
 )
 from .output import say, wrote
 from .paths import check_no_input, check_writable, data_files, figure_path, module_files
 
 
 def output_options(out: str) -> Callable[[Any], Any]:
-    """Where the results go: a part of `measured`, to be decorated with first, so that help lists it last."""
-    return together(out_option(out), plot_option, json_option)
+    """Who measures, and where results go: of `measured`, to be decorated with first, so that help lists it last."""
+    return together(workers_of_measurement, out_option(out), plot_option, json_option)
 
 
 def measured_options(temperatures: Callable[[Any], Any], *, images: int) -> Callable[[Any], Any]:
@@ -41,7 +43,7 @@ def measured_options(temperatures: Callable[[Any], Any], *, images: int) -> Call
     """
     observed = (images_option(images), data_options("mnist-sample"))
     options = together(checkpoints_argument, temperatures, *observed, own_model_options)
-    names = ("checkpoints", "own", "data", "data_dir", "images", "out", "plot", "as_json")
+    names = ("checkpoints", "own", "data", "data_dir", "images", "workers", "scheduler", "out", "plot", "as_json")
 
     def decorate(command: Any) -> Any:
         @functools.wraps(command)
@@ -64,6 +66,8 @@ class Measured:
     data: str
     data_dir: str | None
     images: int
+    workers: int
+    scheduler: str | None
     out: str
     plot: bool
     as_json: bool
@@ -79,6 +83,8 @@ class Measured:
         if self.plot and Path(out).suffix == ".png":
             raise click.UsageError(f"--out: expected a results file, .h5, got {out!r}, which the figure overwrites")
         check_no_input(self.planned, [own.weights] if own.weights else [])
+        if self.scheduler is not None and self.workers > 1:
+            raise click.UsageError("--workers: expected none with --scheduler, which has its own workers")
         if len(set(self.checkpoints)) < len(self.checkpoints):
             raise click.UsageError(f"checkpoints: expected each once, got {' '.join(self.checkpoints)}")
         if own.weights is not None and own.model is None:
@@ -102,49 +108,121 @@ class Measured:
             images = min(images, max(1, len(there)))
         return there.first(images)
 
-    def models(self, bundled: str) -> list[tuple[Any, dict[str, Any]]]:
-        """The checkpoints, or the user's or the bundled model, with what describes them in results."""
-        from gradlab import checkpoints
+    def models(self, kind: str) -> list[tuple[Any, Any]]:
+        """The checkpoints, or the user's or the bundled model: each with where it comes from, a parts.Source.
+
+        Of several checkpoints, one that is damaged is a BadFile in place of a model.
+        """
+        from gradlab import checkpoints, errors
+        from gradlab.parts import Source
 
         from . import importing
 
-        if self.own.model is not None:
+        own, bundled = self.own, {"bias": checkpoints.BUNDLED, "gap": checkpoints.BUNDLED_LARGE}[kind]
+        if own.model is not None:
+            load = functools.partial(importing.model, own.model, own.weights)
             with contextlib.redirect_stdout(sys.stderr):  # foreign code may print, and standard output is for results
-                return [importing.model(self.own.model, self.own.weights)]
-        paths: list[str | None] = [*self.checkpoints] or [None]
-        return [checkpoints.load_described(path, bundled) for path in paths]
+                model, about = load()
+            return [(model, Source(load, about, code=importing.code(own.model)))]
+        found: list[tuple[Any, Any]] = []
+        for path in [*self.checkpoints] or [None]:
+            load = functools.partial(checkpoints.load_described, path, bundled)
+            try:
+                model, about = load()
+            except errors.BadFile as error:
+                if len(self.checkpoints) < 2:
+                    raise
+                model, about = error, {"checkpoint": path, "checkpoint_sha256": ""}
+            found.append((model, Source(load, about, path)))
+        return found
 
-    def by(self, analysis: Callable[[Any, Any], Any], bundled: str) -> None:
-        """Runs `analysis(model, x)` on each model; writes, draws and prints."""
-        from gradlab import results
-
-        observed, models = self.observed(), self.models(bundled)
-        _check_alike(models)
+    def by(
+        self,
+        kind: str,
+        analysis: functools.partial[Any],
+        tf: list[float],
+        tb: list[float],
+        values: MethodValues,
+        cross: Any = None,
+    ) -> None:
+        """Runs `analysis(model, x, tf, tb)` on each model; writes, draws and prints. `kind` is "bias" or "gap"."""
+        observed, models = self.observed(), self.models(kind)
+        there = {i: model for i, (model, _) in enumerate(models) if not isinstance(model, Exception)}
+        failed = {i: model for i, (model, _) in enumerate(models) if isinstance(model, Exception)}
+        if not there:
+            raise failed[0]
+        _check_alike([models[i] for i in there])
         # now that their kinds are known: who gives bias.h5 as a checkpoint wants another command, not another --out
         own = self.own
         read = [own.observations] if own.observations else data_files(self.data, self.data_dir)
         check_no_input(self.planned, [*self.checkpoints, *read, *module_files(own.model)])
-        for path in self.planned:
-            check_writable(path)
-        found: list[Any] = []
-        try:
-            for model, about in models:
-                with contextlib.redirect_stdout(sys.stderr):
-                    ds = analysis(model, observed.floats())
-                ds.attrs |= about | observed.described()
-                found.append(ds)
-        except BaseException:
-            if found:
-                results.save_results(results.join_checkpoints(found), self.out)
-                say(f"{len(found)} of {len(models)} checkpoints were measured; they are in {self.out}", err=True)
-            raise
-        self._write(results.with_encodable_text(found[0] if len(found) == 1 else results.join_checkpoints(found)))
+        for path, sort in zip(self.planned, ("RESULTS", "FIGURE"), strict=False):
+            check_writable(path, sort)
+        if len(models) == 1 and self.workers == 1 and self.scheduler is None:
+            (model, source), more = models[0], {} if cross is None else {"cross": cross}
+            with contextlib.redirect_stdout(sys.stderr):
+                ds = analysis(model, observed.floats(), tf, tb, compute=values.compute(), **more)
+            self._write([ds.assign_attrs(source.about | observed.described())])
+            return
+        self._in_parts(kind, analysis, tf, tb, values, cross, observed, models, failed)
 
-    def _write(self, ds: Any) -> None:
+    def _in_parts(self, kind, analysis, tf, tb, values, cross, observed, models, failed) -> None:
+        """The same in parts, which stay beside the results file until it has them all."""
+        from gradlab.parts import Campaign
+
+        campaign = Campaign(
+            kind,
+            analysis,
+            [source for _, source in models],
+            {i: model for i, (model, _) in enumerate(models) if i not in failed},
+            observed.floats(),
+            tf,
+            tb,
+            cross=cross,
+            out=self.out,
+            compute=values.compute(elsewhere=self.scheduler is not None),
+            device=values.by_option["--device"],
+            workers=self.workers,
+            scheduler=self.scheduler,
+        )
+
+        def described() -> list[Any]:
+            return [ds.assign_attrs(models[i][1].about | observed.described()) for i, ds in campaign.found().items()]
+
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                campaign.measure()
+        except BaseException as error:
+            self._keep(described(), len(models), campaign.folder.path)
+            if isinstance(error, KeyboardInterrupt):
+                raise KeyboardInterrupt("interrupted; the same command goes on") from None
+            raise
+        failed |= campaign.failed
+        if found := described():
+            self._write(found)
+        if not failed:
+            campaign.remove()
+            return
+        first = min(failed)
+        where = f"; the others are in {self.out}" if found else ""
+        name, number = models[first][1].name, f"{len(failed)} of {len(models)} checkpoints failed"
+        text = str(failed[first]).removeprefix(f"{name}: ")
+        raise ValueError(f"{number}, the first {name}: {text}{where}") from failed[first]
+
+    def _keep(self, found: list[Any], count: int, folder: Path) -> None:
+        """Writes what is measured before the command ends early."""
+        from gradlab import results
+
+        if found:
+            results.save_results(results.with_encodable_text(results.join_checkpoints(found)), self.out)
+            say(f"{len(found)} of {count} checkpoints were measured; they are in {self.out}", err=True)
+
+    def _write(self, found: list[Any]) -> None:
         from gradlab import results
 
         from . import report
 
+        ds = results.with_encodable_text(found[0] if len(found) == 1 else results.join_checkpoints(found))
         replaced = [path for path in self.planned if os.path.exists(path)]
         results.save_results(ds, self.out)
         report.report(ds, self.as_json, self.planned if self.as_json else [])
@@ -161,17 +239,17 @@ def _source(name: str) -> ParameterSource | None:
     return click.get_current_context().get_parameter_source(name)
 
 
-def _check_alike(loaded: Sequence[tuple[Any, dict[str, Any]]]) -> None:
+def _check_alike(loaded: Sequence[tuple[Any, Any]]) -> None:
     """Raises ValueError unless all checkpoints fit into one file."""
-    (first, about), *others = loaded
-    for model, of_model in others:
+    (first, source), *others = loaded
+    for model, other in others:
         if model.code_shape != first.code_shape:
             raise ValueError(
-                f"checkpoint: expected latents of shape {first.code_shape}, like {about['checkpoint']}, got"
-                f" {model.code_shape} for {of_model['checkpoint']}; use one file per shape"
+                f"checkpoint: expected latents of shape {first.code_shape}, like {source.name}, got"
+                f" {model.code_shape} for {other.name}; use one file per shape"
             )
         if model.top_k != first.top_k:
             raise ValueError(
-                f"checkpoint: expected top_k = {first.top_k}, like {about['checkpoint']}, got {model.top_k} for"
-                f" {of_model['checkpoint']}; use one file for each"
+                f"checkpoint: expected top_k = {first.top_k}, like {source.name}, got {model.top_k} for"
+                f" {other.name}; use one file for each"
             )

@@ -157,12 +157,15 @@ class MethodValues:
         self.refuse(methods.Enumerated, f"--reference {name}", "--reference exact")
         return self.make(methods.Sampled, name)
 
-    def compute(self) -> Any:
-        """The Compute of the command: device and dtype as torch has them, and progress bars."""
+    def compute(self, elsewhere: bool = False) -> Any:
+        """The Compute of the command: device and dtype as torch has them, and progress bars.
+
+        `elsewhere`: the device is one of other machines, and stays as it is written.
+        """
         import torch
 
-        dtype = self.by_option["--dtype"]
-        known = {"device": resolve_device(self.by_option["--device"]), "dtype": dtype and getattr(torch, dtype)}
+        dtype, device = self.by_option["--dtype"], self.by_option["--device"]
+        known = {"device": device if elsewhere else resolve_device(device), "dtype": dtype and getattr(torch, dtype)}
         return self.make(methods.Compute, **known, progress=True)
 
 

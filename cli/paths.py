@@ -12,14 +12,22 @@ from pathlib import Path
 import click
 
 
-def check_writable(out: str) -> None:
-    """Creates the folder of --out. Raises OSError if --out cannot be written."""
-    from gradlab import files
+def check_writable(out: str, kind: str = "RESULTS") -> None:
+    """Creates the folder of --out. Raises OSError if --out cannot be written.
+
+    Raises UsageError for a name of another kind of file than `kind`, of gradlab.outputs, and OSError for a file that
+    gradlab did not write: neither is replaced.
+    """
+    from gradlab import files, outputs
 
     try:
         folder = files.writable(out).parent
     except OSError as error:
         raise OSError(f"--out: cannot write {out!r} ({error.strerror or error})") from None
+    try:
+        outputs.check(out, getattr(outputs, kind), "--out")
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
     if not os.access(folder, os.W_OK):
         raise OSError(f"--out: cannot write {out!r} (no permission to write to {Path(folder).resolve()})")
 

@@ -24,7 +24,7 @@ def report(results, out):
     import gradlab
 
     check_no_input([out], results)
-    check_writable(out)
+    check_writable(out, "PAGE")
     replaced = [out] if os.path.exists(out) else []
     with as_results(*results):
         gradlab.report(results, out)

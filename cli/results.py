@@ -123,7 +123,7 @@ def plot(file, kind, variable, target, checkpoint, reconstructions, images, data
     else:
         with as_results(file):
             figure = _figure(file, kind, variable, target, checkpoint)
-    check_writable(out)
+    check_writable(out, "FIGURE")
     replaced = [out] if os.path.exists(out) else []
     with as_results(file):
         plots.save(figure, out, size=size, caption=caption)

@@ -60,8 +60,8 @@ def run(analysis: Analysis, options: RunOptions, budget: str) -> tuple[list[Any]
     path = results_path(options.folder, analysis.name, budget, options.kl)
     files = [str(path), str(path.with_suffix(".png"))]
     check_no_input(files, module_files(type(analysis).__module__))
-    for out in files:
-        check_writable(out)
+    for out, kind in zip(files, ("RESULTS", "FIGURE"), strict=True):
+        check_writable(out, kind)
     ds = analysis.measure(options, budget)
     ds.attrs |= {"reproduces": analysis.name, "budget": budget, "paper": PAPER}
     results.save_results(ds, path)
@@ -74,7 +74,7 @@ def again(analysis: Analysis, collected: Path, folder: Path, as_json: bool) -> N
 
     path = str(folder / collected.with_suffix(".png").name)
     check_no_input([path], [str(collected)])
-    check_writable(path)
+    check_writable(path, "FIGURE")
     ds = results.open_results(collected)
     if (of := ds.attrs.get("reproduces", "no analysis")) not in (analysis.name, *analysis.also_from):
         raise ValueError(f"--from: expected results of {analysis.name}, got {collected}, which is of {of}")

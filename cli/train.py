@@ -120,7 +120,7 @@ def _train(
     tracking = check_tracking(track, {name: others.pop(name) for name in OF_TRACKING})
     images = datasets.load(data, "train", data_dir)
     config = config | {"image_shape": list(images.pixels.shape[1:])}
-    check_writable(out)
+    check_writable(out, "CHECKPOINT")
     outputs = [out, *(str(training.track_path(out, kind)) for kind in track)]
     check_no_input([*outputs, str(training.resume_path(out))], data_files(data, data_dir))
     there = [path for path in outputs if os.path.exists(path)]

@@ -98,6 +98,15 @@ def of_enumerated(where: Mapping[str, Sequence[float]]) -> Any:
     return stored([f"{label} at tf = {', '.join(f'{tf:g}' for tf in tfs)}" for label, tfs in where.items()])
 
 
+def joined_enumerated(each: Sequence[Any]) -> Any:
+    """`of_enumerated` of several measurements, at other tf each."""
+    where: dict[str, list[str]] = {}
+    for text in (text for given in each for text in texts(given)):
+        label, _, tfs = text.rpartition(" at tf = ")
+        where.setdefault(label, []).extend(tfs.split(", "))
+    return stored([f"{label} at tf = {', '.join(tfs)}" for label, tfs in where.items()])
+
+
 def upgraded(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Attributes of earlier versions, which held lists and settings as texts of JSON, as this one writes them."""
     found = dict(attributes)

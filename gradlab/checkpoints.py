@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from . import errors, files, networks, schedules
+from . import errors, files, networks, outputs, schedules
 from .model import LatentModel, check_is_model
 
 FORMAT = "gradlab-1"
@@ -130,6 +130,7 @@ def write(path: str | Path, model: LatentModel, training: dict[str, Tensor], pro
         raise ValueError(f"model: expected plain JSON as config and provenance, got other values ({error})") from None
     about[CHECKSUM] = digest(about, tensors)
     content = safetensors.torch.save(tensors, metadata=about)  # save_file leaves a temporary file if it is killed
+    outputs.check(path, outputs.CHECKPOINT)
     with files.written_aside(path) as aside:
         aside.write_bytes(content)
 

@@ -48,20 +48,23 @@ def at_points(
     """f(z, x[image]) and, if `wanted`, df/dz at codes (n, latent[, category]), pair by pair in blocks."""
     per_row = 2 * activations_per_code(model, x) * codes.element_size()
     per_row += 4 * math.prod(x.shape[1:]) * max(x.element_size(), codes.element_size())
-    losses, derivatives = [], []
+    # made once: a result of each block between the arrays of the blocks keeps the allocator from using these again
+    loss, derivative = codes.new_empty(0), codes.new_empty(0)
     for rows in torch.arange(len(codes), device=x.device).split(max(1, memory // per_row)):
         if wanted:
-            loss, derivative = model.losses_and_derivatives(codes[rows], x[image[rows]])
-            derivatives.append(derivative)
+            of_rows, v = model.losses_and_derivatives(codes[rows], x[image[rows]])
+            if not len(derivative):
+                derivative = v.new_empty(len(codes), *v.shape[1:])
+            derivative[rows] = v
         else:
             with torch.no_grad():
-                loss = model.losses(codes[rows], x[image[rows]]).detach()  # the loss may be a view of parameters
-        losses.append(loss)
-    loss = torch.cat(losses)
+                of_rows = model.losses(codes[rows], x[image[rows]]).detach()  # the loss may be a view of parameters
+        if not len(loss):
+            loss = of_rows.new_empty(len(codes))
+        loss[rows] = of_rows
     check_losses(loss, image, check)
     if not wanted:
         return loss, None
-    derivative = torch.cat(derivatives)
     checks.finite("derivative", derivative, "df/dz must be finite at every code that is drawn", check)
     return loss, derivative
 

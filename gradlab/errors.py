@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import itertools
 import math
 import struct
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from types import FrameType
 
@@ -36,8 +38,25 @@ class BadFile(ValueError):
 WRAPPERS = ("abc", "contextlib", "functools", "torch.utils._contextlib")  # between a caller's line and gradlab's
 
 
+_collected: ContextVar[list[tuple[str, type[Warning]]] | None] = ContextVar("collected", default=None)
+
+
+@contextlib.contextmanager
+def collected() -> Iterator[list[tuple[str, type[Warning]]]]:
+    """Yields a list that gets text and category of each `warn` of this thread in the block, in place of warnings."""
+    found: list[tuple[str, type[Warning]]] = []
+    before = _collected.set(found)
+    try:
+        yield found
+    finally:
+        _collected.reset(before)
+
+
 def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
     """Warn at the first line outside of gradlab that led here, which the reader can change."""
+    if (found := _collected.get()) is not None:
+        found.append((str(message), type(message) if isinstance(message, Warning) else category))
+        return
     frame, level, package = sys._getframe(1), 2, __name__.split(".")[0]
     while frame.f_back and (frame.f_globals.get("__name__", "").split(".")[0] == package or _wraps(frame)):
         frame, level = frame.f_back, level + 1

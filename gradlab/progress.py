@@ -14,6 +14,7 @@ Advance = Callable[..., None]  # advance(steps, **figures to show)
 EVERY = 60.0  # seconds between lines
 PAUSE = 5.0  # maximal seconds between two bars of one measurement
 _told, _ended = 0.0, -PAUSE  # time of the last line or of the start; end of the last bar
+_before = ""  # what descriptions begin with
 
 
 def duration(seconds: float) -> str:
@@ -24,12 +25,29 @@ def duration(seconds: float) -> str:
 
 
 @contextlib.contextmanager
+def within() -> Iterator[None]:
+    """In this block `say_before` puts words before all descriptions: which part of a whole is measured."""
+    global _before
+    before = _before
+    try:
+        yield
+    finally:
+        _before = before
+
+
+def say_before(words: str) -> None:
+    global _before
+    _before = words
+
+
+@contextlib.contextmanager
 def bar(description: str, total: int, shown: bool, done: int = 0, time_left: bool = True) -> Iterator[Advance]:
     """Yields `advance(steps=1, **figures)`, which updates the display. Shows nothing unless `shown`.
 
     The time left is estimated from the last half minute. `time_left=False` omits it, for longer steps, and also the
     lines if standard error is not a terminal.
     """
+    description = f"{_before}{description}"
     if not (shown and sys.stderr is not None and sys.stderr.isatty()):
         if shown and time_left:
             with _lines(description, total, done) as advance:
@@ -79,14 +97,14 @@ def _lines(description: str, total: int, done: int) -> Iterator[Advance]:
         nonlocal made
         made += steps
         now = time.monotonic()
-        if now - _told < EVERY or not made:
+        if now - _told < EVERY:
             return
         _told = now
         shown = "".join(f", {name} {value}" for name, value in figures.items())
-        left = max(0.0, (now - began) / made * (total - done - made))
+        left = f", about {_minutes(max(0.0, (now - began) / made * (total - done - made)))} left" if made else ""
         share = f"{(done + made) / max(total, 1):.0%} after {_minutes(now - began)}"
         with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error is closed
-            line = f"gradlab: {description}: {share}, about {_minutes(left)} left{shown}{_busy()}"
+            line = f"gradlab: {description}: {share}{left}{shown}{_busy()}"
             print(visible(line), file=sys.stderr, flush=True)
 
     try:

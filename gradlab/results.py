@@ -18,7 +18,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from . import __version__, errors, files, hdf5, hdf5_sandbox, schema
+from . import __version__, errors, files, hdf5, hdf5_sandbox, outputs, schema
 from .hdf5_store import Hdf5Store
 from .terminal import encodable
 
@@ -94,7 +94,8 @@ def save_results(ds: xr.Dataset, path: str | Path) -> None:
     (of xarray.open_dataset, of dask) is computed first, so it may come from the file that it replaces. How the
     variables were encoded in the file that they come from has no effect: values are stored as they are.
 
-    Raises ValueError for what cannot be stored, OSError where it cannot be written.
+    Raises ValueError for what cannot be stored and a name that does not end in .h5, .hdf5 or .nc, OSError where it
+    cannot be written: a file of another program is not replaced.
 
     Examples
     --------
@@ -103,6 +104,7 @@ def save_results(ds: xr.Dataset, path: str | Path) -> None:
     """
     if not isinstance(ds, xr.Dataset):
         raise ValueError(f"ds: expected an xarray.Dataset, as gradlab.bias returns it, got {type(ds).__name__}")
+    outputs.check(path, outputs.RESULTS)
     ds = with_encodable_text(ds.compute().drop_encoding())
     _check_storable(ds)
     content = _hdf5(ds)

@@ -1,6 +1,7 @@
 """What gradlab writes carries a checksum of its content, which reading verifies: a damaged byte is never a number."""
 
 import json
+import zipfile
 
 import h5py
 import numpy as np
@@ -139,6 +140,24 @@ def test_a_checkpoint_with_other_weights_or_metadata_is_refused(tmp_path):
     save_file(tensors | {"decoder.3.bias": tensors["decoder.3.bias"] + 1}, path, metadata=about)
     with pytest.raises(BadFile, match="checksum"):
         gradlab.load(path)
+
+
+def test_a_state_dict_without_checksums_is_read_as_it_is(tmp_path):
+    """torch may leave them out; the archive then says 0 for each. One that has them is never taken for such a file."""
+    path = tmp_path / "weights.pt"
+    torch.serialization.set_crc32_options(False)
+    try:
+        saved_weights(path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    own_weights(path)
+    with zipfile.ZipFile(path) as archive:
+        assert {member.CRC for member in archive.infolist()} == {0}
+    content = bytearray(path.read_bytes())
+    at = content.index(np.float32(model().decoder[-1].bias[0].item()).tobytes())
+    content[at] ^= 1  # the last bit of a weight
+    path.write_bytes(content)
+    assert not torch.equal(gradlab.load_weights(model(0), path).decoder[-1].bias, model().decoder[-1].bias)
 
 
 def test_results_that_another_program_wrote_anew_are_read(tmp_path):

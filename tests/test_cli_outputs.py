@@ -9,6 +9,8 @@ import sys
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 import xarray as xr
 from gradlab.cli.main import main
 from gradlab.cli.output import console
@@ -92,6 +94,74 @@ def test_a_trained_model_is_replaced_if_asked_for(run, tmp_path):
     assert run(*tracked).code == 0
     (tmp_path / "vae.safetensors").unlink()
     refused(run(*tracked), 1, "vae.gap.h5: file exists; --overwrite")
+
+
+@pytest.mark.parametrize("name", ["mylayer.py", "results", "a.png", "a.safetensors", "a.h5.txt"])
+def test_a_name_of_another_kind_of_file_is_refused(run, tmp_path, name):
+    """Whatever the command writes; a file of this name stays as it is."""
+    tiny("m.safetensors")
+    assert run("bias", "m.safetensors", *POINT).code == 0
+    images(tmp_path, 20)
+    (tmp_path / name).write_text("import torch\n")
+    results = "expected a name ending in .h5, .hdf5 or .nc, got"
+    of_sweep = ["sweep", "vae", "--data", "own", "--tf", "1", "--tb", "1", "--seeds", "1", "--epochs", "1"]
+    commands = {
+        "bias": (["bias", "m.safetensors", *POINT, "--out"], results),
+        "gap": (["gap", "m.safetensors", "--images", "2", "--draws", "2", "--no-plot", "--out"], results),
+        "recommend": (["recommend", "m.safetensors", "--tf", "1", "--out"], results),
+        "sweep": ([*of_sweep, "--out"], results),
+        "train": (["train", "vae", "--data", "own", "--epochs", "1", "--overwrite", "--out"], "ending in .safetensors"),
+        "plot": (["plot", "bias.h5", "--out"], "expected a name ending in .png, .pdf or .svg, got"),
+        "report": (["report", "bias.h5", "--out"], "expected a name ending in .html or .htm, got"),
+    }
+    own = {"a.png": "plot", "a.safetensors": "train"}.get(name)
+    for command, (arguments, expected) in commands.items():
+        if command != own:
+            refused(run(*arguments, name), 2, f"--out: {expected}" if command != "train" else expected, name)
+    assert (tmp_path / name).read_text() == "import torch\n"
+    assert not (tmp_path / "results").is_dir()
+
+
+def test_a_file_of_another_program_is_not_replaced(run, tmp_path):
+    """Under a name that fits; an empty file, and what gradlab wrote, damaged or not, are replaced."""
+    tiny("m.safetensors")
+    bias = ["bias", "m.safetensors", *DRAWN]
+    assert run(*bias).code == 0
+    for name, command in {
+        "bias.h5": bias,
+        "bias.png": bias,
+        "a.pdf": ["plot", "bias.h5", "--out", "a.pdf"],
+        "a.html": ["report", "bias.h5", "--out", "a.html"],
+    }.items():
+        path = tmp_path / name
+        before = path.read_bytes() if path.exists() else b""
+        path.write_text("mine")
+        refused(
+            run(*command), 1, f"{name}: expected no file or", "got a file of another program, which is not replaced"
+        )
+        assert path.read_text() == "mine"
+        path.write_bytes(before[: len(before) * 9 // 10])
+        assert run(*command).code == 0
+        assert path.stat().st_size > 1000
+    np.save("x.npy", np.zeros(3))
+    for path, save in (
+        ("x.npy", lambda path: gradlab.save_results(gradlab.open_results("bias.h5"), path)),
+        ("x.npy", lambda path: gradlab.save(gradlab.load("m.safetensors"), path)),
+        ("x.npy", lambda path: gradlab.report("bias.h5", path)),
+    ):
+        with pytest.raises(ValueError, match=r"path: expected a name ending in \."):
+            save(path)
+    safetensors.torch.save_file({"a": torch.zeros(3)}, "foreign.safetensors")
+    with pytest.raises(FileExistsError, match=r"foreign\.safetensors: expected no file or a checkpoint of gradlab"):
+        gradlab.save(gradlab.load("m.safetensors"), "foreign.safetensors")
+    xr.Dataset({"a": ("x", [1.0])}).to_netcdf("foreign.nc", engine="h5netcdf")
+    with pytest.raises(FileExistsError, match=r"foreign\.nc: expected no file or results of gradlab"):
+        gradlab.save_results(xr.Dataset({"a": ("x", [2.0])}), "foreign.nc")
+    gradlab.save_results(xr.Dataset({"a": ("x", [1.0])}), "own.nc")
+    gradlab.save_results(xr.Dataset({"a": ("x", [2.0])}), "own.nc")
+    assert gradlab.open_results("own.nc").a[0] == 2.0
+    with pytest.raises(ValueError, match=r"out: expected a name ending in \.h5"):
+        gradlab.Monitor(gradlab.load("m.safetensors"), tf=1.0, tb=1.0, out="fidelity.csv")
 
 
 # --- figures ---

@@ -2,14 +2,17 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 
 import dask
+import distributed
 import pytest
 
 import gradlab
@@ -17,6 +20,8 @@ from gradlab.sweeps.cells import grid
 from gradlab.sweeps.folder import Folder
 
 from .kill_sweep import claimed, files, when
+from .test_parts import TB, TF, campaign
+from .test_parts import assert_same as assert_same_figures
 from .tiny_sweep import ONE, assert_same, cells, leftovers, sweep
 
 QUICK = {"distributed.comm.timeouts.connect": "1s"}
@@ -160,6 +165,75 @@ def test_a_scheduler_that_dies_ends_the_sweep(without_workers, tmp_path):
     with dask.config.set(QUICK), pytest.raises(OSError, match="scheduler: connection lost; the same call continues"):
         sweep(folder, scheduler=without_workers[1])
     assert os.listdir(folder) == []
+
+
+def test_a_scheduler_that_dies_while_it_is_connected_leaves_one_line(without_workers, tmp_path, monkeypatch, capfd):
+    """After the client has it, before the images are sent."""
+    process, address = without_workers
+    real = distributed.Client.register_plugin
+
+    def late(client, *given, **named):
+        process.kill()
+        process.wait()
+        return real(client, *given, **named)
+
+    monkeypatch.setattr(distributed.Client, "register_plugin", late)
+    with (
+        dask.config.set(QUICK),
+        pytest.raises(OSError, match=r"scheduler: connection to 'tcp.*' lost while it began \("),
+    ):
+        sweep(tmp_path / "folder", scheduler=address)
+    assert capfd.readouterr().err == ""
+    assert os.listdir(tmp_path / "folder") == []
+
+
+@pytest.mark.parametrize("says", [b"", b"nonsense" * 8])
+def test_what_is_no_scheduler_leaves_one_line(tmp_path, capfd, says):
+    """Something that takes the connection and ends it, as a scheduler that dies then does; or speaks otherwise."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            with contextlib.suppress(OSError):
+                while True:
+                    with server.accept()[0] as connection:
+                        connection.sendall(says)
+
+        threading.Thread(target=answer, daemon=True).start()
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with dask.config.set(QUICK), pytest.raises(OSError, match="scheduler: no answer from") as raised:
+            sweep(tmp_path, scheduler=address)
+    assert "\n" not in str(raised.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_worker_that_dies_while_it_is_connected_is_done_without(cluster, tmp_path, monkeypatch, capfd):
+    address, alive = cluster
+    doomed, _ = alive(2)
+    real = distributed.Client.register_plugin
+
+    def late(client, *given, **named):
+        doomed.kill()
+        return real(client, *given, **named)
+
+    monkeypatch.setattr(distributed.Client, "register_plugin", late)
+    ds = sweep(tmp_path, **ONE, scheduler=address)
+    assert (ds.status == "done").all()
+    assert capfd.readouterr().err == ""
+
+
+def test_parts_of_bias_on_a_cluster(cluster, tmp_path):
+    """The figures of one call, from workers that get the content of the checkpoints; a worker dies meanwhile."""
+    address, alive = cluster
+    doomed, _ = alive(2)
+    analysis = functools.partial(gradlab.bias, draws=16)
+    whole, models, x = campaign(tmp_path, analysis, workers=1, scheduler=address)
+    killer = when(lambda: files(whole.folder.path, ".h5"), doomed.kill)
+    whole.measure()
+    killer.join()
+    for i, model in models.items():
+        assert_same_figures(whole.found()[i], gradlab.bias(model, x, TF, TB, draws=16))
+    whole.remove()
+    assert not whole.folder.path.exists()
 
 
 def test_no_scheduler_is_said(tmp_path):

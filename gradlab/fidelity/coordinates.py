@@ -17,22 +17,25 @@ def norms(exact: Numbers, mean: Numbers) -> list[Numbers]:
     squared_exact, along = _inner(exact, exact), _inner(mean, exact)
     # computed from m - a g, because |m|^2 - <m, g>^2 / |g|^2 cancels where it is small
     a = along * (squared_exact > 0) / (squared_exact + (squared_exact == 0))
-    across, off = mean - a[..., None] * exact, mean - exact
-    return [squared_exact, _inner(mean, mean), along, _inner(off, off), _inner(across, across)]
+    return [squared_exact, _inner(mean, mean), along, _square(mean - exact), _square(_across(a, exact, mean))]
 
 
 def norms_by_example(exact: Numbers, mean: Numbers, examples: int) -> list[Numbers]:
     """What `Norms` holds of each example, (..., example); what m has across g with the scale of all examples."""
     squared_exact, along = _inner(exact, exact), _inner(mean, exact)
     a = along * (squared_exact > 0) / (squared_exact + (squared_exact == 0))
-    vectors = (exact, mean, mean - exact, mean - a[..., None] * exact)
-    g, m, off, across = (of.reshape(*of.shape[:-1], examples, -1) for of in vectors)
-    return [_inner(g, g), _inner(m, m), _inner(m, g), _inner(off, off), _inner(across, across)]
+
+    def by_example(of: Numbers) -> Numbers:
+        return of.reshape(*of.shape[:-1], examples, -1)
+
+    g, m = by_example(exact), by_example(mean)
+    off = _square(by_example(mean - exact))
+    return [_inner(g, g), _inner(m, m), _inner(m, g), off, _square(by_example(_across(a, exact, mean)))]
 
 
 def scale(*arrays: Numbers) -> float:
     """A power of two to divide by before squaring, so that squares stay in the range of float64; usually 1."""
-    largest = max(float(abs(each).max()) for each in arrays)
+    largest = max(max(float(each.max()), -float(each.min())) for each in arrays)  # without a copy
     return 1.0 if largest == 0 or 1e-100 < largest < 1e100 or not np.isfinite(largest) else 2.0 ** np.frexp(largest)[1]
 
 
@@ -51,6 +54,18 @@ def norm(a: Array) -> Array:
 def _inner(a: Numbers, b: Numbers) -> Numbers:
     """Inner product over the last axis."""
     return np.einsum("...i,...i->...", a, b) if isinstance(a, np.ndarray) else (a * b).sum(-1)
+
+
+def _across(a: Numbers, exact: Numbers, mean: Numbers) -> Numbers:
+    """mean - a exact, in place in one new array."""
+    found = -a[..., None] * exact
+    found += mean
+    return found
+
+
+def _square(a: Numbers) -> Numbers:
+    """Squared norm over the last axis."""
+    return _inner(a, a)
 
 
 def on_host(given: Numbers) -> Array:
@@ -78,7 +93,11 @@ def _largest(a: Numbers) -> Numbers:
 def elementwise_ratios(exact: Numbers, mean: Numbers) -> Numbers:
     """|mean - exact| / |exact| of each coordinate; NaN where the exact gradient is 0."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        return abs((mean - exact) / exact) * (exact / exact)
+        ratios = mean - exact
+        ratios /= exact  # in place: of many images this is what takes most memory
+        ratios = np.abs(ratios, out=ratios) if isinstance(ratios, np.ndarray) else ratios.abs_()
+        ratios *= exact / exact
+        return ratios
 
 
 def quantiles(ratios: Numbers) -> Numbers:

@@ -83,13 +83,15 @@ def _reduced(
 ) -> list[Any]:
     batch_mean = batch_mean + jackknife.like(batch_mean, shift)
     means = jackknife.means_without_each(count, batch_mean)
-    squared_off = (batch_mean - means[:, :1]) ** 2
+    squared_off = batch_mean - means[:, :1]
+    squared_off *= squared_off
     sum_of_squares = squares.sum(1) + jackknife.like(squares, count) @ squared_off
+    # metrics need no variance of single coordinates, and summing first takes a tenth of the time
+    summed = squares.sum(-1), squared_off.sum(-1)
+    del batch_mean, squared_off  # of many images, these arrays are what takes most memory
     g, m = jackknife.like(means, exact)[:, :, None], means[:, None]
     per_example = per_example_ratios(g, m, examples)
     elementwise = quantiles(elementwise_ratios(g, m))
-    # metrics need no variance of single coordinates, and summing first takes a tenth of the time
-    summed = squares.sum(-1), squared_off.sum(-1)
     ratios = per_example, quantiles(per_example), elementwise
     by_example = norms_by_example(g[:, :, 0], m[:, :, 0], examples)
     return [means[:, 0], sum_of_squares, *summed, *norms(g, m), *ratios, *by_example]

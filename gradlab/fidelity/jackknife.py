@@ -35,7 +35,11 @@ def means_without_each(count: Array, mean: Numbers) -> Numbers:
     shape = (*mean.shape[:-2], 1 + len(count), mean.shape[-1])
     found = np.empty(shape) if isinstance(mean, np.ndarray) else mean.new_empty(shape)
     found[..., :1, :] = total
-    found[..., 1:, :] = total - like(mean, count / (n - count))[:, None] * (mean - total)
+    without = found[..., 1:, :]  # total - count / (n - count) (mean - total), in place
+    without[...] = mean
+    without -= total
+    without *= -like(mean, count / (n - count))[:, None]
+    without += total
     return found
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import xarray as xr
 
-from .. import errors
+from .. import errors, outputs
 from ..cautions import SamplingWarning
 from ..estimators import Estimator
 from ..fidelity.bias_analysis import bias
@@ -325,5 +325,7 @@ def _share(budget: object) -> float:
 
 def _path(out: object) -> Path | None:
     if out is None or isinstance(out, str | Path):
+        if out is not None:
+            outputs.check_name(out, outputs.RESULTS, "out")
         return None if out is None else Path(out)
     raise ValueError(f"out: expected the name of a file, got {out!r}")

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-from .. import errors, files
+from .. import errors, files, outputs
 from .fitting import fewer_ticks, fit_in_cells, fit_keys, scale_lines, stacked, wrap_labels
 
-FORMATS = ("png", "pdf", "svg")
+FORMATS = tuple(suffix.removeprefix(".") for suffix in outputs.FIGURE.suffixes)
 WIDTH, FONT, SMALL = 5.5, 9, 7.5  # inches of a page's text; points
 _CAPTION, _SIZE, _KEYS = "_gradlab_caption", "_gradlab_letters", "_gradlab_keys"  # attributes of a Figure
 _IN_METADATA = {"png": "Description", "svg": "Description", "pdf": "Subject"}
@@ -67,7 +67,7 @@ def save(figure: Figure, path: str | Path, *, size: str | None = None, caption: 
     ValueError
         Another suffix or size.
     OSError
-        Where it cannot be written.
+        Where it cannot be written: a file of another program is not replaced.
 
     Examples
     --------
@@ -75,9 +75,7 @@ def save(figure: Figure, path: str | Path, *, size: str | None = None, caption: 
     >>> gradlab.plots.save(figure, "bias.png", size="column")
     """
     suffix = PurePath(path).suffix.lower().removeprefix(".")
-    if suffix not in FORMATS:
-        endings = ", ".join(f".{known}" for known in FORMATS)
-        raise ValueError(f"path: expected a name that ends in one of {endings}, got {str(path)!r}")
+    outputs.check(path, outputs.FIGURE)
     if size is not None:
         resize(figure, size)
     if caption:

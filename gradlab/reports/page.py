@@ -12,7 +12,7 @@ from typing import Any
 
 import xarray as xr
 
-from .. import __version__, errors, files, results
+from .. import __version__, errors, files, outputs, results
 from ..cautions import cautions
 from ..kinds import first_metrics, kind, metric_names
 from ..schema import short_name, upgraded
@@ -52,6 +52,7 @@ def report(found: str | Path | xr.Dataset | Sequence[str | Path | xr.Dataset], p
         raise ValueError(f"found: expected 1 to {MOST_FILES} results, got {len(listed)}")
     parts = [part for number, one in enumerate(listed, 1) for part in _read(one, number)]
     content = _page([_section(*part, number) for number, part in enumerate(parts, 1)])
+    outputs.check(path, outputs.PAGE)
     with files.written_aside(path) as aside:
         aside.write_text(content, encoding="utf-8")
 

@@ -1,7 +1,8 @@
-"""A sweep on a Dask cluster: each cell is a task that trains in a local folder of a worker and returns the files.
+"""A job on a Dask cluster: each cell is a task that works in a local folder of a worker and returns the files.
 
-The images are sent once to every worker, also to those that join later. So a worker needs neither the data set nor a
-shared disk. Claims are taken in the sweep's folder on this machine, so other sweeps on it share the work.
+What cells share, images say, is sent once to every worker, also to those that join later. So a worker needs neither
+the data set nor a shared disk. Claims are taken in the job's folder on this machine, so other calls on it share the
+work.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import contextlib
 import logging
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import distributed
@@ -19,26 +22,22 @@ from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.utils import silence_logging_cmgr
 
 from .. import __version__, errors, files
-from ..datasets import Images
-from .cell_runner import run
-from .cells import Cell
 from .claims import Claim, uninterrupted
-from .folder import Folder
-from .processes import place
-from .queue import POLL, Job
+from .queue import POLL, Cell, Job
 
+ATTEMPTS = 5
 AHEAD = 2  # tasks per thread of the cluster, so that no thread waits for its next one
 
 
-class Data(WorkerPlugin):
-    """The images of a sweep, stored by every worker."""
+class Shared(WorkerPlugin):
+    """What the cells of a job share, stored by every worker."""
 
-    def __init__(self, images: Images, validation: Images):
-        self.images, self.validation = images, validation
+    def __init__(self, content: Any):
+        self.content = content
 
 
 def work_on_cluster(job: Job, address: str, after: Callable[[], None]) -> None:
-    """Trains all cells on the cluster whose scheduler is at `address`.
+    """Computes all cells on the cluster whose scheduler is at `address`.
 
     If a worker dies, another one runs its cell again. Raises ValueError for an invalid address, and OSError if the
     scheduler does not answer or no worker can run the remaining cells. Finished cells are kept.
@@ -47,24 +46,34 @@ def work_on_cluster(job: Job, address: str, after: Callable[[], None]) -> None:
         distributed.comm.get_address_host_port(address)  # with an invalid address the client takes a minute to close
     except ValueError as error:
         raise ValueError(f"scheduler: expected an address like tcp://host:8786, got {address!r} ({error})") from None
-    try:
-        client = distributed.Client(address, set_as_default=False)
-    except OSError as error:
-        raise OSError(f"scheduler: no answer from {address!r} ({error})") from None
     # Dask's own log tells of a lost connection in tracebacks; the error that is raised says it in a line
-    with silence_logging_cmgr(logging.CRITICAL), client:
+    with silence_logging_cmgr(logging.CRITICAL), contextlib.ExitStack() as closing:
+        try:
+            client = distributed.Client(address, set_as_default=False)
+        except Exception as error:  # of several kinds, where the scheduler dies or is none
+            raise OSError(f"scheduler: no answer from {address!r} ({_reason(error)})") from None
+        closing.callback(_close, client)
         try:
             tasks = _Tasks(client, job)
-        except OSError as error:
-            raise OSError(f"scheduler: connection to {address!r} lost while it began ({error})") from None
+        except Exception as error:  # likewise
+            raise OSError(f"scheduler: connection to {address!r} lost while it began ({_reason(error)})") from None
         try:
             tasks.run(after)
         finally:
             tasks.end()
 
 
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _close(client: distributed.Client) -> None:
+    with contextlib.suppress(Exception):  # the scheduler may be gone, and this is no news
+        client.close()
+
+
 class _Tasks:
-    """The cells that a cluster is training."""
+    """The cells that a cluster is computing."""
 
     def __init__(self, client: distributed.Client, job: Job):
         self.client, self.job = client, job
@@ -72,7 +81,14 @@ class _Tasks:
         self.under_way: dict[Any, tuple[Cell, Claim]] = {}
         self.errors: dict[str, str] = {}  # by name of the cell
         self.changed = threading.Event()
-        client.register_plugin(Data(job.images, job.validation), name=self.key)
+        for attempt in range(ATTEMPTS):  # it fails for all if one worker dies meanwhile; the scheduler then drops that
+            try:
+                client.register_plugin(Shared(job.shared()), name=self.key)
+                break
+            except OSError:
+                time.sleep(POLL)
+                if client.status != "running" or attempt == ATTEMPTS - 1:
+                    raise
         if not client.nthreads():
             errors.warn("scheduler: no workers yet; waiting for them")
 
@@ -88,10 +104,10 @@ class _Tasks:
             after()
         if self.errors:
             first = next(iter(self.errors.values()))
-            raise OSError(f"{len(self.errors)} of {len(self.job.cells)} cells did not run; {first}")
+            raise OSError(f"{len(self.errors)} of {len(self.job.cells)} {self.job.of} did not run; {first}")
 
     def end(self) -> None:
-        """Releases all claims. Cells that are still training end on their workers, and their results are dropped."""
+        """Releases all claims. Cells that are under way end on their workers, and their results are dropped."""
         with contextlib.suppress(Exception):  # the scheduler may be gone
             self.client.cancel(list(self.under_way), force=True)
             self.client.unregister_worker_plugin(self.key)
@@ -122,7 +138,7 @@ class _Tasks:
         if self.job.folder.finished(cell):  # finished between the check and the claim
             held.release()
             return None
-        given = (self.key, cell, self.job.device, self.job.keep_models, self.job.tf32)
+        given = (self.key, cell.version, *self.job.task(cell))
         future = self.client.submit(run_task, *given, key=f"{self.key}-{cell.name}-{uuid.uuid4().hex}", pure=False)
         self.under_way[future] = cell, held
         return future
@@ -148,15 +164,12 @@ class _Tasks:
         folder.read(cell)
 
 
-def run_task(key: str, cell: Cell, device: str, keep_model: bool, tf32: bool) -> dict[str, bytes]:
-    """Trains a cell on a worker and returns its files by name."""
-    if cell.version != __version__:
-        raise RuntimeError(
-            f"gradlab: expected version {cell.version}, that of the sweep, on the worker, got {__version__}"
-        )
+def run_task(key: str, version: str, compute: Callable[..., None], arguments: tuple[Any, ...]) -> dict[str, bytes]:
+    """Computes a cell on a worker and returns its files by name."""
+    if version != __version__:
+        raise RuntimeError(f"gradlab: expected version {version}, that of the job, on the worker, got {__version__}")
     worker = distributed.get_worker()
-    data: Any = worker.plugins[key]
+    shared: Any = worker.plugins[key]
     with tempfile.TemporaryDirectory(dir=worker.local_directory) as path:
-        folder = Folder(path)
-        run([cell], folder, data.images, data.validation, place(device), keep_model, tf32)
-        return {file.name: file.read_bytes() for file in folder.path.iterdir()}
+        compute(path, shared.content, *arguments)
+        return {file.name: file.read_bytes() for file in Path(path).iterdir()}

@@ -1,4 +1,4 @@
-"""Several worker processes on one machine, which claim cells like any other sweep on the folder."""
+"""Several worker processes on one machine, which claim cells like any other process on the folder."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -20,7 +21,6 @@ import torch
 
 from .. import errors
 from .claims import uninterrupted
-from .folder import Folder
 from .queue import POLL, Job, work
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -40,8 +40,7 @@ def work_in_processes(job: Job, count: int, after: Callable[[], None]) -> None:
     If a worker dies, a warning names it and the others take its cell. If all workers die before the end, raises the
     error of the first. Raises KeyboardInterrupt after all workers have written their states.
     """
-    if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker that imports the caller's script
-        os._exit(NO_GUARD)
+    end_within_import()
     threads = max(1, torch.get_num_threads() // count)
     with _all_stopped_at_the_end() as workers:
         for index in range(count):
@@ -49,8 +48,7 @@ def work_in_processes(job: Job, count: int, after: Callable[[], None]) -> None:
             workers[-1].process.name = f"worker {index + 1} of {count}"
         for index, worker in enumerate(workers):
             with contextlib.suppress(BrokenPipeError):  # the worker died; handled below
-                own = replace(job, folder=Folder(job.folder.path), device=place(job.device, index))
-                worker.pipe.send_bytes(pickle.dumps(own))
+                worker.pipe.send_bytes(pickle.dumps(job.in_worker(index)))
         running = list(workers)
         while running:
             wait([thing for worker in running for thing in (worker.pipe, worker.process.sentinel)], POLL)
@@ -62,6 +60,12 @@ def work_in_processes(job: Job, count: int, after: Callable[[], None]) -> None:
         for worker in workers:
             _listen(worker)
     _account_for_deaths(job, workers)
+
+
+def end_within_import() -> None:
+    """Ends a worker process that runs the caller's script instead of importing it; the parent says why."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        os._exit(NO_GUARD)
 
 
 def place(device: str, index: int = 0) -> str:
@@ -88,6 +92,7 @@ def _start(threads: int) -> _Worker:
 
 def _main(pipe: Connection, threads: int) -> None:
     """The main function of a worker."""
+    sys.stdout = sys.stderr  # models of the user may print, and standard output is for results
     os.setpgrp()  # Ctrl-C of a terminal reaches only the parent, which passes it on once
     torch.set_num_threads(threads)
     warnings.showwarning = lambda message, *_: pipe.send(str(message))
@@ -139,7 +144,9 @@ def _account_for_deaths(job: Job, workers: list[_Worker]) -> None:
                 " beginning; put the call under `if __name__ == '__main__':`"
             )
         codes = ", ".join(sorted({str(worker.process.exitcode) for worker in workers}))
-        raise first or ChildProcessError(f"workers: all died (exit codes {codes}); the same call continues the sweep")
+        raise first or ChildProcessError(
+            f"workers: all died (exit codes {codes}); the same call continues the {job.called}"
+        )
     for worker in dead:
         reason = worker.error or f"exit code {worker.process.exitcode}"
         errors.warn(f"{worker.process.name} died ({reason}); the other workers continue")

@@ -23,6 +23,7 @@ from .folder import Folder
 from .processes import place, work_in_processes
 from .progress import Watch, display
 from .queue import Job, work
+from .trainings import Trainings
 
 ANNOUNCED_FROM = 2000  # steps; from this number on the expected time is printed first
 
@@ -118,7 +119,7 @@ def sweep(
         Run(cells.cells[0].settings, images, validation, "cpu")
     place_of_cells = Folder(folder)
     together = together or _fitting(cells.cells, images, validation, device, count, scheduler)
-    job = Job(cells.cells, place_of_cells, images, validation, device, keep_models, together, tf32)
+    job = Trainings(cells.cells, place_of_cells, images, validation, device, keep_models, together, tf32)
     _prepare(job, retry_failed)
     if others := Counter(place_of_cells.of_other_versions(job.cells)):
         of = " and ".join(
@@ -142,7 +143,7 @@ def sweep(
     return _collected(cells, place_of_cells)
 
 
-def _announced(job: Job, workers: int, scheduler: str | None) -> str:
+def _announced(job: Trainings, workers: int, scheduler: str | None) -> str:
     """The number of trainings and steps and, unless a cluster trains, the expected time; "" for short sweeps."""
     left = [cell for cell in job.cells if not job.folder.finished(cell)]
     settings = job.cells[0].settings
@@ -169,7 +170,7 @@ def _fitting(
     return min(share, training.most_together(cells[0].settings, images, validation, here))
 
 
-def _prepare(job: Job, retry_failed: bool) -> None:
+def _prepare(job: Trainings, retry_failed: bool) -> None:
     """Creates and tidies the folder. A folder whose cells are all finished may be read-only."""
     folder = job.folder
     if not all(map(folder.finished, job.cells)) or os.access(folder.path, os.W_OK | os.X_OK):
@@ -177,21 +178,26 @@ def _prepare(job: Job, retry_failed: bool) -> None:
         folder.tidy(job.cells, job.keep_models, retry_failed)
 
 
-def _run(job: Job, workers: int, scheduler: str | None, after: Callable[[], None]) -> None:
+def _run(job: Trainings, workers: int, scheduler: str | None, after: Callable[[], None]) -> None:
     left = [cell for cell in job.cells if not job.folder.finished(cell)]
     if not left:
         return
     if scheduler is not None:
-        try:
-            from .cluster import work_on_cluster
-        except ImportError as error:
-            cure = "in the checkout of gradlab: pip install '.[distributed]'"
-            raise ValueError(f"scheduler: expected Dask to be installed, got {error}; {cure}") from None
-        work_on_cluster(job, scheduler, after)
+        work_with_dask(job, scheduler, after)
     elif min(workers, len(left)) > 1:
         work_in_processes(job, min(workers, len(left)), after)
     else:
         work(replace(job, cells=left, device=place(job.device)), after)
+
+
+def work_with_dask(job: Job, scheduler: str, after: Callable[[], None]) -> None:
+    """Computes all cells on a Dask cluster (see `cluster`). Raises ValueError if Dask is not installed."""
+    try:
+        from .cluster import work_on_cluster
+    except ImportError as error:
+        cure = "in the checkout of gradlab: pip install '.[distributed]'"
+        raise ValueError(f"scheduler: expected Dask to be installed, got {error}; {cure}") from None
+    work_on_cluster(job, scheduler, after)
 
 
 def _collected(cells: Grid, folder: Folder) -> xr.Dataset:

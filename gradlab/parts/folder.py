@@ -1,0 +1,94 @@
+"""The folder of the parts of a measurement, beside its results file: bias.h5.parts.
+
+lock          held by the process that makes the results file
+NAME.h5       a finished or failed part, with a checksum
+NAME.lock     held by the process that measures the part
+.NAME...part  an interrupted write
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import xarray as xr
+
+from .. import errors, files, results
+from ..sweeps.claims import Claim, claim
+from .plan import NAME, Part
+
+SUFFIX = ".parts"
+CONFIGURATION, ERROR = "part_configuration", "part_error"  # attributes of a part
+_OURS = re.compile(rf"[0-9a-f]{{{NAME}}}\.(h5|lock)|\.[0-9a-f]{{{NAME}}}.*\.part|lock")
+
+
+class Folder:
+    """The folder that contains the parts of a measurement."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    @classmethod
+    def beside(cls, out: str | Path) -> Folder:
+        """The folder of the parts of a results file."""
+        target = files.target_of(out)
+        return cls(target.with_name(target.name + SUFFIX))
+
+    @contextlib.contextmanager
+    def held(self, out: str | Path) -> Iterator[None]:
+        """Creates the folder and keeps other commands from writing the same results."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        held = claim(self.path / "lock")
+        if held is None:
+            raise OSError(f"{out}: another command measures into this file; wait for it, or take another --out")
+        with held:
+            yield
+
+    def file(self, part: Part) -> Path:
+        return self.path / f"{part.name}.h5"
+
+    def finished(self, part: Part) -> bool:
+        return self.file(part).is_file()
+
+    def claim(self, part: Part) -> Claim | None:
+        """A claim on a part, or None if another process holds it."""
+        return claim(self.path / f"{part.name}.lock")
+
+    def write(self, part: Part, ds: xr.Dataset) -> None:
+        results.save_results(ds.assign_attrs({CONFIGURATION: part.configuration}), self.file(part))
+
+    def read(self, part: Part) -> xr.Dataset | None:
+        """The finished part, or None. Raises BadFile for a damaged file or the file of another part."""
+        if not self.finished(part):
+            return None
+        ds = results.open_results(self.file(part), trusted=True)
+        if ds.attrs.get(CONFIGURATION) != part.configuration:
+            raise errors.BadFile(f"{self.file(part)}: expected the part of this name, got another one")
+        return ds
+
+    def tidy(self, parts: Iterable[Part]) -> int:
+        """Removes damaged and failed parts, which are measured again. Returns the number of finished ones."""
+        there = 0
+        for part in parts:
+            try:
+                ds = self.read(part)
+            except errors.BadFile as fault:
+                errors.warn(f"{fault}; this part is measured again")
+                files.remove(self.file(part))
+                continue
+            if ds is not None and ERROR in ds.attrs:
+                files.remove(self.file(part))
+            elif ds is not None:
+                there += 1
+        return there
+
+    def remove(self) -> None:
+        """Removes all parts, and the folder if nothing else is in it."""
+        with contextlib.suppress(OSError):
+            for entry in list(os.scandir(self.path)):
+                if _OURS.fullmatch(entry.name):
+                    files.remove(entry.path)
+            self.path.rmdir()
