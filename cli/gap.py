@@ -27,7 +27,7 @@ def gap(measured, tf, tb, draws, values, seed):
 
     Without CHECKPOINT the bundled binary autoencoder (2,048 units) is measured on bundled images. Several checkpoints
     (a training run's, say) go into one file, along the dim `checkpoint`; if such a command is killed, the same command
-    goes on. Backward temperatures cost next to nothing.
+    continues. Backward temperatures cost next to nothing.
 
     \b
     Examples:

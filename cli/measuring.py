@@ -125,7 +125,8 @@ class Measured:
                 model, about = load()
             return [(model, Source(load, about, code=importing.code(own.model)))]
         found: list[tuple[Any, Any]] = []
-        for path in [*self.checkpoints] or [None]:
+        paths: list[str | None] = [*self.checkpoints] or [None]
+        for path in paths:
             load = functools.partial(checkpoints.load_described, path, bundled)
             try:
                 model, about = load()
@@ -189,27 +190,30 @@ class Measured:
         def described() -> list[Any]:
             return [ds.assign_attrs(models[i][1].about | observed.described()) for i, ds in campaign.found().items()]
 
-        try:
-            with contextlib.redirect_stdout(sys.stderr):
-                campaign.measure()
-        except BaseException as error:
-            self._keep(described(), len(models), campaign.folder.path)
-            if isinstance(error, KeyboardInterrupt):
-                raise KeyboardInterrupt("interrupted; the same command goes on") from None
-            raise
-        failed |= campaign.failed
-        if found := described():
-            self._write(found)
-        if not failed:
-            campaign.remove()
-            return
+        with campaign.held():
+            try:
+                with contextlib.redirect_stdout(sys.stderr):
+                    campaign.measure()
+            except BaseException as error:
+                self._keep(described(), len(models))
+                if isinstance(error, KeyboardInterrupt):
+                    raise KeyboardInterrupt("interrupted; the same command continues") from None
+                raise
+            failed |= campaign.failed
+            if found := described():
+                self._write(found)
+            if not failed:
+                campaign.remove()
+                return
         first = min(failed)
+        if len(models) == 1:
+            raise failed[first]
         where = f"; the others are in {self.out}" if found else ""
         name, number = models[first][1].name, f"{len(failed)} of {len(models)} checkpoints failed"
         text = str(failed[first]).removeprefix(f"{name}: ")
-        raise ValueError(f"{number}, the first {name}: {text}{where}") from failed[first]
+        raise click.ClickException(f"{number}, the first {name}: {text}{where}")
 
-    def _keep(self, found: list[Any], count: int, folder: Path) -> None:
+    def _keep(self, found: list[Any], count: int) -> None:
         """Writes what is measured before the command ends early."""
         from gradlab import results
 

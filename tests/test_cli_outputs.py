@@ -56,7 +56,8 @@ def test_a_checkpoint_is_not_written_over(run, tmp_path, command, path):
 
 def test_no_other_input_is_written_over(run, tmp_path):
     tiny("m.safetensors")
-    tiny("m.png")
+    tiny("other.safetensors")
+    (tmp_path / "other.safetensors").rename("m.png")
     np.save("x.npy", np.zeros((2, 1, 28, 28), "f4"))
     assert run("bias", "m.safetensors", *POINT).code == 0
     for arguments in (
@@ -123,7 +124,7 @@ def test_a_name_of_another_kind_of_file_is_refused(run, tmp_path, name):
 
 
 def test_a_file_of_another_program_is_not_replaced(run, tmp_path):
-    """Under a name that fits; an empty file, and what gradlab wrote, damaged or not, are replaced."""
+    """Under a name that fits; an empty file, and what gradlab wrote, also with a damaged byte, are replaced."""
     tiny("m.safetensors")
     bias = ["bias", "m.safetensors", *DRAWN]
     assert run(*bias).code == 0
@@ -140,7 +141,9 @@ def test_a_file_of_another_program_is_not_replaced(run, tmp_path):
             run(*command), 1, f"{name}: expected no file or", "got a file of another program, which is not replaced"
         )
         assert path.read_text() == "mine"
-        path.write_bytes(before[: len(before) * 9 // 10])
+        damaged = bytearray(before)
+        damaged[len(before) // 2 : len(before) // 2 + 1] = b"x"
+        path.write_bytes(damaged)
         assert run(*command).code == 0
         assert path.stat().st_size > 1000
     np.save("x.npy", np.zeros(3))

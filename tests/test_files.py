@@ -324,17 +324,19 @@ for name, path in zip(writers, sys.argv[1:], strict=True):
 
 def test_every_writer_survives_a_write_that_the_system_refuses(tmp_path):
     """A limit on file sizes fails a write half-way as a full disk does; HDF5 then crashes the process."""
-    paths = [tmp_path / writer / "file" for writer in ("checkpoint", "results", "images")]
+    suffixes = {"checkpoint": "safetensors", "results": "h5", "images": "gz"}
+    paths = [tmp_path / writer / f"file.{suffix}" for writer, suffix in suffixes.items()]
     for path in paths:
         path.parent.mkdir()
-        path.write_bytes(b"old")
+        path.write_bytes(b"an old one of gradlab")
     command = [sys.executable, "-c", FULL_DISK, *map(str, paths)]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stderr
     for said, path in zip(ran.stdout.splitlines(), paths, strict=True):
         assert "File too large" in said
         assert str(path) in said
-        assert_untouched(path)
+        assert path.read_bytes() == b"an old one of gradlab"
+        assert os.listdir(path.parent) == [path.name]
 
 
 def test_the_limit_on_file_sizes_is_the_subprocess_s_alone():

@@ -222,8 +222,10 @@ def test_a_checkpoint_that_changes_meanwhile_is_no_other_number(tmp_path, here):
 
 def test_two_commands_do_not_write_one_file(tmp_path):
     whole, *_ = campaign(tmp_path, functools.partial(gradlab.bias, draws=16), count=1)
-    with whole.folder.held("bias.h5"), pytest.raises(OSError, match=r"bias\.h5: another command measures into this"):
-        whole.measure()
+    other, *_ = campaign(tmp_path, functools.partial(gradlab.bias, draws=17), count=1)
+    with whole.held(), pytest.raises(OSError, match=r"bias\.h5: another command measures into this"), other.held():
+        pass
+    assert not whole.folder.path.exists()
 
 
 # --- the command line ---
@@ -248,7 +250,7 @@ def test_the_command_goes_on_and_cleans_up(run, tmp_path, monkeypatch, here):
         stopped = run(*command, "--workers", 2)
     assert stopped.code == 130
     assert "1 of 2 checkpoints were measured; they are in bias.h5" in stopped.err
-    assert stopped.err.splitlines()[-1] == "gradlab: interrupted; the same command goes on"
+    assert stopped.err.splitlines()[-1] == "gradlab: interrupted; the same command continues"
     assert len(kept("bias.h5.parts")) == 3
     done = run(*command, "--workers", 2)
     assert done.code == 0, done.err

@@ -325,7 +325,7 @@ def _share(budget: object) -> float:
 
 def _path(out: object) -> Path | None:
     if out is None or isinstance(out, str | Path):
-        if out is not None:
+        if out is not None and (Path(out).is_file() or not Path(out).exists()):
             outputs.check_name(out, outputs.RESULTS, "out")
         return None if out is None else Path(out)
     raise ValueError(f"out: expected the name of a file, got {out!r}")

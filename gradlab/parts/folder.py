@@ -20,9 +20,9 @@ from .. import errors, files, results
 from ..sweeps.claims import Claim, claim
 from .plan import NAME, Part
 
-SUFFIX = ".parts"
+SUFFIX, LOCK = ".parts", "lock"
 CONFIGURATION, ERROR = "part_configuration", "part_error"  # attributes of a part
-_OURS = re.compile(rf"[0-9a-f]{{{NAME}}}\.(h5|lock)|\.[0-9a-f]{{{NAME}}}.*\.part|lock")
+_OURS = re.compile(rf"[0-9a-f]{{{NAME}}}\.(h5|lock)|\.[0-9a-f]{{{NAME}}}.*\.part")
 
 
 class Folder:
@@ -40,12 +40,19 @@ class Folder:
     @contextlib.contextmanager
     def held(self, out: str | Path) -> Iterator[None]:
         """Creates the folder and keeps other commands from writing the same results."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        held = claim(self.path / "lock")
+        self.make()
+        held = claim(self.path / LOCK)
         if held is None:
             raise OSError(f"{out}: another command measures into this file; wait for it, or take another --out")
-        with held:
-            yield
+        try:
+            with held:
+                yield
+        finally:
+            with contextlib.suppress(OSError):  # there are parts
+                self.path.rmdir()
+
+    def make(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
 
     def file(self, part: Part) -> Path:
         return self.path / f"{part.name}.h5"
@@ -84,6 +91,13 @@ class Folder:
             elif ds is not None:
                 there += 1
         return there
+
+    def clear_failed(self, parts: Iterable[Part]) -> None:
+        """Removes failed parts, which say nothing to the next call."""
+        for part in parts:
+            with contextlib.suppress(errors.BadFile):
+                if (ds := self.read(part)) is not None and ERROR in ds.attrs:
+                    files.remove(self.file(part))
 
     def remove(self) -> None:
         """Removes all parts, and the folder if nothing else is in it."""

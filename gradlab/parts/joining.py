@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from ..attributes import joined_enumerated
 from .folder import CONFIGURATION
 from .job import WARNINGS
 
-OF_ALL = {  # attributes in which parts differ, of one call over all tf
+OF_ALL: dict[str, Callable[..., Any]] = {  # attributes in which parts differ, of one call over all tf
     "draws": min,
     "draws_per_batch": min,
     "exact_gradient_relative_error": max,

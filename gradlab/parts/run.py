@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import time
@@ -32,8 +33,8 @@ class Campaign:
     """`bias` or `gap` of several models, in parts that several processes or machines may measure.
 
     A part is one model at one forward temperature; with one process and no cluster, one model. The name of its file is
-    a hash of all that determines its numbers. So the same call goes on from what is measured, and a call that asks for
-    anything else measures anew.
+    a hash of all that determines its numbers. So the same call continues from what is measured, and no part of another
+    call is used.
 
     Parameters
     ----------
@@ -85,25 +86,29 @@ class Campaign:
         self.parts: dict[int, list[Part]] = {}  # by model
         self.failed: dict[int, Exception] = {}  # by model: its first error
 
+    def held(self) -> contextlib.AbstractContextManager[None]:
+        """In this block no other command measures into the same results file. Raises OSError if one does."""
+        return self.folder.held(self.out)
+
     def measure(self) -> None:
         """Measures the parts that are not there yet. If a model fails, the others are measured; see `failed`.
 
         Raises OSError and KeyboardInterrupt as `sweeps.sweep` does. Parts that are finished stay.
         """
-        with self.folder.held(self.out):
-            whole = {i: self._whole(i) for i in self.models}
-            if self.divided and self.kind == "bias":
-                self._choose_references(whole)
-            for i, part in whole.items():
-                if i in self.failed:
-                    continue
-                if self.divided:
-                    arms = {} if self.cross is None else {"cross": Arms(self.cross)}
-                    self.parts[i] = by_temperature(part, arms | self._reference(i))
-                else:
-                    more = () if self.cross is None else (("cross", self.cross),)
-                    self.parts[i] = [dataclasses.replace(part, more=more)]
-            self._work(self.analysis, self.parts, self.kind)
+        self.folder.make()
+        whole = {i: self._whole(i) for i in self.models}
+        if self.divided and self.kind == "bias":
+            self._choose_references(whole)
+        for i, part in whole.items():
+            if i in self.failed:
+                continue
+            cross = None if self.cross is None else Arms(self.cross) if self.divided else self.cross
+            more = {} if cross is None else {"cross": cross}
+            if self.divided:
+                self.parts[i] = by_temperature(part, more | self._reference(i))
+            else:
+                self.parts[i] = [dataclasses.replace(part, more=tuple(more.items()))]
+        self._work(self.analysis, self.parts, self.kind)
 
     def found(self) -> dict[int, xr.Dataset]:
         """The results of the models all of whose parts are measured, by position, with their warnings."""
@@ -171,21 +176,26 @@ class Campaign:
         alone = self.scheduler is None and count == 1
         watch = _Watch(job, len(left), there)
         with progress.bar(words, len(every), self.compute.progress and not alone, done=there) as advance:
+
+            def after() -> None:
+                advance(watch.new())
+
             if self.scheduler is not None:
-                work_with_dask(job, self.scheduler, lambda: advance(watch.new()))
+                work_with_dask(job, self.scheduler, after)
             elif not alone:
-                work_in_processes(job, count, lambda: advance(watch.new()))
+                work_in_processes(job, count, after)
             else:
                 compute = dataclasses.replace(self.compute, device=place(self.device))
                 before = functools.partial(watch.tell, len(every))
                 with progress.within():
-                    work(dataclasses.replace(job, cells=left, compute=compute, before=before), watch.new)
+                    work(dataclasses.replace(job, cells=left, compute=compute, before=before), after)
         for i, of in parts.items():
             for part in of:
                 ds = self.folder.read(part)
                 if ds is not None and ERROR in ds.attrs:
                     error = job.raised.get(part.name) or ValueError(str(ds.attrs[ERROR]))
                     self.failed.setdefault(i, error)
+        self.folder.clear_failed(every)
 
 
 class _Watch:

@@ -131,7 +131,7 @@ def sweep(
         )
     if progress and (words := _announced(job, count, scheduler)):
         print(visible(words), file=sys.stderr)
-    watch = Watch(place_of_cells, job.cells)
+    watch = Watch(place_of_cells, list(job.cells))
     try:
         with display(watch, progress) as after:
             _run(job, count, scheduler, after)
