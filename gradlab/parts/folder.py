@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import h5py
 import xarray as xr
 
 from .. import errors, files, results
@@ -92,12 +93,15 @@ class Folder:
                 there += 1
         return there
 
-    def clear_failed(self, parts: Iterable[Part]) -> None:
-        """Removes failed parts, which say nothing to the next call."""
-        for part in parts:
-            with contextlib.suppress(errors.BadFile):
-                if (ds := self.read(part)) is not None and ERROR in ds.attrs:
-                    files.remove(self.file(part))
+    def take_error(self, part: Part) -> str | None:
+        """The error of a failed part, whose file is removed: it says nothing to the next call. None for the others."""
+        with contextlib.suppress(OSError), h5py.File(self.file(part), "r", locking=False) as file:
+            if ERROR not in file.attrs:
+                return None
+            error = str(file.attrs[ERROR])
+            files.remove(self.file(part))
+            return error
+        return None
 
     def remove(self) -> None:
         """Removes all parts, and the folder if nothing else is in it."""

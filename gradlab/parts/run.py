@@ -191,11 +191,8 @@ class Campaign:
                     work(dataclasses.replace(job, cells=left, compute=compute, before=before), after)
         for i, of in parts.items():
             for part in of:
-                ds = self.folder.read(part)
-                if ds is not None and ERROR in ds.attrs:
-                    error = job.raised.get(part.name) or ValueError(str(ds.attrs[ERROR]))
-                    self.failed.setdefault(i, error)
-        self.folder.clear_failed(every)
+                if (text := self.folder.take_error(part)) is not None:
+                    self.failed.setdefault(i, job.raised.get(part.name) or ValueError(text))
 
 
 class _Watch:
