@@ -65,7 +65,7 @@ def asked(kind: str, arguments: Mapping[str, Any], compute: Compute, source: Sou
             "arguments": arguments,
             "compute": compute,
             "device": device,
-            "checkpoint": source.sha256,
+            "checkpoint": [source.name, source.sha256],  # two of equal content are two
             "code": source.code,
             "x": [results.tensor_sha256(x), str(x.dtype), list(x.shape)],
         }
