@@ -120,9 +120,9 @@ def _train(
     tracking = check_tracking(track, {name: others.pop(name) for name in OF_TRACKING})
     images = datasets.load(data, "train", data_dir)
     config = config | {"image_shape": list(images.pixels.shape[1:])}
-    check_writable(out, "CHECKPOINT")
     outputs = [out, *(str(training.track_path(out, kind)) for kind in track)]
     check_no_input([*outputs, str(training.resume_path(out))], data_files(data, data_dir))
+    check_writable(out, "CHECKPOINT")
     there = [path for path in outputs if os.path.exists(path)]
     if there and not (resume or overwrite or training.resume_path(out).exists()):
         raise FileExistsError(f"{there[0]}: file exists; --overwrite replaces it")
