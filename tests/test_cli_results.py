@@ -47,7 +47,7 @@ def test_plot_refuses_what_is_not_there(run):
     variable = ("plot", "bias.h5", "--kind", "heatmap", "--variable", "relative_bais")
     refused(run(*variable), 2, "--variable", "relative_bais", "relative_bias")
     refused(run("plot", "bias.h5", "--kind", "trends", "--target", "modl"), 2, "--target", "'modl'")
-    refused(run("plot", "bias.h5", "--out", "figure.gif"), 1, "got 'figure.gif'", "--out: expected", ".png")
+    refused(run("plot", "bias.h5", "--out", "figure.gif"), 2, "got 'figure.gif'", "--out: expected", ".png")
 
 
 def test_estimators_lists_the_catalogue(run):

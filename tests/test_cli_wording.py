@@ -67,8 +67,8 @@ IN_OPTIONS = {
     "no tensors": (["plot", "bias.h5", "--kind", "parameters"], 1, "gradlab bias --wrt encoder"),
     "a suffix": (
         ["plot", "bias.h5", "--out", "a.gif"],
-        1,
-        "--out: expected a name that ends in one of .png, .pdf, .svg, got 'a.gif'",
+        2,
+        "--out: expected a name ending in .png, .pdf or .svg, got 'a.gif'",
     ),
     "draws": (["bias", "--images", "5000"], 1, "gradlab: --images: expected at most 1000"),
     "other options": (

@@ -55,7 +55,7 @@ class Job(ABC):
     cells: Sequence[Any]
     folder: Any  # a Folder
 
-    at_once = 1  # cells that are computed together
+    ensemble = 1  # cells that are computed together
     called, of = "sweep", "cells"  # in messages
 
     @abstractmethod
@@ -83,8 +83,8 @@ def work(job: Job, after: Callable[[], None] = lambda: None) -> None:
     waiting = job.cells
     while True:
         ran = False
-        for start in range(0, len(waiting), job.at_once):
-            ran |= work_on(waiting[start : start + job.at_once], job)
+        for start in range(0, len(waiting), job.ensemble):
+            ran |= work_on(waiting[start : start + job.ensemble], job)
             with uninterrupted():  # see `processes.work_in_processes`
                 after()
         waiting = [cell for cell in waiting if not job.folder.finished(cell)]

@@ -25,10 +25,6 @@ class Trainings(Job):
     ensemble: int = 1  # cells trained at once
     tf32: bool = False
 
-    @property
-    def at_once(self) -> int:  # type: ignore[override]
-        return self.ensemble
-
     def run(self, cells: Sequence[Cell]) -> None:
         run(cells, self.folder, self.images, self.validation, self.device, self.keep_models, self.tf32)
 
