@@ -21,7 +21,7 @@ from gradlab.networks import build
 from gradlab.recommending import from_bias
 from gradlab.recommending.candidates import Candidate
 from gradlab.recommending.errors_of_averages import ALONG, Observed, joint_quantile
-from gradlab.recommending.findings import _excess
+from gradlab.recommending.findings import _excess, findings
 from gradlab.recommending.halving import Course, Round
 from gradlab.recommending.pasting import line, spelled, torch_line
 from gradlab.recommending.schedule import parts, schedule
@@ -182,6 +182,22 @@ def test_the_excess_is_the_largest_that_both_intervals_allow():
         ends = [np.sqrt(np.clip(squares + d, 0, 1)) - np.sqrt(squares) for d in (low, high)]
         found = _excess((value, least, most), 0.5, low, high)
         assert found == pytest.approx((0.5 - math.sqrt(value), ends[0].min(), ends[1].max()), abs=1e-4)
+
+
+def test_a_squared_error_below_0_keeps_an_interval():
+    """Of 0 and of what the noise allows, also where 0 is farther than the noise; so does the margin."""
+    influence = np.zeros((16, 4))
+    influence[0, ALONG], influence[1, ALONG] = 0.01, -0.01
+    first, other = (Candidate(estimators.get("ste", tb=tb)) for tb in (1.0, 2.0))
+    observed = {
+        candidate: Observed(np.array([1.0, along, 1.0, 0.0]), 0.0, sign * influence, 1, False)
+        for candidate, along, sign in ((first, 1.2, 1), (other, 1.195, -1))
+    }
+    of = findings(Course(100, [Round(64, observed)]), None, "", False)
+    value, low, high = of.best.error
+    assert value == low == 0.0
+    assert 0.1 < high < 0.5
+    assert 0 < of.margin <= high
 
 
 # --- what is asked for ---

@@ -92,17 +92,26 @@ def _rows(of: Round, best: Candidate, averaged: float, rounds: int) -> list[Row]
     quantile = joint_quantile(influences, LEVEL)
     halves = dict(zip(every, (quantile * np.linalg.norm(influences, axis=1)).tolist(), strict=True))
     off = bounds(of, best, averaged, 1 - (1 - LEVEL) / rounds)
-    of_best = _three(np.clip(of.observed[best].squared_error(averaged) + np.array([0, -1, 1]) * halves[best], 0.0, 1.0))
+    of_best = _three(np.clip(_around(of.observed[best].squared_error(averaged), halves[best]), 0.0, 1.0))
     found = []
     for candidate, observed in of.observed.items():
         value = observed.squared_error(averaged)
-        error = _three(root(value + np.array([0, -1, 1]) * halves[candidate]))
+        error = _three(root(_around(value, halves[candidate])))
         low, high = off.get(candidate, (0.0, 0.0) if candidate == best else (math.nan, math.nan))
         excess = _excess(of_best, float(root(value)), low, high)
         if math.isnan(value):
             error = excess = (math.nan, math.nan, math.nan)
         found.append(Row(candidate, error, excess, of.draws, observed.evaluations, observed.unbiased))
     return found
+
+
+def _around(squared: float, half: float) -> np.ndarray:
+    """A squared error and the ends of its interval.
+
+    Chance may take it beyond [0, 1]. Then the end inside is that of an error of 0 or 1, so that the interval keeps a
+    width.
+    """
+    return np.array([squared, min(squared, 1.0) - half, max(squared, 0.0) + half])
 
 
 def _excess(best: Three, error: float, low: float, high: float) -> Three:
