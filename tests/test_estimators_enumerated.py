@@ -374,7 +374,7 @@ def test_ste_identity_stops_at_units_beyond_the_clip():
 
 
 def test_a_clip_is_for_binary_units():
-    assert estimators.get("ste-identity").kinds == ("categorical", "binary")
+    assert estimators.get("ste-identity").kinds == ("categorical", "binary", "k-hot")
     assert estimators.get("ste-identity", clip=1).kinds == ("binary",)
     with pytest.raises(ValueError, match="for categorical latents"):
         estimators.surrogate_loss("ste-identity:clip=1", torch.zeros(1, 2, 3), lambda z: z.sum((1, 2)))
