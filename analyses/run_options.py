@@ -50,7 +50,7 @@ class RunOptions(Checked):
         kind="ensemble",
     )
     tf32: bool = option(False, "Allow TensorFloat-32 for float32 on a GPU: faster, but it changes the results.")
-    scheduler: str | None = option(None, "Address of a Dask scheduler (tcp://host:8786), to train on its workers.")
+    scheduler: str | None = option(None, "Address of a Dask scheduler (tcp://host:8786), whose workers do the work.")
     progress: bool = False
 
     @property

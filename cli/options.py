@@ -79,10 +79,8 @@ def temperature_options(tf: str, tb: str) -> Decorator:
 
 
 workers_of_measurement = together(
-    option_of(RunOptions, "workers", help="Number of processes, with one GPU each; they share the cores."),
-    option_of(
-        RunOptions, "scheduler", help="Address of a Dask scheduler (tcp://host:8786), to measure on its workers."
-    ),
+    option_of(RunOptions, "workers", help="Number of processes, with one GPU each. They share the cores."),
+    option_of(RunOptions, "scheduler"),
 )
 workers_options = together(*(option_of(RunOptions, name) for name in ("workers", "ensemble", "scheduler")))
 

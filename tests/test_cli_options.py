@@ -124,11 +124,11 @@ def test_options_reach_the_measurement(run, monkeypatch):
     tiny("m.safetensors")
     asked = {}
 
-    def noted(model, x, **named):
+    def noted(model, x, tf, tb, **named):
         asked.update(named)
         raise OSError("noted")
 
-    monkeypatch.setattr("gradlab.fidelity.bias_analysis.bias", noted)
+    monkeypatch.setattr("gradlab.bias", noted)
     some = ["bias", "m.safetensors", "--sweep", "none", "--images", "2"]
     run(*some, "--draws", 9, "--decoder", "pairs", "--precision", "0.5", "--max-draws", 99, "--memory", "3MiB")
     assert asked["moments"] == MonteCarlo(draws=9, decoder="pairs")

@@ -365,7 +365,8 @@ def test_save_writes_what_the_suffix_says(grid, tmp_path, name, start):
 
 def test_a_save_that_fails_leaves_what_was_there(grid, tmp_path, monkeypatch):
     figure, path = plots.heatmap(grid, "cosine"), tmp_path / "a.png"
-    path.write_bytes(b"before")
+    before = b"\x89PNG of Matplotlib"
+    path.write_bytes(before)
 
     def torn(file, **options):
         file.write_bytes(b"half")
@@ -374,7 +375,7 @@ def test_a_save_that_fails_leaves_what_was_there(grid, tmp_path, monkeypatch):
     monkeypatch.setattr(figure, "savefig", torn)
     with pytest.raises(OSError, match="disk full"):
         plots.save(figure, path)
-    assert path.read_bytes() == b"before"
+    assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
 
 
@@ -383,7 +384,7 @@ def test_a_save_that_fails_leaves_what_was_there(grid, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["a.jpg", "a", "a.png.gz"])
 def test_save_names_the_suffixes_that_would_do(grid, tmp_path, name):
-    with pytest.raises(ValueError, match=r"^path: expected a name that ends in one of \.png, \.pdf, \.svg, got .*$"):
+    with pytest.raises(ValueError, match=r"^path: expected a name ending in \.png, \.pdf or \.svg, got .*$"):
         plots.save(plots.heatmap(grid, "cosine"), tmp_path / name)
     assert not list(tmp_path.iterdir())
 
