@@ -48,6 +48,7 @@ def layer(text: str) -> Any:
 
     from torch.autograd import Function
 
+    from gradlab import errors
     from gradlab.estimators import Estimator
 
     where, _, name = text.partition(":")
@@ -56,9 +57,7 @@ def layer(text: str) -> Any:
     there = contents("layer", where)
     if name not in there:
         known = [key for key, value in there.items() if callable(value) and not key.startswith("_")]
-        raise ValueError(
-            f"layer: expected a name in module {where!r}, {' or '.join(known) or 'of a layer'}, got {name!r}"
-        )
+        raise errors.unknown_name(f"layer: function or class in {where}", name, known)
     found = there[name]
     if not (callable(found) or isinstance(found, Estimator)):
         raise ValueError(f"layer: expected a function of logits, got one of type {type(found).__name__} from {text}")

@@ -14,6 +14,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from types import FrameType
 
+MOST_NAMED = 40  # names of a message
+
 
 class UnknownName(ValueError):
     """An unknown name. The message gives the near matches."""
@@ -68,10 +70,11 @@ def _wraps(frame: FrameType) -> bool:
 
 
 def unknown_name(argument: str, name: object, known: Iterable[str]) -> UnknownName:
-    """The error for an unknown name, with the near matches or with all known names."""
+    """The error for an unknown name, with the near matches or with the known names, the first `MOST_NAMED` of them."""
     known = sorted(known)
     near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+    more = f", and {len(known) - MOST_NAMED:,} more" if len(known) > MOST_NAMED else ""
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known[:MOST_NAMED]) or 'none'}{more}"
     return UnknownName(f"{argument}: unknown name {name!r}; {hint}")
 
 
