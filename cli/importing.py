@@ -57,7 +57,8 @@ def layer(text: str) -> Any:
     there = contents("layer", where)
     if name not in there:
         known = [key for key, value in there.items() if callable(value) and not key.startswith("_")]
-        raise errors.unknown_name(f"layer: function or class in {where}", name, known)
+        # a layer that cannot be run: exit code 1, where an unknown name of gradlab's is wrong usage, 2
+        raise ValueError(str(errors.unknown_name(f"layer: function or class in {where}", name, known)))
     found = there[name]
     if not (callable(found) or isinstance(found, Estimator)):
         raise ValueError(f"layer: expected a function of logits, got one of type {type(found).__name__} from {text}")

@@ -323,7 +323,9 @@ def test_worker_processes_share_the_parts(tmp_path):
     )
     command = [sys.executable, "-m", "gradlab", "bias", "--model", "mine:model", "--tf", "0.3,1", "--tb", "1", *POINT]
     for more, out in ((["--workers", "2"], "two.h5"), ([], "one.h5")):
-        done = subprocess.run([*command[:-1], out, "--dtype", "float64", *more], cwd=tmp_path, capture_output=True, text=True)
+        done = subprocess.run(
+            [*command[:-1], out, "--dtype", "float64", *more], cwd=tmp_path, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         assert "made" not in done.stdout
     assert_same(gradlab.open_results(tmp_path / "two.h5"), gradlab.open_results(tmp_path / "one.h5"))
