@@ -70,19 +70,31 @@ def layer(text: str) -> Any:
 
 
 def code(text: str) -> str:
-    """Checksum of the source of an imported MODULE:NAME, and of the modules in its folder that are imported."""
+    """Checksum of the source of an imported MODULE:NAME: its package and folder, and imported code outside of packages.
+
+    Code of installed packages does not count, unless MODULE is one of them.
+    """
     import hashlib
+    import sysconfig
     from pathlib import Path
 
     from gradlab import files
 
-    own = getattr(sys.modules[text.partition(":")[0]], "__file__", None)
-    if own is None:
-        return hashlib.sha256(text.encode()).hexdigest()
-    folder = Path(own).resolve().parent
-    loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
-    there = sorted(path for path in map(Path, filter(None, loaded)) if folder in path.resolve().parents)
-    found = [text, *(f"{path.name} {files.sha256(path)}" for path in there if path.is_file())]
+    where = text.partition(":")[0]
+    root, own = where.partition(".")[0], getattr(sys.modules[where], "__file__", None)
+    folder = None if own is None else Path(own).resolve().parent
+    places = ("stdlib", "platstdlib", "purelib", "platlib")
+    installed = [Path(sysconfig.get_path(one)).resolve() for one in places]
+
+    def counts(name: str, path: Path) -> bool:
+        top = name.partition(".")[0]
+        if top in ("gradlab", "__main__", "__mp_main__"):
+            return False
+        return top == root or folder in path.parents or not any(one in path.parents for one in installed)
+
+    loaded = [(name, getattr(module, "__file__", None)) for name, module in list(sys.modules.items())]
+    there = sorted((name, Path(file).resolve()) for name, file in loaded if isinstance(file, str))
+    found = [text, *(f"{name} {files.sha256(path)}" for name, path in there if path.is_file() and counts(name, path))]
     return hashlib.sha256("\n".join(found).encode()).hexdigest()
 
 

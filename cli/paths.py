@@ -21,7 +21,8 @@ def check_writable(out: str, kind: str = "RESULTS") -> None:
     from gradlab import files, outputs
 
     try:
-        folder = files.writable(out).parent
+        files.writable(out)
+        folder = files.target_of(out).parent  # that of a link's target
     except OSError as error:
         raise OSError(f"--out: cannot write {out!r} ({error.strerror or error})") from None
     try:

@@ -295,24 +295,36 @@ def _log_and_score(a: Tensor, code: Tensor, k: int) -> Tensor:
     outside = a[:, None].masked_fill(taken, -torch.inf)
     largest, rest = _rest(outside)  # R(T): (row, T)
     step = chosen[:, None] - largest[..., None] - rest[..., None]  # log of the chance of i after T
+    never = torch.logsumexp(a[:, None].masked_fill(taken[:, -1:], -torch.inf) - largest[..., None], -1) - rest
     full = 2**k - 1
     forward, backward = {0: torch.zeros_like(rest[:, 0])}, {full: torch.zeros_like(rest[:, 0])}
+    missed = {full: torch.full_like(rest[:, 0], -torch.inf)}  # log(1 - exp(backward)), with all digits
     for t in range(1, full + 1):
         before = [(t - 2**i, i) for i in range(k) if t >> i & 1]
         forward[t] = torch.logsumexp(torch.stack([forward[s] + step[:, s, i] for s, i in before], -1), -1)
         s = full - t
         after = [(s + 2**i, i) for i in range(k) if not s >> i & 1]
         backward[s] = torch.logsumexp(torch.stack([backward[r] + step[:, s, i] for r, i in after], -1), -1)
+        missed[s] = torch.logsumexp(torch.stack([never[:, s], *(missed[r] + step[:, s, i] for r, i in after)], -1), -1)
     of_rest, of_chosen_ones = torch.zeros_like(a), torch.zeros_like(chosen)
     for t in range(full):
         left = [i for i in range(k) if not t >> i & 1]
         w = {i: (forward[t] + step[:, t, i] + backward[t + 2**i] - forward[full]).exp() for i in left}
         total = torch.stack(list(w.values())).sum(0)
         of_rest -= total[:, None] * (outside[:, t] - largest[:, t, None] - rest[:, t, None]).exp()
-        for i in left:  # w_i (1 - y_i) - y_i (the other w), where 1 - y_i = exp(R(T + i) - R(T))
-            others = sum((w[j] for j in left if j != i), torch.zeros_like(total))
-            own = w[i] * (largest[:, t + 2**i] - largest[:, t] + rest[:, t + 2**i] - rest[:, t]).exp()
-            of_chosen_ones[:, i] += own - step[:, t, i].exp() * others
+        for i in left:  # w_i (1 - y_i) - y_i (the other w) = w_i (chance of none of S) + sum_j (w_i y_j - w_j y_i)
+            of_chosen_ones[:, i] += w[i] * never[:, t].exp()
+        for i, j in itertools.combinations(left, 2):
+            b_i, b_j = backward[t + 2**i], backward[t + 2**j]
+            both = (forward[t] + step[:, t, i] + step[:, t, j] - forward[full]).exp()
+            likely = torch.minimum(b_i, b_j) > -math.log(2)  # there the two may be equal but for their last digits
+            more = torch.where(
+                likely,
+                torch.where(likely, both, 0.0) * (missed[t + 2**j].exp() - missed[t + 2**i].exp()),
+                w[i] * step[:, t, j].exp() - w[j] * step[:, t, i].exp(),
+            )
+            of_chosen_ones[:, i] += more
+            of_chosen_ones[:, j] -= more
     return torch.cat([forward[full][:, None], of_rest.scatter(-1, at, of_chosen_ones)], -1)
 
 

@@ -1,4 +1,4 @@
-"""Names of the files that gradlab writes, and which files they may replace: those that gradlab wrote."""
+"""Names of the files that gradlab writes, and which files they may replace: those of gradlab, figures of Matplotlib."""
 
 from __future__ import annotations
 

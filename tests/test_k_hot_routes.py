@@ -1,6 +1,7 @@
 """k-hot latents on every route of a measurement: against loops over configurations, and refusals in a sentence."""
 
 import itertools
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 import gradlab
 from gradlab import estimators, training
+from gradlab.estimators.straight_through import STE
 from gradlab.latents import CATEGORICAL
 
 from .test_k_hot import probabilities, sets
@@ -392,3 +394,17 @@ def test_a_training_by_name_and_its_checkpoint(tmp_path, estimator):
     again = gradlab.load(out)
     assert (again.top_k, again.kind.name, again.configurations) == (2, "k-hot", 36)
     assert gradlab.exact_gradient(again, images.first(2).floats()).shape == (2, 2, 4)
+
+
+def test_a_subclass_with_a_soft_code_of_its_own_is_refused():
+    """Its estimate would be that of its parent, at another soft code."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Noisy(STE):
+        name = "noisy"
+
+        def perturbed(self, kind, logits, noise):
+            return (logits + noise[0]) / self.tb
+
+    with pytest.raises(ValueError, match="has its own `estimate` for k-hot latents"):
+        gradlab.bias(model(), observations(), estimator=Noisy(), draws=8)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib
 import os
 import signal
 import time
@@ -9,9 +10,12 @@ import time
 import numpy as np
 import pytest
 import torch
+from gradlab.cli import importing
 
 import gradlab
 from gradlab import checkpoints, errors, methods, parts
+from gradlab.estimators import registry
+from gradlab.parts import plan
 from gradlab.parts.folder import Folder
 from gradlab.sweeps import queue
 
@@ -155,6 +159,49 @@ def test_a_killed_campaign_goes_on(tmp_path, kills):
             assert ds.drop_attrs().identical(expected[i].drop_attrs())
         again.remove()
         assert not folder.exists()
+
+
+def test_parts_of_another_command_stay(tmp_path):
+    """An interrupted measurement is not lost to another one into the same file."""
+    long, *_ = campaign(tmp_path, functools.partial(gradlab.bias, draws=16), workers=1)
+    long.measure()
+    other, *_ = campaign(tmp_path, functools.partial(gradlab.bias, draws=8), count=1, workers=1)
+    other.measure()
+    with pytest.warns(UserWarning, match="2 parts of another command stay"):
+        other.remove()
+    assert len(kept(long.folder.path)) == 2
+    long.remove()
+    assert not long.folder.path.exists()
+
+
+def test_changed_code_of_the_user_is_another_part(tmp_path, monkeypatch):
+    """Of a model: a helper in a sibling package too. Of a registered estimator: its package."""
+    for folder in ("zoo", "zoo/models"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "__init__.py").touch()
+    helper = tmp_path / "zoo" / "helper.py"
+    helper.write_text("SCALE = 1.0")
+    (tmp_path / "zoo" / "models" / "vae.py").write_text("from zoo.helper import SCALE")
+    plug = tmp_path / "plugged_in.py"
+    plug.write_text("FACTOR = 1.0")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("zoo.models.vae")
+    importlib.import_module("plugged_in")
+    before = importing.code("zoo.models.vae:model")
+    assert importing.code("zoo.models.vae:model") == before
+    helper.write_text("SCALE = 5.0")
+    assert importing.code("zoo.models.vae:model") != before
+
+    kind = type("Planted", (gradlab.estimators.Estimator,), {"__module__": "plugged_in", "name": "planted"})
+    monkeypatch.setitem(registry._CLASSES, "planted", kind)
+    before = plan.code_of_estimators()["plugged_in"]
+    assert plan.code_of_estimators()["plugged_in"] == before
+    plug.write_text("FACTOR = 3.0")
+    assert plan.code_of_estimators()["plugged_in"] != before
+    asked = functools.partial(gradlab.bias, draws=8)
+    now = campaign(tmp_path, asked, count=1)[0]._whole(0).name
+    plug.write_text("FACTOR = 1.0")
+    assert campaign(tmp_path, asked, count=1)[0]._whole(0).name != now
 
 
 def test_only_parts_of_the_same_question_are_reused(tmp_path, monkeypatch):

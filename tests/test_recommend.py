@@ -285,6 +285,14 @@ def test_what_costs_more_than_the_average_is_left_out(problem):
     assert "Left out, since one draw costs more than 3 loss evaluations: rloo(n=4) (4)." in str(found)
 
 
+def test_a_present_choice_that_the_average_does_not_pay_for_is_not_compared(problem):
+    """It was quoted, and even recommended, as an average of less than a draw."""
+    found = gradlab.recommend(problem.model, problem.x, tf=1.0, estimator="rloo:n=4", tb=1.0, averaged=3, draws=32)
+    assert "rloo(n=4)" not in found.table.candidate.values
+    assert "The present choice, rloo(n=4), is not compared: one draw costs 4 loss evaluations" in str(found)
+    assert "Use rloo(n=4)" not in str(found)
+
+
 def test_saturated_latents_are_not_decided(problem):
     found = gradlab.recommend(problem.model, problem.x, tf=0.01, tb=TBS, estimator=["ste", "rloo"], draws=32)
     assert not found.resolved

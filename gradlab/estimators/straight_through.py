@@ -121,6 +121,12 @@ class STGS(StraightThrough):
 
 
 def _pulled_k_hot(e: StraightThrough, kind: KHot, a: Tensor, v: Tensor) -> Tensor:
+    of = next((one for one in (STE, STGS, DecoupledSTGS) if isinstance(e, one)), None)
+    if of is None or type(e).perturbed is not of.perturbed:  # its soft code is another than those below
+        raise ValueError(
+            f"estimator: expected a class that has its own `estimate` for k-hot latents beside its own `perturbed`, got"
+            f" {type(e).__name__}"
+        )
     if isinstance(e, STE):
         return kind.pull_chances(a, v)
     return kind.pull_relaxed(a, v, e.tb if isinstance(e, STGS) and e.convention == "jang" else 1.0)

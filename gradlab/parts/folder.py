@@ -103,10 +103,16 @@ class Folder:
             return error
         return None
 
-    def remove(self) -> None:
-        """Removes all parts, and the folder if nothing else is in it."""
+    def remove(self, parts: Iterable[Part]) -> int:
+        """Removes these parts, and the folder if nothing else is in it. Returns the number of other parts there."""
+        own, others = {part.name for part in parts}, 0
         with contextlib.suppress(OSError):
             for entry in list(os.scandir(self.path)):
-                if _OURS.fullmatch(entry.name):
+                if not _OURS.fullmatch(entry.name):
+                    continue
+                if entry.name.lstrip(".")[:NAME] in own:
                     files.remove(entry.path)
+                else:
+                    others += entry.name.endswith(".h5")
             self.path.rmdir()
+        return others

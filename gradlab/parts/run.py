@@ -85,6 +85,7 @@ class Campaign:
         self.choices: dict[int, xr.Dataset] = {}  # of references, by model
         self.parts: dict[int, list[Part]] = {}  # by model
         self.failed: dict[int, Exception] = {}  # by model: its first error
+        self._every: list[Part] = []  # also those in which references were chosen
 
     def held(self) -> contextlib.AbstractContextManager[None]:
         """In this block no other command measures into the same results file. Raises OSError if one does."""
@@ -128,8 +129,12 @@ class Campaign:
         return found
 
     def remove(self) -> None:
-        """Removes the parts."""
-        self.folder.remove()
+        """Removes the parts of this call. Those of another call, which was interrupted, stay."""
+        if others := self.folder.remove(self._every):
+            errors.warn(
+                f"{others} part{'s' * (others > 1)} of another command stay in {self.folder.path}; remove the folder if"
+                " that command is not to continue"
+            )
 
     def _whole(self, i: int) -> Part:
         source = self.sources[i]
@@ -163,6 +168,7 @@ class Campaign:
 
     def _work(self, analysis: functools.partial[xr.Dataset], parts: dict[int, list[Part]], words: str) -> None:
         every = [part for of in parts.values() for part in of]
+        self._every += every
         there = self.folder.tidy(every)
         if there and analysis is self.analysis:
             errors.warn(f"{there} of {len(every)} parts are measured already, in {self.folder.path}")

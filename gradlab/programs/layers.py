@@ -92,7 +92,7 @@ class Scores(Sampler):
 
     def code(self, kind: LatentKind, logits: Tensor) -> Tensor:
         noise = self.noise(len(self.sites) - 1, self.sites[-1])[self.array]
-        code = kind.hard(bounded(kind, logits.detach()) / self.tf + noise)
+        code = kind.hard(bounded(kind, logits.detach(), checked=False) / self.tf + noise)  # LogProbability checks
         self.log_probabilities.append(LogProbability.apply(logits, code, self.tf, kind))
         return code
 

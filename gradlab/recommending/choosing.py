@@ -164,7 +164,13 @@ def _one(model: Model, x: Any, asked: _Asked) -> Recommendation:
         tfs = asked.tfs(trained)
         every, told = candidates(subject, tfs, asked.tbs, asked.among, asked.averaged)
         today = _today(subject, tfs, asked, trained)
-        if today is not None and today not in every:
+        if today is not None and (cost := subject.evaluations(today.estimator)) > asked.averaged:
+            told.append(
+                f"The present choice, {today.label}, is not compared: one draw costs {cost:,} loss evaluations, more"
+                f" than the {asked.averaged:,} of the average."
+            )
+            today = None
+        elif today is not None and today not in every:
             every.append(today)
         check_laws(every, asked.target)
         reference = subject.refer(tfs[0], asked.target)
@@ -194,7 +200,7 @@ def _today(subject: Subject, tfs: Sequence[float], asked: _Asked, trained: Mappi
     recorded = settings.get("estimator") if isinstance(settings, dict) else None
     if recorded is None and asked.tb is not None:
         raise ValueError(
-            f"tb: expected the present estimator beside the present tb, got {asked.tb:g} alone; pass estimator="
+            f"tb: expected the present estimator beside the present tb, got {asked.tb:g} alone; name the estimator too"
         )
     with contextlib.suppress(ValueError):
         return present(subject, tf, recorded, trained.get("trained_tb") if asked.tb is None else asked.tb, several)
