@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import gradlab
+from gradlab.cautions import SamplingWarning
 from gradlab.k_hot import MOST_CODES, KHot
 from gradlab.latents import BINARY, CATEGORICAL, PADDING, bounded
 
@@ -193,7 +194,7 @@ def test_an_unbiased_estimator_has_no_bias_where_a_set_is_almost_certain():
         encoder.weight[:] = torch.tensor([[4.0], [4.0], [0.0], [-0.1]])
     decoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 1).double())
     model = gradlab.LatentModel(encoder, decoder, latents=1, categories=4, top_k=2, likelihood="gaussian")
-    with pytest.warns(gradlab.cautions.SamplingWarning, match="every code certain"):
+    with pytest.warns(SamplingWarning, match="every code certain"):
         ds = gradlab.bias(model, torch.ones(1, 1).double(), 0.1, estimator="reinforce", moments="exact")
     assert float(ds.relative_bias.squeeze()) < 1e-9
 
