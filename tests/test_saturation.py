@@ -167,7 +167,9 @@ def test_masks_are_all_alike(name, tf, dtype):
     torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-5)  # exp(-30) at tf = 2
 
 
-@pytest.mark.parametrize(("tf", "weights"), [(0.5, torch.float64), (2.0, torch.float32)])
+@pytest.mark.parametrize(
+    ("tf", "weights"), [(0.5, torch.float64), pytest.param(2.0, torch.float32, marks=pytest.mark.deep)]
+)
 def test_figures_are_the_same_under_every_mask(tf, weights):
     table = torch.linspace(-1, 2, 9, dtype=torch.float64).cos().reshape(3, 3)
     every = names_for(CATEGORICAL)
