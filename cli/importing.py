@@ -39,6 +39,20 @@ def _uncompiled(found: Any) -> Any:
     return getattr(found, "_orig_mod", getattr(found, "_torchdynamo_orig_callable", found))
 
 
+def _named(argument: str, form: str, what: str, text: str) -> Any:
+    """The value of MODULE:NAME. Raises UnknownName, a ValueError, if the module does not have it."""
+    from gradlab import errors
+
+    where, _, name = text.partition(":")
+    if not (where and name):
+        raise ValueError(f"{argument}: expected {form}, got {text!r}")
+    there = contents(argument, where)
+    if name not in there:
+        known = [key for key, value in there.items() if callable(value) and not key.startswith("_")]
+        raise errors.unknown_name(f"{argument}: {what} in {where}", name, known)
+    return there[name]
+
+
 def layer(text: str) -> Any:
     """The layer of MODULE:NAME: a function of logits as it is; the instance of a class, the result of a factory.
 
@@ -51,15 +65,10 @@ def layer(text: str) -> Any:
     from gradlab import errors
     from gradlab.estimators import Estimator
 
-    where, _, name = text.partition(":")
-    if not (where and name):
-        raise ValueError(f"layer: expected MODULE:NAME, got {text!r}")
-    there = contents("layer", where)
-    if name not in there:
-        known = [key for key, value in there.items() if callable(value) and not key.startswith("_")]
-        # a layer that cannot be run: exit code 1, where an unknown name of gradlab's is wrong usage, 2
-        raise ValueError(str(errors.unknown_name(f"layer: function or class in {where}", name, known)))
-    found = there[name]
+    try:
+        found = _named("layer", "MODULE:NAME", "function or class", text)
+    except errors.UnknownName as error:  # a layer that cannot be run: exit code 1; a wrong name of gradlab's has 2
+        raise ValueError(str(error)) from None
     if not (callable(found) or isinstance(found, Estimator)):
         raise ValueError(f"layer: expected a function of logits, got one of type {type(found).__name__} from {text}")
     if isinstance(found, type):
@@ -69,51 +78,15 @@ def layer(text: str) -> Any:
     return found
 
 
-def code(text: str) -> str:
-    """Checksum of the source of an imported MODULE:NAME: its package and folder, and imported code outside of packages.
-
-    Code of installed packages does not count, unless MODULE is one of them.
-    """
-    import hashlib
-    import sysconfig
-    from pathlib import Path
-
-    from gradlab import files
-
-    where = text.partition(":")[0]
-    root, own = where.partition(".")[0], getattr(sys.modules[where], "__file__", None)
-    folder = None if own is None else Path(own).resolve().parent
-    places = ("stdlib", "platstdlib", "purelib", "platlib")
-    installed = [Path(sysconfig.get_path(one)).resolve() for one in places]
-
-    def counts(name: str, path: Path) -> bool:
-        top = name.partition(".")[0]
-        if top in ("gradlab", "__main__", "__mp_main__"):
-            return False
-        return top == root or folder in path.parents or not any(one in path.parents for one in installed)
-
-    loaded = [(name, getattr(module, "__file__", None)) for name, module in list(sys.modules.items())]
-    there = sorted((name, Path(file).resolve()) for name, file in loaded if isinstance(file, str))
-    found = [text, *(f"{name} {files.sha256(path)}" for name, path in there if path.is_file() and counts(name, path))]
-    return hashlib.sha256("\n".join(found).encode()).hexdigest()
-
-
 def model(text: str, weights: str | None) -> tuple[Any, dict[str, Any]]:
     """The LatentModel of MODULE:FACTORY with the weights of a file, and attributes that describe it in results.
 
     Or a Program, whose factory gives it its weights.
     """
     import gradlab
-    from gradlab import errors, files, results
+    from gradlab import files, results
 
-    where, _, name = text.partition(":")
-    if not (where and name):
-        raise ValueError(f"--model: expected MODULE:FACTORY, got {text!r}")
-    there = contents("--model", where)
-    if name not in there:
-        known = [key for key, value in there.items() if callable(value) and not key.startswith("_")]
-        raise errors.unknown_name(f"--model: function or model in {where}", name, known)
-    found = _uncompiled(there[name])
+    found = _uncompiled(_named("--model", "MODULE:FACTORY", "function or model", text))
     if not isinstance(found, gradlab.LatentModel | gradlab.Program) and callable(found):
         found = _uncompiled(made("--model", text, found))
     if isinstance(found, gradlab.Program):

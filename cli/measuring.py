@@ -115,6 +115,7 @@ class Measured:
         """
         from gradlab import checkpoints, errors
         from gradlab.parts import Source
+        from gradlab.parts.code import of_module
 
         from . import importing
 
@@ -123,7 +124,7 @@ class Measured:
             load = functools.partial(importing.model, own.model, own.weights)
             with contextlib.redirect_stdout(sys.stderr):  # foreign code may print, and standard output is for results
                 model, about = load()
-            return [(model, Source(load, about, code=importing.code(own.model)))]
+            return [(model, Source(load, about, code=of_module(own.model)))]
         found: list[tuple[Any, Any]] = []
         paths: list[str | None] = [*self.checkpoints] or [None]
         for path in paths:

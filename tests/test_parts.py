@@ -10,12 +10,11 @@ import time
 import numpy as np
 import pytest
 import torch
-from gradlab.cli import importing
 
 import gradlab
 from gradlab import checkpoints, errors, methods, parts
 from gradlab.estimators import registry
-from gradlab.parts import plan
+from gradlab.parts import code
 from gradlab.parts.folder import Folder
 from gradlab.sweeps import queue
 
@@ -187,17 +186,17 @@ def test_changed_code_of_the_user_is_another_part(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     importlib.import_module("zoo.models.vae")
     importlib.import_module("plugged_in")
-    before = importing.code("zoo.models.vae:model")
-    assert importing.code("zoo.models.vae:model") == before
+    before = code.of_module("zoo.models.vae:model")
+    assert code.of_module("zoo.models.vae:model") == before
     helper.write_text("SCALE = 5.0")
-    assert importing.code("zoo.models.vae:model") != before
+    assert code.of_module("zoo.models.vae:model") != before
 
     kind = type("Planted", (gradlab.estimators.Estimator,), {"__module__": "plugged_in", "name": "planted"})
     monkeypatch.setitem(registry._CLASSES, "planted", kind)
-    before = plan.code_of_estimators()["plugged_in"]
-    assert plan.code_of_estimators()["plugged_in"] == before
+    before = code.of_estimators()["plugged_in"]
+    assert code.of_estimators()["plugged_in"] == before
     plug.write_text("FACTOR = 3.0")
-    assert plan.code_of_estimators()["plugged_in"] != before
+    assert code.of_estimators()["plugged_in"] != before
     asked = functools.partial(gradlab.bias, draws=8)
     now = campaign(tmp_path, asked, count=1)[0]._whole(0).name
     plug.write_text("FACTOR = 1.0")

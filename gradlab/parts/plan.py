@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import __version__, estimators, files, results
+from .. import __version__, results
 from ..methods import Compute
+from . import code
 from .models import Source
 
 NAME = 32  # hexadecimal digits of a part's name
@@ -69,22 +68,10 @@ def asked(kind: str, arguments: Mapping[str, Any], compute: Compute, source: Sou
             "device": device,
             "checkpoint": [source.name, source.sha256],  # two of equal content are two
             "code": source.code,
-            "estimators": code_of_estimators(),
+            "estimators": code.of_estimators(),
             "x": [results.tensor_sha256(x), str(x.dtype), list(x.shape)],
         }
     )
-
-
-def code_of_estimators() -> dict[str, str]:
-    """Checksums of the packages of registered estimators that are not gradlab's, by package."""
-    packages = {estimators.find(name).__module__.partition(".")[0] for name in estimators.names()}
-    loaded = [(name, getattr(module, "__file__", None)) for name, module in list(sys.modules.items())]
-    found = {}
-    for package in sorted(packages - {__name__.partition(".")[0]}):
-        of = sorted((n, f) for n, f in loaded if n.partition(".")[0] == package and isinstance(f, str))
-        digests = [f"{n} {files.sha256(f)}" for n, f in of if os.path.isfile(f)]
-        found[package] = hashlib.sha256("\n".join(digests).encode()).hexdigest()
-    return found
 
 
 def canonical(value: Any) -> str:
