@@ -22,7 +22,7 @@ import xarray as xr
 from scipy import stats
 
 from gradlab.fidelity.differences import Change
-from gradlab.fidelity.jackknife import LEVEL, students_t
+from gradlab.statistics.jackknife import LEVEL, students_t
 from gradlab.sweeps import collapsed
 
 from .verdicts import Verdict

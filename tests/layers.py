@@ -20,9 +20,6 @@ LETTER, APART = 6.6, 14  # width of a letter, and between boxes
 # of packages, what stands on a level of its own
 PARTS = {
     "gradlab.estimators: conformance": CONFORMANCE,
-    "gradlab.fidelity: arithmetic": tuple(
-        f"gradlab.fidelity.{name}" for name in ("coordinates", "inversion", "jackknife", "u_statistics")
-    ),
 }
 COLOURS = {"package": "#dce6f5", "module": "#f4f4f4"}
 

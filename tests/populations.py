@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gradlab.fidelity.coordinates import norms, norms_by_example
-from gradlab.fidelity.jackknife import means_without_each, variances_without_each
 from gradlab.metrics import Norms, Products, over_examples, registry, routes
+from gradlab.statistics.coordinates import norms, norms_by_example
+from gradlab.statistics.jackknife import means_without_each, variances_without_each
 
 COORDINATES, BATCHES = 3, 16
 NAMES = ("relative_bias_debiased", "relative_std", "cosine_debiased", "matched_bias_debiased", "matched_scale_debiased")

@@ -10,10 +10,11 @@ from torch import nn
 
 import gradlab
 from gradlab import estimators, sampling
-from gradlab.fidelity import coordinates, encoder_gradients, jackknife
+from gradlab.fidelity import encoder_gradients
 from gradlab.fidelity.differences import change
 from gradlab.metrics import Norms, registry, routes
 from gradlab.sampling.batches import empty
+from gradlab.statistics import coordinates, jackknife
 
 from . import oracles, problems
 

@@ -9,8 +9,8 @@ from scipy.optimize import minimize_scalar
 
 import gradlab
 from gradlab import metrics
-from gradlab.fidelity import coordinates, jackknife
 from gradlab.metrics import registry, routes
+from gradlab.statistics import coordinates, jackknife
 
 from . import problems
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import gradlab
-from gradlab.fidelity import inversion, reference_metrics
-from gradlab.fidelity.u_statistics import u_statistics
+from gradlab.fidelity import reference_metrics
 from gradlab.metrics import registry, routes
+from gradlab.statistics import inversion
+from gradlab.statistics.u_statistics import u_statistics
 
 from . import problems
 from .test_reference import METRICS

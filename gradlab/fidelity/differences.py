@@ -12,7 +12,7 @@ import xarray as xr
 from .. import errors
 from ..sampling import batch_bounds
 from ..schema import is_metric, upgraded
-from .jackknife import LEVEL, deviations, standard_error, students_t
+from ..statistics.jackknife import LEVEL, deviations, standard_error, students_t
 
 OVER = ("draws", "examples")
 _DRAWN = 4000  # of the largest |t|

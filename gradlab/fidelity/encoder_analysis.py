@@ -16,8 +16,8 @@ from ..moments import Moments
 from ..sampling import batch_bounds
 from ..schema import coordinate, dataset, temperatures
 from ..setup import Setup
-from . import jackknife
-from .coordinates import scale, within
+from ..statistics import jackknife
+from ..statistics.coordinates import scale, within
 from .encoder_gradients import Products as GradientProducts
 from .encoder_gradients import PullBack, PulledBackMoments, in_float64, jacobian_products, of_deviations
 from .metric_arrays import MetricArrays

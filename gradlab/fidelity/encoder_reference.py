@@ -10,8 +10,8 @@ from torch import Tensor
 from ..estimators import Estimator
 from ..sampling import BATCHES, PairedDraws, Sums
 from ..setup import Setup
+from ..statistics.u_statistics import UStatistics, u_statistics
 from .encoder_gradients import PullBack, PulledBackMoments, in_float64, of_deviations
-from .u_statistics import UStatistics, u_statistics
 
 
 class EncoderSums:

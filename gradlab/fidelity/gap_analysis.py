@@ -44,7 +44,7 @@ from ..schema import (
     with_interval,
 )
 from ..setup import Setup, prepare
-from .jackknife import with_ends
+from ..statistics.jackknife import with_ends
 from .labels import JACKKNIFE, attributes
 from .rarity import rarity, variables
 from .request import estimator_of, temperatures_of

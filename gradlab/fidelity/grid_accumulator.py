@@ -15,8 +15,8 @@ from ..moments import Moments
 from ..sampling import BatchMoments, batch_bounds
 from ..schema import COORDINATES, coordinate, dataset, effective_examples, temperatures, with_interval
 from ..setup import Setup
-from . import jackknife
-from .coordinates import (
+from ..statistics import jackknife
+from ..statistics.coordinates import (
     QUANTILES,
     elementwise_ratios,
     norm,

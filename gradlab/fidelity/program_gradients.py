@@ -14,11 +14,11 @@ from ..programs.layers import arrays_of
 from ..programs.run import Run
 from ..sampling import BATCHES, batch_bounds
 from ..schema import coordinate
+from ..statistics.u_statistics import UStatistics
 from .encoder_gradients import Products, with_all
 from .encoder_reference import by_parameter
 from .program_draws import Draws
 from .reference import Drawn
-from .u_statistics import UStatistics
 
 
 class Flat:

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ..cautions import SEEN
 from ..latents import LatentKind
-from .jackknife import Array
+from ..statistics.jackknife import Array
 
 LIKELY = 0.25  # count per draw above which ten draws are too few of any law
 CERTAIN = 1e-9  # probability below which only the most probable code is expected

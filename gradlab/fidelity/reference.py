@@ -23,9 +23,9 @@ from ..latents import derived_seed
 from ..methods import MAX_DRAWS
 from ..sampling import BATCHES, PairedDraws, Sums
 from ..setup import Setup
+from ..statistics.u_statistics import UStatistics, u_statistics
 from .reference_metrics import interval
 from .request import candidates
-from .u_statistics import UStatistics, u_statistics
 
 PILOT = 64  # draws from which the candidate is chosen
 LEAST_DRAWS = 2 * BATCHES  # two per batch, for its variance

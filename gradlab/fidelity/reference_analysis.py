@@ -20,6 +20,7 @@ from ..metrics import NONE
 from ..sampling import BATCHES
 from ..schema import coordinate, effective_examples, temperatures
 from ..setup import Setup
+from ..statistics.u_statistics import UStatistics
 from .encoder_analysis import GRID as ENCODER_GRID
 from .encoder_analysis import NORM as ENCODER_NORM
 from .encoder_analysis import Gradients
@@ -31,7 +32,6 @@ from .rarity import Rarity, rarity, variables
 from .reference import LogitStatistics, Point, Statistics, StoppingRule, choose, measured, rounded
 from .reference_metrics import examples_that_carry, intervals, metrics, over_examples, values
 from .request import Request, candidates_at, check_drawn, unbiased_reference
-from .u_statistics import UStatistics
 
 INTERVALS = (
     "95 %, by inverting tests, from the variance of U-statistics over batches of draws, Student's t; the sampling noise"

@@ -23,10 +23,10 @@ from ..metrics.of_bias import rooted
 from ..metrics.over_examples import OverExamples, of_sums
 from ..metrics.record import GRADIENT, Metric, Norms, Products, signed_root
 from ..metrics.registry import of_analysis
-from . import inversion
-from .inversion import ALONG, EXACT, VARIANCE, Ends, Estimated
-from .jackknife import Array, half_width
-from .u_statistics import UStatistics
+from ..statistics import inversion
+from ..statistics.inversion import ALONG, EXACT, VARIANCE, Ends, Estimated
+from ..statistics.jackknife import Array, half_width
+from ..statistics.u_statistics import UStatistics
 
 # the statistics, in this order
 STATISTICS = ("estimate.estimate", "estimate.reference", "reference.reference", "variance")

@@ -15,7 +15,7 @@ from ..metrics import registry
 from ..numerics import MEMORY, free_memory
 from ..sampling import BATCHES, bytes_of_draw
 from ..setup import Setup
-from .coordinates import QUANTILES
+from ..statistics.coordinates import QUANTILES
 from .request import Request, unbiased_reference
 
 COPIES = 3  # of a result: as computed, as a Dataset, and as a file

@@ -16,9 +16,9 @@ from functools import partial
 
 import numpy as np
 
-from ..fidelity import inversion
-from ..fidelity.inversion import ALONG, BIAS, EXACT, MEAN, VARIANCE, Ends, Estimated
-from ..fidelity.jackknife import Array
+from ..statistics import inversion
+from ..statistics.inversion import ALONG, BIAS, EXACT, MEAN, VARIANCE, Ends, Estimated
+from ..statistics.jackknife import Array
 from .record import GRADIENT, NONE, SQUARED, Metric, Products, positive, signed_root
 
 

@@ -17,8 +17,8 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from ..fidelity import inversion
-from ..fidelity.jackknife import LEVEL, Array, students_t
+from ..statistics import inversion
+from ..statistics.jackknife import LEVEL, Array, students_t
 from . import routes
 from .record import NONE, GapMetric, Metric, Norms, Products, Record, signed_root
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..fidelity.inversion import Ends, Estimated
-from ..fidelity.jackknife import Array, Numbers
+from ..statistics.inversion import Ends, Estimated
+from ..statistics.jackknife import Array, Numbers
 
 GRADIENT, SQUARED, NONE = "gradient", "gradient^2", "1"  # units; that of a gradient follows from the loss
 
@@ -126,7 +126,7 @@ class Metric(Record):
     Parameters
     ----------
     value : function of `Products`, element by element
-    interval : function of `gradlab.fidelity.inversion.Estimated` that returns lower and upper end
+    interval : function of `gradlab.statistics.inversion.Estimated` that returns lower and upper end
     reference_interval : the same for a sampled reference, if it differs
     noisy : whether the metric includes sampling noise. Its interval is then that of the metric at this number of draws;
         the larger the noise, the less often it contains the value without noise

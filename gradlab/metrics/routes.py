@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from ..fidelity import inversion
-from ..fidelity.coordinates import norms, on_host
-from ..fidelity.inversion import Ends, Estimated
-from ..fidelity.jackknife import Array, Numbers, half_width
+from ..statistics import inversion
+from ..statistics.coordinates import norms, on_host
+from ..statistics.inversion import Ends, Estimated
+from ..statistics.jackknife import Array, Numbers, half_width
 from .record import Metric, Norms, Products, Record
 
 Metrics = Mapping[str, Metric]

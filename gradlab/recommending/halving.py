@@ -18,7 +18,7 @@ import numpy as np
 
 from .. import progress
 from ..estimators import Estimator
-from ..fidelity.jackknife import students_t
+from ..statistics.jackknife import students_t
 from .candidates import PLAIN, Candidate
 from .errors_of_averages import Array, Observed, joint_quantile
 from .measuring import LEAST_DRAWS

@@ -18,10 +18,10 @@ from torch import Tensor
 from .. import progress
 from ..estimators import Estimator, is_built_in
 from ..exact import exact_gradients
-from ..fidelity.u_statistics import u_statistics
 from ..latents import derived_seed
 from ..sampling import Noise, PairedDraws, each_moments
 from ..setup import Setup
+from ..statistics.u_statistics import u_statistics
 from .errors_of_averages import Array, Observed
 
 BATCHES = 16  # of draws
