@@ -181,10 +181,13 @@ class Categorical(LatentKind):
         return a.argmax(-1)
 
     def kl_to_uniform(self, logits):
-        # bounded, because an impossible category adds 0 log 0 = 0
-        log_p = torch.log_softmax(logits, -1).clamp(min=torch.finfo(logits.dtype).min)
+        # KL - log n = sum_i p_i d_i - log(1 + sum_i exp(d_i)) with d_i = l_i - max l, i not the largest: through log p
+        # of an almost certain category its small gradient is lost. Bounded: an impossible category adds 0 log 0 = 0
+        at = logits.argmax(-1, keepdim=True)
+        d = (logits - logits.gather(-1, at)).clamp(min=torch.finfo(logits.dtype).min).scatter(-1, at, 0.0)
+        log_total = torch.log1p(d.exp().scatter(-1, at, 0.0).sum(-1, keepdim=True))
         categories = (logits > PADDING / 2).sum(-1).to(logits.dtype)  # the number of categories of each latent
-        return (log_p.exp() * log_p).sum((-2, -1)) + categories.log().sum(-1)
+        return ((d - log_total).exp() * d).sum((-2, -1)) + (categories.log() - log_total[..., 0]).sum(-1)
 
     def two_category(self, logits):
         return logits

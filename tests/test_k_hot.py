@@ -262,6 +262,20 @@ def test_kl_is_that_of_sets():
     torch.testing.assert_close(KHot(2).kl_to_uniform(a), (p * (p * 10).log()).sum((1, 2)), rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("gap", [0.0, 20.0, 40.0, 100.0])
+def test_kl_of_an_almost_certain_set_keeps_its_gradient(gap):
+    """Through log p of the most probable set, half of the gradient was lost at a gap of 40, and all beyond."""
+    row = [gap + 0.3, gap + 0.1, 0.4, -1.0]
+    leaf = torch.tensor([row], dtype=torch.float64, requires_grad=True)
+    (found,) = torch.autograd.grad(KHot(2).kl_to_uniform(leaf), leaf)
+    log_p = KHot(2).log_law(leaf.detach(), 1.0)[0].tolist()  # a constant more in the losses changes nothing
+    wanted = precise_gradient(row, 2, [Decimal(each) for each in log_p])
+    torch.testing.assert_close(found[0].tolist(), wanted, rtol=1e-12, atol=0)
+    generator = torch.Generator().manual_seed(6)
+    leaf = torch.randn(2, 3, 5, dtype=torch.float64, generator=generator, requires_grad=True)
+    torch.autograd.gradcheck(KHot(2).kl_to_uniform, (leaf,))
+
+
 def test_large_arrays_are_computed_in_pieces(monkeypatch):
     kind, a = KHot(2), torch.randn(9, 3, CATEGORIES, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
     code, p = kind.hard(a), kind.law(a, 1.0)
