@@ -74,17 +74,27 @@ def state_sha256(state: Mapping[str, Tensor]) -> str:
 def join_checkpoints(found: list[xr.Dataset]) -> xr.Dataset:
     """Results of the same analysis on several checkpoints, along a dim `checkpoint`.
 
-    The attributes PER_CHECKPOINT, where all have them, become coordinates along it.
+    Attributes that all have alike are those of the result, and its date is the last. The attributes PER_CHECKPOINT, and
+    others that differ, become coordinates along the dim where all have them; what only some have is left out.
     """
     joined = xr.concat(found, "checkpoint", join="exact", combine_attrs="drop_conflicts")
+    common: dict[str, Any] = {"date": max(str(ds.attrs.get("date", "")) for ds in found)}
+    joined.attrs = {}
     coordinates = {}
-    for name, long_name in PER_CHECKPOINT.items():
-        if all(name in ds.attrs for ds in found):
-            values = [ds.attrs[name] for ds in found]
-            coordinates[name] = ("checkpoint", values, {"long_name": long_name, "units": "1"})
-    common = {name: value for name, value in found[0].attrs.items() if name not in PER_CHECKPOINT}
+    for name in found[0].attrs:
+        values = [ds.attrs.get(name) for ds in found]
+        if name in PER_CHECKPOINT or any(not _alike(value, values[0]) for value in values):
+            if name != "date" and all(isinstance(value, str | int | float) for value in values):
+                long_name = PER_CHECKPOINT.get(name, name.replace("_", " "))
+                coordinates[name] = ("checkpoint", values, {"long_name": long_name, "units": "1"})
+        else:
+            common[name] = values[0]
     several = {"checkpoint": f"{len(found)} checkpoints", "checkpoint_sha256": "of each: see coordinate"}
     return joined.assign_coords(coordinates).assign_attrs(common | several)
+
+
+def _alike(a: Any, b: Any) -> bool:
+    return type(a) is type(b) and bool(np.array_equal(a, b))
 
 
 def save_results(ds: xr.Dataset, path: str | Path) -> None:

@@ -504,6 +504,7 @@ def test_several_checkpoints_give_a_schedule(run, tmp_path):
     assert "Schedule: " in ran.out
     ds = gradlab.open_results(out)
     assert ds.tf.values.tolist() == [1.0, 0.5]
+    assert not {"chosen", "present", "margin"} & ds.attrs.keys()  # those of one checkpoint
     assert np.isnan(ds.error.sel(candidate="zgr").values).tolist() == [True, False]
     one, two = parts(ds)
     assert "zgr" not in one.candidate.values

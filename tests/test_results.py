@@ -496,3 +496,16 @@ def test_stamps_and_checksums():
     x = torch.arange(6.0).reshape(2, 3)
     assert results.tensor_sha256(x.T.contiguous().T) == results.tensor_sha256(x)
     assert results.tensor_sha256(x) != results.tensor_sha256(x + 1)
+
+
+def test_attributes_of_joined_checkpoints_are_those_that_all_have():
+    """The first one's stood for all: an exact_dtype, an error, whatever a checkpoint alone has."""
+    of_all = {"analysis": "bias", "draws": 64, "evaluations": [1, 2]}
+    one = xr.Dataset({"bias": 0.1}, attrs=of_all | {"exact_dtype": "float64", "date": "2026-01-01", "trained_tf": 1.0})
+    two = xr.Dataset({"bias": 0.2}, attrs=of_all | {"exact_dtype": "float32", "date": "2026-01-02", "alone": 1})
+    joined = results.join_checkpoints([one, two])
+    assert joined.exact_dtype.values.tolist() == ["float64", "float32"]
+    assert {name: joined.attrs.get(name) for name in of_all} == of_all
+    assert joined.attrs["date"] == "2026-01-02"
+    assert not {"exact_dtype", "alone", "trained_tf"} & joined.attrs.keys()
+    assert not {"alone", "trained_tf"} & joined.coords.keys()

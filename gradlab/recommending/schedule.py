@@ -42,7 +42,10 @@ def joined(tables: Sequence[xr.Dataset], steps: Sequence[str] | None = None) -> 
     ds = ds.assign_coords(of_each)
     for name in (*same, *OF_EACH):
         ds[name].attrs |= {"long_name": name, "units": "1"}
-    return ds.assign_attrs({"schedule": stored(told), "answer": stored(told), "resolved": 1, "interrupted": 0})
+    for name in ("chosen", "present", "margin"):
+        ds.attrs.pop(name, None)  # of each
+    any_of = {name: int(any(one.attrs[name] for one in tables)) for name in ("resolved", "interrupted")}
+    return ds.assign_attrs({"schedule": stored(told), "answer": stored(told), **any_of})
 
 
 def _kept(value: Any) -> Any:
