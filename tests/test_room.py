@@ -9,6 +9,7 @@ import torch
 import gradlab
 from gradlab import datasets, errors, numerics, training
 from gradlab.fidelity import gap_analysis, room
+from gradlab.sampling import batches, engine
 
 from . import peak_memory, tiny_sweep
 from .problems import make
@@ -53,6 +54,29 @@ def test_absurd_numbers_of_draws_stream(monkeypatch):
     with pytest.raises(First):
         gradlab.gap(of.model, of.x, draws=10**12)
     assert seen[0].start == 0
+
+
+def test_chunks_of_draws_are_made_one_by_one(monkeypatch):
+    """A list of those of 10^12 draws took 4 GB at a memory of 16 MiB."""
+    of, made = make("3x5-bernoulli-mlp"), []
+
+    class First(Exception):
+        pass
+
+    def counted(begin, end, bytes_each, memory):
+        for chunk in chunks(begin, end, bytes_each, memory):
+            made.append(chunk)
+            yield chunk
+
+    def add(moments, batch, estimates):
+        raise First
+
+    chunks = engine._chunks
+    monkeypatch.setattr(engine, "_chunks", counted)
+    monkeypatch.setattr(batches.BatchMoments, "add", add)
+    with pytest.raises(First):
+        gradlab.bias(of.model, of.x, draws=10**5, compute=gradlab.Compute(memory=1))
+    assert len(made) == 1
 
 
 def test_moments_in_parts_are_those_of_the_whole():

@@ -250,9 +250,11 @@ def _pieces(bounds: list[int], bytes_each: int, memory: int) -> Iterator[list[tu
         if parts and end - parts[0][1] > small:
             yield parts
             parts = []
-        chunks = [(batch, *chunk) for chunk in _chunks(begin, end, bytes_each, memory)]
-        yield from ([chunk] for chunk in chunks[:-1])
-        parts.append(chunks[-1])
+        for chunk in _chunks(begin, end, bytes_each, memory):
+            if chunk[1] < end:
+                yield [(batch, *chunk)]
+            else:
+                parts.append((batch, *chunk))
     yield parts
 
 
