@@ -33,9 +33,8 @@ def apply(module: nn.Module, name: str, *given: Any) -> Any:
     """The module's output; where torch finds that shapes or types do not fit, a ValueError that says whose."""
     try:
         return module(*given)
-    except torch.OutOfMemoryError:
-        raise
     except (RuntimeError, IndexError) as error:
+        errors.pass_on_memory(error)
         wanted = "images that fit the model" if name == "encoder" else "a module that takes codes"
         raise ValueError(
             f"{name}: expected {wanted}, got an error for {' and '.join(map(described, given))} ({first_line(error)})"
@@ -75,9 +74,8 @@ def gradients(name: str, outputs: Any, inputs: Any, *more: Any, **options: Any) 
     """torch.autograd.grad; where torch cannot differentiate the module, a ValueError that says why."""
     try:
         return torch.autograd.grad(outputs, inputs, *more, **options)
-    except torch.OutOfMemoryError:
-        raise
     except RuntimeError as error:
+        errors.pass_on_memory(error)
         if not (words := cure(error)):
             raise
         raise ValueError(f"{name}: expected derivatives from torch.autograd.grad, got an error{words}") from error

@@ -149,6 +149,7 @@ def read(path: str | Path) -> tuple[LatentModel, dict[str, Tensor], dict[str, An
             # copies: a file that is cut short later ends a process that still reads it
             tensors = {name: file.get_tensor(name).clone() for name in names}
     except SafetensorError as error:
+        errors.pass_on_memory(error)
         raise errors.BadFile(f"{path}: expected a complete safetensors file, got a damaged one ({error})") from None
     check_digest(path, about, tensors)
     model.load_state_dict({name: tensors[name] for name in model.state_dict()}, assign=True)

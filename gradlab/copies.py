@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import calls, model_checks, owned
+from . import calls, errors, model_checks, owned
 from .model import LatentModel, own_tensor, precision
 
 _PARTS = ("encoder", "decoder")
@@ -116,7 +116,8 @@ def _copied(model: LatentModel, memo: dict[int, Any], dtype: torch.dtype | None)
     try:
         memo.update(_detached(vars(module).values() for module in model.modules()))
         return copy.deepcopy(model, memo)
-    except (RuntimeError, AssertionError, TypeError):
+    except (RuntimeError, AssertionError, TypeError) as error:
+        errors.pass_on_memory(error)
         memo.clear()
         memo.update(before)
     memo.update(_detached(_reachable(model)))
@@ -125,6 +126,7 @@ def _copied(model: LatentModel, memo: dict[int, Any], dtype: torch.dtype | None)
     try:
         return copy.deepcopy(model, memo)
     except (RuntimeError, AssertionError, TypeError) as error:
+        errors.pass_on_memory(error)
         where = next((f", {kind} has {name!r}" for kind, name, _ in _uncopyable(model, memo)), "")
         raise ValueError(
             f"model: expected one that can be copied to {dtype}, got an error ({calls.first_line(error)}{where})"

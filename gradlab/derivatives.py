@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from . import checks, latents, likelihoods
+from . import checks, errors, latents, likelihoods
 from .losses import activations_per_code, losses_at
 from .model import LatentModel, precision
 from .stacks import Stack
@@ -198,9 +198,8 @@ class ByConfiguration:
         wanted = self.model.losses_and_derivatives(codes, some.expand(3, *some.shape[1:]).clone())[1]
         try:
             found = by_forward_mode(self.model, codes, some)[0]
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, ValueError, NotImplementedError):  # in-place layers, functions without a forward mode
+        except (RuntimeError, ValueError) as error:  # in-place layers, functions without a forward mode
+            errors.pass_on_memory(error)
             return False
         return float((found - wanted).norm()) <= torch.finfo(codes.dtype).eps ** 0.6 * float(wanted.norm())
 

@@ -163,8 +163,15 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory is exhausted. On a CPU torch raises a plain RuntimeError."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    words = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "Cannot allocate memory")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    of_torch = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "Cannot allocate memory")
+    of_others = ("memory allocation failed", "nable to allocate", "bad_alloc")  # HDF5, numpy, C++
+    return not isinstance(error, ValueError) and any(word in str(error) for word in of_torch + of_others)
+
+
+def pass_on_memory(error: BaseException) -> None:
+    """Raises an error that says that memory is exhausted: it is no fault of a model or a file."""
+    if out_of_memory(error):
+        raise error
 
 
 # first bytes of a file: what it is, the kinds of files that it can serve as, and the commands that take it

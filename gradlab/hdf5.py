@@ -76,6 +76,8 @@ def load(path: str, announced: Callable[[int, int], None] = lambda size, variabl
     except (Refused, PermissionError, MemoryError):
         raise
     except Exception as error:  # three libraries raise many kinds of errors for damaged files
+        if errors.out_of_memory(error):
+            raise MemoryError(first_line(error)) from None
         raise Refused(f"expected a complete HDF5 results file, got a damaged one ({first_line(error)})") from None
     if any(str(dim).startswith(UNNAMED) for dim in ds.dims):
         raise Refused("expected a results file, got dimensions without names")

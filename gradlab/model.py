@@ -257,9 +257,8 @@ class LatentModel(nn.Module):
         wide, observed = self.in_one_precision(parameters, x, dtype)
         try:
             loss = self.likelihood(wide, observed)
-        except torch.OutOfMemoryError:
-            raise
         except (RuntimeError, IndexError) as error:
+            errors.pass_on_memory(error)
             raise ValueError(
                 "likelihood: expected a decoder's output that fits the images, got parameters"
                 f" {calls.described(wide)} with x {calls.described(observed)} ({calls.first_line(error)})"

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import decoded, latents, likelihoods, owned
+from . import decoded, errors, latents, likelihoods, owned
 from .latents import derived_seed
 from .model import LatentModel
 
@@ -261,7 +261,8 @@ def _leaks(function: Function, rows: Rows, generator: torch.Generator) -> bool:
             weight = slope * own.reshape(-1, *[1] * (out.ndim - 1))
             try:
                 found = torch.autograd.grad((out * weight).sum(), differentiable, retain_graph=True, allow_unused=True)
-            except RuntimeError:  # not differentiable: reported by the code that needs the derivative
+            except RuntimeError as error:  # not differentiable: reported by the code that needs the derivative
+                errors.pass_on_memory(error)
                 return False
             if any(bool((g[~own].nan_to_num(posinf=0.0, neginf=0.0) != 0).any()) for g in found if g is not None):
                 return True

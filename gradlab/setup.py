@@ -85,6 +85,7 @@ def observations(model: LatentModel, x: Any) -> Tensor:
     try:
         x = torch.as_tensor(x)
     except (TypeError, ValueError, RuntimeError) as error:
+        errors.pass_on_memory(error)
         if isinstance(x, Mapping | tuple | list) and len(x):
             raise ValueError(
                 f"x: expected one tensor, examples first, got a {type(x).__name__} of {_names(x)}; join its tensors as"

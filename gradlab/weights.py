@@ -86,6 +86,7 @@ def _safetensors(path: Path) -> Iterator[tuple[dict[str, tuple[int, ...]], Calla
                 checkpoints.check_digest(path, about, {name: file.get_tensor(name) for name in names})
             yield {name: tuple(file.get_slice(name).get_shape()) for name in names}, file.get_tensor
     except SafetensorError as error:
+        errors.pass_on_memory(error)
         raise errors.BadFile(f"{path}: expected a complete safetensors file, got a damaged one ({error})") from None
 
 
@@ -96,6 +97,7 @@ def _archive(path: Path, own: dict[str, Tensor]) -> Iterator[tuple[dict[str, tup
     try:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises many kinds of errors for damaged archives
+        errors.pass_on_memory(error)
         raise errors.BadFile(
             f"{path}: expected a complete file of torch.save, got a damaged one ({_reason(error)})"
         ) from None
@@ -137,6 +139,7 @@ def _check_archive(path: Path) -> None:
     except errors.BadFile:
         raise
     except Exception as error:  # zipfile raises many kinds of errors for damaged archives
+        errors.pass_on_memory(error)
         if path.open("rb").read(1) == b"\x80":
             raise errors.BadFile(
                 f"{path}: expected an archive of torch.save, got a plain pickle, which can run any code"

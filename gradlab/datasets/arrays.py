@@ -87,6 +87,7 @@ def load_array(path: str | Path) -> Observations:
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # numpy raises many kinds of errors for damaged headers
+        errors.pass_on_memory(error)
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise errors.BadFile(f"{path}: expected a complete .npy file, got a damaged one ({reason})") from None
     if values.dtype.kind != "f" or values.dtype.itemsize > 8 or values.ndim < 2:

@@ -87,7 +87,7 @@ def _loaded(called: str, path: Path) -> tuple[Any, Any]:
             found = scipy.io.loadmat(file, variable_names=["X", "y"])
         return found["X"].transpose(3, 2, 0, 1), found["y"][:, 0]
     except Exception as error:  # scipy raises many kinds of errors for damaged files
-        if isinstance(error, MemoryError) or getattr(error, "errno", None):
+        if errors.out_of_memory(error) or getattr(error, "errno", None):
             raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise errors.BadFile(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
+from .. import errors
 from ..k_hot import KHot
 from ..latents import BINARY, CATEGORICAL, LatentKind
 
@@ -53,7 +54,8 @@ def evaluations(estimator: Estimator, kind: LatentKind, shape: tuple[int, ...]) 
             return count("cpu")
         try:
             return count("meta")  # without the memory that many points take
-        except Exception:  # an estimator may look at the numbers, or make tensors of its own
+        except Exception as error:  # an estimator may look at the numbers, or make tensors of its own
+            errors.pass_on_memory(error)
             return count("cpu")
 
     return _once(estimator, ("evaluations", kind.name, shape), counted)
@@ -65,7 +67,8 @@ def takes_tensors(estimator: Estimator, kind: LatentKind, shape: tuple[int, ...]
     def agrees() -> bool:
         try:
             return tensors_agree(estimator, kind, shape)
-        except Exception:  # an estimator that does not accept tensors may raise any error
+        except Exception as error:  # an estimator that does not accept tensors may raise any error
+            errors.pass_on_memory(error)
             return False
 
     return _once(estimator, ("tensors", kind.name, shape), agrees)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .. import calls
+from .. import calls, errors
 from ..model import LatentModel, precision
 from ..sampling import batch_bounds
 from ..schema import coordinate
@@ -146,9 +146,8 @@ class PullBack:
         wanted = self._one_by_one(rows)
         try:
             found = self._batched(rows)
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, ValueError, NotImplementedError):  # data-dependent or custom backward passes
+        except (RuntimeError, ValueError) as error:  # data-dependent or custom backward passes
+            errors.pass_on_memory(error)
             return False
         tolerance = torch.finfo(self.logits.dtype).eps ** 0.6
         both = [(a, b) for a, b in zip(found, wanted, strict=True) if a is not None and b is not None]

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .. import errors
 from ..estimators import Estimator
 from ..estimators.exact import Exact
 from ..latents import derived_seed
@@ -130,9 +131,8 @@ class Draws:
             wanted = self._singly(estimator, noise)
             try:
                 found = self._batched(estimator, noise)
-            except torch.OutOfMemoryError:
-                raise
-            except Exception:  # whatever a loss raises that was not written for vmap
+            except Exception as error:  # whatever a loss raises that was not written for vmap
+                errors.pass_on_memory(error)
                 self._together[estimator.label] = False
             else:
                 tolerance = torch.finfo(self.run.dtype).eps ** 0.6

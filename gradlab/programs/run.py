@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.graph import _engine_run_backward
 from torch.utils import _pytree as pytree
 
+from .. import errors
 from ..latents import derived_seed
 from .program import ALL, Program
 from .sites import Given, Sampler, Site, StructureChanged
@@ -189,9 +190,10 @@ def _understood(run: Run, call: Any) -> Any:
     """The result of a call; where torch raises an error, a ValueError, which says in which precision it was."""
     try:
         return call()
-    except (torch.OutOfMemoryError, ValueError, StructureChanged):
+    except (ValueError, StructureChanged):
         raise
     except RuntimeError as error:
+        errors.pass_on_memory(error)
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         cure = "compute=gradlab.Compute(dtype=torch.float32), reference=gradlab.Enumerated(dtype='float32')"
         narrow = run.dtype == torch.float64 and ("dtype" in str(error).lower() or "TorchScript" in reason)
@@ -223,6 +225,7 @@ def _check_rows(run: Run) -> None:
         among_all, sampler = run.at_codes(None, 1.0, whole)
         among_few, sampler_of_few = run.at_codes(at, 1.0, codes)
     except (StructureChanged, RuntimeError, ValueError, IndexError, TypeError) as error:
+        errors.pass_on_memory(error)
         raise ValueError(f"{_MIXES} (rows together: {type(error).__name__}: {error})") from error
     same = sampler.sites == run.sites and sampler_of_few.sites == run.sites
     together = torch.cat([among_all[at[: len(examples)]], among_few])

@@ -46,8 +46,7 @@ def capture(stack: Stack, examples: int, compiled: bool) -> Callable[[], Any] | 
         with torch.cuda.graph(graph):
             stack.step(examples)
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
+        errors.pass_on_memory(error)
         torch.cuda.synchronize(stack.device)
         restore()
         reason = str(error).splitlines()[0][:200]
@@ -61,8 +60,7 @@ def _compile(stack: Stack, examples: int, restore: Callable[[], None]) -> None:
     try:
         stack.step(examples)
     except Exception as error:  # a machine without a compiler raises many kinds of errors
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
+        errors.pass_on_memory(error)
         stack.update = updates.update
     restore()
 

@@ -195,6 +195,7 @@ class Run:
             if not difference:
                 self._take(model, training, provenance)
         except (KeyError, TypeError, AttributeError, ValueError, IndexError, RuntimeError) as error:
+            errors.pass_on_memory(error)
             fault = f"{path}: expected a complete state of a training, got another file ({error!r:.200})"
             raise errors.BadFile(fault) from None
         if difference:
@@ -232,6 +233,7 @@ def check_fit(model: LatentModel, argument: str, images: Images) -> None:
             _, units = model.encoded(x)
             model.with_units(units).losses(torch.zeros(1, *model.code_shape), x)
     except (RuntimeError, ValueError) as error:
+        errors.pass_on_memory(error)
         expected = f"{argument}: expected images that fit config {model.config}"
         reason = str(error).splitlines()[0]
         raise ValueError(f"{expected}, got shape {tuple(images.pixels.shape[1:])} ({reason})") from None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from .. import errors
 from ..datasets import Images
 from ..estimators import Estimator
 from ..estimators.joined import Joined, Part
@@ -226,6 +227,7 @@ def reason_against(runs: Sequence[Run]) -> str:
         with torch.no_grad():
             vmap(one)(parameters, torch.stack([x] * min(2, len(runs))))
     except (RuntimeError, ValueError) as error:
+        errors.pass_on_memory(error)
         return str(error.__cause__ or error).splitlines()[0][:200]  # the cause: LatentModel suspects the images
     return ""
 

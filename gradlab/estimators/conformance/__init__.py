@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ... import errors
 from ...latents import LatentKind
 from ..base import Estimator
 from .mean_test import FAILURE_RATE, Advance, Verdict, bias, estimates_of, judge, moments, unseen
@@ -118,4 +119,5 @@ def _run(test: Rule, estimator: Estimator, problem: Problem) -> str:
     try:
         return test(estimator, problem)
     except Exception as error:  # any error means that the estimator breaks the protocol
+        errors.pass_on_memory(error)
         return f"{type(error).__name__}: {error}"

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ... import errors
+
 BACKWARD = ("tb", "tau", "temperature")  # names of a layer's argument that is given tb
 _CURE = "give a function of (logits), (logits, tf, tb), or with arguments called tf, tb, tau or temperature"
 _NAMED = (
@@ -87,6 +89,7 @@ def suited(layer: Callable[..., Any], like: Tensor) -> Callable[..., Any]:
     try:
         return copy.deepcopy(layer, _of_the_last_call(layer)).to(device=like.device, dtype=like.dtype)
     except (RuntimeError, TypeError) as error:
+        errors.pass_on_memory(error)
         raise ValueError(
             f"layer: expected a module that can be copied to {like.dtype} on {like.device}, got {line(error)}"
         ) from error

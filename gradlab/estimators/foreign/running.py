@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ... import errors
 from ...latents import BINARY, LatentKind
 from .answers import Answers, Draw, Refused
 from .calling import Arguments, line, suited, unchanged
@@ -49,11 +50,13 @@ class Layer:
         try:
             return self._run(form, logits, tf, tb, draw, derivative)
         except Exception as error:  # whatever foreign code raises
+            errors.pass_on_memory(error)
             if not (logits.dtype == torch.float64 and isinstance(error, RuntimeError) and _NARROW.search(str(error))):
                 raise self._named(error, logits) from error
         try:
             found = self._run(form, logits.float(), tf, tb, draw, derivative)
         except Exception as error:
+            errors.pass_on_memory(error)
             raise self._named(error, logits) from error
         return found[0].to(logits.dtype), None if found[1] is None else found[1].to(logits.dtype)
 
