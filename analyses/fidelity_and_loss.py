@@ -151,12 +151,12 @@ def _points(ds: xr.Dataset) -> Any:
 
 def over_all(error: np.ndarray, loss: np.ndarray) -> np.ndarray:
     """Rank correlation (seed,) over all pairs."""
-    return np.array([spearman(a.ravel(), b.ravel()) for a, b in zip(error, loss, strict=True)])
+    return spearman(error.reshape(len(error), -1), loss.reshape(len(loss), -1))
 
 
 def along_tb(error: np.ndarray, loss: np.ndarray) -> np.ndarray:
     """Rank correlation (seed,) along tb, mean over the tf that have one."""
-    each = np.array([[spearman(*line) for line in zip(a, b, strict=True)] for a, b in zip(error, loss, strict=True)])
+    each = spearman(error, loss)
     count = np.isfinite(each).sum(1)
     return np.where(count, np.nansum(each, 1) / np.maximum(count, 1), np.nan)
 
@@ -167,10 +167,16 @@ CORRELATIONS = {
 }
 
 
-def spearman(a: np.ndarray, b: np.ndarray) -> float:
+def spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Along the last axis, of the entries that `a` has; 0 where either ranks all the same, NaN below three entries."""
     there = ~np.isnan(a)
-    return float(_ranked(a[there], b[there])) if there.sum() >= 3 else np.nan
+    found = np.full(a.shape[:-1], np.nan)
+    for count in np.unique(there.sum(-1)):
+        if count >= 3:  # lines with as many entries are ranked together
+            lines = there.sum(-1) == count
+            some = [of[lines][there[lines]].reshape(-1, count) for of in (a, b)]
+            found[lines] = _ranked(some[0], some[1])
+    return found
 
 
 def _ranked(a: np.ndarray, b: np.ndarray) -> np.ndarray:

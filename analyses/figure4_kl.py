@@ -15,6 +15,7 @@ that the paper names are. Judged: the misfit of a KL term against the least of t
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import Any
 
@@ -121,7 +122,13 @@ def misfit(means: np.ndarray) -> float:
 
 def _squares(published: np.ndarray, lines: np.ndarray) -> np.ndarray:
     """Mean square differences (assignment, line) of a published row from lines of ours."""
-    last, count = len(published) - 1, lines.shape[1]
-    columns = np.array([(0, *inner, last) for inner in itertools.combinations(range(1, last), count - 2)])
+    columns = _columns(len(published), lines.shape[1])
     assigned = np.concatenate([published[columns], published[::-1][columns]])
     return np.square(assigned[:, None] - lines).mean(-1)
+
+
+@functools.cache
+def _columns(published: int, count: int) -> np.ndarray:
+    """(assignment, column) of a published row: the first, the last and, in order, some between them."""
+    last = published - 1
+    return np.array([(0, *inner, last) for inner in itertools.combinations(range(1, last), count - 2)])

@@ -68,9 +68,10 @@ def picked(values: xr.DataArray, *differences: tuple[int, int]) -> Change:
     """
     value, half = 0.0, 0.0
     for a, b in differences:
-        value += float(values[a].mean() - values[b].mean())
+        of_a, of_b = (values.variable[pair] for pair in (a, b))
+        value += float(of_a.mean() - of_b.mean())
         if a != b:
-            done = [values[pair].dropna("seed").to_numpy() for pair in (a, b)]
+            done = [of.values[~np.isnan(of.values)] for of in (of_a, of_b)]
             half += _games_howell(done[0], done[1], len(values))
     return Change(value, value - half, value + half)
 

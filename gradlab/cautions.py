@@ -132,7 +132,8 @@ def _carried_by_one(ds: xr.Dataset) -> list[str]:
 def _without_spread(ds: xr.Dataset) -> bool:
     """Whether no ratio of a point differs between examples."""
     names = [str(name) for name in ds.data_vars if f"{name}_population_low" in ds]
-    widths = [ds[f"{name}_population_high"] - ds[f"{name}_population_low"] for name in names]
+    low, high = ([ds.variables[f"{name}_population_{end}"] for name in names] for end in ("low", "high"))
+    widths = [above - below for below, above in zip(low, high, strict=True)]
     known = [width for width in widths if bool(width.notnull().any())]
     return bool(known) and all(float(width.max()) < SAME for width in known)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import xarray as xr
 
-from .schema import ABOUT_SAMPLING, POINT_DIMS, along, is_end, is_metric, ranked
+from .schema import ABOUT_SAMPLING, POINT_DIMS, along, is_end, is_metric, ranked, variable
 
 FINAL = "final_validation_loss"
 SHOWN = 3  # metrics in short tables and headlines
@@ -136,9 +136,9 @@ def metric_names(ds: xr.Dataset) -> list[str]:
     dims = set(point_dims(ds))
     found = []
     for name in map(str, ds.data_vars):
-        whole = set(ds[name].dims)
+        whole = set(variable(ds, name).dims)
         of_point = whole == dims or (is_metric(ds, name) and whole < dims)
-        if of_point and ds[name].dtype.kind in "fiub" and name not in ABOUT_SAMPLING and not is_end(ds, name):
+        if of_point and variable(ds, name).dtype.kind in "fiub" and name not in ABOUT_SAMPLING and not is_end(ds, name):
             found.append(name)
     return found
 

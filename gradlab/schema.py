@@ -157,6 +157,11 @@ def row(found: xr.Dataset, dim: str, value: int) -> xr.Dataset:
 # --- reading ---
 
 
+def variable(ds: xr.Dataset, name: str) -> xr.Variable:
+    """A variable without its coordinates, which `ds[name]` takes longer to gather than to read the values."""
+    return ds.variables[name] if name in ds.variables else ds[name].variable
+
+
 def along(ds: xr.Dataset) -> str:
     """The dim of a Dataset along which a training goes; "" where there is none."""
     return next((dim for dim in ALONG if dim in ds.dims), "")
@@ -174,7 +179,7 @@ def is_end(ds: xr.Dataset, name: str) -> bool:
 
 def said(ds: xr.Dataset, name: str) -> dict[str, Any]:
     """What a variable says of itself; of a metric that says nothing, in an earlier file say, what its record does."""
-    about = dict(ds[name].attrs)
+    about = dict(variable(ds, name).attrs)
     if "short_name" in about or (record := _known(ds).get(name)) is None:
         return about
     of_record = record.attributes("")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import sys
 import sysconfig
@@ -54,5 +55,10 @@ def _checksum(text: str, counts: Callable[[str, Path], bool]) -> str:
 
 def _installed(path: Path) -> bool:
     """Whether a file is Python's, or of an installed package, of whichever environment."""
-    standard = [Path(sysconfig.get_path(one)).resolve() for one in ("stdlib", "platstdlib")]
-    return bool({"site-packages", "dist-packages"} & {*path.parts}) or any(one in path.parents for one in standard)
+    return bool({"site-packages", "dist-packages"} & {*path.parts}) or not _standard().isdisjoint(path.parents)
+
+
+@functools.cache
+def _standard() -> frozenset[Path]:
+    """Folders of Python's own modules; `sysconfig` takes longer to name them than a file takes to read."""
+    return frozenset(Path(sysconfig.get_path(one)).resolve() for one in ("stdlib", "platstdlib"))

@@ -145,10 +145,11 @@ def draw_cells(
     ax.patch.set(facecolor="0.93", edgecolor="0.75", hatch="////", linewidth=0)
     ax.set_title(title, fontsize=FONT)
     painted = image.to_rgba(shown)
+    diagonal = np.isclose(values["tb"].to_numpy()[:, None], values["tf"].to_numpy())
     for (row, column), value in np.ndenumerate(shown.filled(np.nan)):
         light = np.isnan(value) or painted[row, column, :3] @ (0.299, 0.587, 0.114) > 0.5
         ink = "black" if light else "white"
-        if np.isclose(values["tb"][row], values["tf"][column]):
+        if diagonal[row, column]:
             ax.add_patch(Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, ec=ink, lw=0.7))
         if max(shown.shape) <= CELLS_WRITTEN and np.isfinite(value):
             text = write(value)

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from ..kinds import point_dims
-from ..schema import ENDS, POPULATION, along
+from ..schema import ENDS, POPULATION, along, variable
 
 NO_MEASURE = ("exact_norm", "resolved", "draws")  # do not say that a point was measured
 
@@ -38,20 +38,22 @@ def estimates_at(ds: xr.Dataset, name: str, at: np.ndarray) -> list[Estimate]:
     where = tuple(at.T) if dims else (np.zeros(len(at), int),)
     columns = []
     for end in (*ENDS, *POPULATION):
-        there = name + end in ds and ds[name + end].dims == ds[name].dims
+        there = name + end in ds and variable(ds, name + end).dims == variable(ds, name).dims
         columns.append(np.atleast_1d(_values(ds, name + end))[where] if there else np.full(len(at), np.nan))
     return [Estimate(*values) for values in zip(*(c.tolist() for c in columns), strict=True)]
 
 
 def of_all_points(ds: xr.Dataset, name: str) -> xr.DataArray:
     """A variable along `point_dims`; the same along dims on which it does not depend."""
-    dims = point_dims(ds)
-    absent = {dim: ds.sizes[dim] for dim in dims if dim not in ds[name].dims}
+    dims, own = point_dims(ds), variable(ds, name).dims
+    absent = {dim: ds.sizes[dim] for dim in dims if dim not in own}
     return ds[name].expand_dims(absent).transpose(*dims) if absent else ds[name]
 
 
 def _values(ds: xr.Dataset, name: str) -> np.ndarray:
-    return of_all_points(ds, name).transpose(*point_dims(ds)).to_numpy().astype(float)
+    found = variable(ds, name)
+    along_points = found.set_dims({dim: ds.sizes[dim] for dim in (*point_dims(ds), *found.dims)})
+    return along_points.transpose(*point_dims(ds)).to_numpy().astype(float)
 
 
 def coordinates_at(ds: xr.Dataset, at: np.ndarray) -> list[dict[str, Any]]:
