@@ -11,8 +11,9 @@ import hashlib
 import math
 import operator
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import xarray as xr
@@ -71,8 +72,9 @@ def load(path: str, announced: Callable[[int, int], None] = lambda size, variabl
     locking = _locking(path)
     try:
         with h5py.File(path, "r", locking=locking) as file:
-            announced(_checked_size(file, os.path.getsize(path)), len(file))
-            ds = xr.load_dataset(Hdf5Store(file))
+            items = _checked_items(file)
+            announced(_checked_size(items.values(), os.path.getsize(path)), len(items))
+            ds = xr.load_dataset(Hdf5Store(file, items))
     except (Refused, PermissionError, MemoryError):
         raise
     except Exception as error:  # three libraries raise many kinds of errors for damaged files
@@ -111,11 +113,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _checked_size(file: h5py.File, stored: int) -> int:
-    """The number of bytes of data. Raises Refused unless they are numbers or strings in this file and fit in memory."""
+def _checked_items(file: h5py.File) -> dict[str, Any]:
+    """The arrays in a file by name. Raises Refused unless they are numbers or strings in this file."""
     if len(file) > MOST_VARIABLES:
         raise Refused(f"expected a results file of at most {MOST_VARIABLES:,} variables, got {len(file):,}")
-    size = 0
+    items = {}
     for name in file:
         if not isinstance(file.get(name, getlink=True), h5py.HardLink):
             raise Refused(f"expected data inside the file, got a link to another place for {name}")
@@ -126,9 +128,17 @@ def _checked_size(file: h5py.File, stored: int) -> int:
             raise Refused(f"expected a results file, got {name}, which is not an array")
         if item.external or item.is_virtual:
             raise Refused(f"expected data inside the file, got external data for {name}")
-        string = h5py.check_string_dtype(item.dtype)
-        if item.dtype.kind not in "biufcSU" and string is None:
+        if item.dtype.kind not in "biufcSU" and h5py.check_string_dtype(item.dtype) is None:
             raise Refused(f"expected a results file of numbers and strings, got {name} of type {item.dtype}")
+        items[name] = item
+    return items
+
+
+def _checked_size(items: Iterable[h5py.Dataset], stored: int) -> int:
+    """The number of bytes of arrays. Raises Refused unless they fit in memory."""
+    size = 0
+    for item in items:
+        string = h5py.check_string_dtype(item.dtype)
         width = STRING if string is not None and string.length is None else item.dtype.itemsize
         size += max(math.prod(item.shape), math.prod(item.chunks or ())) * width
     most = min(MOST_BYTES, 2**24 + MOST_RATIO * stored)
