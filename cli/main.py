@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import click
 
-from gradlab import __version__, errors
+from gradlab import __version__, errors, progress
 
 from .bias import bias
 from .check_layer import check_layer
@@ -92,8 +92,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
     _prepare()
+    command = next((argument for argument in arguments if not argument.startswith("-")), "")
     try:
-        with warnings_as_lines(), _signals_of_schedulers():
+        with warnings_as_lines(), _signals_of_schedulers(), progress.running(command):
             cli.main(arguments, prog_name="gradlab", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
         _end("interrupted", 130)

@@ -97,13 +97,29 @@ class _Plain(Console):
         return super().render_str(_visible(text), **options)
 
     def print(self, *objects, **options):
-        """Prints without trailing blanks if the output is not a terminal."""
+        """Prints without trailing blanks if the output is not a terminal. Nothing in a table is cut off."""
+        for table in objects:
+            if isinstance(table, Table) and self._least_width(table) > self.width:
+                names, *others = table.columns
+                wide = max((len(str(cell)) for cell in names.cells), default=0) > self.width // 4
+                for column in (names, *others) if wide else others:
+                    column.no_wrap, column.overflow = False, "fold"
         if self.is_terminal:
             super().print(*objects, **options)
             return
         with self.capture() as captured:
             super().print(*objects, **options)
         self.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+    def _least_width(self, table: Table) -> int:
+        """Columns between blanks and lines; those that may not wrap at their full width."""
+        wide = self.options.update(max_width=10_000)
+        measured = [[self.measure(x, options=wide) for x in (c.header, *c.cells)] for c in table.columns]
+        at_least = [
+            max(m.maximum if column.no_wrap else m.minimum for m in of)
+            for column, of in zip(table.columns, measured, strict=True)
+        ]
+        return sum(at_least) + 3 * len(at_least) + 1
 
 
 def console() -> Console:

@@ -105,7 +105,8 @@ def _as_object(estimate: Any, with_ends: bool, with_population: bool) -> dict[st
 def _centre(ds: Any, points: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The points to show in full: those of the one pair of temperatures that was asked for, at one checkpoint."""
     wanted = _at_fixed(ds, points)
-    return wanted if len(wanted) <= 2 else []
+    pairs = {(point["tf"], point["tb"]) for point in wanted}
+    return wanted if len(wanted) <= 2 and len(pairs) == 1 else []
 
 
 def _at_fixed(ds: Any, points: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -79,16 +79,22 @@ def again(analysis: Analysis, collected: Path, folder: Path, as_json: bool) -> N
     if (of := ds.attrs.get("reproduces", "no analysis")) not in (analysis.name, *analysis.also_from):
         raise ValueError(f"--from: expected results of {analysis.name}, got {collected}, which is of {of}")
     with as_results(str(collected)):
-        tell(judged(analysis, ds), [path], functools.partial(draw, analysis, ds, path), there([path]), as_json)
+        tell(
+            judged(analysis, ds, str(collected)),
+            [path],
+            functools.partial(draw, analysis, ds, path),
+            there([path]),
+            as_json,
+        )
 
 
-def judged(analysis: Analysis, ds: Any) -> list[Any]:
+def judged(analysis: Analysis, ds: Any, file: str = "") -> list[Any]:
+    """The verdicts. Raises ValueError, with the name of the file, for results that lack what is judged."""
     try:
         return list(analysis.judge(ds))
     except KeyError as error:
-        raise ValueError(
-            f"{analysis.name}: expected results that can be judged, got others ({error.args[0]})"
-        ) from None
+        name = f"{file}: {analysis.name}" if file else analysis.name
+        raise ValueError(f"{name}: expected results that can be judged, got others ({error.args[0]})") from None
 
 
 def draw(analysis: Analysis, ds: Any, path: str) -> None:

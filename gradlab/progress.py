@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -13,8 +14,12 @@ from .terminal import visible
 Advance = Callable[..., None]  # advance(steps, **figures to show)
 EVERY = 60.0  # seconds between lines
 PAUSE = 5.0  # maximal seconds between two bars of one measurement
+SHARE_EVERY = 1.0  # seconds between two shares that a bar without display passes on
 _told, _ended = 0.0, -PAUSE  # time of the last line or of the start; end of the last bar
+_telling = threading.Lock()
+_open: list[_Count] = []  # what is under way, the innermost last
 _before = ""  # what descriptions begin with
+_take_share: Callable[[float], None] | None = None  # gets the share of bars that are not displayed
 
 
 def duration(seconds: float) -> str:
@@ -40,20 +45,42 @@ def say_before(words: str) -> None:
     _before = words
 
 
+def pass_shares_to(take: Callable[[float], None] | None) -> None:
+    """From now on bars that are not displayed call `take` with the number of pieces that they have done, a fraction."""
+    global _take_share
+    _take_share = take
+
+
+def under_way(share: float) -> None:
+    """Tells what is counted that this fraction of a step is done, or of several that run at once."""
+    if _open:
+        _open[-1].share = share
+
+
 @contextlib.contextmanager
-def bar(description: str, total: int, shown: bool, done: int = 0, time_left: bool = True) -> Iterator[Advance]:
+def bar(
+    description: str,
+    total: int,
+    shown: bool,
+    done: int = 0,
+    *,
+    time_left: bool = True,
+    long_steps: bool = False,
+    pieces: int = 1,
+) -> Iterator[Advance]:
     """Yields `advance(steps=1, **figures)`, which updates the display. Shows nothing unless `shown`.
 
-    The time left is estimated from the last half minute. `time_left=False` omits it, for longer steps, and also the
-    lines if standard error is not a terminal.
+    The time left is estimated from the last half minute; `time_left=False` omits it on a terminal. With `long_steps`,
+    bars within a step, which are not shown, say how much of it is done, or of `pieces` steps that they compute at once.
     """
     description = f"{_before}{description}"
-    if not (shown and sys.stderr is not None and sys.stderr.isatty()):
-        if shown and time_left:
-            with _lines(description, total, done) as advance:
-                yield advance
-        else:
-            yield lambda steps=1, **figures: None
+    if not shown:
+        with _passing_on(total, done, pieces) as advance:
+            yield advance
+        return
+    if not _on_terminal():
+        with _lines(_Count(description, total, done), long_steps) as advance:
+            yield advance
         return
     from rich.console import Console
     from rich.progress import (
@@ -84,33 +111,108 @@ def bar(description: str, total: int, shown: bool, done: int = 0, time_left: boo
 
 
 @contextlib.contextmanager
-def _lines(description: str, total: int, done: int) -> Iterator[Advance]:
-    """Prints one line per minute with the time left, starting after one minute."""
+def running(words: str) -> Iterator[None]:
+    """In this block a line per minute says that `words` is running, unless a bar says more or there is a terminal."""
+    if _on_terminal():
+        yield
+        return
+    with _lines(_Count(words, 0, 0)):
+        yield
+
+
+def _on_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+class _Count:
+    """Steps done, and since when."""
+
+    def __init__(self, description: str, total: int, done: int):
+        self.description, self.total, self.done = description, total, done
+        self.began, self.made, self.share, self.figures = time.monotonic(), 0.0, 0.0, ""
+
+    def line(self, now: float) -> str:
+        passed = now - self.began
+        if not self.total:
+            return f"{self.description}: running for {_minutes(passed)}{_busy()}"
+        made = min(self.made + self.share, self.total - self.done)
+        left = f", about {_minutes(passed / made * (self.total - self.done - made))} left" if made > 0 else ""
+        share = f"{(self.done + made) / self.total:.0%} after {_minutes(passed)}"
+        return f"{self.description}: {share}{left}{self.figures}{_busy()}"
+
+
+@contextlib.contextmanager
+def _lines(count: _Count, long_steps: bool = False) -> Iterator[Advance]:
+    """Prints one line per minute with the time left, starting after one minute. A thread does so in long steps."""
     global _told, _ended
-    began = time.monotonic()
-    if began - _ended > PAUSE:
-        _told = began
-    made = 0
+    if not _open and count.began - _ended > PAUSE:
+        _told = count.began
+    before, ended = _take_share, threading.Event()
+    _open.append(count)
+    if long_steps:
+        pass_shares_to(lambda share: setattr(count, "share", share))
+    if len(_open) == 1:
+        threading.Thread(target=_tell_until, args=(ended,), name="gradlab progress", daemon=True).start()
 
     def advance(steps: int = 1, **figures: object) -> None:
-        global _told
-        nonlocal made
-        made += steps
-        now = time.monotonic()
-        if now - _told < EVERY:
-            return
-        _told = now
-        shown = "".join(f", {name} {value}" for name, value in figures.items())
-        left = f", about {_minutes(max(0.0, (now - began) / made * (total - done - made)))} left" if made else ""
-        share = f"{(done + made) / max(total, 1):.0%} after {_minutes(now - began)}"
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error is closed
-            line = f"gradlab: {description}: {share}{left}{shown}{_busy()}"
-            print(visible(line), file=sys.stderr, flush=True)
+        count.made += steps
+        if figures:
+            count.figures = "".join(f", {name} {value}" for name, value in figures.items() if name != "left")
+        _tell_if_due()
 
     try:
         yield advance
     finally:
+        ended.set()
+        _open.remove(count)
+        if long_steps:
+            pass_shares_to(before)
         _ended = time.monotonic()
+
+
+def _tell_until(ended: threading.Event) -> None:
+    while not ended.wait(max(0.05, EVERY - (time.monotonic() - _told))):
+        _tell_if_due()
+
+
+def _tell_if_due() -> None:
+    """Prints a line about the innermost measurement if the last one is a minute old."""
+    global _told
+    now = time.monotonic()
+    if now - _told < EVERY or not _telling.acquire(blocking=False):
+        return
+    try:
+        with contextlib.suppress(OSError, ValueError, AttributeError, IndexError):  # standard error is closed; the end
+            line = _open[-1].line(now)
+            _told = now
+            print(visible(f"gradlab: {line}"), file=sys.stderr, flush=True)
+    finally:
+        _telling.release()
+
+
+@contextlib.contextmanager
+def _passing_on(total: int, done: int, pieces: int) -> Iterator[Advance]:
+    """Passes the share of the outermost bar that is not displayed on, once a second at most."""
+    global _take_share
+    take, _take_share = _take_share, None
+    if take is None:
+        yield lambda steps=1, **figures: None
+        return
+    made, last = float(done), time.monotonic()
+
+    def advance(steps: int = 1, **figures: object) -> None:
+        nonlocal made, last
+        made += steps
+        now = time.monotonic()
+        if now - last >= SHARE_EVERY:
+            last = now
+            take(pieces * min(1.0, made / max(total, 1)))
+
+    try:
+        yield advance
+    finally:
+        take(0.0)
+        _take_share = take
 
 
 def _minutes(seconds: float) -> str:

@@ -297,6 +297,28 @@ def test_tables_have_no_trailing_blanks_and_keep_to_the_columns_asked_for(run, m
         assert max(map(len, narrow.splitlines())) <= 70 < max(map(len, wide.splitlines())) <= 110
 
 
+def test_points_at_other_temperatures_are_not_shown_under_those_of_the_first(run):
+    """A table of two points, one column each, is for one pair of temperatures."""
+    tiny("m.safetensors")
+    done = run("bias", "m.safetensors", *POINT, "--tf", "1.6", "--tb", "0.5,1.3")
+    assert "at tf = 1.6\n" in done.out
+    assert "tb = 0.5\n" not in done.out
+    assert [line.split()[0] for line in done.out.splitlines() if re.match(r" +\d", line)] == ["0.5", "1.3"]
+
+
+@pytest.mark.parametrize("columns", ["45", "110"])
+def test_no_number_of_a_table_is_cut_off(run, monkeypatch, columns):
+    tiny("m.safetensors")
+    monkeypatch.setenv("COLUMNS", columns)
+    exact = ["m.safetensors", "--images", "3", "--sweep", "none", "--no-plot", "--moments", "exact", "--target", "both"]
+    for more in (["--tb", "1.3"], ["--tb", "0.5,1.3"]):
+        done = run("bias", *exact, *more)
+        assert "\u2026" not in done.out
+        assert max(map(len, done.out.splitlines())) <= int(columns)
+        assert done.out.count("[") == done.out.count("]")
+    assert "unit" in run("bias", *exact, "--tb", "1.3").out
+
+
 @pytest.mark.parametrize(("columns", "width"), [("", 110), ("0", 110), ("wide", 110), ("3", 40), ("200", 200)])
 def test_absurd_columns_do_not_matter(monkeypatch, columns, width):
     monkeypatch.setenv("COLUMNS", columns)

@@ -1,6 +1,7 @@
 """Progress where standard error is no terminal: a line a minute, with the time left."""
 
 import os
+import time
 
 import pytest
 import torch
@@ -66,12 +67,52 @@ def test_short_steps_one_after_the_other_are_one_measurement(clock, capsys):
     assert lines(capsys) == []
 
 
-@pytest.mark.parametrize("options", [{"shown": False}, {"shown": True, "time_left": False}])
-def test_nothing_is_said_unless_wanted(clock, capsys, options):
-    with progress.bar("drawing", 100, **options) as advance:
+def test_nothing_is_said_unless_wanted(clock, capsys):
+    with progress.bar("drawing", 100, shown=False) as advance:
         clock.now += 1000
         advance()
     assert lines(capsys) == []
+
+
+def test_a_bar_within_a_long_step_says_how_much_of_it_is_done(clock, capsys):
+    """Also one that computes several steps at once; the bars within that one do not count."""
+    with progress.bar("sweep", 4, shown=True, long_steps=True) as advance:
+        with progress.bar("training 2", 10, shown=False, pieces=2) as inner:
+            clock.now += 30
+            inner(5)
+            with progress.bar("drawing", 10, shown=False) as innermost:
+                clock.now += 30
+                innermost(1)
+            advance(0, failed=0, left="0:01:00")
+        clock.now += 60
+        advance(2)
+    assert lines(capsys) == [
+        "gradlab: sweep: 25% after 60 s, about 3 min left, failed 0",
+        "gradlab: sweep: 50% after 2 min, about 2 min left, failed 0",
+    ]
+
+
+def test_a_step_of_minutes_has_a_line_a_minute(capsys, monkeypatch):
+    """Nobody calls `advance` meanwhile; before the first step and without a bar, the command is said to run."""
+    monkeypatch.setattr(progress, "EVERY", 0.05)
+    monkeypatch.setattr(progress, "_told", 0.0)
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    said = []
+
+    def until_said(words):
+        end = time.monotonic() + 60
+        while not any(words in line for line in said) and time.monotonic() < end:
+            time.sleep(0.02)
+            said.extend(lines(capsys))
+        assert any(words in line for line in said), said
+
+    with progress.running("bias"):
+        until_said("gradlab: bias: running for 0 s")
+        with progress.bar("integrating", 8, shown=True) as advance:
+            until_said("gradlab: integrating: 0% after 0 s")
+            advance(4)
+            until_said("gradlab: integrating: 50% after 0 s, about 0 s left")
+    assert progress._open == []
 
 
 def test_a_busy_machine_is_named_with_the_cure(clock, capsys, monkeypatch):

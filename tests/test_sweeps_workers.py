@@ -3,11 +3,13 @@
 import contextlib
 import multiprocessing
 import os
+import re
 import signal
 
 import pytest
 import torch
 
+from gradlab import progress
 from gradlab.sweeps import processes
 
 from .kill_sweep import FORKED, Sweep, claimed, files, wait_for, when
@@ -60,6 +62,23 @@ def test_workers_give_what_one_process_gives_also_when_one_is_killed(undisturbed
     assert_same(found, undisturbed)
     assert [name[32:] for name in leftovers(folder)] == [".resume.safetensors.damaged"]
     assert multiprocessing.active_children() == []
+
+
+def test_workers_say_how_far_their_cells_are(tmp_path, monkeypatch, forked, capsys):
+    """So the time left is known before the first cell is finished."""
+    monkeypatch.setattr(progress, "EVERY", 0.1)
+    monkeypatch.setattr(progress, "SHARE_EVERY", 0.0)
+    said = re.compile(r"gradlab: sweep: 0% after .* s, about .* left, cells 0/2")
+    lines = []
+
+    def both_said():
+        lines.append(capsys.readouterr().err)
+        return said.search(lines[-1])
+
+    when(both_said, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        sweep(tmp_path, tf=0.5, tb=[0.7, 1.3], seeds=1, epochs=FOREVER, workers=2, progress=True)
+    assert said.search("".join(lines))
 
 
 def test_when_all_workers_die_that_is_said(tmp_path):

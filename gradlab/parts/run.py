@@ -181,7 +181,8 @@ class Campaign:
         )
         alone = self.scheduler is None and count == 1
         watch = _Watch(job, len(left), there)
-        with progress.bar(words, len(every), self.compute.progress and not alone, done=there) as advance:
+        shown = self.compute.progress and not alone
+        with progress.bar(words, len(every), shown, done=there, long_steps=True) as advance:
 
             def after() -> None:
                 advance(watch.new())

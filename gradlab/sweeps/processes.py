@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import pickle
@@ -19,7 +20,7 @@ from multiprocessing.context import SpawnProcess
 
 import torch
 
-from .. import errors
+from .. import errors, progress
 from .claims import uninterrupted
 from .queue import POLL, Job, work
 
@@ -32,6 +33,7 @@ class _Worker:
     process: SpawnProcess
     pipe: Connection
     error: OSError | RuntimeError | None = None
+    share: float = 0.0  # of what it computes now
 
 
 def work_in_processes(job: Job, count: int, after: Callable[[], None]) -> None:
@@ -55,6 +57,7 @@ def work_in_processes(job: Job, count: int, after: Callable[[], None]) -> None:
             with uninterrupted():  # Python drops a KeyboardInterrupt that is raised in a destructor, as of a file read
                 for worker in running:
                     _listen(worker)
+                progress.under_way(sum(worker.share for worker in running))
                 after()
             running = [worker for worker in running if worker.process.is_alive()]
         for worker in workers:
@@ -96,6 +99,7 @@ def _main(pipe: Connection, threads: int) -> None:
     os.setpgrp()  # Ctrl-C of a terminal reaches only the parent, which passes it on once
     torch.set_num_threads(threads)
     warnings.showwarning = lambda message, *_: pipe.send(str(message))
+    progress.pass_shares_to(functools.partial(_send, pipe))
     try:
         for number in (signal.SIGTERM, signal.SIGUSR1):  # a scheduler sends them to all; the parent passes them on once
             signal.signal(number, signal.SIG_IGN)
@@ -114,6 +118,11 @@ def _main(pipe: Connection, threads: int) -> None:
         pipe.send(kept)
 
 
+def _send(pipe: Connection, share: float) -> None:
+    with contextlib.suppress(OSError):  # the parent has ended, and soon this process too
+        pipe.send(share)
+
+
 def _stop_with_parent() -> None:
     """Stops the worker, as Ctrl-C does, when its parent ends."""
     parent = multiprocessing.parent_process()
@@ -123,12 +132,14 @@ def _stop_with_parent() -> None:
 
 
 def _listen(worker: _Worker) -> None:
-    """Repeats the warnings of a worker and stores its error."""
+    """Repeats the warnings of a worker, stores its error and how far it is."""
     with contextlib.suppress(EOFError, ConnectionResetError):
         while worker.pipe.poll():
             said = worker.pipe.recv()
             if isinstance(said, Exception):
                 worker.error = said  # type: ignore[assignment]
+            elif isinstance(said, float):
+                worker.share = said
             else:
                 errors.warn(said)
 

@@ -68,7 +68,7 @@ class Watch:
 def display(watch: Watch, drawn: bool) -> Iterator[Callable[[], None]]:
     """Yields a function that updates the display when it is called. Shows nothing unless `drawn`."""
     lines = drawn and not sys.stderr.isatty()
-    with bar("sweep", watch.total, drawn, done=watch.finished, time_left=False) as advance:
+    with bar("sweep", watch.total, drawn, done=watch.finished, time_left=False, long_steps=True) as advance:
         advance(0, **watch.figures())
 
         def after() -> None:

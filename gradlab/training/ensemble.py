@@ -95,7 +95,8 @@ def train_together(
 
 def _train(cells: Sequence[_Cell], progress: bool) -> list[LatentModel | ValueError | FloatingPointError]:
     total, done = sum(cell.run.total for cell in cells), sum(cell.run.step for cell in cells)
-    with interruptible() as stop, bar(f"training {len(cells)}", total, progress, done=done) as advance:
+    shown = bar(f"training {len(cells)}", total, progress, done=done, pieces=len(cells))
+    with interruptible() as stop, shown as advance:
         for cell in cells:
             cell.start()
             if stop.is_set():
