@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import gradlab
-from gradlab import estimators, latents, moments
+from gradlab import cautions, estimators, latents, moments
 from gradlab.estimators import evaluation
 from gradlab.latents import BINARY, CATEGORICAL
 
@@ -223,7 +223,7 @@ def test_half_precision_takes_masks_at_small_temperatures(mask):
     """The mask was -16,376, which 0.05 divides to an infinity; then estimates were refused as not finite."""
     model = model_of([0.4, mask, -0.3], torch.linspace(-3, 4, 8).cos().reshape(2, 2, 2), binary=True)
     names = [name for name in estimators.names() if "binary" in estimators.find(name).kinds]
-    with pytest.warns(gradlab.cautions.SamplingWarning, match="At tf = 0.05, 1 of 1 examples are near-deterministic"):
+    with pytest.warns(cautions.SamplingWarning, match="At tf = 0.05, 1 of 1 examples are near-deterministic"):
         ds = gradlab.bias(model, X, 0.05, 0.7, estimator=names, draws=32, compute=gradlab.Compute(dtype=torch.float16))
     assert bool(np.isfinite(ds.mean_gradient.values).all())
 
@@ -396,3 +396,66 @@ def test_the_oracle_is_right_where_autograd_is():
     wanted = torch.tensor(in_many_digits((logits / 30).tolist(), table, 1.0), dtype=torch.float64)
     assert oracles.relative_error(wanted[None], oracles.exact_gradient(model, X, 1.0, "sampled")) < 1e-12
     assert len(pairs) == 2
+
+
+def in_many_digits_pulled(a, v):
+    """J(softmax(a)) v."""
+    with decimal.localcontext(DIGITS):
+        weights = [decimal.Decimal(number).exp() for number in a]
+        q = [w / sum(weights) for w in weights]
+        v = [decimal.Decimal(number) for number in v]
+        mean = sum(x * y for x, y in zip(q, v, strict=True))
+        return [float(x * (y - mean)) for x, y in zip(q, v, strict=True)]
+
+
+LAYERS = {
+    "decoupled": (gradlab.decoupled_st_gumbel_softmax, lambda l, g, tf, tb: l / tb + g, lambda tf, tb: tb),
+    "relaxed": (estimators.gumbel_softmax, lambda l, g, tf, tb: (l / tf + g) / tb, lambda tf, tb: tf * tb),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize(("dtype", "gap"), [(torch.float32, 20.0), (torch.float64, 40.0)])
+def test_layers_keep_the_gradient_of_an_almost_certain_category(name, dtype, gap):
+    """The backward pass of softmax, q (v - q.v), lost half of the mean, and of some draws left 300 times their size."""
+    layer, perturbed, scale = LAYERS[name]
+    draws, tf, tb = 12, 2.0, 1.0
+    logits = torch.tensor([gap, 0.3, -0.5], dtype=dtype).expand(draws, 3).clone().requires_grad_()
+    v = torch.tensor([5.1, 6.3, 3.9], dtype=dtype)
+    given = tf, tb, torch.Generator().manual_seed(4)
+    (layer(logits, *given) @ v).sum().backward()
+    g = CATEGORICAL.noise((draws, 3), dtype=dtype, generator=given[2].manual_seed(4))
+    for a, found in zip(perturbed(logits.detach(), g, tf, tb).tolist(), logits.grad, strict=True):
+        wanted = torch.tensor(in_many_digits_pulled(a, v.tolist()), dtype=torch.float64) / scale(tf, tb)
+        # the perturbed logits are rounded to eps times their size
+        rtol = 40 * gap * torch.finfo(dtype).eps
+        torch.testing.assert_close(found.double(), wanted, rtol=rtol, atol=rtol * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("name", ["gumbel-softmax", "rebar"])
+def test_relaxed_units_keep_their_gradient_on_both_sides(name):
+    """From y, the share 1 - y of a unit that is almost on was lost in float32 from logits of 17 on, up to all of it."""
+    e = estimators.get(name, tf=1.0) if name == "rebar" else estimators.get(name, tf=1.0, tb=1.0)
+    logits = torch.tensor([[18.0, -18.0, 25.0, -25.0, 40.0, -40.0]])
+    noise = BINARY.noise((e.noise_arrays, 4, 1, 6), dtype=torch.float32, generator=torch.Generator().manual_seed(5))
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        points = evaluation.points_of(e, BINARY, logits.to(dtype), noise.to(dtype))
+        ones = torch.ones_like(points)  # equal losses: of rebar, what is differentiated is left
+        found.append(evaluation.estimate_of(e, BINARY, logits.to(dtype), noise.to(dtype), points, ones[..., 0], ones))
+    torch.testing.assert_close(found[0].double(), found[1], rtol=2e-4, atol=0)
+
+
+@pytest.mark.parametrize("binary", [False, True], ids=["categorical", "binary"])
+def test_gaps_of_single_precision_see_small_gradients(binary):
+    """Squares of gradients below 1e-19 were 0, and their examples left out as if they had none."""
+    logits = [3.0, 2.0, -2.5] if binary else [[3.0, 0.0, -0.4], [0.1, 2.4, -1.0]]
+    table = torch.linspace(-1, 2, 8 if binary else 9, dtype=torch.float64).cos().reshape([2] * 3 if binary else [3, 3])
+    model = model_of(logits, table, binary=binary)
+    single, double = (
+        gradlab.gap(model, X, 1.0, 0.05, draws=64, compute=gradlab.Compute(dtype=dtype))
+        for dtype in (torch.float32, torch.float64)
+    )
+    assert float(single.undefined.max()) == 0
+    for name in ("cosine", "relative_gap"):
+        np.testing.assert_allclose(single[name], double[name], rtol=1e-4)

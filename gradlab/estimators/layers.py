@@ -60,7 +60,7 @@ def decoupled_st_gumbel_softmax(
     tf, tb, g = _layer(logits, tf, tb, generator)
     with torch.no_grad():
         z = CATEGORICAL.hard(logits / tf + g)
-    q = CATEGORICAL.soft(logits / tb + g)
+    q = _softmax(logits / tb + g)
     return z + (q - q.detach())  # the bracket is exactly 0
 
 
@@ -94,7 +94,20 @@ def gumbel_softmax(
     True
     """
     tf, tb, g = _layer(logits, tf, tb, generator)
-    return CATEGORICAL.soft((logits / tf + g) / tb)
+    return _softmax((logits / tf + g) / tb)
+
+
+def _softmax(a: Tensor) -> Tensor:
+    """softmax(a), differentiated as if its largest entry were 1 minus the others: by v - v_at instead of v.
+
+    J(q) v is the same, but q (v - q.v), the backward pass of torch's softmax, is nothing but rounding at the largest
+    entry where q is almost one-hot.
+    """
+    q = CATEGORICAL.soft(a)
+    at = q.argmax(-1, keepdim=True)
+    others = q.scatter(-1, at, 0.0)
+    steady = others.scatter(-1, at, 1 - others.sum(-1, keepdim=True))
+    return q.detach() + (steady - steady.detach())  # the value is that of softmax
 
 
 def _layer(

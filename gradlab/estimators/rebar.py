@@ -15,7 +15,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
+from ..latents import LatentKind
 from . import parameters
 from .base import Estimator, per_latent
 from .conditional import noise_given_code, pullback_given_code
@@ -46,11 +48,14 @@ class Rebar(Estimator):
         return SharedPoints(("rebar", self.tf, self.lam), codes=False)
 
     def points(self, kind, logits, noise):
-        a = logits / self.tf
-        z = a + noise[0]
+        z = logits / self.tf + noise[0]
         b = kind.hard(z)
-        conditional = a + noise_given_code(kind, a, b, noise[1])
-        return torch.stack([b, kind.soft(z / self.lam), kind.soft(conditional / self.lam)])
+        return torch.stack([b, *map(kind.soft, self._relaxed(kind, logits, b, noise))])
+
+    def _relaxed(self, kind: LatentKind, logits: Tensor, b: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits of s and of s~."""
+        a = logits / self.tf
+        return (a + noise[0]) / self.lam, (a + noise_given_code(kind, a, b, noise[1])) / self.lam
 
     def weights(self, kind, logits, points):
         shares = (torch.arange(3, device=points.device) == 0).to(points.dtype)  # made on the device: no transfer
@@ -59,9 +64,10 @@ class Rebar(Estimator):
 
     def estimate(self, kind, logits, noise, points, loss, derivative):
         a = logits / self.tf
-        b, s, conditional = points
+        b = points[0]
+        z, conditional = self._relaxed(kind, logits, b, noise)  # of a binary unit, 1 - s is lost in s where it is tiny
         score = per_latent(kind, loss[0] - self.eta * loss[2]) * kind.score(a, b)
-        of_s = kind.pullback(s, derivative[1]) / self.lam
-        of_conditional = kind.pullback(conditional, derivative[2]) / self.lam
+        of_s = kind.pullback_at(z, derivative[1]) / self.lam
+        of_conditional = kind.pullback_at(conditional, derivative[2]) / self.lam
         through = pullback_given_code(kind, a, b, noise[1], of_conditional)
         return (score + self.eta * (of_s - through)) / self.tf

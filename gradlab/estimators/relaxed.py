@@ -31,7 +31,11 @@ class GumbelSoftmax(Relaxation):
         return SharedPoints(("relaxed", self.tf, self.tb), codes=False)
 
     def points(self, kind, logits, noise):
-        return kind.soft((logits / self.tf + noise[:1]) / self.tb)
+        return kind.soft(self._perturbed(logits, noise))
 
     def estimate(self, kind, logits, noise, points, loss, derivative):
-        return kind.pullback(points[0], derivative[0]) / (self.tf * self.tb)
+        # from the perturbed logits: of a binary unit, 1 - y is lost in y where y rounds to 1
+        return kind.pullback_at(self._perturbed(logits, noise)[0], derivative[0]) / (self.tf * self.tb)
+
+    def _perturbed(self, logits, noise):
+        return (logits / self.tf + noise[:1]) / self.tb

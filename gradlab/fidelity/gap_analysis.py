@@ -161,7 +161,7 @@ def gap(
 
 def _chunks(logits: Tensor, draws: int, memory: int) -> Iterator[tuple[slice, slice]]:
     """Yields blocks (examples, draws) whose arrays fit in the memory and, on a CPU, in the cache."""
-    numbers = memory // (_ARRAYS * logits.element_size())
+    numbers = memory // (_ARRAYS * torch.float64.itemsize)
     if logits.device.type == "cpu":
         numbers = min(numbers, _IN_CACHE)
     rows = max(1, numbers // logits[0].numel())
@@ -183,12 +183,15 @@ def _measure(
     check: checks.Check,
 ) -> Tensor:
     """|r - d|, |d|, |r| and <r, d>, (4, definition, tb, draw, example); `noise` (array, draw, example, latent, ...)."""
-    kind, tf, g = model.kind, e.law_tf, noise[0]
-    a = logits / tf + g
+    kind, tf = model.kind, e.law_tf
+    # float64 but for the decoder: in float32, squares of numbers below 1e-19 are 0, as gradients at small tb often are
+    dtype, logits, noise = logits.dtype, logits.double(), noise.double()
+    a = logits / tf + noise[0]
     zf, z = kind.soft(a), kind.hard(a)
-    _, v = at_all_points(model, x, torch.stack([z, zf]), memory, check=check)
+    _, v = at_all_points(model, x, torch.stack([z, zf]).to(dtype), memory, check=check)
     assert v is not None
-    through = kind.pullback(zf, v[1]).div_(tf)  # the autodiff definition's r
+    v = v.double()
+    through = kind.pullback_at(a, v[1]).div_(tf)  # the autodiff definition's r
     through_norm = _norm(through)
     v[1] -= v[0]
     found = []
@@ -201,7 +204,7 @@ def _measure(
         off += d
         shared = [off_norm, d_norm, _norm(off) / tb, _dot(off, d) / tb**2]
         found.append(torch.stack(autodiff + shared))
-    return torch.stack(found, 1).unflatten(0, (2, 4)).transpose(0, 1).double()
+    return torch.stack(found, 1).unflatten(0, (2, 4)).transpose(0, 1)
 
 
 def _pulled_back(
@@ -209,7 +212,7 @@ def _pulled_back(
 ) -> Tensor:
     """tb times the estimates for both derivatives v (2, draw, example, latent[, category]) at the codes z."""
     if type(e) is DecoupledSTGS:
-        return kind.pullback(kind.soft(torch.add(noise[0], logits, alpha=1 / tb)), v)
+        return kind.pullback_at(torch.add(noise[0], logits, alpha=1 / tb), v)
     points = points_of(e, kind, logits, noise)
     if not torch.equal(points[0], z):
         raise ValueError(
