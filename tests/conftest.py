@@ -1,6 +1,7 @@
 """Shared by tests: few threads, since the tensors are small and tests run side by side; the command line; a sweep."""
 
 import contextlib
+import gc
 import math
 import os
 import shutil
@@ -11,9 +12,7 @@ import warnings
 from typing import NamedTuple
 
 import pytest
-import torch
 
-torch.set_num_threads(1)
 # a shell's background jobs ignore Ctrl-C, which tests press
 if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -34,6 +33,19 @@ def _no_helper_for_own_files(request, monkeypatch):
     """Results are read without the helper process, which tests with the marker `helper` are about."""
     if request.node.get_closest_marker("helper") is None:
         monkeypatch.setattr("gradlab.hdf5_sandbox.fault", lambda path: "")
+
+
+def pytest_collection():
+    """In each worker, not in the process that only hands out tests: torch takes two seconds to load."""
+    import torch
+
+    torch.set_num_threads(1)
+    gc.disable()  # what collecting makes stays: modules and thousands of tests
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items):

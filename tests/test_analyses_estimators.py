@@ -105,6 +105,7 @@ def test_an_estimator_without_a_family_is_refused(every):
         plots.tradeoff(every, families={"some": ["rloo"]})
 
 
+@pytest.mark.deep  # by default one study of trainings, figure 5 and an analysis from outside go from end to end
 def test_from_models_to_figure_and_verdicts(tmp_path, monkeypatch):
     """A small model in the place of all three; `leg` takes 2 (3 - 1) + 1 evaluations."""
     small = {"categories": 3, "latents": 2, "hidden": [8], "image_shape": [1, 28, 28]}

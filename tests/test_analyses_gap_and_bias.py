@@ -65,6 +65,7 @@ def test_noise_does_not_hide_that_the_gap_ranks_as_the_bias_does(noise):
     assert held >= 34
 
 
+@pytest.mark.deep  # by default one study of trainings, figure 5 and an analysis from outside go from end to end
 def test_from_models_to_figure_and_verdicts(tmp_path, monkeypatch):
     of = {
         "vae-8x4-mnist": networks.build("categorical-vae", {"latents": 2, "categories": 3, "hidden": [8]}, seed=0),

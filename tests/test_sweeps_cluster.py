@@ -84,16 +84,15 @@ def cluster(tmp_path_factory):
                 worker.wait()
 
 
-def test_a_sweep_on_a_cluster_survives_the_death_of_a_worker(cluster, tmp_path):
+def test_a_sweep_on_a_cluster_survives_the_death_of_a_worker(cluster, undisturbed, tmp_path):
     address, alive = cluster
-    undisturbed = sweep(tmp_path / "undisturbed")
     folder = tmp_path / "cluster"
     doomed, _ = alive(2)
     killer = when(lambda: files(folder, ".h5"), lambda: doomed.send_signal(signal.SIGKILL))
     found = sweep(folder, scheduler=address)
     killer.join()
     assert doomed.wait() == -signal.SIGKILL
-    assert_same(found, undisturbed)
+    assert_same(found, undisturbed[1])
     assert leftovers(folder) == []
 
 
@@ -167,6 +166,7 @@ def test_a_scheduler_that_dies_ends_the_sweep(without_workers, tmp_path):
     assert os.listdir(folder) == []
 
 
+@pytest.mark.deep  # a scheduler that dies later, and one that ends a connection, are met by default
 def test_a_scheduler_that_dies_while_it_is_connected_leaves_one_line(without_workers, tmp_path, monkeypatch, capfd):
     """After the client has it, before the images are sent."""
     process, address = without_workers
@@ -206,6 +206,7 @@ def test_what_is_no_scheduler_leaves_one_line(tmp_path, capfd, says):
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.deep  # a worker that dies later is met by default
 def test_a_worker_that_dies_while_it_is_connected_is_done_without(cluster, tmp_path, monkeypatch, capfd):
     address, alive = cluster
     doomed, _ = alive(2)
@@ -221,15 +222,17 @@ def test_a_worker_that_dies_while_it_is_connected_is_done_without(cluster, tmp_p
     assert capfd.readouterr().err == ""
 
 
-def test_parts_of_bias_on_a_cluster(cluster, tmp_path):
-    """The figures of one call, from workers that get the content of the checkpoints; a worker dies meanwhile."""
+@pytest.mark.parametrize("deaths", [0, pytest.param(1, marks=pytest.mark.deep)])
+def test_parts_of_bias_on_a_cluster(cluster, tmp_path, deaths):
+    """The figures of one call, from workers that get the content of the checkpoints, of which some die meanwhile."""
     address, alive = cluster
-    doomed, _ = alive(2)
+    doomed = alive(1 + deaths)[:deaths]
     analysis = functools.partial(gradlab.bias, draws=16)
     whole, models, x = campaign(tmp_path, analysis, workers=1, scheduler=address)
-    killer = when(lambda: files(whole.folder.path, ".h5"), doomed.kill)
+    killers = [when(lambda: files(whole.folder.path, ".h5"), worker.kill) for worker in doomed]
     whole.measure()
-    killer.join()
+    for killer in killers:
+        killer.join()
     for i, model in models.items():
         assert_same_figures(whole.found()[i], gradlab.bias(model, x, TF, TB, draws=16))
     whole.remove()
