@@ -10,9 +10,9 @@ from .tiny_sweep import BASE, IMAGES, SEEDS, TBS, TFS, VALIDATION, Death, dies_a
 CURVES = ("train_loss", "train_kl", "validation_loss", "validation_kl", "final_validation_loss")
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    return sweep(tmp_path_factory.mktemp("alone"))
+@pytest.fixture
+def alone(undisturbed):
+    return undisturbed[1]
 
 
 def assert_alike(found, wanted):
