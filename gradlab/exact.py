@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ from .programs.program import Program
 from .progress import bar
 from .setup import Setup, prepare
 
+_TABLES = 2**20  # bytes of tables that are never too many
 _DECODED = 2**26  # bytes of what is decoded at once on a CPU: its arrays are then such as `keep_freed_pages` keeps
 
 
@@ -112,15 +114,13 @@ def exact_gradients(setup: Setup, laws: list[tuple[float, str]], *, dtype: torch
     """Exact gradients for several (tf, target) in one pass, float64: `(law, example, latent[, category])`."""
     kind, logits = setup.kind, setup.wide_logits
     law_temperatures = [tf if target == "sampled" else 1.0 for tf, target in laws]
-    p = torch.stack([kind.law(logits, t) for t in law_temperatures])  # (law, example, latent, code)
     distinct = sorted(set(law_temperatures))
-    of = [distinct.index(t) for t in law_temperatures]
-    laws_once = p[[law_temperatures.index(t) for t in distinct]]
-    c = conditional_losses(setup, laws_once, dtype)[of]
-    of_laws = zip(law_temperatures, p, c, strict=True)
+    p = torch.stack([kind.law(logits, t) for t in distinct])  # (law, example, latent, code)
+    c = conditional_losses(setup, p, dtype)
+    of_laws = zip(distinct, p, c, strict=True)
     gradient = torch.stack([kind.gradient_of_law(logits, t, *p_and_c) for t, *p_and_c in of_laws])
     checks.finite("exact gradient", gradient, "temperatures this small overflow, or losses are too large")
-    return gradient
+    return gradient[[distinct.index(t) for t in law_temperatures]]
 
 
 def kl_gradient(setup: Setup) -> Tensor:
@@ -144,30 +144,74 @@ def check_enumerable(model: LatentModel, max_configurations: int) -> None:
 @torch.no_grad()
 def conditional_losses(setup: Setup, p: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
     """c = E[f | z_l = k] under laws p (law, example, latent, code), of its shape, up to a constant per example."""
-    model, x, memory = setup.original, setup.x, setup.memory
     measured = setup.in_precision(dtype)
+    x = setup.x
     wide = x.is_floating_point() and not measured.narrow
     x = x.to(p.device, torch.promote_types(x.dtype, dtype) if wide else x.dtype)
-    laws, examples, count = p.shape[:3]
+    laws, examples = p.shape[:2]
+    plan = _Plan.of(measured, x, laws, setup.memory)
+    blocks = list(itertools.product(range(0, laws, plan.laws), range(0, examples, plan.examples)))
+    c = torch.zeros_like(p)
+    with bar("enumerating", len(blocks) * plan.sizes[0], setup.progress) as advance:
+        for law, example in blocks:
+            here = slice(law, law + plan.laws), slice(example, example + plan.examples)
+            c[here] = _conditional(measured, x[here[1]], p[here], plan, setup.memory, advance)
+    return c
+
+
+class _Plan(NamedTuple):
+    """Laws and examples that are contracted together, and three groups of latents, the first of which is looped over.
+
+    A block holds two arrays (example, configuration of the first group, law), and arrays over some configurations of
+    the other latents (see `_bytes_per_row`).
+    """
+
+    laws: int
+    examples: int
+    outer: int  # number of latents of the first group
+    left: int  # and of the second
+    sizes: tuple[int, int, int]  # configurations of the groups
+    rows: int  # configurations whose arrays fit the memory
+    decoded: int  # configurations to decode at a time
+
+    @classmethod
+    def of(cls, model: LatentModel, x: Tensor, laws: int, memory: int) -> _Plan:
+        counts, count, examples = model.code_counts, len(model.code_counts), len(x)
+        while True:
+            bytes_per_row = _bytes_per_row(model, x[:examples], laws)
+            rows = max(1, memory // bytes_per_row)
+            outer = next((l for l in range(count) if math.prod(counts[l:]) <= rows), count - 1)
+            held = 2 * math.prod(counts[:outer]) * examples * laws * torch.float64.itemsize
+            if held <= max(memory // 2, _TABLES) or examples == laws == 1:
+                break
+            laws, examples = (laws, -(-examples // 2)) if examples > 1 else (-(-laws // 2), 1)
+        decoded = max(1, _DECODED // bytes_per_row) if x.device.type == "cpu" else model.configurations
+        left = (count - outer) // 2
+        edges = (0, outer, outer + left, count)
+        first, second, third = (math.prod(counts[a:b]) for a, b in itertools.pairwise(edges))
+        return cls(laws, examples, outer, left, (first, second, third), rows, decoded)
+
+
+def _conditional(
+    model: LatentModel, x: Tensor, p: Tensor, plan: _Plan, memory: int, advance: Callable[[int], None]
+) -> Tensor:
+    """`conditional_losses` of some laws and examples."""
+    laws, examples = p.shape[:2]
     of_latents = [p[:, :, l, :n].permute(1, 2, 0) for l, n in enumerate(model.code_counts)]
-    bytes_per_row = _bytes_per_row(measured, x, laws)
-    rows = max(1, memory // bytes_per_row)
-    at_once = max(1, _DECODED // bytes_per_row) if p.device.type == "cpu" else model.configurations
-    outer = next((l for l in range(count) if math.prod(model.code_counts[l:]) <= rows), count - 1)
-    left = (count - outer) // 2
-    groups = [of_latents[:outer], of_latents[outer : outer + left], of_latents[outer + left :]]
+    edges = (0, plan.outer, plan.outer + plan.left, len(of_latents))
+    groups = [of_latents[a:b] for a, b in itertools.pairwise(edges)]
     weights = [_joint(group, p) for group in groups]  # (example, configuration of the group, law)
-    sizes = [w.shape[1] for w in weights]
+    sizes = plan.sizes
     tables = [torch.zeros_like(w) for w in weights]
     centre: Tensor | None = None
-    step = max(1, rows // (sizes[1] * sizes[2]))
-    with bar("enumerating", sizes[0], setup.progress) as advance, checks.deferred(p.device) as check:
+    step = max(1, plan.rows // (sizes[1] * sizes[2]))
+    with checks.deferred(p.device) as check:
         for start in range(0, sizes[0], step):
             stop = min(sizes[0], start + step)
             first, last = (i * sizes[1] * sizes[2] for i in (start, stop))
             decoded = [
-                losses_of_configurations(measured, x, i, min(i + at_once, last), memory, check)
-                for i in range(first, last, at_once)
+                losses_of_configurations(model, x, i, min(i + plan.decoded, last), memory, check)
+                for i in range(first, last, plan.decoded)
             ]
             f = torch.cat(decoded, 1).to(p.dtype)
             # f is in the hundreds, the gradient's entries may be below 0.01: only differences matter, so centre

@@ -13,7 +13,7 @@ import operator
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import xarray as xr
@@ -55,12 +55,25 @@ def check_seal(path: str | Path) -> None:
             rest = seal[-(size - data) :] if begin[8:9] == b"\0" and 0 < size - data < SEALED else b""
             if rest and rest[: len(SEAL)] == SEAL[: len(rest)]:
                 raise Refused("expected a complete results file, got one that is cut short")
+            if data < size and _contains(file, SEAL, max(0, data - SEALED)):
+                raise Refused("expected nothing behind the checksum of a results file, got more: the file is damaged")
             return
         file.seek(0)
         for start in range(0, size - SEALED, BLOCK):
             digest.update(file.read(min(BLOCK, size - SEALED - start)))
     if seal != SEAL + digest.hexdigest().encode():
         raise Refused("expected the content of its checksum, got another: the file is damaged")
+
+
+def _contains(file: BinaryIO, text: bytes, start: int) -> bool:
+    """Whether the file has the text from byte `start` on."""
+    file.seek(start)
+    before = b""
+    while piece := file.read(BLOCK):
+        if text in before + piece:
+            return True
+        before = piece[-len(text) :]
+    return False
 
 
 def load(path: str, announced: Callable[[int, int], None] = lambda size, variables: None) -> xr.Dataset:

@@ -34,7 +34,7 @@ from .latents import CATEGORICAL, PADDING, LatentKind, below, masked
 
 MOST_CHOSEN = 8  # k: 2^k sets for each code
 MOST_CODES = 2**14  # of one latent, where all its codes are enumerated
-_AT_ONCE = 2**22  # numbers of an array
+_LEAST, _MOST = 2**20, 2**22  # numbers of an array of sets, of which some four exist at a time
 
 
 def _refused(*_: object) -> NoReturn:
@@ -351,10 +351,13 @@ def _log_and_score(a: Tensor, code: Tensor, k: int) -> Tensor:
 
 
 def _by_rows(function: Callable[..., Tensor], numbers: int, *tensors: Tensor) -> Tensor:
-    """A function of (row, ...) tensors, of leading dims taken together, some rows at a time."""
+    """A function of (row, ...) tensors, of leading dims taken together, some rows at a time.
+
+    The caller's tensors fit its working memory, and so do arrays that are no larger than these.
+    """
     leading = tensors[0].shape[:-1]
     flat = [each.reshape(-1, each.shape[-1]) for each in tensors]
-    step = max(1, _AT_ONCE // numbers)
+    step = max(1, min(max(tensors[0].numel(), _LEAST), _MOST) // numbers)
     if len(flat[0]) <= step:
         found = function(*flat)
     else:

@@ -92,6 +92,19 @@ def test_a_checksum_that_is_cut_short_is_refused(tmp_path):
     assert gradlab.open_results(path).equals(dataset())
 
 
+def test_bytes_behind_a_checksum_do_not_hide_it(tmp_path):
+    """A file that is longer and damaged was read as one of another program, without a checksum."""
+    path = tmp_path / "a.h5"
+    gradlab.save_results(dataset(), path)
+    content = path.read_bytes()
+    at = content.index(np.arange(3.0).tobytes()) + 15  # within 1.0
+    flipped = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+    for longer in (flipped + b"\n", flipped + bytes(500), flipped[:800] + bytes(8) + flipped[800:] + b"x" * 70):
+        path.write_bytes(longer)
+        with pytest.raises(BadFile, match=r"behind the checksum|damaged"):
+            gradlab.open_results(path, trusted=True)
+
+
 def test_every_reader_verifies_large_arrays(tmp_path):
     gradlab.save_results(dataset(), tmp_path / "a.h5")
     with h5py.File(tmp_path / "a.h5") as file:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import gradlab
+from gradlab import k_hot
 from gradlab.cautions import SamplingWarning
 from gradlab.k_hot import MOST_CODES, KHot
 from gradlab.latents import BINARY, CATEGORICAL, PADDING, bounded
@@ -281,10 +282,14 @@ def test_large_arrays_are_computed_in_pieces(monkeypatch):
     code, p = kind.hard(a), kind.law(a, 1.0)
     c = torch.arange(10.0).double().expand_as(p)
     whole = [p, kind.score(a, code), kind.gradient_of_law(a, 1.0, p, c), kind.pull_chances(a, a)]
-    monkeypatch.setattr("gradlab.k_hot._AT_ONCE", 200)
+    monkeypatch.setattr("gradlab.k_hot._LEAST", 200)
+    rows = []
+    score = k_hot._log_and_score
+    monkeypatch.setattr(k_hot, "_log_and_score", lambda *some: rows.append(len(some[0])) or score(*some))
     pieces = [kind.law(a, 1.0), kind.score(a, code), kind.gradient_of_law(a, 1.0, p, c), kind.pull_chances(a, a)]
     for one, again in zip(whole, pieces, strict=True):
         torch.testing.assert_close(one, again, rtol=1e-13, atol=1e-15)
+    assert max(rows) == 200 // (4 * CATEGORIES)  # arrays of 2^k sets and all categories, larger than 9 * 3 rows are
 
 
 def test_sizes_are_checked_before_memory_is_taken():
