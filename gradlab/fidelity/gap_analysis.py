@@ -29,7 +29,7 @@ from ..estimators.straight_through import DecoupledSTGS
 from ..latents import LatentKind
 from ..methods import Compute
 from ..metrics import GapMetric, GapTerms, over_examples, registry
-from ..model import LatentModel, check_is_model
+from ..model import LatentModel, check_is_model, precision
 from ..moved import moved
 from ..numerics import plain_arithmetic
 from ..sampling import BATCHES, Noise, batch_bounds
@@ -58,6 +58,7 @@ _MOVED = {
     "shown": "compute=gradlab.Compute(progress={})",
 }
 _ARRAYS = 16  # arrays of the size of a block's logits that exist at a time
+_SMALL = 1e-13  # of a norm: in float32, squares of numbers below 1e-19 are 0, as gradients at small tb often are
 _IN_CACHE = 2**18  # numbers of an array; larger blocks take twice the time per backward temperature on a CPU
 
 
@@ -147,7 +148,10 @@ def gap(
                 for examples, chunk in _chunks(logits, draws, memory):
                     some = logits[examples]
                     g = noise.of(arrays, chunk.start, chunk.stop)[:, :, examples]
-                    found = _measure(setup.model, x[examples], some, g, pulled.at(t, t), tbs, memory, check)
+                    of_block = setup.model, x[examples], pulled.at(t, t), tbs, memory, check
+                    found = _measure(some, g, *of_block)
+                    if some.dtype != torch.float64 and bool(found[:3].amin() < _SMALL):
+                        found = _measure(some.double(), g.double(), *of_block)
                     sums.add(i, examples, chunk, *found)
                     advance(g.shape[1] * len(some))
     about = attributes("gap", setup, draws, estimator=pulled.label, tf32=int(compute.tf32))
@@ -173,24 +177,25 @@ def _chunks(logits: Tensor, draws: int, memory: int) -> Iterator[tuple[slice, sl
 
 
 def _measure(
-    model: LatentModel,
-    x: Tensor,
     logits: Tensor,
     noise: Tensor,
+    model: LatentModel,
+    x: Tensor,
     e: Estimator,
     tbs: list[float],
     memory: int,
     check: checks.Check,
 ) -> Tensor:
-    """|r - d|, |d|, |r| and <r, d>, (4, definition, tb, draw, example); `noise` (array, draw, example, latent, ...)."""
+    """|r - d|, |d|, |r| and <r, d>, (4, definition, tb, draw, example); `noise` (array, draw, example, latent, ...).
+
+    In the precision of the logits, but for the decoder, which keeps its own.
+    """
     kind, tf = model.kind, e.law_tf
-    # float64 but for the decoder: in float32, squares of numbers below 1e-19 are 0, as gradients at small tb often are
-    dtype, logits, noise = logits.dtype, logits.double(), noise.double()
     a = logits / tf + noise[0]
     zf, z = kind.soft(a), kind.hard(a)
-    _, v = at_all_points(model, x, torch.stack([z, zf]).to(dtype), memory, check=check)
+    _, v = at_all_points(model, x, torch.stack([z, zf]).to(precision(model, x)), memory, check=check)
     assert v is not None
-    v = v.double()
+    v = v.to(logits.dtype)
     through = kind.pullback_at(a, v[1]).div_(tf)  # the autodiff definition's r
     through_norm = _norm(through)
     v[1] -= v[0]
@@ -204,7 +209,7 @@ def _measure(
         off += d
         shared = [off_norm, d_norm, _norm(off) / tb, _dot(off, d) / tb**2]
         found.append(torch.stack(autodiff + shared))
-    return torch.stack(found, 1).unflatten(0, (2, 4)).transpose(0, 1)
+    return torch.stack(found, 1).unflatten(0, (2, 4)).transpose(0, 1).double()
 
 
 def _pulled_back(
