@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import warnings
 from pathlib import Path
 from typing import NoReturn
 
@@ -97,6 +98,7 @@ if _CAN_FORK:
 
 def serve() -> None:
     """Answers each path on standard input with one line."""
+    warnings.simplefilter("ignore")  # the process that asked warns: of a folder without locks, say
     _warm_up()
     try:
         for line in sys.stdin:

@@ -11,13 +11,13 @@ import pytest
 import xarray as xr
 
 import gradlab
-from gradlab import files
+from gradlab import errors, files, hdf5_sandbox
 
 from .command_line import POINT, tiny
 
 DIES = """
 import os, signal, sys
-from gradlab import files
+from gradlab import errors, files, hdf5_sandbox
 with files.written_aside(sys.argv[1]) as aside:
     aside.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -97,3 +97,29 @@ def test_a_folder_without_locks_is_called_that_and_read(saved, monkeypatch):
     assert ds.a.values.tolist() == [0, 1, 2]
     gradlab.save_results(ds, saved)
     assert parts(saved.parent) == []
+
+
+def test_several_checkpoints_are_measured_in_a_folder_without_locks(run, tmp_path, monkeypatch):
+    """One process needs none; several workers would all measure the same."""
+
+    def no_locks(*given):
+        raise OSError(37, "No locks available")
+
+    for name in "ab":
+        tiny(f"{name}.safetensors")
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    done = run("bias", "a.safetensors", "b.safetensors", *POINT)
+    assert done.code == 0
+    assert "bias.h5.parts: this folder allows no file locks (No locks available)" in done.err
+    assert not (tmp_path / "bias.h5.parts").exists()
+    monkeypatch.setattr("multiprocessing.parent_process", lambda: True)
+    done = run("bias", "a.safetensors", "b.safetensors", *POINT)
+    assert done.code == 1
+    assert "take one on a disk of this machine, or one worker" in done.err
+
+
+def test_the_helper_says_nothing_of_its_own_file(monkeypatch, recwarn):
+    monkeypatch.setattr(hdf5_sandbox, "_warm_up", lambda: errors.warn("/tmp/x.h5: its folder has no file locks"))
+    monkeypatch.setattr("sys.stdin", [])
+    hdf5_sandbox.serve()
+    assert [str(one.message) for one in recwarn] == []

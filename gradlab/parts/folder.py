@@ -9,6 +9,7 @@ NAME.lock     held by the process that measures the part
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -18,7 +19,7 @@ import h5py
 import xarray as xr
 
 from .. import errors, files, results
-from ..sweeps.claims import Claim, claim
+from ..sweeps.claims import Claim, NoLocks, claim
 from .plan import NAME, Part
 
 SUFFIX, LOCK = ".parts", "lock"
@@ -40,9 +41,13 @@ class Folder:
 
     @contextlib.contextmanager
     def held(self, out: str | Path) -> Iterator[None]:
-        """Creates the folder and keeps other commands from writing the same results."""
+        """Creates the folder and keeps other commands from writing the same results, where the folder has locks."""
         self.make()
-        held = claim(self.path / LOCK)
+        try:
+            held = claim(self.path / LOCK)
+        except NoLocks as error:
+            errors.warn(f"{self.path}: {error.strerror}; nothing keeps another command from measuring into {out}")
+            held = Claim(self.path / LOCK, None)
         if held is None:
             raise OSError(f"{out}: another command measures into this file; wait for it, or take another --out")
         try:
@@ -62,8 +67,14 @@ class Folder:
         return self.file(part).is_file()
 
     def claim(self, part: Part) -> Claim | None:
-        """A claim on a part, or None if another process holds it."""
-        return claim(self.path / f"{part.name}.lock")
+        """A claim on a part, or None if another process holds it. In a folder without locks nothing is held."""
+        path = self.path / f"{part.name}.lock"
+        try:
+            return claim(path)
+        except NoLocks as error:
+            if multiprocessing.parent_process() is not None:  # of several workers, all would measure the same parts
+                raise NoLocks(error.errno, f"{error.strerror}, or one worker", error.filename) from None
+            return Claim(path, None)
 
     def write(self, part: Part, ds: xr.Dataset) -> None:
         results.save_results(ds.assign_attrs({CONFIGURATION: part.configuration}), self.file(part))

@@ -18,17 +18,22 @@ from types import FrameType
 from .. import files
 
 
-class Claim:
-    """A claim. It is released, and its file removed, at the end of a `with` block."""
+class NoLocks(OSError):
+    """A folder without a lock service."""
 
-    def __init__(self, path: Path, handle: int):
+
+class Claim:
+    """A claim. It is released, and its file removed, at the end of a `with` block. Without a handle nothing is held."""
+
+    def __init__(self, path: Path, handle: int | None):
         self._path, self._handle = path, handle
 
     def release(self) -> None:
         """Removes the file while the lock is held, so that no process locks a file that is about to be removed."""
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
-        os.close(self._handle)
+        if self._handle is not None:
+            os.close(self._handle)
 
     def __enter__(self) -> Claim:
         return self
@@ -40,8 +45,8 @@ class Claim:
 def claim(path: Path) -> Claim | None:
     """Locks the file at `path` and returns the Claim, or None if another thread or process holds it.
 
-    Raises OSError if the file cannot be created, something other than a lock has its name, or the system or the file
-    system has no locks.
+    Raises OSError if the file cannot be created, something other than a lock has its name, or the system has no locks,
+    and NoLocks if the file system has none.
     """
     try:
         import fcntl
@@ -59,7 +64,10 @@ def claim(path: Path) -> Claim | None:
             return None
         except OSError as error:
             os.close(handle)
-            raise OSError(error.errno, f"this folder allows no file locks ({error.strerror})", str(path)) from None
+            with contextlib.suppress(OSError):
+                path.unlink()
+            reason = f"this folder allows no file locks ({error.strerror}); take one on a disk of this machine"
+            raise NoLocks(error.errno, reason, str(path)) from None
         os.close(handle)  # the previous holder removed this file: try the new one
 
 
