@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import click
 
-from gradlab import __version__, errors, progress
+from gradlab import __version__, errors, files, progress
 
 from .bias import bias
 from .check_layer import check_layer
@@ -112,6 +112,8 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         if errors.out_of_memory(error):
             _end(f"out of memory: {str(error).splitlines()[0] if str(error) else 'no more is free'}", 1)
+        if isinstance(error, OSError) and error.filename is None and error.errno in files.FULL:
+            _end(f"standard output: {error.strerror}", 1)  # errors of files have their name
         unforeseen = "" if isinstance(error, EXPECTED) else f"unforeseen {type(error).__name__} (--debug shows where): "
         _end(f"{unforeseen}{error}" if str(error) else type(error).__name__, 1)
 

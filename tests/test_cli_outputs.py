@@ -282,6 +282,16 @@ def test_what_is_made_visible():
     assert terminal.encodable(os.fsdecode(b"\xffa\xe9\x1b")) == "\\xffa\\xe9\x1b"
 
 
+def test_a_full_standard_output_is_called_that(run, monkeypatch):
+    def full(text, err=False):
+        if not err:
+            raise OSError(28, "No space left on device")
+        print(text, file=sys.stderr)
+
+    monkeypatch.setattr("click.echo", full)
+    refused(run("data", "list", "--json"), 1, "gradlab: standard output: No space left on device")
+
+
 # --- tables ---
 
 
