@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (click.exceptions.Abort, KeyboardInterrupt):
         _end("interrupted", 130)
     except NO_COMMAND as error:
-        click.echo(error.ctx.get_help(), err=True)
+        say(error.ctx.get_help(), err=True)
         sys.exit(2)
     except click.ClickException as error:
         message = error.format_message()

@@ -131,8 +131,8 @@ def console() -> Console:
 
 
 def say(text: str, err: bool = False) -> None:
-    """A line on standard output or standard error."""
-    click.echo(_visible(text), err=err)
+    """A line on standard output or standard error; without the streams that click puts in place of ASCII ones."""
+    click.echo(_visible(text), file=sys.stderr if err else sys.stdout)
 
 
 def _visible(text: str) -> str:

@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from .options import data_options, json_option
-from .output import wrote
+from .output import say, wrote
 from .paths import as_results, check_no_input, check_writable, data_files, figure_path
 
 # values of --kind other than auto and heatmap, and the function of gradlab.plots that draws them
@@ -59,9 +59,8 @@ def show(results, form, as_json):
         ds = open_results(results)
         if form != "table":
             from gradlab.reports.tables import table
-            from gradlab.terminal import visible
 
-            click.echo(visible(table(ds, form)), nl=False)
+            say(table(ds, form).removesuffix("\n"))
         elif kind(ds).name == "recommendation":
             recommend.show(ds, as_json)
         elif "kl" in ds.dims:

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 import xarray as xr
 from gradlab.cli.main import main
-from gradlab.cli.output import console
+from gradlab.cli.output import console, say
 
 import gradlab
 from gradlab import terminal
@@ -203,12 +203,20 @@ def test_an_inherited_backend_does_not_matter(tmp_path, checkpoint, backend):
     [["estimators", "--formulas"], pytest.param(["check-estimator", "rloo", "--draws", "50"], marks=pytest.mark.deep)],
 )
 def test_a_terminal_of_ascii_is_no_error(monkeypatch, arguments):
-    """The standard output that Python makes for PYTHONIOENCODING=ascii."""
+    """The standard output that Python makes for PYTHONIOENCODING=ascii. click puts one of UTF-8 in its place."""
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", errors="strict"))
     main(arguments)
     sys.stdout.flush()
     assert "rloo" in written.getvalue().decode("ascii")
+
+
+def test_lines_keep_to_the_encoding_of_the_terminal(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", errors="backslashreplace"))
+    say("33 % ± 0.8")
+    sys.stdout.flush()
+    assert written.getvalue() == b"33 % \\xb1 0.8\n"
 
 
 @pytest.mark.deep
@@ -283,10 +291,10 @@ def test_what_is_made_visible():
 
 
 def test_a_full_standard_output_is_called_that(run, monkeypatch):
-    def full(text, err=False):
-        if not err:
+    def full(text, file=None):
+        if file is not sys.stderr:
             raise OSError(28, "No space left on device")
-        print(text, file=sys.stderr)
+        print(text, file=file)
 
     monkeypatch.setattr("click.echo", full)
     refused(run("data", "list", "--json"), 1, "gradlab: standard output: No space left on device")
