@@ -1,6 +1,7 @@
 """What the caller has set does not matter, and is there again afterwards: default dtype, device, modes, notebooks."""
 
 import contextlib
+import functools
 import sys
 import types
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 
 import gradlab
-from gradlab import networks, results, sweeps, training
+from gradlab import estimators, networks, results, sweeps, training
+from gradlab.estimators import conformance
 
 from . import tiny_sweep
 
@@ -59,6 +61,21 @@ def test_the_same_numbers(tmp_path, work, setting):
     for name, values in wanted.items():
         assert found[name].dtype == values.dtype
         np.testing.assert_array_equal(found[name], values)
+
+
+@pytest.mark.parametrize("setting", ["inference", pytest.param("meta", marks=pytest.mark.deep), "autocast"])
+def test_the_same_verdict_on_an_estimator(setting):
+    """Without derivatives, numbers or digits a correct one broke the protocol."""
+    with SETTINGS[setting]():
+        report = conformance.check(estimators.get("disarm"), draws=100)
+    assert (report.violations, len(report.verdicts)) == ((), 2)
+
+
+def test_the_same_verdict_on_a_layer():
+    hard = functools.partial(torch.nn.functional.gumbel_softmax, hard=True)
+    with torch.inference_mode():
+        report = gradlab.check_layer(lambda logits, tau: hard(logits, tau), tb=2)
+    assert (report.same_as, report.problems) == (["st-gs(convention=jang) at tf=1, tb=2"], [])
 
 
 def test_a_sweep_under_float64_is_one_of_float32(tmp_path, undisturbed):

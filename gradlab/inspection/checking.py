@@ -16,6 +16,7 @@ from ..estimators.foreign.estimator import LayerEstimator, estimator_class
 from ..estimators.foreign.probe import some_logits, tried
 from ..estimators.foreign.running import Layer, Recorder, forms, values_of
 from ..latents import BINARY, CATEGORICAL, LatentKind, derived_seed
+from ..numerics import plain_arithmetic
 from . import faults
 from .laws import Law, law
 from .matching import LOOSE, matches
@@ -26,6 +27,7 @@ ROWS = 400  # at which gradients are compared
 BIAS_DRAWS = 20_000
 
 
+@plain_arithmetic()
 def check_layer(
     layer: Callable[..., Tensor] | Estimator,
     *,

@@ -15,6 +15,7 @@ from typing import Any
 
 from ... import errors
 from ...latents import LatentKind
+from ...numerics import plain_arithmetic
 from ..base import Estimator
 from .mean_test import FAILURE_RATE, Advance, Verdict, bias, estimates_of, judge, moments, unseen
 from .problems import KINDS, PROBLEMS, Problem
@@ -64,6 +65,7 @@ class Report:
         return not self.violations and (not any(biased) if self.unbiased else any(biased))
 
 
+@plain_arithmetic()
 def check(
     estimator: Estimator,
     *,
