@@ -70,7 +70,7 @@ def every():
     return xr.Dataset(variables, coordinates, {"analysis": "bias", "equal_cost": 1, "target": "sampled"})
 
 
-@pytest.mark.parametrize("size", ["column", "page"])
+@pytest.mark.parametrize("size", ["column", pytest.param("page", marks=pytest.mark.deep)])  # the least room
 def test_no_label_of_all_estimators_is_cut_or_overlaps(every, size, tmp_path):
     figure = comparison.Estimators().draw(every)
     plots.save(figure, tmp_path / "x.png", size=size)

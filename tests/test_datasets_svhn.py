@@ -391,7 +391,7 @@ def test_a_name_of_several_lines_is_told_in_one(path):
     refused(path, mat_5(hostile), r"'a\\nb': expected at most .* got 1,000,000 announced")
 
 
-@pytest.mark.parametrize("behind", [IMAGE, LABEL], ids=["X", "y"])
+@pytest.mark.parametrize("behind", [IMAGE, pytest.param(LABEL, marks=pytest.mark.deep)], ids=["X", "y"])
 def test_a_bomb_behind_the_values_is_not_expanded(path, behind):
     """512 MiB of zeros in the stream of a variable that is as it should be; scipy expands 128 KiB at a time."""
     both = [zipped(body, 2**29 if body is behind else 0) for body in (IMAGE, LABEL)]

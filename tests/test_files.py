@@ -5,8 +5,6 @@ import os
 import resource
 import socket
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,8 +12,9 @@ import torch
 import xarray as xr
 
 import gradlab
-from gradlab import datasets, files, plots
+from gradlab import datasets, files, networks, plots
 
+from . import forks
 from .command_line import POINT, images, refused, tiny
 
 
@@ -298,28 +297,23 @@ def test_sha256_is_that_of_the_content(old):
     assert files.sha256(old) == "cba06b5736faf67e54b07b561eae94395e774c517a7d910a54369e1263ccfbd4"
 
 
-FULL_DISK = """
-import resource, sys
-import torch
-import gradlab
-import xarray as xr
-from gradlab import datasets, networks
-
-model = networks.build("categorical-vae", {"latents": 2, "hidden": [64], "image_shape": [1, 3, 3]}, seed=0)
-model.provenance = {"enough": "x" * 9000}
-ds = xr.Dataset({"a": ("x", torch.rand(9000).double().numpy())})
-writers = {
-    "checkpoint": lambda path: gradlab.save(model, path),
-    "results": lambda path: gradlab.save_results(ds, path),
-    "images": lambda path: datasets.write_idx(path, torch.randint(256, (90, 1, 10, 10), dtype=torch.uint8)),
-}
-resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-for name, path in zip(writers, sys.argv[1:], strict=True):
-    try:
-        writers[name](path)
-    except OSError as error:
-        print(error)
-"""
+def written_to_a_full_disk(paths):
+    """What each writer says there."""
+    model = networks.build("categorical-vae", {"latents": 2, "hidden": [64], "image_shape": [1, 3, 3]}, seed=0)
+    model.provenance = {"enough": "x" * 9000}
+    ds = xr.Dataset({"a": ("x", torch.rand(9000).double().numpy())})
+    writers = [
+        lambda path: gradlab.save(model, path),
+        lambda path: gradlab.save_results(ds, path),
+        lambda path: datasets.write_idx(path, torch.randint(256, (90, 1, 10, 10), dtype=torch.uint8)),
+    ]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    said = []
+    for write, path in zip(writers, paths, strict=True):
+        with pytest.raises(OSError) as raised:
+            write(path)
+        said.append(str(raised.value))
+    return "\n".join(said)
 
 
 def test_every_writer_survives_a_write_that_the_system_refuses(tmp_path):
@@ -329,15 +323,14 @@ def test_every_writer_survives_a_write_that_the_system_refuses(tmp_path):
     for path in paths:
         path.parent.mkdir()
         path.write_bytes(b"an old one of gradlab")
-    command = [sys.executable, "-c", FULL_DISK, *map(str, paths)]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert ran.returncode == 0, ran.stderr
-    for said, path in zip(ran.stdout.splitlines(), paths, strict=True):
+    code, text = forks.ended(lambda: written_to_a_full_disk(paths))
+    assert code == 0, text
+    for said, path in zip(text.splitlines(), paths, strict=True):
         assert "File too large" in said
         assert str(path) in said
         assert path.read_bytes() == b"an old one of gradlab"
         assert os.listdir(path.parent) == [path.name]
 
 
-def test_the_limit_on_file_sizes_is_the_subprocess_s_alone():
+def test_the_limit_on_file_sizes_is_the_forked_process_s_alone():
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY

@@ -111,7 +111,7 @@ def test_all_of_them_is_a_constant():
     assert bool((kind.kl_to_uniform(a).abs() < 1e-14).all())
 
 
-@pytest.mark.parametrize("t", [0.4, 1.0, 2.5])
+@pytest.mark.parametrize("t", [0.4, pytest.param(1.0, marks=pytest.mark.deep), 2.5])
 @pytest.mark.parametrize("k", [2, 3])
 def test_relaxation_and_chances_are_pulled_back_as_by_autograd(k, t):
     kind, generator = KHot(k), torch.Generator().manual_seed(1)

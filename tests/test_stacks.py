@@ -92,7 +92,7 @@ def test_layer_by_layer_is_autograd_through_all(name, likelihood, monkeypatch):
         torch.testing.assert_close(found, wanted_f[rows], rtol=1e-13, atol=1e-13)
 
 
-@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("likelihood", ["bernoulli", pytest.param("gaussian", marks=pytest.mark.deep)])
 def test_single_precision_loses_no_more_than_autograd_does(likelihood):
     """The bundled model: brackets are differences of larger numbers, and Jacobians multiply each of the two."""
     wide = copy.deepcopy(gradlab.bundled("vae-8x4-mnist"))
