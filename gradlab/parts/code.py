@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import sys
 import sysconfig
 from collections.abc import Callable
-from pathlib import Path
 
 from .. import estimators, files
 
@@ -21,12 +21,13 @@ def of_module(text: str) -> str:
     """
     where = text.partition(":")[0]
     file = getattr(sys.modules[where], "__file__", None)
-    folder = None if file is None else Path(file).resolve().parent
+    folder = None if file is None else os.path.join(os.path.dirname(os.path.realpath(file)), "")
 
-    def counts(package: str, path: Path) -> bool:
+    def counts(package: str, path: str) -> bool:
         if package in (OWN, "__main__", "__mp_main__"):
             return False
-        return package == where.partition(".")[0] or folder in path.parents or not _installed(path)
+        beside = folder is not None and path.startswith(folder)
+        return beside or package == where.partition(".")[0] or not _installed(path)
 
     return _checksum(text, counts)
 
@@ -37,28 +38,34 @@ def of_estimators() -> dict[str, str]:
     found = {}
     for own in sorted(packages - {OWN}):
 
-        def counts(package: str, _: Path, own: str = own) -> bool:
+        def counts(package: str, _: str, own: str = own) -> bool:
             return package == own
 
         found[own] = _checksum(own, counts)
     return found
 
 
-def _checksum(text: str, counts: Callable[[str, Path], bool]) -> str:
-    """Of a text, and of the files of imported modules that count, by the name of their package and their path."""
+def _checksum(text: str, counts: Callable[[str, str], bool]) -> str:
+    """Of a text, and of the files of imported modules that count, by the name of their package and their real path."""
+    folders = functools.cache(os.path.realpath)  # some hundred, of thousands of modules
+
+    def real(file: str) -> str:
+        folder, name = os.path.split(file)
+        return os.path.realpath(file) if os.path.islink(file) else os.path.join(folders(folder), name)
+
     loaded = [(name, getattr(module, "__file__", None)) for name, module in list(sys.modules.items())]
-    there = sorted((name, Path(file).resolve()) for name, file in loaded if isinstance(file, str))
-    counting = [(name, path) for name, path in there if path.is_file() and counts(name.partition(".")[0], path)]
+    there = sorted((name, real(file)) for name, file in loaded if isinstance(file, str))
+    counting = [(name, path) for name, path in there if counts(name.partition(".")[0], path) and os.path.isfile(path)]
     found = [text, *(f"{name} {files.sha256(path)}" for name, path in counting)]
     return hashlib.sha256("\n".join(found).encode()).hexdigest()
 
 
-def _installed(path: Path) -> bool:
+def _installed(path: str) -> bool:
     """Whether a file is Python's, or of an installed package, of whichever environment."""
-    return bool({"site-packages", "dist-packages"} & {*path.parts}) or not _standard().isdisjoint(path.parents)
+    return not {"site-packages", "dist-packages"}.isdisjoint(path.split(os.sep)) or path.startswith(_standard())
 
 
 @functools.cache
-def _standard() -> frozenset[Path]:
-    """Folders of Python's own modules; `sysconfig` takes longer to name them than a file takes to read."""
-    return frozenset(Path(sysconfig.get_path(one)).resolve() for one in ("stdlib", "platstdlib"))
+def _standard() -> tuple[str, ...]:
+    """Folders of Python's own modules, which `sysconfig` takes a while to name."""
+    return tuple(os.path.join(os.path.realpath(sysconfig.get_path(one)), "") for one in ("stdlib", "platstdlib"))
