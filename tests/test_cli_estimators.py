@@ -166,7 +166,13 @@ def test_every_rule_is_explained():
 
 
 @pytest.mark.parametrize(
-    ("text", "rows"), [("ste", 10), ("rloo:n=3", 10), ("disarm:tf=1.6", 2), ("st-gs:tf=1.6,tb=0.7", 5)]
+    ("text", "rows"),
+    [
+        ("ste", 10),
+        pytest.param("rloo:n=3", 10, marks=pytest.mark.deep),  # docs/which-estimator.md shows rloo:n=4
+        ("disarm:tf=1.6", 2),
+        ("st-gs:tf=1.6,tb=0.7", 5),
+    ],
 )
 def test_registered_ones_go_by_name(run, text, rows):
     """disarm has two problems, being binary; those that are at the second temperatures already go there once."""
