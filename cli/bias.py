@@ -78,7 +78,8 @@ def bias(measured, tf, tb, sweep, names, moments, reference, values, **what):
     """Bias and variance of gradient estimators against the exact gradient.
 
     Without CHECKPOINT the bundled 8x4 VAE is measured on bundled images. Several checkpoints (a training run's, say)
-    go into one file, along the dim `checkpoint`. If such a command is killed, the same command continues.
+    go into one file, along the dim `checkpoint`. If such a command is killed, the same command continues. After Ctrl-C
+    or a failure, --out has what is measured, unless complete results of an earlier measurement are there.
 
     \b
     Examples:

@@ -26,8 +26,9 @@ def gap(measured, tf, tb, draws, values, seed):
     gap shrinks like 1/tb whatever the alignment; see the relative gap and the cosine.
 
     Without CHECKPOINT the bundled binary autoencoder (2,048 units) is measured on bundled images. Several checkpoints
-    (a training run's, say) go into one file, along the dim `checkpoint`; if such a command is killed, the same command
-    continues. Backward temperatures cost next to nothing.
+    (a training run's, say) go into one file, along the dim `checkpoint`. If such a command is killed, the same command
+    continues. After Ctrl-C or a failure, --out has what is measured, unless complete results of an earlier measurement
+    are there. Backward temperatures cost next to nothing.
 
     \b
     Examples:

@@ -28,7 +28,7 @@ from .options import (
     workers_of_measurement,
 )
 from .output import say, wrote
-from .paths import check_no_input, check_writable, data_files, figure_path, module_files
+from .paths import check_no_input, check_writable, figure_path, inputs
 
 
 def output_options(out: str) -> Callable[[Any], Any]:
@@ -155,9 +155,7 @@ class Measured:
             raise failed[0]
         _check_alike([models[i] for i in there])
         # now that their kinds are known: who gives bias.h5 as a checkpoint wants another command, not another --out
-        own = self.own
-        read = [own.observations] if own.observations else data_files(self.data, self.data_dir)
-        check_no_input(self.planned, [*self.checkpoints, *read, *module_files(own.model)])
+        check_no_input(self.planned, inputs(self.checkpoints, self.own, self.data, self.data_dir))
         for path, sort in zip(self.planned, ("RESULTS", "FIGURE"), strict=False):
             check_writable(path, sort)
         if len(models) == 1 and self.workers == 1 and self.scheduler is None:
@@ -196,48 +194,80 @@ class Measured:
                 with contextlib.redirect_stdout(sys.stderr):
                     campaign.measure()
             except BaseException as error:
-                self._keep(described(), len(models))
+                with contextlib.suppress(OSError):  # such as a full disk, of which `error` tells
+                    self._keep(described(), len(models))
                 if isinstance(error, KeyboardInterrupt):
-                    raise KeyboardInterrupt("interrupted; the same command continues") from None
+                    raise KeyboardInterrupt(f"interrupted; {campaign.kept()}the same command continues") from None
                 raise
             failed |= campaign.failed
             if found := described():
-                self._write(found)
+                self._write(found, len(models))
             if not failed:
                 campaign.remove()
                 return
         first = min(failed)
         if len(models) == 1:
             raise failed[first]
-        where = f"; the others are in {self.out}" if found else ""
-        name, number = models[first][1].name, f"{len(failed)} of {len(models)} checkpoints failed"
-        text = str(failed[first]).removeprefix(f"{name}: ")
-        raise click.ClickException(f"{number}, the first {name}: {text}{where}")
+        number, (_, source) = f"{len(failed)} of {len(models)} checkpoints failed", models[first]
+        text = str(failed[first]).removeprefix(f"{source.name}: ")
+        where = f"; {self._where(campaign.folder.path)}; the same command measures only what failed" if found else ""
+        raise click.ClickException(f"{number}, the first {source.name}: {text}{where}")
+
+    def _where(self, folder: Path) -> str:
+        """Where checkpoints are that are measured, while others are not."""
+        if self._replaces_whole():
+            return f"the others are in {folder}, as {self.out} is of an earlier measurement and stays as it is"
+        return f"the others are in {self.out} and, in parts, in {folder}"
+
+    def _replaces_whole(self) -> bool:
+        """Whether the results of some checkpoints would replace those of all."""
+        from gradlab import outputs
+
+        return outputs.is_complete(self.out)
 
     def _keep(self, found: list[Any], count: int) -> None:
-        """Writes what is measured before the command ends early."""
+        """Writes what is measured before the command ends early, and says where it is."""
         from gradlab import results
 
-        if found:
-            results.save_results(results.with_encodable_text(results.join_checkpoints(found)), self.out)
-            say(f"{len(found)} of {count} checkpoints were measured; they are in {self.out}", err=True)
+        if not found:
+            return
+        number = f"{len(found)} of {count} checkpoints were measured"
+        if self._replaces_whole():
+            say(f"{number}; {self.out} is of an earlier measurement and stays as it is", err=True)
+            return
+        results.save_results(_joined(found, count), self.out)
+        say(f"{number}; they are in {self.out}", err=True)
 
-    def _write(self, found: list[Any]) -> None:
+    def _write(self, found: list[Any], count: int = 1) -> None:
+        """Writes, draws and prints the results of all `count` checkpoints, or of those that did not fail."""
         from gradlab import results
 
         from . import report
 
-        ds = results.with_encodable_text(found[0] if len(found) == 1 else results.join_checkpoints(found))
-        replaced = [path for path in self.planned if os.path.exists(path)]
-        results.save_results(ds, self.out)
-        report.report(ds, self.as_json, self.planned if self.as_json else [])
+        ds = _joined(found, count)
+        planned = [] if len(found) < count and self._replaces_whole() else self.planned
+        replaced = [path for path in planned if os.path.exists(path)]
+        if planned:
+            results.save_results(ds, self.out)
+        report.report(ds, self.as_json, planned if self.as_json else [])
         show = (lambda path: None) if self.as_json else functools.partial(wrote, replaced=replaced)
-        show(self.out)
-        if self.plot:  # last: whatever drawing meets, table and results are there
+        if planned:
+            show(self.out)
+        if planned and self.plot:  # last: whatever drawing meets, table and results are there
             from gradlab import plots
 
             plots.save(plots.auto(ds), self.planned[1])
             show(self.planned[1])
+
+
+def _joined(found: list[Any], count: int) -> Any:
+    """One Dataset, which says if some of the `count` checkpoints are missing."""
+    from gradlab import outputs, results
+
+    ds = found[0] if len(found) == 1 else results.join_checkpoints(found)
+    if len(found) < count:
+        ds = ds.assign_attrs({outputs.INCOMPLETE: f"{len(found)} of {count} checkpoints"})
+    return results.with_encodable_text(ds)
 
 
 def _source(name: str) -> ParameterSource | None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import click
 
+from .options import OwnModel
+
 
 def check_writable(out: str, kind: str = "RESULTS") -> None:
     """Creates the folder of --out. Raises OSError if --out cannot be written.
@@ -40,6 +42,13 @@ def check_no_input(outputs: Sequence[str], inputs: Sequence[str]) -> None:
             same = os.path.realpath(out) == os.path.realpath(path)
             if same or (os.path.exists(out) and os.path.exists(path) and os.path.samefile(out, path)):
                 raise click.UsageError(f"--out: expected a new file, got {out!r}, which overwrites the input {path!r}")
+
+
+def inputs(checkpoints: Sequence[str], own: OwnModel, data: str, data_dir: str | None) -> list[str]:
+    """The files that a measurement reads, once the module of the user's model is imported."""
+    observed = [own.observations] if own.observations else data_files(data, data_dir)
+    weights = [own.weights] if own.weights else []
+    return [*checkpoints, *weights, *observed, *module_files(own.model)]
 
 
 def data_files(data: str, data_dir: str | None) -> list[str]:

@@ -27,8 +27,8 @@ from .options import (
     seed_option,
     together,
 )
-from .output import console, warnings_as_lines, wrote
-from .paths import check_no_input, check_writable
+from .output import console, say, warnings_as_lines, wrote
+from .paths import check_no_input, check_writable, inputs
 from .specs import EstimatorSpec, TemperatureSpec
 
 IMAGES, IMAGES_LARGE = 100, 16  # by default; where the code space is too large to enumerate
@@ -100,7 +100,8 @@ def recommend(checkpoints, tf, averaged, budget, names, tb, images, data, data_d
     All estimators and 12 backward temperatures are compared by the error of an average that costs the same number of
     loss evaluations, at the best scale, which a learning rate absorbs. The answer says what is as good within noise,
     what your present choice costs, and the line of code to paste. Without CHECKPOINT the bundled 8x4 VAE is taken.
-    Several checkpoints of a training give a schedule. Ctrl-C gives the best so far.
+    Several checkpoints of a training give a schedule. Ctrl-C gives the best so far, and does not replace
+    complete results in --out.
 
     \b
     Examples:
@@ -115,12 +116,14 @@ def recommend(checkpoints, tf, averaged, budget, names, tb, images, data, data_d
         (tf,) = tf
     estimator = (names[0] if len(names) == 1 else list(names)) if names else None
     tb = None if tb is None else tb[0] if len(tb) == 1 else tb
+    check_no_input([out] if out else [], [own.weights] if own.weights else [])
+    models = _models(checkpoints, own)
     if out:
-        check_no_input([out], checkpoints)
+        check_no_input([out], inputs(checkpoints, own, data, data_dir))
         check_writable(out)
     found = []
     with warnings_as_lines():
-        for model, about in _models(checkpoints, own):
+        for model, about in models:
             observed = _observed(model, own, data, data_dir, images)
             with contextlib.redirect_stdout(sys.stderr):
                 one = gradlab.recommend(
@@ -130,8 +133,9 @@ def recommend(checkpoints, tf, averaged, budget, names, tb, images, data, data_d
             found.append(one.table)
             if one.table.attrs["interrupted"]:
                 break
-    _give(found, out, as_json)
-    if found[-1].attrs["interrupted"]:
+    interrupted = found[-1].attrs["interrupted"]
+    _give(found, out, as_json, f"{len(found) - 1} of {len(models)} checkpoints" if interrupted else "")
+    if interrupted:
         sys.exit(130)
 
 
@@ -163,11 +167,16 @@ def _observed(model, own, data, data_dir, images) -> Any:
     return there.first(min(images, max(1, len(there))) if default else images)
 
 
-def _give(found: list[Any], out: str | None, as_json: bool) -> None:
-    from gradlab import results
+def _give(found: list[Any], out: str | None, as_json: bool, incomplete: str) -> None:
+    from gradlab import outputs, results
     from gradlab.recommending.schedule import joined
 
     ds = results.with_encodable_text(joined(found))
+    if incomplete:
+        ds.attrs[outputs.INCOMPLETE] = incomplete
+        if out and outputs.is_complete(out):
+            say(f"{out} is of an earlier measurement and stays as it is", err=True)
+            out = None
     replaced = [out] if out and os.path.exists(out) else []
     if out:
         results.save_results(ds, out)

@@ -71,7 +71,8 @@ def reproduce(name, everything, budget, values, collected, out, as_json):
     if collected is not None:
         studies.again(chosen[0], Path(collected), Path(out), as_json)
         return
-    check_writable(str(Path(out) / "summary.md"), "SUMMARY")
+    if everything:
+        check_writable(str(Path(out) / "summary.md"), "SUMMARY")
     options = values.make(
         RunOptions, folder=Path(out), device=resolve_device(values.by_option["--device"]), progress=True
     )

@@ -165,8 +165,10 @@ def summary(
     analyses: Sequence[Analysis], found: Mapping[str, Sequence[Any]], failed: Mapping[str, str], budget: str
 ) -> str:
     """All verdicts as one table in Markdown."""
+    from gradlab.outputs import SUMMARY_TITLE
+
     lines = [
-        f"# Verdicts, budget {budget}",
+        f"{SUMMARY_TITLE} {budget}",
         "",
         "| analysis | claim | whose | of | figure | effect [interval] | verdict |",
         "|---|---|---|---|---|---|---|",

@@ -112,6 +112,7 @@ def _train(
     import dataclasses
 
     from gradlab import datasets, training
+    from gradlab.training.loop import kept_path
 
     from . import output
 
@@ -121,6 +122,8 @@ def _train(
     images = datasets.load(data, "train", data_dir)
     config = config | {"image_shape": list(images.pixels.shape[1:])}
     outputs = [out, *(str(training.track_path(out, kind)) for kind in track)]
+    epochs = range(keep_every, others["epochs"] + 1, keep_every) if keep_every else ()
+    outputs += [str(kept_path(out, epoch)) for epoch in epochs]
     check_no_input([*outputs, str(training.resume_path(out))], data_files(data, data_dir))
     check_writable(out, "CHECKPOINT")
     there = [path for path in outputs if os.path.exists(path)]

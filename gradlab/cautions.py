@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from .outputs import INCOMPLETE
 from .schema import negative_by_chance, ranked, short_name, upgraded
 
 SEEN = 10  # minimal expected number of draws that show what carries the exact gradient
@@ -23,7 +24,11 @@ class SamplingWarning(UserWarning):
 
 def cautions(ds: xr.Dataset) -> list[str]:
     """All cautions as sentences."""
-    return [*of_sampling(ds), *_enumerated(ds), *_carried_by_one(ds), *_below_zero(ds)]
+    return [*_incomplete(ds), *of_sampling(ds), *_enumerated(ds), *_carried_by_one(ds), *_below_zero(ds)]
+
+
+def _incomplete(ds: xr.Dataset) -> list[str]:
+    return [f"Incomplete: {there}." for there in [ds.attrs.get(INCOMPLETE)] if there]
 
 
 def of_sampling(ds: xr.Dataset) -> list[str]:

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from . import errors, files, networks, outputs, schedules
 from .model import LatentModel, check_is_model
+from .outputs import MOST_HEADER
 
 FORMAT = "gradlab-1"
 BUNDLED = "vae-8x4-mnist"  # small enough to enumerate
 BUNDLED_LARGE = "binary-ae-mnist"
 TRAINING = "training."  # prefix of tensors that are needed only to resume a training
 PRECISIONS = {"F64", "F32", "F16", "BF16"}  # names of safetensors; a model has the precision of its file
-MOST_HEADER = 16 * 2**20  # bytes
 CHECKSUM = "sha256"  # of the other metadata and of all tensors; files of earlier versions have none
 METADATA = ("format", "architecture", "config", "provenance", CHECKSUM)
 MOST_CONFIG = 4096  # characters of JSON; more could name thousands of layers

@@ -18,7 +18,7 @@ import tempfile
 import threading
 import warnings
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 SECONDS = 0.5  # of CPU time, for a file without data
 PER_VARIABLE = 0.02  # seconds; about four times what it takes
@@ -34,18 +34,26 @@ _helper: subprocess.Popen[str] | None = None
 
 def fault(path: str | Path) -> str:
     """The reason why a results file cannot be read, in one line, or "". Raises OSError if the helper does not start."""
-    if not _CAN_FORK:
-        return ""
+    return str(_asked("fault", path)) if _CAN_FORK else ""
+
+
+def attributes(path: str | Path) -> list[str] | None:
+    """The names of an HDF5 file's attributes, those of groups not included; None if it cannot be read."""
+    found = _asked("attributes", path) if _CAN_FORK else _attributes(str(path))
+    return found if isinstance(found, list) else None  # a text: the library hangs or crashes
+
+
+def _asked(what: str, path: str | Path) -> Any:
     with _lock:
         for _ in range(2):  # a second time if the helper was killed
-            answer = _ask(os.path.abspath(path))
+            answer = _ask(json.dumps([what, os.path.abspath(path)]))
             if answer:
                 return json.loads(answer)
             _end()
     raise OSError(f"{path}: cannot be checked, because the helper process does not start")
 
 
-def _ask(path: str) -> str:
+def _ask(question: str) -> str:
     """The answer of the helper, or "" if it has died."""
     global _helper
     if _helper is None:
@@ -63,7 +71,7 @@ def _ask(path: str) -> str:
     assert _helper.stdin is not None
     assert _helper.stdout is not None
     try:
-        _helper.stdin.write(json.dumps(path) + "\n")
+        _helper.stdin.write(question + "\n")
         _helper.stdin.flush()
         return _helper.stdout.readline()
     except BrokenPipeError:
@@ -97,22 +105,23 @@ if _CAN_FORK:
 
 
 def serve() -> None:
-    """Answers each path on standard input with one line."""
+    """Answers each question on standard input with one line."""
     warnings.simplefilter("ignore")  # the process that asked warns: of a folder without locks, say
     _warm_up()
     try:
         for line in sys.stdin:
-            if end := _tried(json.loads(line)):
+            what, path = json.loads(line)
+            if end := _tried(path, what):
                 _answer(end)
     except BrokenPipeError:  # the process that asked was killed
         os._exit(1)
 
 
-def _tried(path: str) -> str:
+def _tried(path: str, what: str = "fault") -> str:
     """Forks a child that reads the file. Returns the fault if the child ended without an answer, else ""."""
     child = os.fork()
     if not child:
-        _child(path)
+        _child(path, what)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code == -signal.SIGPROF:
         return "expected a complete results file, got a corrupt one: reading timed out"
@@ -133,27 +142,41 @@ def _warm_up() -> None:
         hdf5.load(file.name)
 
 
-def _answer(text: str) -> None:
-    print(json.dumps(text), flush=True)
+def _answer(found: str | list[str] | None) -> None:
+    print(json.dumps(found), flush=True)
 
 
-def _child(path: str) -> NoReturn:
+def _attributes(path: str) -> list[str] | None:
+    import h5py
+
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return [str(name) for name in file.attrs]
+    except Exception:  # of several kinds for damaged files
+        return None
+
+
+def _fault(path: str) -> str:
+    from . import hdf5
+
+    try:
+        hdf5.load(path, _allow)
+    except MemoryError:
+        return "expected a results file, got one that takes more memory than its data"
+    except Exception as error:
+        return hdf5.first_line(error)
+    return ""
+
+
+def _child(path: str, what: str) -> NoReturn:
     """Reads the file and answers, unless the library hangs or crashes."""
     import resource
-
-    from . import hdf5
 
     try:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         _allow(0, 0)
-        try:
-            hdf5.load(path, _allow)
-            found = ""
-        except MemoryError:
-            found = "expected a results file, got one that takes more memory than its data"
-        except Exception as error:
-            found = hdf5.first_line(error)
+        found = _fault(path) if what == "fault" else _attributes(path)
         signal.setitimer(signal.ITIMER_PROF, 0)
         _answer(found)
         os._exit(0)

@@ -4,8 +4,10 @@ import io
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,6 +70,107 @@ def test_no_other_input_is_written_over(run, tmp_path):
         ["bias", "m.png", "--out", "m.h5"],  # the figure's name
     ):
         refused(run(*arguments), 2, "which overwrites the input")
+
+
+def inputs_of_a_model(folder, module):
+    """Every kind of file that a measurement reads, and the arguments that name it."""
+    (folder / f"{module}.py").write_text(
+        "import torch, gradlab\n"
+        "def model():\n"
+        "    encoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(6))\n"
+        "    decoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(6, 64))\n"
+        "    encoder(torch.zeros(1, 64))\n"
+        "    return gradlab.LatentModel(encoder, decoder, latents=2, categories=3)\n"
+    )
+    tiny("m.safetensors")
+    torch.save(runpy.run_path(f"{module}.py")["model"]().state_dict(), "w.pt")
+    np.save("x.npy", np.zeros((2, 64), "f4"))
+    images(folder, 2)
+    own = ["--model", f"{module}:model", "--weights", "w.pt", "--observations", "x.npy"]
+    data = ["--model", f"{module}:model", "--data", "own", "--data-dir", ".", "--images", 2]
+    (pictures,) = (path for path in (folder / "own").iterdir() if "t10k-images" in path.name)
+    return {"m.safetensors": ["m.safetensors"], "w.pt": own, "x.npy": own, f"{module}.py": own, pictures: data}
+
+
+@pytest.mark.parametrize(
+    "command", ["recommend", *(pytest.param(name, marks=pytest.mark.deep) for name in ("bias", "gap"))]
+)
+def test_no_file_that_a_measurement_reads_is_written_over(run, tmp_path, command):
+    """As another spelling, a symbolic or a hard link: whatever its name, it is called an input."""
+    for path, arguments in inputs_of_a_model(tmp_path, f"mine_{command}").items():
+        before = Path(path).read_bytes()
+        Path("link.h5").symlink_to(path)
+        os.link(path, "hard.h5")
+        for out in ("link.h5", "hard.h5", os.path.join(".", path)):
+            plot = [] if command == "recommend" else ["--no-plot"]
+            ran = run(command, *arguments, *plot, "--out", out)
+            refused(ran, 2, f"--out: expected a new file, got {out!r}, which overwrites the input")
+        os.unlink("link.h5")
+        os.unlink("hard.h5")
+        assert Path(path).read_bytes() == before
+
+
+def test_no_command_writes_through_a_link_to_what_it_reads(run, tmp_path):
+    """Figures, pages, checkpoints and what lies beside them: under names that fit, which are links to inputs."""
+    tiny("m.safetensors")
+    images(tmp_path, 4)
+    (pictures,) = (path for path in (tmp_path / "own").iterdir() if "train-images" in path.name)
+    (shown,) = (path for path in (tmp_path / "own").iterdir() if "t10k-images" in path.name)
+    assert run("bias", "m.safetensors", *POINT).code == 0
+    collected = Path(__file__).parents[1] / "analyses" / "results" / "gap-and-bias-standard.h5"
+    data = ["--data", "own", "--data-dir", "."]
+    training = ["train", "vae", *data, "--epochs", 2, "--overwrite", "--out", "vae.safetensors"]
+    sweep = ["sweep", "vae", *data, "--tf", 1, "--tb", 1, "--seeds", 1, "--epochs", 1]
+    for read, link, command in (
+        ("bias.h5", "a.png", ["plot", "bias.h5", "--out", "a.png"]),
+        ("bias.h5", "bias.png", ["plot", "bias.h5"]),
+        (shown, "a.svg", ["plot", "m.safetensors", "--reconstructions", "--images", 2, *data, "--out", "a.svg"]),
+        ("bias.h5", "a.html", ["report", "bias.h5", "--out", "a.html"]),
+        (pictures, "vae.safetensors", training),
+        (pictures, "vae.gap.h5", [*training, "--track", "gap"]),
+        (pictures, "vae-epoch0002.safetensors", [*training, "--keep-every", 2]),
+        (pictures, "vae.resume.safetensors", training),
+        (pictures, "a.h5", [*sweep, "--out", "a.h5"]),
+        (collected, "gap-and-bias-standard.png", ["reproduce", "gap-and-bias", "--from", collected, "--out", "."]),
+    ):
+        before = Path(read).read_bytes()
+        for made in (Path(link).symlink_to, Path(link).hardlink_to):
+            try:
+                made(read)
+            except OSError:  # a hard link to another file system
+                continue
+            ran = run(*command)
+            refused(ran, 2, f"got {link!r}, which overwrites the input")
+            Path(link).unlink()
+        assert Path(read).read_bytes() == before
+
+
+def test_a_training_replaces_no_kept_model_without_a_word(run, tmp_path):
+    images(tmp_path, 20)
+    command = ["train", "vae", "--data", "own", "--data-dir", ".", "--epochs", 2, "--keep-every", 1]
+    assert run(*command, "--out", "a.safetensors").code == 0
+    (tmp_path / "a.safetensors").unlink()
+    refused(run(*command, "--out", "a.safetensors"), 1, "a-epoch0001.safetensors: file exists; --overwrite replaces it")
+    safetensors.torch.save_file({"a": torch.zeros(3)}, "b-epoch0002.safetensors")
+    ran = run(*command, "--overwrite", "--out", "b.safetensors")
+    refused(ran, 1, "b-epoch0002.safetensors: expected no file or a checkpoint of gradlab")
+    assert not (tmp_path / "b-epoch0001.safetensors").exists()  # known before anything is trained
+
+
+def test_the_folder_of_a_link_s_target_is_the_one_that_is_written_to(run, tmp_path, monkeypatch):
+    for name in ("from", "to"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "from" / "a.h5").symlink_to(tmp_path / "to" / "b.h5")
+    real = os.access
+    locked = tmp_path / "to"
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != locked and real(path, mode))
+    tiny("m.safetensors")
+    command = ["bias", "m.safetensors", *POINT[:-1]]
+    refused(run(*command, "from/a.h5"), 1, f"--out: cannot write 'from/a.h5' (no permission to write to {locked})")
+    locked = tmp_path / "from"
+    assert run(*command, "from/a.h5").code == 0
+    assert (tmp_path / "from" / "a.h5").is_symlink()
+    assert gradlab.open_results("to/b.h5").sizes["tf"] == 1
 
 
 def test_files_that_are_replaced_are_called_that(run):

@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 
 import gradlab
-from gradlab import datasets, files, networks, plots
+from gradlab import datasets, files, hdf5, networks, plots
 
 from . import forks
 from .command_line import POINT, images, refused, tiny
@@ -318,17 +318,22 @@ def written_to_a_full_disk(paths):
 
 def test_every_writer_survives_a_write_that_the_system_refuses(tmp_path):
     """A limit on file sizes fails a write half-way as a full disk does; HDF5 then crashes the process."""
-    suffixes = {"checkpoint": "safetensors", "results": "h5", "images": "gz"}
-    paths = [tmp_path / writer / f"file.{suffix}" for writer, suffix in suffixes.items()]
-    for path in paths:
+    header = b'{"__metadata__":{"format":"gradlab-1"}}'
+    old = {
+        "checkpoint/file.safetensors": len(header).to_bytes(8, "little") + header,
+        "results/file.h5": hdf5.sealed(b"old"),
+        "images/file.gz": b"old",
+    }
+    paths = [tmp_path / name for name in old]
+    for path, content in zip(paths, old.values(), strict=True):
         path.parent.mkdir()
-        path.write_bytes(b"an old one of gradlab")
+        path.write_bytes(content)
     code, text = forks.ended(lambda: written_to_a_full_disk(paths))
     assert code == 0, text
-    for said, path in zip(text.splitlines(), paths, strict=True):
+    for said, path, content in zip(text.splitlines(), paths, old.values(), strict=True):
         assert "File too large" in said
         assert str(path) in said
-        assert path.read_bytes() == b"an old one of gradlab"
+        assert path.read_bytes() == content
         assert os.listdir(path.parent) == [path.name]
 
 

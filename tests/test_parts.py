@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib
+import json
 import os
 import signal
 import time
@@ -12,7 +13,8 @@ import pytest
 import torch
 
 import gradlab
-from gradlab import checkpoints, errors, methods, parts
+from gradlab import checkpoints, errors, methods, parts, results
+from gradlab.cautions import cautions
 from gradlab.estimators import registry
 from gradlab.parts import code
 from gradlab.parts.folder import Folder
@@ -241,6 +243,26 @@ def test_only_parts_of_the_same_question_are_reused(tmp_path, monkeypatch):
     assert [name in before for name in named()] == [True] * 3 + [False] * 3
 
 
+def test_parts_of_another_device_are_not_reused(tmp_path, monkeypatch):
+    """A folder that machines with and without a GPU share; the results name all devices."""
+
+    def named(gpu, device="auto", **more):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+        whole, *_ = campaign(tmp_path, functools.partial(gradlab.bias, draws=16), count=1, device=device, **more)
+        monkeypatch.setattr(whole, "_work", lambda *given: None)
+        whole.measure()
+        return {part.name for part in whole.parts[0]}
+
+    assert named(False) == named(True, "cpu") == named(False, "cpu")
+    assert named(True) == named(True, "cuda:1")
+    cluster = {"workers": 1, "scheduler": "tcp://a:1"}
+    assert named(True, **cluster) == named(False, **cluster)  # its devices are not known here
+    assert not named(True) & named(False) | named(True, **cluster) & (named(True) | named(False))
+    one = gradlab.bias(gradlab.load(tmp_path / "a.safetensors"), campaign(tmp_path, None)[2], 1.0, draws=8)
+    devices = [one.assign_attrs(checkpoint=name, device=name) for name in ("cpu", "cuda:0", "cpu")]
+    assert results.join_checkpoints(devices).device.values.tolist() == ["cpu", "cuda:0", "cpu"]
+
+
 def test_a_damaged_part_is_measured_again(tmp_path):
     calls = []
     whole, *_ = campaign(tmp_path, functools.partial(counted, calls, draws=16), workers=1)
@@ -291,12 +313,24 @@ def test_the_command_goes_on_and_cleans_up(run, tmp_path, monkeypatch, here):
             raise KeyboardInterrupt
         return real(*given, **options)
 
+    whole = (tmp_path / "bias.h5").read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(gradlab, "bias", interrupted)
         stopped = run(*command, "--workers", 2)
-    assert stopped.code == 130
-    assert "1 of 2 checkpoints were measured; they are in bias.h5" in stopped.err
-    assert stopped.err.splitlines()[-1] == "gradlab: interrupted; the same command continues"
+        assert (tmp_path / "bias.h5").read_bytes() == whole
+        (tmp_path / "bias.h5").unlink()
+        for _ in range(2):  # the second time onto a part
+            calls[:] = [0, 0, 0]
+            again = run(*command, "--workers", 2)
+            assert gradlab.open_results("bias.h5").attrs["incomplete"] == "1 of 2 checkpoints"
+    assert stopped.code == again.code == 130
+    first = "1 of 2 checkpoints were measured"
+    assert f"{first}; bias.h5 is of an earlier measurement and stays as it is" in stopped.err
+    assert f"{first}; they are in bias.h5\n" in again.err
+    kept_in = f"3 of 4 parts are in {tmp_path / 'bias.h5.parts'}"
+    for one in (stopped, again):
+        assert one.err.splitlines()[-1] == f"gradlab: interrupted; {kept_in}, and the same command continues"
+    assert json.loads(run("show", "bias.h5", "--json").out)["cautions"] == ["Incomplete: 1 of 2 checkpoints."]
     assert len(kept("bias.h5.parts")) == 3
     done = run(*command, "--workers", 2)
     assert done.code == 0, done.err
@@ -317,9 +351,13 @@ def test_a_checkpoint_that_fails_costs_no_other(run, tmp_path, monkeypatch):
     assert failed.code == 1
     (line,) = failed.err.splitlines()
     assert line.startswith("gradlab: 1 of 3 checkpoints failed, the first b.safetensors: expected a complete safetens")
-    assert line.endswith("; the others are in bias.h5")
+    folder = tmp_path / "bias.h5.parts"
+    only_that = "the same command measures only what failed"
+    assert line.endswith(f"; the others are in bias.h5 and, in parts, in {folder}; {only_that}")
     assert "wrote bias.h5" in failed.out
-    assert gradlab.open_results("bias.h5").checkpoint.values.tolist() == ["a.safetensors", "c.safetensors"]
+    part = gradlab.open_results("bias.h5")
+    assert part.checkpoint.values.tolist() == ["a.safetensors", "c.safetensors"]
+    assert cautions(part)[0] == "Incomplete: 2 of 3 checkpoints."
     (tmp_path / "b.safetensors").write_bytes(whole)
     real = gradlab.bias
 
@@ -345,8 +383,18 @@ def test_a_checkpoint_that_fails_costs_no_other(run, tmp_path, monkeypatch):
     done = run(*command)
     assert done.code == 0
     assert "2 of 3 parts are measured already" in done.err
-    assert gradlab.open_results("bias.h5").sizes["checkpoint"] == 3
+    done = gradlab.open_results("bias.h5")
+    assert done.sizes["checkpoint"] == 3
+    assert "incomplete" not in done.attrs
     assert not os.path.exists("bias.h5.parts")
+    before = (tmp_path / "bias.h5").read_bytes()
+    (tmp_path / "b.safetensors").write_bytes(whole[:-5])
+    failed = run(*command)
+    stays = "as bias.h5 is of an earlier measurement and stays as it is"
+    assert failed.err.endswith(f"; the others are in {folder}, {stays}; {only_that}\n")
+    assert "relative_bias" in failed.out
+    assert "bias.h5" not in failed.out
+    assert (tmp_path / "bias.h5").read_bytes() == before
 
 
 @pytest.mark.deep

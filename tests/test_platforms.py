@@ -63,7 +63,7 @@ from gradlab.sweeps.claims import claim
 try:
     claim("a.lock")
 except OSError as error:
-    assert "sweep: expected the file locks of Linux or macOS, got" in str(error)
+    assert "a.lock: expected the file locks of Linux or macOS, got" in str(error)
 else:
     raise AssertionError("a claim without locks")
 """

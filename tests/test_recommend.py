@@ -487,6 +487,26 @@ def test_the_command_answers_writes_and_shows(run, written):
         assert run(*command).code == 0
 
 
+def test_an_interrupt_leaves_a_whole_recommendation(run, tmp_path, monkeypatch, problem):
+    """It is printed in any case, and written where no whole one stands; the file says that it is incomplete."""
+    whole = gradlab.recommend(problem.model, problem.x, tf=1.0, tb=TBS, estimator=["ste", "zgr"], draws=64)
+    found = copy.deepcopy(whole)
+    found.table.attrs["interrupted"] = 1
+    monkeypatch.setattr(gradlab, "recommend", lambda *given, **more: found)
+    out = tmp_path / "found.h5"
+    for _ in range(2):
+        ran = run("recommend", "--images", 2, "--out", out)
+        assert ran.code == 130
+        assert gradlab.open_results(out).attrs["incomplete"] == "0 of 1 checkpoints"
+    gradlab.save_results(whole.table, out)
+    before = out.read_bytes()
+    ran = run("recommend", "--images", 2, "--out", out)
+    assert ran.code == 130
+    assert ran.out
+    assert f"{out} is of an earlier measurement and stays as it is" in ran.err
+    assert out.read_bytes() == before
+
+
 def test_several_checkpoints_give_a_schedule(run, tmp_path):
     """Tables whose candidates differ, by their present choice, are joined, stored, shown and drawn."""
     first = build("categorical-vae", {"latents": 2, "categories": 3, "hidden": [8]}, seed=0)

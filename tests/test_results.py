@@ -397,7 +397,7 @@ def test_address_space_that_libraries_reserve_is_not_the_file_s(saved):
     """Arrow, which pandas loads where it is installed, reserves gigabytes; so does a process with a GPU."""
     reserve = "import mmap; held = mmap.mmap(-1, 2**32, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ)"
     serve = f"{reserve}; from gradlab import hdf5_sandbox; hdf5_sandbox.serve()"
-    asked = json.dumps(str(saved)) + "\n"
+    asked = json.dumps(["fault", str(saved)]) + "\n"
     done = subprocess.run([sys.executable, "-c", serve], input=asked, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == ""
 

@@ -65,7 +65,7 @@ def asked(kind: str, arguments: Mapping[str, Any], compute: Compute, source: Sou
             "analysis": kind,
             "arguments": arguments,
             "compute": compute,
-            "device": device,
+            "device": device.partition(":")[0],  # whichever of several GPUs
             "checkpoint": [source.name, source.sha256],  # two of equal content are two
             "code": source.code,
             "estimators": code.of_estimators(),

@@ -19,7 +19,7 @@ from ..fidelity.reference_choice import CANDIDATES, decided, reference_choice, u
 from ..fidelity.request import Arms
 from ..methods import Compute
 from ..results import command_line
-from ..sweeps.processes import end_within_import, place, work_in_processes
+from ..sweeps.processes import chosen, end_within_import, place, work_in_processes
 from ..sweeps.queue import work
 from ..sweeps.run import work_with_dask
 from .folder import ERROR, Folder
@@ -46,7 +46,8 @@ class Campaign:
     tf, tb, cross : the temperatures, as `bias` takes them
     out : the results file; the folder of the parts is beside it
     compute : dtype, memory, progress
-    device : "cpu", "cuda", ... or "auto", a GPU where there is one
+    device : "cpu", "cuda", ... or "auto", a GPU where there is one; with a scheduler each worker decides, so that
+        "auto" may measure some parts on CPUs and others on GPUs. `device` of the results says which
     workers : number of processes. They share torch's threads and use one GPU each if there are several
     scheduler : address of a Dask scheduler, whose workers measure
 
@@ -78,7 +79,9 @@ class Campaign:
             raise ValueError(f"workers: expected none with a scheduler, which has its own workers, got {workers}")
         self.kind, self.analysis, self.sources, self.models, self.x = kind, analysis, sources, models, x
         self.tf, self.tb, self.cross, self.out = tf, tb, cross, out
-        self.compute, self.device = dataclasses.replace(compute, device=None), device
+        # parts of a CPU and of a GPU have other names. The devices of a cluster are not known here
+        self.device = device if scheduler is not None else chosen(device)
+        self.compute = dataclasses.replace(compute, device=None)
         self.workers, self.scheduler = workers, scheduler
         self.divided = workers > 1 or scheduler is not None
         self.folder = Folder.beside(out)
@@ -127,6 +130,12 @@ class Campaign:
                     errors.warn(text, cautions.SamplingWarning)
                 found[i] = ds
         return found
+
+    def kept(self) -> str:
+        """What of this call is kept, as the beginning of a sentence; "" for nothing."""
+        there = sum(self.folder.finished(part) for part in self._every)
+        every = len(self._every)
+        return f"{there} of {every} parts are in {self.folder.path}, and " if there else ""
 
     def remove(self) -> None:
         """Removes the parts of this call. Those of another call, which was interrupted, stay."""

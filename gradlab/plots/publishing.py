@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
+import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
@@ -18,6 +19,7 @@ FORMATS = tuple(suffix.removeprefix(".") for suffix in outputs.FIGURE.suffixes)
 WIDTH, FONT, SMALL = 5.5, 9, 7.5  # inches of a page's text; points
 _CAPTION, _SIZE, _KEYS = "_gradlab_caption", "_gradlab_letters", "_gradlab_keys"  # attributes of a Figure
 _IN_METADATA = {"png": "Description", "svg": "Description", "pdf": "Subject"}
+_PROGRAM = {"png": "Software", "svg": "Creator", "pdf": "Creator"}
 
 
 class Size(NamedTuple):
@@ -50,7 +52,8 @@ def caption_of(figure: Figure) -> str:
 def save(figure: Figure, path: str | Path, *, size: str | None = None, caption: bool = False) -> None:
     """Write a figure as PNG, PDF or SVG, by the suffix of `path`, whole or not at all.
 
-    The file's metadata hold the caption: "Description" of a PNG or SVG, "Subject" of a PDF.
+    The file's metadata hold the caption: "Description" of a PNG or SVG, "Subject" of a PDF. They also name gradlab,
+    without which a later call does not replace the file.
 
     Parameters
     ----------
@@ -86,9 +89,10 @@ def save(figure: Figure, path: str | Path, *, size: str | None = None, caption: 
 
 
 def metadata(figure: Figure, suffix: str) -> dict[str, Any]:
-    """What a file says of itself."""
+    """What a file says of itself: its programs, by which it may be replaced later, and its caption."""
     text = " ".join(caption_of(figure).split())
-    return {_IN_METADATA[suffix]: text} if text else {}
+    of_program = {_PROGRAM[suffix]: f"{outputs.PROGRAM}, Matplotlib {matplotlib.__version__}"}
+    return of_program | ({_IN_METADATA[suffix]: text} if text else {})
 
 
 def draw_caption(figure: Figure) -> None:

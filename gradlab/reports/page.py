@@ -270,6 +270,7 @@ def _page(sections: Sequence[tuple[str, str, str]]) -> str:
             '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f'<meta name="generator" content="{outputs.PROGRAM}">',
             f"<title>gradlab: {escape('; '.join(title for title, _, _ in sections)[:200])}</title>",
             f"<style>{style}</style></head><body>",
             "<header><h1>How faithful are these gradients?</h1>",

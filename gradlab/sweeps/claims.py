@@ -51,7 +51,8 @@ def claim(path: Path) -> Claim | None:
     try:
         import fcntl
     except ImportError:
-        raise OSError(f"sweep: expected the file locks of Linux or macOS, got {sys.platform}; train on WSL") from None
+        fault = f"{path}: expected the file locks of Linux or macOS, got {sys.platform}; run this on WSL"
+        raise OSError(fault) from None
     while True:
         files.check_own(path, "lock")
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)

@@ -72,11 +72,17 @@ def end_within_import() -> None:
 
 
 def place(device: str, index: int = 0) -> str:
-    """The device of a worker: "auto" is a GPU if there is one, else the CPU. Several GPUs are used in turn."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    """The device of a worker, of those that `chosen` returns. Several GPUs are used in turn."""
+    device = chosen(device)
     count = torch.cuda.device_count() if device == "cuda" else 0
     return f"cuda:{index % count}" if count > 1 else device
+
+
+def chosen(device: str) -> str:
+    """The device, where "auto" is a GPU if there is one, else the CPU."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
 
 
 def _start(threads: int) -> _Worker:

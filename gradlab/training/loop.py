@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from .. import checkpoints, errors, files
+from .. import checkpoints, errors, files, outputs
 from ..datasets import Images
 from ..model import LatentModel
 from ..numerics import default_dtype, plain_arithmetic
@@ -30,6 +30,12 @@ def resume_path(out: str | Path) -> Path:
     """
     out = Path(out)
     return out.with_name(f"{out.stem}.resume{out.suffix}")
+
+
+def kept_path(out: str | Path, epoch: int) -> Path:
+    """The file in which a training that writes `out` keeps the model of an epoch."""
+    out = Path(out)
+    return out.with_name(f"{out.stem}-epoch{epoch:04d}{out.suffix}")
 
 
 def train(
@@ -159,9 +165,12 @@ class Training:
         self.state = resume_path(target)
 
     def begin(self, resume: bool) -> None:
-        """Restores the saved state if `resume`, else starts from the beginning."""
-        for path in (self.target, self.state):
-            files.writable(path)
+        """Restores the saved state if `resume`, else starts from the beginning. Raises OSError for files of others."""
+        every, epochs = self.keep_every, self.run.settings.epochs
+        kept = (kept_path(self.target, epoch) for epoch in range(every, epochs + 1, every)) if every else ()
+        files.writable(self.state)
+        for path in (self.target, *kept):
+            outputs.check(files.writable(path), outputs.CHECKPOINT, "out")
         if resume:
             self.run.restore(self.state)
             self.tracks.resume()
@@ -196,8 +205,7 @@ class Training:
             run.end_epoch(engine.figures(run), self.state)
             epoch = run.step // run.steps
             if self.keep_every and epoch % self.keep_every == 0:
-                kept = f"{self.target.stem}-epoch{epoch:04d}{self.target.suffix}"
-                run.save(self.target.with_name(kept), final=True)
+                run.save(kept_path(self.target, epoch), final=True)
         if pace.due or stop.is_set():
             pace.save(run, self.state)
         run.lap()
