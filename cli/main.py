@@ -44,6 +44,8 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
             _end(str(interrupt) or "interrupted", 130)
+        except EOFError as error:  # which click takes for Ctrl-D at a prompt
+            raise OSError(f"a file that is read ends too early ({error})") from error
 
 
 @click.group(context_settings=CONTEXT, cls=_Commands)

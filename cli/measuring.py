@@ -198,12 +198,13 @@ class Measured:
                     self._keep(described(), len(models))
                 if isinstance(error, KeyboardInterrupt):
                     raise KeyboardInterrupt(f"interrupted; {campaign.kept()}the same command continues") from None
+                if kept := campaign.kept():
+                    say(f"{kept}the same command continues", err=True)
                 raise
             failed |= campaign.failed
             if found := described():
-                self._write(found, len(models))
+                self._write(found, len(models), campaign)
             if not failed:
-                campaign.remove()
                 return
         first = min(failed)
         if len(models) == 1:
@@ -238,18 +239,30 @@ class Measured:
         results.save_results(_joined(found, count), self.out)
         say(f"{number}; they are in {self.out}", err=True)
 
-    def _write(self, found: list[Any], count: int = 1) -> None:
-        """Writes, draws and prints the results of all `count` checkpoints, or of those that did not fail."""
+    def _write(self, found: list[Any], count: int = 1, campaign: Any = None) -> None:
+        """Writes, prints and draws the results of all `count` checkpoints, or of those that did not fail.
+
+        They are printed also where they cannot be written. The parts of a campaign stay until all are written.
+        """
         from gradlab import results
 
         from . import report
 
-        ds = _joined(found, count)
+        ds, written = _joined(found, count), []
         planned = [] if len(found) < count and self._replaces_whole() else self.planned
         replaced = [path for path in planned if os.path.exists(path)]
-        if planned:
-            results.save_results(ds, self.out)
-        report.report(ds, self.as_json, planned if self.as_json else [])
+        try:
+            if planned:
+                results.save_results(ds, self.out)
+                written = planned
+        except OSError:
+            if campaign is not None:
+                say(f"{campaign.kept()}the same command continues", err=True)
+            raise
+        finally:
+            report.report(ds, self.as_json, written if self.as_json else [])
+        if campaign is not None and len(found) == count:
+            campaign.remove()
         show = (lambda path: None) if self.as_json else functools.partial(wrote, replaced=replaced)
         if planned:
             show(self.out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,6 +34,15 @@ def check_writable(out: str, kind: str = "RESULTS") -> None:
         raise click.UsageError(str(error)) from None
     if not os.access(folder, os.W_OK):
         raise OSError(f"--out: cannot write {out!r} (no permission to write to {Path(folder).resolve()})")
+    if _is_kept_for_another(Path(os.path.realpath(out))):
+        raise OSError(f"--out: cannot write {out!r} (a file of another user, which only its owner may replace)")
+
+
+def _is_kept_for_another(path: Path) -> bool:
+    """Whether a folder like /tmp, where only the owner of a file replaces it, has a file of another user here."""
+    if not path.exists() or not path.parent.stat().st_mode & stat.S_ISVTX or not hasattr(os, "geteuid"):
+        return False
+    return os.geteuid() not in (0, path.stat().st_uid, path.parent.stat().st_uid)
 
 
 def check_no_input(outputs: Sequence[str], inputs: Sequence[str]) -> None:

@@ -178,9 +178,13 @@ def _give(found: list[Any], out: str | None, as_json: bool, incomplete: str) -> 
             say(f"{out} is of an earlier measurement and stays as it is", err=True)
             out = None
     replaced = [out] if out and os.path.exists(out) else []
-    if out:
-        results.save_results(ds, out)
-    show(ds, as_json, [out] if out else [])
+    written = []
+    try:
+        if out:
+            results.save_results(ds, out)
+            written = [out]
+    finally:  # also where it cannot be written
+        show(ds, as_json, written)
     if out and not as_json:
         wrote(out, replaced)
 

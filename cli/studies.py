@@ -23,7 +23,7 @@ from gradlab.rounding import written
 
 from . import importing
 from .output import console, say, wrote
-from .paths import as_results, check_no_input, check_writable, module_files
+from .paths import as_results, check_no_input, check_writable, data_files, module_files
 
 COLLECTED = Path(__file__).parents[1] / "analyses" / "results"  # committed: trainings that took a GPU
 
@@ -48,7 +48,7 @@ def named(text: str) -> Analysis:
 
 
 def run(analysis: Analysis, options: RunOptions, budget: str) -> tuple[list[Any], list[str], Callable[[], None]]:
-    """Measure, write and judge: the verdicts, the files, and what draws the last one, which may fail.
+    """Measure, write and judge: the verdicts, the files written, and what draws the last one, which may fail.
 
     Raises ValueError for what cannot be judged.
     """
@@ -59,13 +59,22 @@ def run(analysis: Analysis, options: RunOptions, budget: str) -> tuple[list[Any]
     options = options.only(analysis.takes)
     path = results_path(options.folder, analysis.name, budget, options.kl)
     files = [str(path), str(path.with_suffix(".png"))]
-    check_no_input(files, module_files(type(analysis).__module__))
+    read = [options.checkpoint] if options.checkpoint else []
+    read += data_files(options.data, options.data_dir) if options.data else []
+    check_no_input(files, [*read, *module_files(type(analysis).__module__)])
     for out, kind in zip(files, ("RESULTS", "FIGURE"), strict=True):
         check_writable(out, kind)
     ds = analysis.measure(options, budget)
     ds.attrs |= {"reproduces": analysis.name, "budget": budget, "paper": PAPER}
-    results.save_results(ds, path)
+    try:
+        results.save_results(ds, path)
+    except OSError as fault:  # a full disk costs no verdicts
+        return judged(analysis, ds), [], functools.partial(_raise, fault)
     return judged(analysis, ds), files, functools.partial(draw, analysis, ds, files[-1])
+
+
+def _raise(fault: OSError) -> None:
+    raise fault
 
 
 def again(analysis: Analysis, collected: Path, folder: Path, as_json: bool) -> None:
@@ -126,7 +135,8 @@ def tell(
     for path in files[:-1]:
         wrote(path, replaced)
     draw_it()
-    wrote(files[-1], replaced)
+    for path in files[-1:]:
+        wrote(path, replaced)
 
 
 def all_of(analyses: Sequence[Analysis], options: RunOptions, budget: str, as_json: bool) -> None:

@@ -1,5 +1,6 @@
 """An analysis of somebody else's, in one file outside of the project: run, listed by its results, judged, shown."""
 
+import errno
 import json
 import sys
 
@@ -53,6 +54,22 @@ def outside(tmp_path, monkeypatch):
     yield "outside:ReinMaxBias"
     sys.modules.pop("outside", None)
     registry._KNOWN.pop("reinmax-bias", None)
+
+
+def test_verdicts_that_rest_on_results_that_cannot_be_written_are_given(run, outside, monkeypatch):
+    def full(ds, path):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("gradlab.results.save_results", full)
+    ran = run("reproduce", outside, "--out", "made", "--json", "--draws", 32)
+    assert ran.code == 1
+    given = json.loads(ran.out)
+    assert len(given["verdicts"]) == 1
+    assert given["files"] == []
+    assert "No space left on device: 'made/reinmax-bias-quick.h5'" in ran.err
+    ran = run("reproduce", outside, "--out", "made", "--draws", 32)
+    assert ran.code == 1
+    assert "bias falls as tf rises" in ran.out
 
 
 def test_one_file_outside_is_measured_judged_drawn_shown_and_reported(run, outside, tmp_path):

@@ -1,5 +1,6 @@
 """What commands print and write: nothing is lost to a terminal, a locale or a figure, nor replaced without a word."""
 
+import errno
 import io
 import json
 import os
@@ -131,6 +132,7 @@ def test_no_command_writes_through_a_link_to_what_it_reads(run, tmp_path):
         (pictures, "vae-epoch0002.safetensors", [*training, "--keep-every", 2]),
         (pictures, "vae.resume.safetensors", training),
         (pictures, "a.h5", [*sweep, "--out", "a.h5"]),
+        ("m.safetensors", "figure6-quick.h5", ["reproduce", "figure6", "--checkpoint", "m.safetensors", "--out", "."]),
         (collected, "gap-and-bias-standard.png", ["reproduce", "gap-and-bias", "--from", collected, "--out", "."]),
     ):
         before = Path(read).read_bytes()
@@ -171,6 +173,56 @@ def test_the_folder_of_a_link_s_target_is_the_one_that_is_written_to(run, tmp_pa
     assert run(*command, "from/a.h5").code == 0
     assert (tmp_path / "from" / "a.h5").is_symlink()
     assert gradlab.open_results("to/b.h5").sizes["tf"] == 1
+
+
+def test_a_file_that_only_another_user_may_replace_is_known_before_anything_is_measured(run, tmp_path, monkeypatch):
+    """In a folder like /tmp."""
+    tiny("m.safetensors")
+    (tmp_path / "bias.h5").touch()
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    assert run("bias", "m.safetensors", *POINT).code == 0
+    tmp_path.chmod(0o1777)
+    refused(run("bias", "m.safetensors", *POINT), 1, "cannot write 'bias.h5' (a file of another user")
+
+
+@pytest.mark.parametrize("command", ["bias", "recommend"])
+def test_a_measurement_that_cannot_be_written_is_printed(run, monkeypatch, command):
+    """And of several checkpoints the parts are kept."""
+    tiny("a.safetensors", seed=1)
+    tiny("b.safetensors", seed=2)
+    arguments = {
+        "bias": [*POINT[:-2]],
+        "recommend": ["--images", 2, "--draws", 32, "--estimator", "ste", "--estimator", "zgr", "--tb", 1],
+    }[command]
+    real = gradlab.save_results
+
+    def full(ds, path):
+        if str(path) == "full.h5":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        real(ds, path)
+
+    for checkpoints in (["a.safetensors"], ["a.safetensors", "b.safetensors"]):
+        with monkeypatch.context() as patch:
+            patch.setattr("gradlab.results.save_results", full)
+            failed = run(command, *checkpoints, *arguments, "--out", "full.h5", "--json")
+        assert failed.code == 1
+        assert json.loads(failed.out)["files"] == []
+        assert failed.err.splitlines()[-1] == "gradlab: [Errno 28] No space left on device: 'full.h5'"
+    if command == "bias":
+        assert re.search(r"^2 of 2 parts are in .*full\.h5\.parts, and the same command continues$", failed.err, re.M)
+        done = run(command, *checkpoints, *arguments, "--out", "full.h5")
+        assert "2 of 2 parts are measured already" in done.err
+        assert not os.path.exists("full.h5.parts")
+
+
+def test_a_file_that_ends_too_early_is_no_interrupt(run, monkeypatch):
+    """click takes EOFError for Ctrl-D."""
+
+    def cut(*given):
+        raise EOFError("marshal data too short")
+
+    monkeypatch.setattr("gradlab.datasets.load", cut)
+    refused(run("bias", *POINT), 1, "a file that is read ends too early (marshal data too short)")
 
 
 def test_files_that_are_replaced_are_called_that(run):
@@ -288,6 +340,10 @@ def test_a_figure_that_fails_costs_no_table_and_no_results(run, monkeypatch):
     done = run("bias", "m.safetensors", *DRAWN, "--json", "--out", "other.h5")
     assert json.loads(done.out)["points"]
     assert gradlab.open_results("other.h5").sizes["tf"] == 1
+    tiny("n.safetensors", seed=2)
+    assert run("bias", "m.safetensors", "n.safetensors", *DRAWN).code == 1
+    assert gradlab.open_results("bias.h5").sizes["checkpoint"] == 2
+    assert not os.path.exists("bias.h5.parts")
 
 
 @pytest.mark.deep

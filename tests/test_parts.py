@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -277,6 +278,30 @@ def test_a_damaged_part_is_measured_again(tmp_path):
     assert len(calls) == 3
     for i, ds in whole.found().items():
         assert ds.drop_attrs().identical(expected[i].drop_attrs())
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "folder", "pipe"])
+def test_what_has_the_name_of_a_part_and_is_no_file_is_refused_before_anything_is_measured(tmp_path, kind):
+    calls = []
+    whole, *_ = campaign(tmp_path, functools.partial(counted, calls, draws=16), workers=1)
+    whole.folder.make()
+    path = whole.folder.file(whole._whole(1))
+    mine = tmp_path / "mine.h5"
+    if kind == "link":
+        mine.write_text("mine")
+    {"folder": path.mkdir, "pipe": lambda: os.mkfifo(path)}.get(kind, lambda: path.symlink_to(mine))()
+    with pytest.raises(OSError, match=rf"{path.name}: expected no file or a part of gradlab, got a .*; move it away"):
+        whole.measure()
+    assert calls == []
+    assert mine.exists() == (kind == "link")
+
+
+@pytest.mark.parametrize("make", [Path.touch, os.mkfifo, lambda path: path.symlink_to("nowhere")])
+def test_what_has_the_name_of_the_folder_of_parts_is_named(tmp_path, make):
+    whole, *_ = campaign(tmp_path, functools.partial(gradlab.bias, draws=16), count=1)
+    make(whole.folder.path)
+    with pytest.raises(OSError, match=r"bias\.h5\.parts: expected no file or a folder of parts"), whole.held():
+        pass
 
 
 def test_a_checkpoint_that_changes_meanwhile_is_no_other_number(tmp_path, here):

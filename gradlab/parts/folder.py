@@ -58,7 +58,12 @@ class Folder:
                 self.path.rmdir()
 
     def make(self) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise FileExistsError(
+                f"{self.path}: expected no file or a folder of parts of gradlab, got something else; move it away"
+            ) from None
 
     def file(self, part: Part) -> Path:
         return self.path / f"{part.name}.h5"
@@ -89,9 +94,13 @@ class Folder:
         return ds
 
     def tidy(self, parts: Iterable[Part]) -> int:
-        """Removes damaged and failed parts, which are measured again. Returns the number of finished ones."""
+        """Removes damaged and failed parts, which are measured again. Returns the number of finished ones.
+
+        Raises OSError for anything but a file with the name of a part, a link for example.
+        """
         there = 0
         for part in parts:
+            files.check_own(self.file(part), "part")
             try:
                 ds = self.read(part)
             except errors.BadFile as fault:

@@ -141,8 +141,8 @@ class Campaign:
         """Removes the parts of this call. Those of another call, which was interrupted, stay."""
         if others := self.folder.remove(self._every):
             errors.warn(
-                f"{others} part{'s' * (others > 1)} of another command stay in {self.folder.path}; remove the folder if"
-                " that command is not to continue"
+                f"{others} part{'s' * (others > 1)} of another command stay{'s' * (others == 1)} in"
+                f" {self.folder.path}; remove the folder if that command is not to continue"
             )
 
     def _whole(self, i: int) -> Part:
