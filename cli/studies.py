@@ -85,8 +85,9 @@ def again(analysis: Analysis, collected: Path, folder: Path, as_json: bool) -> N
     check_no_input([path], [str(collected)])
     check_writable(path, "FIGURE")
     ds = results.open_results(collected)
-    if (of := ds.attrs.get("reproduces", "no analysis")) not in (analysis.name, *analysis.also_from):
-        raise ValueError(f"--from: expected results of {analysis.name}, got {collected}, which is of {of}")
+    if (of := ds.attrs.get("reproduces")) not in (analysis.name, *analysis.also_from):
+        cure = f"of {of}" if of else "of no analysis (gradlab show, plot and report take it)"
+        raise ValueError(f"--from: expected results of {analysis.name}, got {collected}, which is {cure}")
     with as_results(str(collected)):
         tell(
             judged(analysis, ds, str(collected)),

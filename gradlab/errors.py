@@ -187,6 +187,7 @@ _BEGINNINGS = {
     b"%PDF": ("a PDF", (), ""),
     b"\x1f\x8b": ("a gzip archive (images)", (), "--data takes the folder that contains it"),
 }
+_PRINTED = bytes([*range(32, 127), *b"\t\n\r"])
 _SAFETENSORS = (
     "a safetensors file (checkpoints)",
     ("checkpoint file", "file of weights"),
@@ -206,10 +207,14 @@ def present(path: str | Path, kind: str) -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such {kind}")
     with open(path, "rb") as file:
-        start = file.read(10)
+        start = file.read(512)
     known = next((about for begin, about in _BEGINNINGS.items() if start.startswith(begin)), None)
     if start[8:9] == b"{" and start[4:8] == bytes(4):  # after the size of its header
         known = _SAFETENSORS
+    if not start:
+        known = ("an empty file", (), "")
+    elif known is None and start.translate(None, _PRINTED) == b"":
+        known = ("a text file", ("file of observations",), "")  # whose message names numpy.save
     if known is not None and kind not in known[1]:
         what, _, cure = known
         raise BadFile(f"{path}: expected a {kind}, got {what}{cure and f' ({cure})'}")

@@ -33,7 +33,7 @@ def files(tmp_path, checkpoint):
 
 BAD = {
     "missing checkpoint": (["bias", "nosuch.safetensors"], 1, ["nosuch.safetensors", "no such"]),
-    "foreign checkpoint": (["bias", "foreign"], 1, ["foreign", "safetensors"]),
+    "foreign checkpoint": (["bias", "foreign"], 1, ["foreign: expected a checkpoint file, got a text file"]),
     "checkpoint cut short": (["bias", "cut.safetensors"], 1, ["cut.safetensors", "expected a complete"]),
     "checkpoint with NaN": (
         ["bias", "nan.safetensors"],
@@ -95,7 +95,7 @@ BAD = {
     "unknown option": (["bias", "--draw", "8"], 2, ["--draw", "--draws"]),
     "unknown command": (["bais"], 2, ["bais"]),
     "missing results": (["show", "nosuch.h5"], 1, ["nosuch.h5", "no such"]),
-    "foreign results": (["show", "foreign"], 1, ["foreign", "HDF5"]),
+    "foreign results": (["show", "foreign"], 1, ["foreign: expected a results file, got a text file"]),
     "a checkpoint for results": (
         ["show", "tiny.safetensors"],
         1,

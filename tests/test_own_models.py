@@ -172,8 +172,8 @@ BAD = {
         "got a plain pickle",
     ),
     "cut short": (cut, "expected a complete file of torch.save"),
-    "empty": (lambda p: p.write_bytes(b""), "announced header"),
-    "text": (lambda p: p.write_text("weights " * 9), "expected a complete safetensors file"),
+    "empty": (lambda p: p.write_bytes(b""), "expected a file of weights, got an empty file"),
+    "text": (lambda p: p.write_text("weights " * 9), "expected a file of weights, got a text file"),
     "missing": (
         changed("encoder.bias", None),
         "the model, encoder.weight, encoder.bias.*, got a file without encoder.bias",
