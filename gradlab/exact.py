@@ -136,7 +136,7 @@ def check_enumerable(model: LatentModel, max_configurations: int) -> None:
         raise errors.SpaceTooLarge(
             f"model: expected at most {max_configurations:,} configurations to enumerate, got"
             f" {errors.count(*model.code_counts)} configurations; measure bias against an unbiased reference"
-            " (gradlab.bias, reference='auto') or the gradient gap (gradlab.gap, `gradlab gap`), or a model with fewer"
+            " (gradlab.bias, reference='auto') or the gradient gap (gradlab.gap), or a model with fewer"
             " latents or categories, or raise max_configurations"
         )
 

@@ -283,7 +283,9 @@ def test_warnings_are_one_line_each(run, own):
     assert ran.code == 0
     lines = ran.err.splitlines()
     assert len(lines) == 2
-    assert lines[0].startswith(f"gradlab: {os.path.join('cells', damaged.name)}: expected a complete HDF5")
+    assert lines[0].startswith(
+        f"gradlab: {os.path.join('cells', damaged.name)}: expected a results file, got a text file"
+    )
 
 
 def test_ctrl_c_says_how_many_are_finished_and_the_same_command_goes_on(run, own, monkeypatch):

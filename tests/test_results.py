@@ -272,7 +272,10 @@ FOREIGN = [b"", b"\x89HDF\r\n\x1a\n", b"PK\x03\x04", b"# notes\n" * 500, bytes(5
 @pytest.mark.parametrize("foreign", FOREIGN, ids=range(len(FOREIGN)))
 def test_a_foreign_file_is_refused(tmp_path, foreign):
     (tmp_path / "a.h5").write_bytes(foreign)
-    refused(tmp_path / "a.h5", r"expected a complete HDF5|expected a results file, got (a zip archive|a text file|an empty file)")
+    refused(
+        tmp_path / "a.h5",
+        r"expected a complete HDF5|expected a results file, got (a zip archive|a text file|an empty file)",
+    )
 
 
 def test_a_file_cut_short_anywhere_is_refused(saved, content):

@@ -151,7 +151,7 @@ def test_a_cell_and_its_folder_agree_on_files(tmp_path):
     assert folder.tracks(cell) == {"bias": tmp_path / f"{cell.name}.bias.h5"}
     assert training.resume_path(folder.model(cell)) == tmp_path / f"{cell.name}.resume.safetensors"
     folder.file(cell).touch()
-    with pytest.raises(errors.BadFile, match="expected a complete HDF5"):
+    with pytest.raises(errors.BadFile, match="expected a results file, got an empty file"):
         folder.read(cell)
 
 

@@ -15,7 +15,8 @@ def test_a_cell_file_cut_short_is_named_set_aside_and_trained_anew(undisturbed, 
     cell = cells()[2]
     path = finished / f"{cell.name}.h5"
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.warns(UserWarning, match=f"{cell.name}.h5: expected a complete HDF5.*kept as {cell.name}.h5.damaged"):
+    named = rf"{cell.name}.h5: expected a (complete HDF5|results file, got an empty).*kept as {cell.name}.h5.damaged"
+    with pytest.warns(UserWarning, match=named):
         ds = sweep(finished)
     assert_same(ds, undisturbed[1])
     assert trainings == [cell.at]
@@ -77,7 +78,7 @@ def test_a_state_that_cannot_be_gone_on_from_is_set_aside(undisturbed, tmp_path,
 def test_a_foreign_file_where_the_model_goes_is_set_aside(undisturbed, tmp_path):
     model = tmp_path / f"{cells(**ONE)[0].name}.safetensors"
     model.write_bytes(b"mine")
-    with pytest.warns(UserWarning, match=f"{model.name}: expected a complete safetensors file.*kept as"):
+    with pytest.warns(UserWarning, match=f"{model.name}: expected a checkpoint file, got a text file.*kept as"):
         assert_same(sweep(tmp_path, **ONE), undisturbed[1].sel(ONE_POINT))
     assert leftovers(tmp_path) == [f"{model.name}.damaged"]
     assert (tmp_path / f"{model.name}.damaged").read_bytes() == b"mine"
