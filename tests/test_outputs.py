@@ -1,5 +1,6 @@
 """Which files gradlab replaces: its own, of earlier versions too and damaged ones; never a file of the user's."""
 
+import functools
 import os
 import shutil
 import tracemalloc
@@ -124,9 +125,15 @@ def saved(path, **attributes):
     gradlab.save_results(xr.Dataset({"a": ("x", np.arange(2.0))}, attrs=results.stamp(**attributes)), path)
 
 
-def page(path):
+@functools.cache
+def page_text():
     ds = gradlab.open_results(ANALYSES / "results" / "gap-and-bias-standard.h5", trusted=True)
-    gradlab.report(ds.isel(tf=[0], tb=[0]), path)
+    gradlab.report(ds.isel(tf=[0], tb=[0]), "page.html")
+    return Path("page.html").read_text()
+
+
+def page(path):
+    Path(path).write_text(page_text())
 
 
 def summary(path):
@@ -168,7 +175,7 @@ EARLIER = {
     "unsealed.h5": lambda path: (saved(path), os.truncate(path, os.path.getsize(path) - hdf5.SEALED)),
     "cut.h5": lambda path: (saved(path), os.truncate(path, os.path.getsize(path) - hdf5.SEALED + 5)),
     "half-copied.h5": lambda path: (saved(path), os.truncate(path, os.path.getsize(path) - hdf5.SEALED - 9)),
-    "page.html": lambda path: (page(path), Path(path).write_text(Path(path).read_text().replace("<meta name=", "<"))),
+    "page.html": lambda path: Path(path).write_text(page_text().replace("<meta name=", "<")),
 }
 
 
