@@ -25,6 +25,7 @@ from gradlab.recommending.findings import _excess, findings
 from gradlab.recommending.halving import Course, Round
 from gradlab.recommending.pasting import line, spelled, torch_line
 from gradlab.recommending.schedule import parts, schedule
+from gradlab.recommending.sentences import closing
 
 from . import recommend_repetitions
 from .problems import make
@@ -133,6 +134,35 @@ def test_a_smallest_error_that_is_luck_is_not_chosen():
 
     assert best(0.95, noisy) == plain
     assert best(0.95, steady + 1e-6 * noisy) == lucky
+
+
+def at_crossing(width, *along):
+    """Findings of rounds in which the biased error is 1 - along^2/0.8 for any n, the unbiased 20/(n + 20)."""
+    biased, unbiased = Candidate(estimators.get("ste", tf=1.0)), Candidate(estimators.get("rloo", tf=1.0))
+    influence = np.zeros((16, 4))
+    influence[:, ALONG] = width * np.resize([1.0, -1.0], 16)
+    noise = Observed(np.array([1.0, 1.0, 1.0, 10.0]), 0.0, np.zeros((16, 4)), 2, True)
+    observed = [Observed(np.array([1.0, a, 0.8, 0.0]), 0.0, influence, 1, False) for a in along]
+    return findings(Course(100, [Round(64, {biased: one, unbiased: noise}) for one in observed]), None, "", False)
+
+
+def test_the_number_from_which_unbiased_is_best_is_that_of_the_last_rounds():
+    """It was that of the first round, whose few draws had put the least biased error below 0: never, for 80."""
+    assert math.isinf(at_crossing(1e-6, 0.9).crossover.n)
+    found = at_crossing(1e-6, 0.9, 0.8).crossover
+    assert 80 < found.n <= 80 * 10 ** (1 / 20)
+    assert found.low == found.high == found.n
+
+
+@pytest.mark.parametrize(
+    ("along", "said"),
+    [
+        (0.8, r"From 89 \[\d+, more than a million\] loss evaluations on, an unbiased estimator is best"),
+        (0.895, r"A biased estimator is best up to a million .*; from \d+ on, an unbiased one is as good within noise"),
+    ],
+)
+def test_a_crossing_that_is_not_resolved_says_so(along, said):
+    assert any(re.match(said, sentence) for sentence in closing(at_crossing(0.03, along)))
 
 
 def test_a_sampled_reference_agrees_with_the_exact_gradient(problem, monkeypatch):

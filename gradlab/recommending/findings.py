@@ -77,7 +77,7 @@ def findings(course: Course, present: Candidate | None, blind: str, over_example
         [first, *others],
         at_present,
         _reaching(course.last, best, at_present, averaged),
-        crossover(course.rounds[0]),
+        crossover(course.whole),
         float(np.fmin(max([0.0, *(-row.excess[1] for row in known)]), first.error[2])),
         blind or _unresolved(first),
         course.interrupted,

@@ -58,6 +58,16 @@ class Course:
         return next(round_ for round_ in reversed(self.rounds) if candidate in round_.observed)
 
     @property
+    def whole(self) -> Round:
+        """All candidates, each as in its `latest` round.
+
+        Rounds have noise of their own, so the difference of two candidates from different ones is less sharp than on
+        common noise, but its influences give its variance all the same.
+        """
+        observed = {c: o for round_ in self.rounds for c, o in round_.observed.items()}
+        return Round(self.last.draws, observed)
+
+    @property
     def best(self) -> Candidate:
         """Of those that are not told from the smallest error of the last round, the one with the lowest upper end.
 

@@ -102,15 +102,19 @@ def _crossing(of: Findings) -> Iterator[str]:
     found = of.crossover
     if found is None or math.isnan(of.best.error[0]):
         return
+    low, high = (f"{end:,.0f}" for end in (found.low, found.high))
     if math.isinf(found.n):
-        yield "A biased estimator is best up to a million loss evaluations, the most that was looked at."
+        unsure = "" if math.isinf(found.low) else f"; from {low} on, an unbiased one is as good within noise"
+        yield f"A biased estimator is best up to a million loss evaluations, the most that was looked at{unsure}."
         return
+    if math.isinf(found.high):
+        high = "more than a million"
     if found.at_once:
-        yield f"An unbiased estimator is best however few evaluations are averaged ({found.unbiased.label})."
+        unsure = "" if found.high == found.n else f"; with fewer than {high}, a biased one is as good within noise"
+        yield f"An unbiased estimator is best however few evaluations are averaged ({found.unbiased.label}){unsure}."
         return
-    ends = "" if math.isinf(found.high) else f" [{found.low:,.0f}, {found.high:,.0f}]"
-    sentence = f"From {found.n:,.0f}{ends} loss evaluations on, an unbiased estimator is best ({found.unbiased.label})"
-    yield f"{sentence}; with fewer, a biased one ({found.biased.label})."
+    sentence = f"From {found.n:,.0f} [{low}, {high}] loss evaluations on, an unbiased estimator is best"
+    yield f"{sentence} ({found.unbiased.label}); with fewer, a biased one ({found.biased.label})."
 
 
 def _paste(line: str, torch_line: str) -> Iterator[str]:
