@@ -334,7 +334,10 @@ def test_intervals_cover_at_their_rate():
     for seed in range(200):
         ds = gradlab.gap(p.model, p.x, 1.0, [0.5, 2.0], draws=32, seed=seed)
         for name in names:
-            hits[name] += (ds[f"{name}_low"] <= truth[name]) & (truth[name] <= ds[f"{name}_high"])
+            low, true, high = (
+                of.variables[name + end].values for of, end in ((ds, "_low"), (truth, ""), (ds, "_high"))
+            )
+            hits[name] += (low <= true) & (true <= high)
     for name, found in hits.items():
         assert (found >= 178).all(), (name, found)
         assert (found < 200).all(), (name, found)
