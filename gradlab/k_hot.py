@@ -201,7 +201,7 @@ class KHot(LatentKind):
             u = v - v.gather(-1, at.expand(*v.shape[:-1], 1))
             through = y * (u - (y * u).sum(-1, keepdim=True))
             if a_j is not steps[-1]:
-                through = through + found + _pull_log_rest(a_j, y, at, found) / t
+                through = through + _pull_step(a_j, y, at, found, t)
             found = through
         return found
 
@@ -242,14 +242,20 @@ def _log_rest(a: Tensor) -> Tensor:
     return torch.log1p(-y).scatter(-1, at, rest)
 
 
-def _pull_log_rest(a: Tensor, y: Tensor, at: Tensor, u: Tensor) -> Tensor:
-    """(d log(1 - y)/da)^T u = y_m (sum_{i != m} u_i y_i/(1 - y_i) - u_m), y = softmax(a), `at` its largest entry."""
+def _pull_step(a: Tensor, y: Tensor, at: Tensor, u: Tensor, t: float | Tensor) -> Tensor:
+    """(da'/da)^T u of a' = a + log(1 - y)/t, y = softmax(a), `at` its largest entry; u of a function of softmax(a').
+
+    It is u_m + (1/t) sum_{i != m} u_i y_m/(1 - y_i), but for what all entries share. Such u sum to 0: without that of
+    the largest entry, minus the sum of the others, nothing cancels where y is almost one-hot and t = 1.
+    """
     largest = torch.zeros_like(a).scatter(-1, at, 1.0)
-    others = y * (1 - largest)
-    odds = u * others / (1 - others)
+    others, u = y * (1 - largest), u * (1 - largest)
     share = torch.softmax(a.scatter(-1, at, -torch.inf), -1)  # y_m / (1 - y_at), m != at
-    of_largest = (u * y).gather(-1, at.expand(*u.shape[:-1], 1))
-    return y * (odds.sum(-1, keepdim=True) - odds - u) + of_largest * share
+    but_one = 1 - torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)  # sums over all but one
+    of_largest = (u * (1 / t - 1 - (others @ but_one) / (1 - others) / t)).sum(-1, keepdim=True)
+    of_others = u * (1 - 1 / t + (share @ but_one) / t)
+    of_others = of_others + (y * ((u / (1 - others)) @ but_one) - share * (u @ but_one)) / t
+    return torch.where(largest > 0, of_largest, of_others)
 
 
 @functools.cache

@@ -133,6 +133,37 @@ def test_relaxation_and_chances_are_pulled_back_as_by_autograd(k, t):
         torch.testing.assert_close(pulled, wanted, rtol=1e-10, atol=1e-12)
 
 
+def relaxed_in_many_digits(a, v, k, t):
+    """v.y of the relaxation (Xie, Ermon 2019)."""
+    found = Decimal(0)
+    for _ in range(k):
+        weights = [one.exp() for one in a]
+        left = [sum(weights) - one for one in weights]
+        found += sum(x * w for x, w in zip(v, weights, strict=True)) / sum(weights)
+        a = [one + (rest / sum(weights)).ln() / Decimal(t) for one, rest in zip(a, left, strict=True)]
+    return found
+
+
+@pytest.mark.parametrize("t", [0.5, 1.0])
+@pytest.mark.parametrize(("dtype", "gap"), [(torch.float32, 20.0), (torch.float64, 40.0)])
+def test_the_relaxation_keeps_its_gradient_where_each_choice_is_almost_certain(dtype, gap, t):
+    """At t = 1 the two largest share the second choice, and only rounding was left of gradients of exp(-gap)."""
+    a = torch.tensor([1.9 * gap, 0.2, gap, -0.3], dtype=dtype)
+    v = torch.tensor([2.5, 3.1, 4.4, 1.7], dtype=dtype)
+    wanted = []
+    with localcontext() as digits:
+        digits.prec = 150
+        step, exact, slope = Decimal("1e-60"), [Decimal(x) for x in a.tolist()], [Decimal(x) for x in v.tolist()]
+        for m in range(4):
+            ends = [[x + sign * step * (i == m) for i, x in enumerate(exact)] for sign in (1, -1)]
+            high, low = (relaxed_in_many_digits(end, slope, 2, t) for end in ends)
+            wanted.append(float((high - low) / (2 * step)))
+    found = KHot(2).pull_relaxed(a, v, t)
+    rtol = 100 * gap * torch.finfo(dtype).eps
+    expected = torch.tensor(wanted, dtype=torch.float64)
+    torch.testing.assert_close(found.double(), expected, rtol=rtol, atol=rtol * float(expected.abs().max()))
+
+
 # --- saturation, masks, sizes ---
 
 
