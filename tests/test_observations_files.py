@@ -6,9 +6,11 @@ import sys
 
 import numpy as np
 import pytest
+import scipy.io
 import torch
 
 from gradlab import datasets
+from gradlab.datasets import loading
 from gradlab.errors import BadFile
 
 from . import forks
@@ -67,3 +69,21 @@ def test_a_checkpoint_that_is_cut_short_after_reading_kills_no_process(tmp_path)
     done = subprocess.run(command, capture_output=True, timeout=300)
     assert done.returncode == 0
     assert done.stdout == b"True\n"
+
+
+def test_images_that_change_while_they_are_read_have_no_checksum_of_others(tmp_path, monkeypatch):
+    path, read = tmp_path / "test_32x32.mat", loading.svhn.read
+    images = np.random.default_rng(1).integers(0, 256, (32, 32, 3, 6)).astype(np.uint8)
+
+    def write(x):
+        scipy.io.savemat(path, {"X": x, "y": np.ones((6, 1), np.uint8)})
+
+    def read_after_a_change(name):
+        write(255 - images)
+        return read(name)
+
+    write(images)
+    assert len(datasets.load(tmp_path)) == 6
+    monkeypatch.setattr(loading.svhn, "read", read_after_a_change)
+    with pytest.raises(BadFile, match=r"test_32x32\.mat: expected the same content until it is read"):
+        datasets.load(tmp_path)

@@ -135,7 +135,10 @@ def _read(name: str | Path, split: str, path: Path) -> tuple[Tensor, str]:
         return pixels, digest
     digest = bounded.sha256(path, str(path))
     _compare(name, split, path, digest)
-    return _pixels(name, split, path), digest
+    pixels = _pixels(name, split, path)
+    if bounded.sha256(path, str(path)) != digest:
+        raise errors.BadFile(f"{path}: expected the same content until it is read, got a file that has changed")
+    return pixels, digest
 
 
 def _pixels(name: str | Path, split: str, path: Path) -> Tensor:
