@@ -204,7 +204,7 @@ def _sample_group(
 
         def loss_at(points: Tensor, differentiated: bool) -> tuple[Tensor, Tensor | None]:
             if drawn is None or ranks is None:
-                return at_all_points(model, x, points, memory, differentiated, check)
+                return at_all_points(model, x, points, memory // 2, differentiated, check)
             at = ranks[:, start:stop]
             return drawn.losses(at), drawn.derivatives(at) if differentiated else None
 
@@ -216,7 +216,7 @@ def _sample_group(
         advance(draws)
         return
     with checks.deferred(logits.device) as check:
-        for parts in _pieces(bounds, bytes_of_draw(setup, estimators), memory):
+        for parts in _pieces(bounds, bytes_of_draw(setup, estimators), memory // 4):
             begin, stop = parts[0][1], parts[-1][2]
             for into, estimates in zip(accumulators, evaluated(begin, stop, check), strict=True):
                 for batch, first, last in parts:

@@ -77,15 +77,17 @@ class DrawnPairs:
         if jacobians or table.stack:
             self._by_configuration(table, indices, of, image, memory, wanted, jacobians)
             return
-        rows = max(1, memory // (8 * math.prod(model.code_shape) * self.x.element_size()))  # codes are not kept
+        rows = max(1, memory // (32 * math.prod(model.code_shape) * self.x.element_size()))  # codes are not kept
         with checks.deferred(of.device) as check:
-            found = [
-                at_points(model, self.x, table.codes(indices[of[some]]), image[some], memory, wanted, check)
-                for some in torch.arange(len(of), device=of.device).split(rows)
-            ]
-        self.loss = torch.cat([loss for loss, _ in found])
-        if wanted:
-            self.derivative = torch.cat([v.flatten(1) for _, v in found if v is not None])
+            for some in torch.arange(len(of), device=of.device).split(rows):
+                codes = table.codes(indices[of[some]])
+                loss, v = at_points(model, self.x, codes, image[some], memory // 2, wanted, check)
+                if not len(self.loss):
+                    self.loss = loss.new_empty(len(of))
+                    self.derivative = (loss if v is None else v).new_empty(0 if v is None else len(of), table.inputs)
+                self.loss[some] = loss
+                if v is not None:
+                    self.derivative[some] = v.flatten(1)
 
     def _by_configuration(
         self,
