@@ -365,8 +365,8 @@ def test_save_writes_what_the_suffix_says(grid, tmp_path, name, start):
 
 def test_a_save_that_fails_leaves_what_was_there(grid, tmp_path, monkeypatch):
     figure, path = plots.heatmap(grid, "cosine"), tmp_path / "a.png"
-    before = b"\x89PNG of Matplotlib"
-    path.write_bytes(before)
+    plots.save(figure, path)
+    before = path.read_bytes()
 
     def torn(file, **options):
         file.write_bytes(b"half")
