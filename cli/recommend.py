@@ -134,7 +134,8 @@ def recommend(checkpoints, tf, averaged, budget, names, tb, images, data, data_d
             if one.table.attrs["interrupted"]:
                 break
     interrupted = found[-1].attrs["interrupted"]
-    _give(found, out, as_json, f"{len(found) - 1} of {len(models)} checkpoints" if interrupted else "")
+    several = f"{len(found)} of {len(models)} checkpoints, the last one " if len(models) > 1 else ""
+    _give(found, out, as_json, f"{several}interrupted" if interrupted else "")
     if interrupted:
         sys.exit(130)
 

@@ -27,10 +27,9 @@ from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from . import errors
-from .latents import CATEGORICAL, PADDING, LatentKind, below, masked
+from .latents import CATEGORICAL, LatentKind, below, masked
 
 MOST_CHOSEN = 8  # k: 2^k sets for each code
 MOST_CODES = 2**14  # of one latent, where all its codes are enumerated
@@ -153,9 +152,7 @@ class KHot(LatentKind):
 
     def kl_to_uniform(self, logits):
         """KL of the law of sets at softmax(l) to all possible sets alike, in nats, summed over latents."""
-        n = (logits > PADDING / 2).sum(-1).double()
-        sets = torch.lgamma(n + 1) - math.lgamma(self.k + 1) - torch.lgamma(n - self.k + 1)
-        return _NegativeEntropy.apply(logits, self) + sets.sum(-1).to(logits.dtype)
+        return CATEGORICAL.kl_to_uniform(self.log_law(logits, 1.0))  # the sets are categories, with logits log p(S)
 
     def pull_chances(self, a: Tensor, v: Tensor) -> Tensor:
         """(dP/da)^T v, P_i being the probability that i is in S: the gradient of E[v . code] for a constant v."""
@@ -209,28 +206,6 @@ class KHot(LatentKind):
 
     refused: ClassVar[Any] = _refused
     soft = centred = jacobian = jacobian_of = pull = pull_into = two_category = pullback = pullback_at = refused
-
-
-class _NegativeEntropy(torch.autograd.Function):
-    """sum_S p(S) log p(S), summed over latents; once differentiable.
-
-    Its gradient is that of an expected loss log p(S), sum_S p(S) (log p(S) - log p(S*)) d log p(S)/dl with S* the most
-    probable set: of autograd's, through log p(S*), only rounding is left where S* is almost certain.
-    """
-
-    @staticmethod
-    def forward(ctx, logits, kind):
-        log_p = kind.log_law(logits, 1.0).clamp(min=torch.finfo(logits.dtype).min)
-        p = log_p.exp()
-        ctx.kind = kind
-        ctx.save_for_backward(logits, p, log_p)
-        return (p * log_p).sum((-2, -1))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, upstream):
-        logits, p, log_p = ctx.saved_tensors
-        return upstream[..., None, None] * ctx.kind.gradient_of_law(logits, 1.0, p, log_p), None
 
 
 def _log_rest(a: Tensor) -> Tensor:

@@ -184,8 +184,11 @@ class Categorical(LatentKind):
         # KL - log n = sum_i p_i d_i - log(1 + sum_i exp(d_i)) with d_i = l_i - max l, i not the largest: through log p
         # of an almost certain category its small gradient is lost. Bounded: an impossible category adds 0 log 0 = 0
         at = logits.argmax(-1, keepdim=True)
-        d = (logits - logits.gather(-1, at)).clamp(min=torch.finfo(logits.dtype).min).scatter(-1, at, 0.0)
-        log_total = torch.log1p(d.exp().scatter(-1, at, 0.0).sum(-1, keepdim=True))
+        top = logits.gather(-1, at)
+        d = (logits - top).clamp(min=torch.finfo(logits.dtype).min).scatter(-1, at, 0.0)
+        log_total = torch.log1p(d.exp().scatter(-1, at, 0.0).sum(-1, keepdim=True)) + (
+            top - top
+        )  # NaN of what is no law
         categories = (logits > PADDING / 2).sum(-1).to(logits.dtype)  # the number of categories of each latent
         return ((d - log_total).exp() * d).sum((-2, -1)) + (categories.log() - log_total[..., 0]).sum(-1)
 

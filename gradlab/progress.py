@@ -19,7 +19,8 @@ _told, _ended = 0.0, -PAUSE  # time of the last line or of the start; end of the
 _telling = threading.Lock()
 _open: list[_Count] = []  # what is under way, the innermost last
 _before = ""  # what descriptions begin with
-_take_share: Callable[[float], None] | None = None  # gets the share of bars that are not displayed
+_take_share: Callable[[float], None] | None = None  # gets the share of a step that bars without display have done
+_bars = 0  # of those, the number that ended in the present step
 
 
 def duration(seconds: float) -> str:
@@ -46,9 +47,17 @@ def say_before(words: str) -> None:
 
 
 def pass_shares_to(take: Callable[[float], None] | None) -> None:
-    """From now on bars that are not displayed call `take` with the number of pieces that they have done, a fraction."""
-    global _take_share
-    _take_share = take
+    """From now on bars that are not displayed call `take` with the share of a step that is done."""
+    global _take_share, _bars
+    _take_share, _bars = take, 0
+
+
+def step_ends() -> None:
+    """Tells that what bars without display have done is a whole step: they begin the next one."""
+    global _bars
+    _bars = 0
+    if _take_share is not None:
+        _take_share(0.0)
 
 
 def under_way(share: float) -> None:
@@ -66,12 +75,13 @@ def bar(
     *,
     time_left: bool = True,
     long_steps: bool = False,
-    pieces: int = 1,
+    pieces: int | None = None,
 ) -> Iterator[Advance]:
     """Yields `advance(steps=1, **figures)`, which updates the display. Shows nothing unless `shown`.
 
     The time left is estimated from the last half minute; `time_left=False` omits it on a terminal. With `long_steps`,
-    bars within a step, which are not shown, say how much of it is done, or of `pieces` steps that they compute at once.
+    bars within a step, which are not shown, say how much of it is done: one with `pieces` is that many whole steps; of
+    the others, whose number is not known, each counts as half of what is left.
     """
     description = f"{_before}{description}"
     if not shown:
@@ -191,14 +201,17 @@ def _tell_if_due() -> None:
 
 
 @contextlib.contextmanager
-def _passing_on(total: int, done: int, pieces: int) -> Iterator[Advance]:
+def _passing_on(total: int, done: int, pieces: int | None) -> Iterator[Advance]:
     """Passes the share of the outermost bar that is not displayed on, once a second at most."""
-    global _take_share
+    global _take_share, _bars
     take, _take_share = _take_share, None
     if take is None:
         yield lambda steps=1, **figures: None
         return
-    made, last = float(done), time.monotonic()
+    made, last, ended = float(done), time.monotonic(), _bars
+
+    def share(of_bar: float) -> float:
+        return pieces * of_bar if pieces else 1 - 0.5**ended * (1 - of_bar / 2)
 
     def advance(steps: int = 1, **figures: object) -> None:
         nonlocal made, last
@@ -206,13 +219,13 @@ def _passing_on(total: int, done: int, pieces: int) -> Iterator[Advance]:
         now = time.monotonic()
         if now - last >= SHARE_EVERY:
             last = now
-            take(pieces * min(1.0, made / max(total, 1)))
+            take(share(min(1.0, made / max(total, 1))))
 
     try:
         yield advance
     finally:
-        take(0.0)
-        _take_share = take
+        take(share(1.0))
+        _take_share, _bars = take, ended + 1
 
 
 def _minutes(seconds: float) -> str:

@@ -74,27 +74,31 @@ def state_sha256(state: Mapping[str, Tensor]) -> str:
 def join_checkpoints(found: list[xr.Dataset]) -> xr.Dataset:
     """Results of the same analysis on several checkpoints, along a dim `checkpoint`.
 
-    Attributes that all have alike are those of the result, and its date is the last. The attributes PER_CHECKPOINT, and
-    others that differ, become coordinates along the dim where all have them; what only some have is left out.
+    Attributes that all have alike are those of the result; versions, date and command line are the last. The attributes
+    PER_CHECKPOINT, and other numbers and texts that differ, become coordinates along the dim where all have them. Of a
+    number that a variable of its name states for each point, the attribute is the largest. The rest is left out.
     """
     joined = xr.concat(found, "checkpoint", join="exact", combine_attrs="drop_conflicts")
-    common: dict[str, Any] = {"date": max(str(ds.attrs.get("date", "")) for ds in found)}
-    joined.attrs = {}
-    coordinates = {}
+    joined.attrs, coordinates, common = {}, {}, {}
+    newest = max(found, key=lambda ds: str(ds.attrs.get("date", "")))
     for name in found[0].attrs:
-        values = [ds.attrs.get(name) for ds in found]
-        if name in PER_CHECKPOINT or any(not _alike(value, values[0]) for value in values):
-            if name != "date" and all(isinstance(value, str | int | float) for value in values):
-                long_name = PER_CHECKPOINT.get(name, name.replace("_", " "))
-                coordinates[name] = ("checkpoint", values, {"long_name": long_name, "units": "1"})
-        else:
+        values: list[Any] = [ds.attrs.get(name) for ds in found]
+        plain = any(all(isinstance(value, kind) for value in values) for kind in (str, numbers.Real))
+        if name not in PER_CHECKPOINT and all(_alike(value, values[0]) for value in values):
             common[name] = values[0]
+        elif name in outputs.STAMPED and name in newest.attrs:
+            common[name] = newest.attrs[name]
+        elif name in joined.variables and plain:
+            common[name] = max(values)
+        elif plain:
+            long_name = PER_CHECKPOINT.get(name, name.replace("_", " "))
+            coordinates[name] = ("checkpoint", values, {"long_name": long_name, "units": "1"})
     several = {"checkpoint": f"{len(found)} checkpoints", "checkpoint_sha256": "of each: see coordinate"}
     return joined.assign_coords(coordinates).assign_attrs(common | several)
 
 
 def _alike(a: Any, b: Any) -> bool:
-    return type(a) is type(b) and bool(np.array_equal(a, b))
+    return bool(np.array_equal(a, b))
 
 
 def save_results(ds: xr.Dataset, path: str | Path) -> None:

@@ -306,6 +306,7 @@ def test_kl_of_an_almost_certain_set_keeps_its_gradient(gap):
     generator = torch.Generator().manual_seed(6)
     leaf = torch.randn(2, 3, 5, dtype=torch.float64, generator=generator, requires_grad=True)
     torch.autograd.gradcheck(KHot(2).kl_to_uniform, (leaf,))
+    torch.autograd.gradgradcheck(KHot(2).kl_to_uniform, (leaf[:1, :1],))
 
 
 def test_large_arrays_are_computed_in_pieces(monkeypatch):

@@ -85,11 +85,28 @@ def test_a_bar_within_a_long_step_says_how_much_of_it_is_done(clock, capsys):
                 innermost(1)
             advance(0, failed=0, left="0:01:00")
         clock.now += 60
+        progress.step_ends()
         advance(2)
     assert lines(capsys) == [
         "gradlab: sweep: 25% after 60 s, about 3 min left, failed 0",
         "gradlab: sweep: 50% after 2 min, about 2 min left, failed 0",
     ]
+
+
+def test_several_bars_within_a_step_never_go_back(clock, capsys):
+    """Each is half of what is left of the step, since nobody knows how many follow."""
+    with progress.bar("measuring", 2, shown=True, long_steps=True) as advance:
+        for _ in range(2):
+            for part in ("choosing", "enumerating", "drawing"):
+                with progress.bar(part, 2, shown=False) as inner:
+                    for _ in range(2):
+                        clock.now += 30
+                        inner()
+                        advance(0)
+            progress.step_ends()
+            advance()
+    shares = [line.split(": ")[2].split("%")[0] for line in lines(capsys)]
+    assert shares == ["25", "38", "44", "75", "88", "94"]
 
 
 def test_a_step_of_minutes_has_a_line_a_minute(capsys, monkeypatch):

@@ -24,7 +24,7 @@ from gradlab.recommending.errors_of_averages import ALONG, Observed, joint_quant
 from gradlab.recommending.findings import _excess, findings
 from gradlab.recommending.halving import Course, Round
 from gradlab.recommending.pasting import line, spelled, torch_line
-from gradlab.recommending.schedule import parts, schedule
+from gradlab.recommending.schedule import joined, parts, schedule
 from gradlab.recommending.sentences import closing
 
 from . import recommend_repetitions
@@ -527,7 +527,7 @@ def test_an_interrupt_leaves_a_whole_recommendation(run, tmp_path, monkeypatch, 
     for _ in range(2):
         ran = run("recommend", "--images", 2, "--out", out)
         assert ran.code == 130
-        assert gradlab.open_results(out).attrs["incomplete"] == "0 of 1 checkpoints"
+        assert gradlab.open_results(out).attrs["incomplete"] == "interrupted"
     gradlab.save_results(whole.table, out)
     before = out.read_bytes()
     ran = run("recommend", "--images", 2, "--out", out)
@@ -564,6 +564,15 @@ def test_several_checkpoints_give_a_schedule(run, tmp_path):
     assert told["checkpoints"][0]["answer"][0] in ran.out
     for command in (("show", out), ("plot", out), ("report", out), ("show", out, "--format", "csv")):
         assert run(*command).code == 0
+
+
+def test_tables_of_other_numbers_of_draws_keep_all_candidates(problem):
+    """The attribute draws, which differed, took the place of the variable: one candidate of each table was left."""
+    found = [gradlab.recommend(problem.model, problem.x, 1.0, TBS, ["ste", "zgr"], draws=n).table for n in (32, 64)]
+    ds = joined([table.assign_attrs(checkpoint=str(k)) for k, table in enumerate(found)])
+    assert [len(one.candidate) for one in parts(ds)] == [len(table.candidate) for table in found]
+    assert ds.draws.dims == ("checkpoint", "candidate")
+    assert ds.attrs["draws"] == 64
 
 
 def test_a_schedule_prefers_one_choice_that_is_as_good_everywhere():

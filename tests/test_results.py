@@ -503,12 +503,17 @@ def test_stamps_and_checksums():
 
 def test_attributes_of_joined_checkpoints_are_those_that_all_have():
     """The first one's stood for all: an exact_dtype, an error, whatever a checkpoint alone has."""
-    of_all = {"analysis": "bias", "draws": 64, "evaluations": [1, 2]}
-    one = xr.Dataset({"bias": 0.1}, attrs=of_all | {"exact_dtype": "float64", "date": "2026-01-01", "trained_tf": 1.0})
-    two = xr.Dataset({"bias": 0.2}, attrs=of_all | {"exact_dtype": "float32", "date": "2026-01-02", "alone": 1})
+    of_all = {"analysis": "bias", "evaluations": [1, 2]}
+    draws = {"draws": ("candidate", [32, 64])}
+    one, two = (xr.Dataset({"bias": value} | draws, attrs=of_all) for value in (0.1, 0.2))
+    one.attrs |= {"exact_dtype": "float64", "date": "2026-01-01", "trained_tf": 1.0, "draws": 64, "n": np.int64(1)}
+    two.attrs |= {"exact_dtype": "float32", "date": "2026-01-02", "alone": 1, "draws": np.int64(96), "n": np.int64(2)}
     joined = results.join_checkpoints([one, two])
     assert joined.exact_dtype.values.tolist() == ["float64", "float32"]
+    assert joined.n.values.tolist() == [1, 2]  # numbers of numpy, as files have them
     assert {name: joined.attrs.get(name) for name in of_all} == of_all
     assert joined.attrs["date"] == "2026-01-02"
-    assert not {"exact_dtype", "alone", "trained_tf"} & joined.attrs.keys()
+    assert not {"exact_dtype", "alone", "trained_tf", "n"} & joined.attrs.keys()
     assert not {"alone", "trained_tf"} & joined.coords.keys()
+    assert joined.attrs["draws"] == 96
+    assert joined.draws.values.tolist() == 2 * [[32, 64]]  # a variable keeps its name from an attribute

@@ -298,6 +298,11 @@ def test_kl_of_categories_alike_has_a_gradient_of_0():
     assert bool((gradient == 0).all())
 
 
+@pytest.mark.parametrize("logits", [[math.inf, 0.0, 1.0], [math.nan, 0.0, 1.0], 3 * [-math.inf]])
+def test_kl_of_what_is_no_law_is_no_number(logits):
+    assert math.isnan(float(CATEGORICAL.kl_to_uniform(torch.tensor([logits]))))
+
+
 # --- estimates where the code is all but certain ---
 
 

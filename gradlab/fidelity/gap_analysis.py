@@ -87,8 +87,9 @@ def gap(
     estimator : a name or an Estimator, one of `from_layer` too: one that pulls df/dz back from the code hard(l/tf + g);
         its backward pass takes the place of Decoupled ST-GS's, and its temperatures are replaced by the grid's
     draws : number of noise arrays, at least 2, shared by all temperatures
-    seed : the same seed gives the same numbers for any chunk size; the global random state is not touched
-    compute : Compute: device and precision of the gradients, memory, progress bar. Sums use float64
+    seed : the same seed gives the same numbers up to rounding for any memory; the global random state is not touched
+    compute : Compute: device and precision of the gradients, memory, progress bar. Sums use float64, and so does a
+        block of draws with a norm below 1e-13, whose square float32 cannot hold
 
     Returns
     -------
@@ -142,7 +143,7 @@ def gap(
         arrays = pulled.noise_arrays
         noise = Noise(setup.kind, logits, arrays, draws, setup.seed, memory)
         sums = _Sums(tfs, tbs, len(x), draws, logits.device)
-        bar = progress.bar("measuring the gap", draws * len(x) * len(tfs), compute.progress)
+        bar = progress.bar("measuring the gap", draws * len(x) * len(tfs), compute.progress, pieces=1)
         with bar as advance, checks.deferred(x.device) as check:
             for i, t in enumerate(tfs):
                 for examples, chunk in _chunks(logits, draws, memory):

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import xarray as xr
 
+from .. import progress
 from .claims import Claim, uninterrupted
 
 POLL = 0.5  # seconds between checks of other processes
@@ -85,6 +86,7 @@ def work(job: Job, after: Callable[[], None] = lambda: None) -> None:
         ran = False
         for start in range(0, len(waiting), job.ensemble):
             ran |= work_on(waiting[start : start + job.ensemble], job)
+            progress.step_ends()
             with uninterrupted():  # see `processes.work_in_processes`
                 after()
         waiting = [cell for cell in waiting if not job.folder.finished(cell)]

@@ -117,7 +117,7 @@ def _train(training: Training, resume: bool | str, progress: bool) -> LatentMode
         if not resume and training.target.is_file():
             return training.finished()
     training.begin(bool(resume))
-    with interruptible() as stop, bar("training", run.total, progress, done=run.step) as advance:
+    with interruptible() as stop, bar("training", run.total, progress, done=run.step, pieces=1) as advance:
         training.tracks.measure()
         engine, pace = engine_for([run]), Pace()
         while run.step < run.total:
