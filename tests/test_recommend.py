@@ -1,30 +1,20 @@
 """gradlab.recommend: the error of an average, the choice, its sentences, and the lines to paste."""
 
 import copy
-import json
 import math
 import re
 
 import numpy as np
 import pytest
 import torch
-import torch.distributions as D
-import torch.nn.functional as F
-import xarray as xr
 
 import gradlab
 from gradlab import estimators
-from gradlab.estimators.evaluation import evaluate
-from gradlab.k_hot import KHot
-from gradlab.latents import BINARY, CATEGORICAL
-from gradlab.networks import build
 from gradlab.recommending import from_bias
 from gradlab.recommending.candidates import Candidate
 from gradlab.recommending.errors_of_averages import ALONG, Observed, joint_quantile
 from gradlab.recommending.findings import _excess, findings
 from gradlab.recommending.halving import Course, Round
-from gradlab.recommending.pasting import line, spelled, torch_line
-from gradlab.recommending.schedule import joined, parts, schedule
 from gradlab.recommending.sentences import closing
 
 from . import recommend_repetitions
@@ -409,197 +399,6 @@ def test_an_interrupt_gives_the_best_so_far(problem, monkeypatch):
     assert str(found).startswith("Interrupted: this is the best so far.")
     assert found.table.attrs["interrupted"] == 1
     assert math.isfinite(found.error)
-
-
-# --- lines to paste ---
-
-
-def gradient_by_estimator(e, kind, logits, weight, noise):
-    """Of the loss <weight, z> by the estimator, from given noise."""
-
-    def loss_at(points, differentiated):
-        return (points * weight).flatten(-logits.ndim + 1).sum(-1), torch.broadcast_to(weight, points.shape)
-
-    return next(evaluate([e], kind, logits, noise[None, None], loss_at))[0]
-
-
-def pasted(code, logits, seed):
-    torch.manual_seed(seed)
-    names = {"logits": logits, "F": F, "D": D, "torch": torch, "gradlab": gradlab}
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        exec(code, names)
-    return names["z"]
-
-
-@pytest.mark.parametrize(
-    "spec",
-    [
-        "decoupled-st-gs:tf=1.6,tb=1.6",
-        "decoupled-st-gs:tf=1,tb=1",
-        "gumbel-softmax:tf=1.6,tb=0.5",
-        "gumbel-softmax:tf=1,tb=0.5",
-        "st-gs:convention=jang,tf=1,tb=2",
-        "ste:tf=1.6,tb=1.6",
-        "ste:tf=1,tb=1",
-    ],
-)
-def test_torch_spellings_are_the_estimators(spec):
-    """At the noise that torch draws: the same gradient."""
-    e, seed = estimators.parse(spec), 7
-    logits = torch.randn(6, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    weight = torch.randn(6, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        noise = -torch.empty_like(logits).exponential_().log()  # as F.gumbel_softmax draws it
-    leaf = logits.clone().requires_grad_()
-    (pasted(torch_line(e, CATEGORICAL), leaf, seed) * weight).sum().backward()
-    torch.testing.assert_close(leaf.grad, gradient_by_estimator(e, CATEGORICAL, logits, weight, noise))
-
-
-def test_torch_has_no_spelling_of_others():
-    for spec in ("decoupled-st-gs:tf=1.6,tb=1", "st-gs:convention=jang,tf=2,tb=1", "ste:tf=1,tb=2", "reinmax", "rloo"):
-        assert torch_line(estimators.parse(spec), CATEGORICAL) == ""
-    assert torch_line(estimators.parse("ste"), BINARY) == torch_line(estimators.parse("ste"), KHot(2)) == ""
-
-
-def test_the_relaxed_binary_spelling_has_the_law_and_the_slope():
-    """RelaxedBernoulli draws uniforms: y follows sigmoid((l/tf + n)/tb), so its logit less l/tf tb^-1 is free of l."""
-    e = estimators.parse("gumbel-softmax:tf=2,tb=0.5")
-    logits = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    leaf = logits.clone().requires_grad_()
-    y = pasted(torch_line(e, BINARY).replace("torch.tensor(0.5)", "torch.tensor(0.5, dtype=torch.float64)"), leaf, 3)
-    noise = torch.logit(y.detach()) * 0.5 - logits / 2
-    weight = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    (y * weight).sum().backward()
-    torch.testing.assert_close(leaf.grad, gradient_by_estimator(e, BINARY, logits, weight, noise), rtol=1e-6, atol=1e-8)
-
-
-@pytest.mark.parametrize("spec", ["rloo:n=4,tf=1.6", "decoupled-st-gs:tf=1.6,tb=1.3", "gumbel-softmax:tb=0.5", "zgr"])
-@pytest.mark.parametrize("binary", [False, True])
-def test_lines_of_gradlab_run(spec, binary):
-    e = estimators.parse(spec)
-    assert estimators.parse(spelled(e)) == e
-    logits = torch.randn(4, 3, requires_grad=True) if binary else torch.randn(4, 3, 5, requires_grad=True)
-    weight = torch.randn(logits.shape[1:])
-
-    def f(z):
-        return (z * weight).flatten(1).sum(1)
-
-    names = {"logits": logits, "gradlab": gradlab, "f": f}
-    exec(line(e, BINARY if binary else CATEGORICAL), names)
-    (names["loss"] if "loss" in names else f(names["z"]).mean()).backward()
-    assert logits.grad.shape == logits.shape
-
-
-# --- the command ---
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    return tmp_path_factory.mktemp("recommended") / "found.h5"
-
-
-def test_the_command_answers_writes_and_shows(run, written):
-    wanted = ("--estimator", "ste", "--estimator", "rloo:n=4", "--tb", "0.5,1", "--images", 10, "--draws", 32)
-    ran = run("recommend", *wanted, "--out", written)
-    assert ran.code == 0
-    assert ran.out.startswith("Use ")
-    assert f"wrote {written}" in ran.out.replace("\n", "")
-    shown = run("show", written)
-    assert shown.code == 0
-    assert shown.out.splitlines()[0] == ran.out.splitlines()[0]
-    as_json = json.loads(run("show", written, "--json").out)
-    present = "decoupled-st-gs"  # that the training recorded
-    assert {row["estimator"] for row in as_json["candidates"]} == {"ste", "rloo(n=4)", present}
-    assert as_json["chosen"] == as_json["candidates"][0]
-    for command in (("plot", written), ("report", written, "--out", written.with_suffix(".html"))):
-        assert run(*command).code == 0
-
-
-def test_an_interrupt_leaves_a_whole_recommendation(run, tmp_path, monkeypatch, problem):
-    """It is printed in any case, and written where no whole one stands; the file says that it is incomplete."""
-    whole = gradlab.recommend(problem.model, problem.x, tf=1.0, tb=TBS, estimator=["ste", "zgr"], draws=64)
-    found = copy.deepcopy(whole)
-    found.table.attrs["interrupted"] = 1
-    monkeypatch.setattr(gradlab, "recommend", lambda *given, **more: found)
-    out = tmp_path / "found.h5"
-    for _ in range(2):
-        ran = run("recommend", "--images", 2, "--out", out)
-        assert ran.code == 130
-        assert gradlab.open_results(out).attrs["incomplete"] == "interrupted"
-    gradlab.save_results(whole.table, out)
-    before = out.read_bytes()
-    ran = run("recommend", "--images", 2, "--out", out)
-    assert ran.code == 130
-    assert ran.out
-    assert f"{out} is of an earlier measurement and stays as it is" in ran.err
-    assert out.read_bytes() == before
-
-
-def test_several_checkpoints_give_a_schedule(run, tmp_path):
-    """Tables whose candidates differ, by their present choice, are joined, stored, shown and drawn."""
-    first = build("categorical-vae", {"latents": 2, "categories": 3, "hidden": [8]}, seed=0)
-    paths = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
-    gradlab.save(first, paths[0])
-    first.provenance = {
-        "settings": {"estimator": "zgr", "tf": 0.5, "tb": 1.0},
-        "history": {"validation_loss": [1.0] * 7},
-    }
-    gradlab.save(first, paths[1])
-    out = tmp_path / "both.h5"
-    wanted = ("--estimator", "ste", "--estimator", "rloo:n=4", "--tb", "0.5,1", "--images", 9, "--draws", 32)
-    ran = run("recommend", *paths, *wanted, "--out", out)
-    assert ran.code == 0
-    assert "Schedule: " in ran.out
-    ds = gradlab.open_results(out)
-    assert ds.tf.values.tolist() == [1.0, 0.5]
-    assert not {"chosen", "present", "margin"} & ds.attrs.keys()  # those of one checkpoint
-    assert np.isnan(ds.error.sel(candidate="zgr").values).tolist() == [True, False]
-    one, two = parts(ds)
-    assert "zgr" not in one.candidate.values
-    assert str(two.candidate[0].item()) == two.attrs["chosen"]
-    told = json.loads(run("show", out, "--json").out)
-    assert len(told["checkpoints"]) == 2
-    assert told["checkpoints"][0]["answer"][0] in ran.out
-    for command in (("show", out), ("plot", out), ("report", out), ("show", out, "--format", "csv")):
-        assert run(*command).code == 0
-
-
-def test_tables_of_other_numbers_of_draws_keep_all_candidates(problem):
-    """The attribute draws, which differed, took the place of the variable: one candidate of each table was left."""
-    found = [gradlab.recommend(problem.model, problem.x, 1.0, TBS, ["ste", "zgr"], draws=n).table for n in (32, 64)]
-    ds = joined([table.assign_attrs(checkpoint=str(k)) for k, table in enumerate(found)])
-    assert [len(one.candidate) for one in parts(ds)] == [len(table.candidate) for table in found]
-    assert ds.draws.dims == ("checkpoint", "candidate")
-    assert ds.attrs["draws"] == 64
-
-
-def test_a_schedule_prefers_one_choice_that_is_as_good_everywhere():
-    def table(chosen, errors, equivalent):
-        of = {"error": ("candidate", errors), "equivalent": ("candidate", equivalent)}
-        attrs = {"chosen": chosen, "resolved": 1}
-        return xr.Dataset(of, {"candidate": ["a", "b"]}, attrs)
-
-    one, two = table("a", [0.1, 0.2], [1, 1]), table("b", [0.5, 0.3], [0, 1])
-    assert schedule(["epoch 1", "epoch 2"], [one, two])[0].startswith(
-        "Schedule: none is needed. b is as good as the best within noise"
-    )
-    three = table("a", [0.1, 0.5], [1, 0])
-    said = schedule(["epoch 1", "epoch 2"], [two, three])
-    assert said[0] == "Schedule: no single choice is as good as the best at every step."
-    assert said[1:] == ["At epoch 1, use b (error 0.30).", "At epoch 2, use a (error 0.10)."]
-    unknown = three.assign_attrs(resolved=0)
-    said = schedule(["epoch 1", "epoch 2"], [two, unknown])
-    assert "at every step that is resolved" in said[0]
-    assert said[2] == "At epoch 2, the measurement cannot tell."
-
-
-def test_rubbish_gives_one_line(run):
-    for wrong in (("--tf", "1,2"), ("--tb", "1", "--estimator", "nothing"), ("no-such-file.safetensors",)):
-        ran = run("recommend", *wrong)
-        assert ran.code in (1, 2)
-        assert len(ran.err.strip().splitlines()) == 1
 
 
 # --- whether it keeps its word ---

@@ -88,8 +88,8 @@ def gap(
         its backward pass takes the place of Decoupled ST-GS's, and its temperatures are replaced by the grid's
     draws : number of noise arrays, at least 2, shared by all temperatures
     seed : the same seed gives the same numbers up to rounding for any memory; the global random state is not touched
-    compute : Compute: device and precision of the gradients, memory, progress bar. Sums use float64, and so does a
-        block of draws with a norm below 1e-13, whose square float32 cannot hold
+    compute : Compute: device and precision of the gradients, memory, progress bar. Sums use float64, and from the
+        first norm below 1e-13 on, whose square float32 cannot hold, so do the gradients
 
     Returns
     -------
@@ -144,14 +144,16 @@ def gap(
         noise = Noise(setup.kind, logits, arrays, draws, setup.seed, memory)
         sums = _Sums(tfs, tbs, len(x), draws, logits.device)
         bar = progress.bar("measuring the gap", draws * len(x) * len(tfs), compute.progress, pieces=1)
+        wide = logits.dtype == torch.float64
         with bar as advance, checks.deferred(x.device) as check:
             for i, t in enumerate(tfs):
                 for examples, chunk in _chunks(logits, draws, memory):
                     some = logits[examples]
                     g = noise.of(arrays, chunk.start, chunk.stop)[:, :, examples]
                     of_block = setup.model, x[examples], pulled.at(t, t), tbs, memory, check
-                    found = _measure(some, g, *of_block)
-                    if some.dtype != torch.float64 and bool(found[:3].amin() < _SMALL):
+                    found = None if wide else _measure(some, g, *of_block)
+                    if found is None or bool(found[:3].amin() < _SMALL):
+                        wide = True  # from now on: other blocks have small norms too, and would be measured twice
                         found = _measure(some.double(), g.double(), *of_block)
                     sums.add(i, examples, chunk, *found)
                     advance(g.shape[1] * len(some))
