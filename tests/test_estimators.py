@@ -142,6 +142,7 @@ MUTANTS = {
         estimate=lambda s, k, l, g, p, f, v: k.pullback(k.soft(l / s.tb), v[0]) / torch.as_tensor(s.tb).mean()
     ),
     "noise arrays: noise_arrays is 1": mutant(lambda e, l, g, f: e * (1 + g[1:].sum(0)), noise_arrays=1),
+    "loss of the decoder: the loss": sound(unbiased=True, points=lambda s, k, l, g: k.hard(2 * l / s.tf + g[:1])),
     "shared points: keys are": sound(points=lambda s, kind, l, g: kind.hard(l / s.tb + g[:1])),
     "sampling routes: route pairs, alone, off by": sound(exact_moments=Constant()),
 }

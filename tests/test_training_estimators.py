@@ -73,7 +73,7 @@ def test_exact_agrees_with_the_library_s_exact_gradient():
 
 
 @pytest.mark.parametrize(
-    "text", ["rloo:n=4", "double-cv", "rebar", "reinforce", "gumbel-rao:k=3", "reinmax", "zgr", "gst"]
+    "text", ["rloo:n=4", "double-cv", "rebar", "leg", "reinforce", "gumbel-rao:k=3", "reinmax", "zgr", "gst"]
 )
 def test_encoder_and_decoder_get_the_estimate_and_the_weighted_loss(text):
     """Against the estimator's own estimate at losses and derivatives that plain autograd gives."""

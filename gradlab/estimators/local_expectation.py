@@ -49,6 +49,17 @@ class LocalExpectation(Estimator):
         neighbours = [_others(kind, code, shifted) for shifted in _moved_on(kind, code, impossible)]
         return torch.cat([code[None], *neighbours])
 
+    def weights(self, kind, logits, points):
+        # of the mean over latents of sum_k p_lk f_lk, whose mean is E[f]: the neighbours are no sample of p
+        a, code = logits / self.tf, points[0]
+        p, differs = kind.soft(a), points != code
+        if kind is BINARY:
+            p = torch.where(points > 0.5, p, torch.sigmoid(-a))
+        else:
+            p, differs = (points * p).sum(-1), differs.any(-1)  # an impossible neighbour does not differ
+        differs[0] = True
+        return (p * differs).mean(-1)
+
     def estimate(self, kind, logits, noise, points, loss, derivative):
         a, code = logits / self.tf, points[0]
         of_latents = loss[1:].unflatten(0, (-1, a.shape[-1 - kind.event_dims]))

@@ -13,6 +13,7 @@ from ..base import Estimator
 from .problems import Problem
 
 Rule = Callable[[Estimator, Problem], str]
+_OF_DECODER = 2000  # draws of the loss that trains the decoder
 
 
 def noise_for(
@@ -162,6 +163,26 @@ def _arrays(estimator: Estimator, problem: Problem) -> str:
     return ""
 
 
+def _decoder(estimator: Estimator, problem: Problem) -> str:
+    """If declared unbiased, so is the loss that trains the decoder: the weighted one has the mean E[f]."""
+    if not estimator.unbiased:
+        return ""
+    noise, logits = noise_for(estimator, problem, (_OF_DECODER,)), problem.logits
+    points = estimator.points(problem.kind, logits, noise)
+    loss, shares = problem.loss(points), estimator.weights(problem.kind, logits, points)
+    loss = loss.mean(0) if shares is None else (shares * loss).sum(0)
+    codes = problem.configurations()[:, None].expand(-1, *logits.shape)
+    expected = (problem.probabilities(logits / estimator.law_tf) * problem.loss(codes)).sum(0)
+    off, error = (loss.mean(0) - expected).abs(), loss.std(0) / _OF_DECODER**0.5 + 1e-10 * expected.abs()
+    i = int((off / error).argmax())
+    if off[i] < 5.5 * error[i]:  # by chance: one normal number in 3 x 10^7 is further off
+        return ""
+    return (
+        f"the loss that trains the decoder has the mean {float(loss.mean(0)[i]):.4g} ± {float(error[i]):.2g}, not"
+        f" E[f] = {float(expected[i]):.4g}; state `weights`, the shares of the points"
+    )
+
+
 RULES: dict[str, Rule] = {
     "shapes and dtype": _shapes,
     "pure functions": _purity,
@@ -171,4 +192,5 @@ RULES: dict[str, Rule] = {
     "saturated logits": _saturation,
     "temperatures as tensors": _tensors,
     "noise arrays": _arrays,
+    "loss of the decoder": _decoder,
 }
