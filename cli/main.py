@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import click
 
-from gradlab import __version__, errors, files, progress
+from gradlab import __version__, errors, files, interrupts, progress
 
 from .bias import bias
 from .check_layer import check_layer
@@ -96,7 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
     _prepare()
     command = next((argument for argument in arguments if not argument.startswith("-")), "")
     try:
-        with warnings_as_lines(), _signals_of_schedulers(), progress.running(command):
+        with warnings_as_lines(), _signals_of_schedulers(), interrupts.none_lost(), progress.running(command):
             cli.main(arguments, prog_name="gradlab", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
         _end("interrupted", 130)

@@ -15,12 +15,23 @@ Advance = Callable[..., None]  # advance(steps, **figures to show)
 EVERY = 60.0  # seconds between lines
 PAUSE = 5.0  # maximal seconds between two bars of one measurement
 SHARE_EVERY = 1.0  # seconds between two shares that a bar without display passes on
+JOIN = 1.0  # seconds that the thread of the lines gets to end; standard error may be a pipe that is not read
 _told, _ended = 0.0, -PAUSE  # time of the last line or of the start; end of the last bar
 _telling = threading.Lock()
-_open: list[_Count] = []  # what is under way, the innermost last
-_before = ""  # what descriptions begin with
-_take_share: Callable[[float], None] | None = None  # gets the share of a step that bars without display have done
-_bars = 0  # of those, the number that ended in the present step
+_open: list[_Count] = []  # what is under way, of all threads, the innermost last
+_opening = threading.Lock()  # of _open and _teller
+_teller: _Teller | None = None  # prints lines while anything is under way
+
+
+class _OfThread(threading.local):
+    """What a thread measures: threads of one process, of a cluster's worker say, measure independently."""
+
+    before = ""  # what descriptions begin with
+    take: Callable[[float], None] | None = None  # gets the share of a step that bars without display have done
+    bars = 0  # of those, the number that ended in the present step
+
+
+_here = _OfThread()
 
 
 def duration(seconds: float) -> str:
@@ -33,37 +44,35 @@ def duration(seconds: float) -> str:
 @contextlib.contextmanager
 def within() -> Iterator[None]:
     """In this block `say_before` puts words before all descriptions: which part of a whole is measured."""
-    global _before
-    before = _before
+    before = _here.before
     try:
         yield
     finally:
-        _before = before
+        _here.before = before
 
 
 def say_before(words: str) -> None:
-    global _before
-    _before = words
+    _here.before = words
 
 
 def pass_shares_to(take: Callable[[float], None] | None) -> None:
-    """From now on bars that are not displayed call `take` with the share of a step that is done."""
-    global _take_share, _bars
-    _take_share, _bars = take, 0
+    """From now on bars of this thread that are not displayed call `take` with the share of a step that is done."""
+    _here.take, _here.bars = take, 0
 
 
 def step_ends() -> None:
     """Tells that what bars without display have done is a whole step: they begin the next one."""
-    global _bars
-    _bars = 0
-    if _take_share is not None:
-        _take_share(0.0)
+    _here.bars = 0
+    if _here.take is not None:
+        _here.take(0.0)
 
 
 def under_way(share: float) -> None:
-    """Tells what is counted that this fraction of a step is done, or of several that run at once."""
-    if _open:
-        _open[-1].share = share
+    """Tells what this thread counts that this fraction of a step is done, or of several that run at once."""
+    with _opening:
+        own = [count for count in _open if count.thread == threading.get_ident()]
+    if own:
+        own[-1].share = share
 
 
 @contextlib.contextmanager
@@ -83,7 +92,7 @@ def bar(
     bars within a step, which are not shown, say how much of it is done: one with `pieces` is that many whole steps; of
     the others, whose number is not known, each counts as half of what is left.
     """
-    description = f"{_before}{description}"
+    description = f"{_here.before}{description}"
     if not shown:
         with _passing_on(total, done, pieces) as advance:
             yield advance
@@ -140,6 +149,7 @@ class _Count:
     def __init__(self, description: str, total: int, done: int):
         self.description, self.total, self.done = description, total, done
         self.began, self.made, self.share, self.figures = time.monotonic(), 0.0, 0.0, ""
+        self.thread = threading.get_ident()
 
     def line(self, now: float) -> str:
         passed = now - self.began
@@ -157,12 +167,10 @@ def _lines(count: _Count, long_steps: bool = False) -> Iterator[Advance]:
     global _told, _ended
     if not _open and count.began - _ended > PAUSE:
         _told = count.began
-    before, ended = _take_share, threading.Event()
-    _open.append(count)
+    before = _here.take
+    _opened(count)
     if long_steps:
         pass_shares_to(lambda share: setattr(count, "share", share))
-    if len(_open) == 1:
-        threading.Thread(target=_tell_until, args=(ended,), name="gradlab progress", daemon=True).start()
 
     def advance(steps: int = 1, **figures: object) -> None:
         count.made += steps
@@ -173,16 +181,45 @@ def _lines(count: _Count, long_steps: bool = False) -> Iterator[Advance]:
     try:
         yield advance
     finally:
-        ended.set()
-        _open.remove(count)
+        _closed(count)
         if long_steps:
             pass_shares_to(before)
         _ended = time.monotonic()
 
 
-def _tell_until(ended: threading.Event) -> None:
-    while not ended.wait(max(0.05, EVERY - (time.monotonic() - _told))):
-        _tell_if_due()
+def _opened(count: _Count) -> None:
+    global _teller
+    with _opening:
+        _open.append(count)
+        if _teller is None:
+            _teller = _Teller()
+
+
+def _closed(count: _Count) -> None:
+    """The thread of the lines ends with the last measurement of all threads."""
+    global _teller
+    with _opening:
+        _open.remove(count)
+        last, _teller = (None, _teller) if _open else (_teller, None)
+    if last is not None:
+        last.end()
+
+
+class _Teller:
+    """A thread that prints lines in steps of more than a minute."""
+
+    def __init__(self) -> None:
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._tell, name="gradlab progress", daemon=True)
+        self._thread.start()
+
+    def _tell(self) -> None:
+        while not self._over.wait(max(0.05, EVERY - (time.monotonic() - _told))):
+            _tell_if_due()
+
+    def end(self) -> None:
+        self._over.set()
+        self._thread.join(JOIN)
 
 
 def _tell_if_due() -> None:
@@ -203,12 +240,11 @@ def _tell_if_due() -> None:
 @contextlib.contextmanager
 def _passing_on(total: int, done: int, pieces: int | None) -> Iterator[Advance]:
     """Passes the share of the outermost bar that is not displayed on, once a second at most."""
-    global _take_share, _bars
-    take, _take_share = _take_share, None
+    take, _here.take = _here.take, None
     if take is None:
         yield lambda steps=1, **figures: None
         return
-    made, last, ended = float(done), time.monotonic(), _bars
+    made, last, ended = float(done), time.monotonic(), _here.bars
 
     def share(of_bar: float) -> float:
         return pieces * of_bar if pieces else 1 - 0.5**ended * (1 - of_bar / 2)
@@ -225,7 +261,7 @@ def _passing_on(total: int, done: int, pieces: int | None) -> Iterator[Advance]:
         yield advance
     finally:
         take(share(1.0))
-        _take_share, _bars = take, ended + 1
+        _here.take, _here.bars = take, ended + 1
 
 
 def _minutes(seconds: float) -> str:

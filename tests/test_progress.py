@@ -1,6 +1,7 @@
 """Progress where standard error is no terminal: a line a minute, with the time left."""
 
 import os
+import threading
 import time
 
 import pytest
@@ -130,6 +131,58 @@ def test_a_step_of_minutes_has_a_line_a_minute(capsys, monkeypatch):
             advance(4)
             until_said("gradlab: integrating: 50% after 0 s, about 0 s left")
     assert progress._open == []
+
+
+def test_the_thread_of_the_lines_ends_with_the_last_measurement():
+    """Also of two that overlap, in two threads; each counts what its own thread says."""
+
+    def tellers():
+        return [thread for thread in threading.enumerate() if thread.name == "gradlab progress"]
+
+    opened, first_is_over = threading.Event(), threading.Event()
+
+    def second():
+        with progress.bar("second", 2, shown=True):
+            opened.set()
+            first_is_over.wait()
+            progress.under_way(0.25)
+            shares.append(progress._open[-1].share)
+
+    shares, other = [], threading.Thread(target=second)
+    with progress.bar("first", 2, shown=True):
+        other.start()
+        opened.wait()
+        progress.under_way(0.5)
+        shares.append([count.share for count in progress._open])
+        assert len(tellers()) == 1
+    assert len(tellers()) == 1
+    first_is_over.set()
+    other.join()
+    assert shares == [[0.5, 0.0], 0.25]
+    assert tellers() == []
+
+
+def test_shares_of_threads_do_not_mix(monkeypatch):
+    """As of two tasks in one worker of a cluster."""
+    monkeypatch.setattr(progress, "SHARE_EVERY", 0.0)
+    said, both = {}, threading.Barrier(2)
+
+    def task(name, steps):
+        said[name] = []
+        progress.pass_shares_to(said[name].append)
+        both.wait()
+        with progress.bar("drawing", 10, shown=False, pieces=1) as advance:
+            both.wait()
+            advance(steps)
+            both.wait()
+        progress.step_ends()
+
+    tasks = [threading.Thread(target=task, args=given) for given in (("a", 5), ("b", 10))]
+    for one in tasks:
+        one.start()
+    for one in tasks:
+        one.join()
+    assert said == {"a": [0.5, 1.0, 0.0], "b": [1.0, 1.0, 0.0]}
 
 
 def test_a_busy_machine_is_named_with_the_cure(clock, capsys, monkeypatch):

@@ -16,6 +16,7 @@ import distributed
 import pytest
 
 import gradlab
+from gradlab import progress
 from gradlab.sweeps.cells import grid
 from gradlab.sweeps.folder import Folder
 
@@ -135,6 +136,17 @@ def test_a_cell_that_no_worker_can_run_is_named_and_does_not_stop_the_rest(clust
     with pytest.raises(OSError, match=r"1 of 2 cells did not run; tf 0.5, tb 0.7, seed 3: gradlab: expected version"):
         sweep(tmp_path, **ONE | {"tb": [0.7, 1.3]}, scheduler=address)
     assert len(files(tmp_path, ".h5")) == len(leftovers(tmp_path)) + 1 == 1
+
+
+def test_the_time_left_is_known_before_the_first_cell_is_finished(cluster, tmp_path, monkeypatch, capsys):
+    """Workers say how far their cells are."""
+    monkeypatch.setattr(progress, "EVERY", 0.05)
+    address, alive = cluster
+    alive(1)
+    with distributed.Client(address, set_as_default=False) as client:
+        client.run(lambda: setattr(progress, "SHARE_EVERY", 0.0))
+    sweep(tmp_path, **ONE | {"tb": [0.7, 1.3]}, epochs=60, scheduler=address, progress=True)
+    assert re.search(r"gradlab: sweep: \d+% after .* s, about .* left, cells 0/2", capsys.readouterr().err)
 
 
 # --- clusters that are none ---

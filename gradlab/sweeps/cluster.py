@@ -21,7 +21,7 @@ import distributed
 from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.utils import silence_logging_cmgr
 
-from .. import __version__, errors, files
+from .. import __version__, errors, files, progress
 from .claims import Claim, uninterrupted
 from .queue import POLL, Cell, Job
 
@@ -80,6 +80,7 @@ class _Tasks:
         self.key = f"gradlab-{uuid.uuid4().hex}"
         self.under_way: dict[Any, tuple[Cell, Claim]] = {}
         self.errors: dict[str, str] = {}  # by name of the cell
+        self.shares: dict[str, float] = {}  # of cells under way, by name: how much is done
         self.changed = threading.Event()
         for attempt in range(ATTEMPTS):  # it fails for all if one worker dies meanwhile; the scheduler then drops that
             try:
@@ -89,6 +90,7 @@ class _Tasks:
                 time.sleep(POLL)
                 if client.status != "running" or attempt == ATTEMPTS - 1:
                     raise
+        client.subscribe_topic(self.key, self._listen)
         if not client.nthreads():
             errors.warn("scheduler: no workers yet; waiting for them")
 
@@ -101,6 +103,7 @@ class _Tasks:
             self.changed.clear()
             for future in [future for future in self.under_way if future.done()]:
                 self._take(future)
+            progress.under_way(sum(self.shares.get(cell.name, 0.0) for cell, _ in list(self.under_way.values())))
             after()
         if self.errors:
             first = next(iter(self.errors.values()))
@@ -111,8 +114,14 @@ class _Tasks:
         with contextlib.suppress(Exception):  # the scheduler may be gone
             self.client.cancel(list(self.under_way), force=True)
             self.client.unregister_worker_plugin(self.key)
+            self.client.unsubscribe_topic(self.key)
         for _, claim in self.under_way.values():
             claim.release()
+
+    def _listen(self, event: tuple[float, Any]) -> None:
+        """Stores how much of a cell is done, as its worker says."""
+        name, share = event[1]
+        self.shares[str(name)] = float(share)
 
     def _left(self) -> list[Cell]:
         return [c for c in self.job.cells if c.name not in self.errors and not self.job.folder.finished(c)]
@@ -138,7 +147,7 @@ class _Tasks:
         if self.job.folder.finished(cell):  # finished between the check and the claim
             held.release()
             return None
-        given = (self.key, cell.version, *self.job.task(cell))
+        given = (self.key, cell.name, cell.version, *self.job.task(cell))
         future = self.client.submit(run_task, *given, key=f"{self.key}-{cell.name}-{uuid.uuid4().hex}", pure=False)
         self.under_way[future] = cell, held
         return future
@@ -146,6 +155,7 @@ class _Tasks:
     def _take(self, future: Any) -> None:
         """Writes the files of a finished task or stores its error. A task that the cluster lost is submitted again."""
         cell, claim = self.under_way.pop(future)
+        self.shares.pop(cell.name, None)
         with claim:
             if future.status == "finished":
                 self._write(cell, future.result())
@@ -164,12 +174,18 @@ class _Tasks:
         folder.read(cell)
 
 
-def run_task(key: str, version: str, compute: Callable[..., None], arguments: tuple[Any, ...]) -> dict[str, bytes]:
-    """Computes a cell on a worker and returns its files by name."""
+def run_task(
+    key: str, name: str, version: str, compute: Callable[..., None], arguments: tuple[Any, ...]
+) -> dict[str, bytes]:
+    """Computes a cell on a worker and returns its files by name. Tells the client meanwhile how much is done."""
     if version != __version__:
         raise RuntimeError(f"gradlab: expected version {version}, that of the job, on the worker, got {__version__}")
     worker = distributed.get_worker()
     shared: Any = worker.plugins[key]
-    with tempfile.TemporaryDirectory(dir=worker.local_directory) as path:
-        compute(path, shared.content, *arguments)
-        return {file.name: file.read_bytes() for file in Path(path).iterdir()}
+    progress.pass_shares_to(lambda share: worker.log_event(key, [name, share]))
+    try:
+        with tempfile.TemporaryDirectory(dir=worker.local_directory) as path:
+            compute(path, shared.content, *arguments)
+            return {file.name: file.read_bytes() for file in Path(path).iterdir()}
+    finally:
+        progress.pass_shares_to(None)

@@ -20,7 +20,7 @@ from multiprocessing.context import SpawnProcess
 
 import torch
 
-from .. import errors, progress
+from .. import errors, interrupts, progress
 from .claims import uninterrupted
 from .queue import POLL, Job, work
 
@@ -109,10 +109,12 @@ def _main(pipe: Connection, threads: int) -> None:
     try:
         for number in (signal.SIGTERM, signal.SIGUSR1):  # a scheduler sends them to all; the parent passes them on once
             signal.signal(number, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        threading.Thread(target=_stop_with_parent, daemon=True).start()
-        work(pickle.loads(pipe.recv_bytes()))
+        stop = interrupts.Stop()
+        signal.signal(signal.SIGINT, stop)  # also where the shell of a background job has it ignored
+        with interrupts.none_lost():  # it comes once
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            threading.Thread(target=_stop_with_parent, daemon=True).start()
+            work(pickle.loads(pipe.recv_bytes()), stop.check)
     except (KeyboardInterrupt, EOFError):
         pass
     except Exception as error:

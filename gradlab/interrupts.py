@@ -1,0 +1,57 @@
+"""Ctrl-C that is not lost: Python drops a KeyboardInterrupt that is raised in a destructor, of a file object say."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+AGAIN = 0.1  # seconds until a lost one comes again: the destructor has then returned
+
+
+@contextlib.contextmanager
+def none_lost() -> Iterator[None]:
+    """In this block a KeyboardInterrupt that Python drops in the main thread comes again, until none is dropped.
+
+    Python tells `sys.unraisablehook` of what it drops, and goes on as if there had been no Ctrl-C.
+    """
+    main = threading.main_thread()
+    if threading.current_thread() is not main or not hasattr(signal, "pthread_kill"):  # Windows
+        yield
+        return
+    before, ended = sys.unraisablehook, threading.Event()
+
+    def again() -> None:
+        if not ended.wait(AGAIN) and main.ident is not None:
+            signal.pthread_kill(main.ident, signal.SIGINT)
+
+    def hook(lost: Any) -> None:
+        if issubclass(lost.exc_type, KeyboardInterrupt):
+            threading.Thread(target=again, name="gradlab interrupt", daemon=True).start()
+        else:
+            before(lost)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+        ended.set()
+
+
+class Stop:
+    """A handler of SIGINT. `check` stops what has caught the first KeyboardInterrupt, as a model's `except:` does."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def __call__(self, *given: object) -> None:
+        self._asked = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
