@@ -119,6 +119,16 @@ class LatentModel(nn.Module):
         self.config: dict[str, Any] = {}
         self.provenance: dict[str, Any] = {}  # how it was trained
 
+    def extra_repr(self) -> str:
+        name = getattr(self._likelihood, "name", None) or getattr(self._likelihood, "__name__", "own")
+        if self.groups is not None:
+            sizes = ", ".join(f"{group}={size}" for group, size in self.groups.sizes.items())
+        else:
+            shape = self.latent_shape if len(self.latent_shape) > 1 else self.latents
+            sizes = f"latents={shape}, " + ("binary=True" if self.binary else f"categories={self.categories}")
+        top_k = "" if self.top_k is None else f", top_k={self.top_k}"
+        return f"{sizes}{top_k}, likelihood={name}{', conditional=True' * self.conditional}"
+
     @property
     def likelihood(self) -> likelihoods.Likelihood:
         return self._likelihood
@@ -246,7 +256,14 @@ class LatentModel(nn.Module):
         return codes.reshape(len(codes), *self.latent_shape, self.categories)
 
     def losses(self, codes: Tensor, x: Tensor) -> Tensor:
-        """f(z, x) for pairs of codes and images: `(n,)`."""
+        """f(z, x) for pairs of codes and images: `(n,)`.
+
+        Of several codes per example, evaluation by evaluation, x is `torch.cat([x] * evaluations)`.
+        """
+        if len(codes) != len(x):
+            times, rest = divmod(len(codes), max(len(x), 1))
+            cure = "" if rest else f"; for {times} codes per example give torch.cat([x] * {times})"
+            raise ValueError(f"x: expected one row for each of {len(codes)} codes, got {len(x)}{cure}")
         return self.losses_of(self.decode(codes, x), x, codes.dtype)
 
     def losses_of(self, parameters: Any, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:

@@ -144,3 +144,9 @@ def test_a_bomb_is_not_expanded(tmp_path):
     (tmp_path / "a").write_bytes(gzip.compress(header(5, 3, 4) + bytes(2**26)))
     assert (tmp_path / "a").stat().st_size < 2**17
     assert peak_of(lambda: refused(tmp_path / "a", "expected 60 bytes .* got more")) < 2**20
+
+
+def test_images_print_what_they_are():
+    """Not their pixels, which filled the screen."""
+    printed = repr(datasets.load("mnist-sample"))
+    assert printed == "Images(mnist-sample, test split, pixels (1000, 1, 28, 28) torch.uint8)"

@@ -46,6 +46,31 @@ def test_a_likelihood_that_works_in_place_changes_nothing(problem):
         assert oracles.relative_error(b, a) < 1e-14
 
 
+def test_several_codes_of_each_example_need_as_many_rows_of_x(problem):
+    model, x = problem.model, problem.x
+    codes = torch.eye(3, dtype=torch.float64)[torch.randint(3, (2 * len(x), 5))]
+    with pytest.raises(ValueError, match=r"^x: expected one row .* 2 codes per example give torch.cat\(\[x\] \* 2\)"):
+        model.losses(codes, x)
+    with pytest.raises(ValueError, match=r"^x: expected one row for each of \d+ codes, got \d+$"):
+        model.losses(codes[:-1], x)
+    twice = model.losses(codes, torch.cat([x] * 2))
+    torch.testing.assert_close(twice[: len(x)], model.losses(codes[: len(x)], x))
+
+
+def test_a_model_prints_its_code_space():
+    parts = nn.Linear(4, 6), nn.Linear(6, 4)
+
+    def own(parameters, x):
+        return parameters.sum(1)
+
+    grid = gradlab.LatentModel(*parts, latents=(1, 2), categories=3, likelihood=own)
+    assert "latents=(1, 2), categories=3, likelihood=own\n" in repr(grid)
+    units = gradlab.LatentModel(*parts, latents=6, binary=True, likelihood="gaussian")
+    assert "latents=6, binary=True, likelihood=gaussian\n" in repr(units)
+    groups = gradlab.LatentModel(*parts, groups={"a": (1, 3), "b": (1, 3)})
+    assert "a=(1, 3), b=(1, 3), likelihood=bernoulli\n" in repr(groups)
+
+
 def test_an_encoder_that_works_in_place_leaves_x_alone(problem):
     model = gradlab.LatentModel(
         nn.Sequential(InPlace(), problem.model.encoder), problem.model.decoder, latents=5, categories=3

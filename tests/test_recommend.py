@@ -1,6 +1,7 @@
 """gradlab.recommend: the error of an average, the choice, its sentences, and the lines to paste."""
 
 import copy
+import dataclasses
 import math
 import re
 
@@ -13,9 +14,9 @@ from gradlab import estimators
 from gradlab.recommending import from_bias
 from gradlab.recommending.candidates import Candidate
 from gradlab.recommending.errors_of_averages import ALONG, Observed, joint_quantile
-from gradlab.recommending.findings import _excess, findings
+from gradlab.recommending.findings import Row, _excess, findings
 from gradlab.recommending.halving import Course, Round
-from gradlab.recommending.sentences import closing
+from gradlab.recommending.sentences import closing, too_short
 
 from . import recommend_repetitions
 from .problems import make
@@ -124,6 +125,24 @@ def test_a_smallest_error_that_is_luck_is_not_chosen():
 
     assert best(0.95, noisy) == plain
     assert best(0.95, steady + 1e-6 * noisy) == lucky
+
+
+def test_the_plain_estimator_is_named_at_the_tb_that_is_as_good():
+    """A smaller error of an early round, which is told from the choice, does not stand for it."""
+
+    def row(spec, error, above):
+        return Row(Candidate(estimators.parse(spec)), (error, error, error), (error, above, 1.0), 64, 1, False)
+
+    known = [row("reinmax:tb=1", 0.2, 0.0), row("ste:tb=0.5", 0.1, 0.05), row("ste:tb=0.7", 0.21, -0.01)]
+    found = dataclasses.replace(at_crossing(1e-6, 0.9), rows=known, unresolved="")
+    assert "Plain ste at tb = 0.7 is as good, as far as this measurement can tell." in closing(found)
+    found = dataclasses.replace(found, rows=known[:2])
+    assert any(sentence.startswith("Plain ste at tb = 0.5 is not as good") for sentence in closing(found))
+
+
+def test_seconds_are_written_as_such():
+    assert too_short(40, 134.2, 126, 32).endswith("this took 134 s.")
+    assert too_short(1e-4, 0.31, 6, 32).endswith("this took 0.3 s.")
 
 
 def at_crossing(width, *along):

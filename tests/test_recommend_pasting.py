@@ -1,5 +1,8 @@
 """The lines that gradlab.recommend gives to paste: torch's spellings of estimators, and gradlab's own."""
 
+import copy
+import re
+
 import pytest
 import torch
 import torch.distributions as D
@@ -11,6 +14,8 @@ from gradlab.estimators.evaluation import evaluate
 from gradlab.k_hot import KHot
 from gradlab.latents import BINARY, CATEGORICAL
 from gradlab.recommending.pasting import line, spelled, torch_line
+
+from .problems import make
 
 
 def gradient_by_estimator(e, kind, logits, weight, noise):
@@ -89,3 +94,16 @@ def test_lines_of_gradlab_run(spec, binary):
     exec(line(e, BINARY if binary else CATEGORICAL), names)
     (names["loss"] if "loss" in names else f(names["z"]).mean()).backward()
     assert logits.grad.shape == logits.shape
+
+
+@pytest.mark.parametrize("spec", ["rloo:n=4", "zgr"])
+def test_the_loss_that_is_said_runs_in_the_line(spec):
+    """With four codes per example, model.losses(z, x) alone does not fit."""
+    problem = make("4x3-bernoulli-mlp")
+    found = gradlab.recommend(problem.model, problem.x, tf=1.0, tb=1.0, estimator=spec, averaged=1000, draws=256)
+    (f,) = re.findall(r"Here (f = lambda z: [^,]*\(.*\)), or any", str(found))
+    model, x = copy.deepcopy(problem.model).requires_grad_(True), problem.x
+    names = {"gradlab": gradlab, "torch": torch, "model": model, "x": x, "logits": model.logits(x)}
+    exec(f"{f}\n{found.line}", names, names)
+    names["loss"].backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())

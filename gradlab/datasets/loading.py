@@ -25,6 +25,9 @@ class Images:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def __repr__(self) -> str:
+        return f"Images({self.name}, {self.split} split, pixels {tuple(self.pixels.shape)} {self.pixels.dtype})"
+
     def floats(self, which: Tensor | slice = slice(None)) -> Tensor:
         """Pixel values in [0, 1], float32, without normalisation or binarisation."""
         return self.pixels[which].to(torch.float32).div_(255)

@@ -54,8 +54,9 @@ class Findings:
 
     @property
     def plain(self) -> Row | None:
-        """The plain estimator at its best tb."""
-        return next((row for row in self.rows if row.candidate.estimator.name == PLAIN), None)
+        """The plain estimator at its best tb: one that is as good as the choice, else that of the smallest error."""
+        plain = [row for row in self.rows if row.candidate.estimator.name == PLAIN]
+        return next((row for row in plain if row is self.best or row.equivalent), next(iter(plain), None))
 
     @property
     def equivalent(self) -> list[Row]:

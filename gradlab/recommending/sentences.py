@@ -16,7 +16,7 @@ def sentences(of: Findings, lines: tuple[str, str], told: Sequence[str] = ()) ->
     """The answer, the most important first; `lines`: to paste, gradlab's and torch's; `told`: comes at the end."""
     if math.isnan(of.best.error[0]):
         return [*_choice(of), *told]
-    pasted = [] if of.unresolved else _paste(*lines)
+    pasted = [] if of.unresolved else _paste(*lines, of.best.evaluations)
     return [*_choice(of), *_others(of), *_present(of), *_crossing(of), *pasted, *_how(of), *told]
 
 
@@ -117,8 +117,11 @@ def _crossing(of: Findings) -> Iterator[str]:
     yield f"{sentence} ({found.unbiased.label}); with fewer, a biased one ({found.biased.label})."
 
 
-def _paste(line: str, torch_line: str) -> Iterator[str]:
+def _paste(line: str, torch_line: str, evaluations: int) -> Iterator[str]:
     yield f"Paste: {line}"
+    if ", f" in line:
+        x = "x" if evaluations == 1 else f"torch.cat([x] * {evaluations})"
+        yield f"Here f = lambda z: model.losses(z, {x}), or any function from codes to one loss per code."
     if torch_line:
         yield f"In torch alone: {torch_line}"
 
@@ -143,5 +146,5 @@ def too_short(budget: float, took: float, candidates: int, draws: int) -> str:
     """That the budget did not pay for the least number of draws."""
     return (
         f"The budget of {budget:g} s is too short for {candidates} candidates: with the least number of draws,"
-        f" {draws} in the last round, this took {took:,.2g} s."
+        f" {draws} in the last round, this took {took:,.{0 if took >= 10 else 1}f} s."
     )
