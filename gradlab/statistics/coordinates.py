@@ -74,7 +74,8 @@ def on_host(given: Numbers) -> Array:
 
 def per_example_ratios(exact: Numbers, mean: Numbers, examples: int) -> Numbers:
     """|mean - exact| / |exact| of each example: (..., example); NaN where an example's exact gradient is 0."""
-    off = (mean - exact).reshape(*mean.shape[:-1], examples, -1)
+    off = mean - exact  # its leading dims are those of both together
+    off = off.reshape(*off.shape[:-1], examples, -1)
     of_example = exact.reshape(*exact.shape[:-1], examples, -1)
     squared = _inner(of_example, of_example)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
