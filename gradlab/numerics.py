@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from . import errors
 
@@ -131,3 +132,18 @@ def precision_and_place(dtype: object, device: object) -> None:
             raise ValueError(
                 f"device: expected a usable device, got {device!r} ({reason}); 'cpu' always works"
             ) from None
+
+
+def power_of_two(a: Tensor) -> Tensor:
+    """A power of two of the size of the largest magnitude, 1 if that is 0. To divide by before squaring, without error.
+
+    In float32, squares of numbers below 1e-19 lose digits or are 0, and those above 1e19 are infinite. Does not wait
+    for the device.
+
+    Examples
+    --------
+    >>> gradlab.numerics.power_of_two(torch.tensor([3e-30, -5e-31])).item() == 2.0**-99
+    True
+    """
+    exponent = torch.frexp(a.abs().amax()).exponent if a.numel() else torch.tensor(1)
+    return torch.exp2((exponent - 1).clamp(-120, 127).double()).where(exponent != 0, 1.0)

@@ -366,3 +366,25 @@ def test_figures_follow_the_size_of_the_loss(wrt, moments, size):
     if lost:
         assert found.relative_std.isnull().all()
         assert found.relative_bias_debiased.isnull().all()
+
+
+@pytest.mark.parametrize("size", [2.0**-100, 2.0**80])
+@pytest.mark.parametrize("reference", ["exact", "rloo"])
+@pytest.mark.parametrize("wrt", ["logits", "encoder"])
+def test_variances_in_single_precision_follow_the_size_of_the_loss(wrt, reference, size):
+    """Squares of deviations below 1e-19 were 0, so was relative_std, and those above 1e19 infinite."""
+    problem = problems.make("3x5-bernoulli-mlp")
+    own, encoder, decoder = problem.model.likelihood, problem.model.encoder.float(), problem.model.decoder.float()
+
+    def measured(factor):
+        model = gradlab.LatentModel(
+            encoder, decoder, latents=3, categories=5, likelihood=lambda parameters, x: factor * own(parameters, x)
+        )
+        chosen = ["decoupled-st-gs", "reinmax"]
+        return gradlab.bias(model, problem.x.float(), draws=64, estimator=chosen, wrt=wrt, reference=reference)
+
+    wanted, found = measured(1.0), measured(size)
+    for name in ("relative_std", "relative_bias_debiased", "cosine_debiased"):
+        for end in ("", "_low", "_high"):
+            np.testing.assert_allclose(found[name + end], wanted[name + end], rtol=1e-4, err_msg=name + end)
+    assert float(found.relative_std.min()) > 0.1

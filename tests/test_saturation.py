@@ -451,12 +451,12 @@ def test_relaxed_units_keep_their_gradient_on_both_sides(name):
     torch.testing.assert_close(found[0].double(), found[1], rtol=2e-4, atol=0)
 
 
-@pytest.mark.parametrize("binary", [False, True], ids=["categorical", "binary"])
-def test_gaps_of_single_precision_see_small_gradients(binary):
-    """Squares of gradients below 1e-19 were 0, and their examples left out as if they had none."""
+@pytest.mark.parametrize(("binary", "size"), [(False, 1.0), (True, 1.0), (False, 1e25)])
+def test_gaps_of_single_precision_see_small_and_large_gradients(binary, size):
+    """Squares of gradients below 1e-19 were 0, and their examples left out as if they had none; above 1e19 infinite."""
     logits = [3.0, 2.0, -2.5] if binary else [[3.0, 0.0, -0.4], [0.1, 2.4, -1.0]]
     table = torch.linspace(-1, 2, 8 if binary else 9, dtype=torch.float64).cos().reshape([2] * 3 if binary else [3, 3])
-    model = model_of(logits, table, binary=binary)
+    model = model_of(logits, size * table, binary=binary)
     single, double = (
         gradlab.gap(model, X, 1.0, 0.05, draws=64, compute=gradlab.Compute(dtype=dtype))
         for dtype in (torch.float32, torch.float64)

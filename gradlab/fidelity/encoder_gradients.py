@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from .. import calls, errors
 from ..model import LatentModel, precision
+from ..numerics import power_of_two
 from ..sampling import batch_bounds
 from ..schema import coordinate
 from ..setup import Setup, for_encoder
@@ -90,7 +91,9 @@ class PullBack:
 
     def squares(self, vectors: Tensor) -> Tensor:
         """|G|^2 of each row: (row, parameter), float64."""
-        return torch.cat([with_all([_dots(g, g) for g in self._of(some)]) for some in vectors.split(self.rows)])
+        size = power_of_two(vectors)
+        parts = (vectors / size).split(self.rows)
+        return size.square() * torch.cat([with_all([_dots(g, g) for g in self._of(some)]) for some in parts])
 
     def products(self, fixed: Tensor, others: Tensor) -> Products:
         """Inner products of the fixed rows with each other, of other rows with the fixed ones, and with themselves."""

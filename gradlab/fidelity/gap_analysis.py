@@ -58,7 +58,9 @@ _MOVED = {
     "shown": "compute=gradlab.Compute(progress={})",
 }
 _ARRAYS = 16  # arrays of the size of a block's logits that exist at a time
-_SMALL = 1e-13  # of a norm: in float32, squares of numbers below 1e-19 are 0, as gradients at small tb often are
+# of a norm: in float32, squares of numbers below 1e-19 are 0, as gradients at small tb often are, and those above 1e19
+# are infinite
+_SMALL, _LARGE = 1e-13, 1e13
 _IN_CACHE = 2**18  # numbers of an array; larger blocks take twice the time per backward temperature on a CPU
 
 
@@ -89,7 +91,7 @@ def gap(
     draws : number of noise arrays, at least 2, shared by all temperatures
     seed : the same seed gives the same numbers up to rounding for any memory; the global random state is not touched
     compute : Compute: device and precision of the gradients, memory, progress bar. Sums use float64, and from the
-        first norm below 1e-13 on, whose square float32 cannot hold, so do the gradients
+        first norm below 1e-13 or above 1e13 on, whose squares float32 may not hold, so do the gradients
 
     Returns
     -------
@@ -152,8 +154,8 @@ def gap(
                     g = noise.of(arrays, chunk.start, chunk.stop)[:, :, examples]
                     of_block = setup.model, x[examples], pulled.at(t, t), tbs, memory, check
                     found = None if wide else _measure(some, g, *of_block)
-                    if found is None or bool(found[:3].amin() < _SMALL):
-                        wide = True  # from now on: other blocks have small norms too, and would be measured twice
+                    if found is None or not bool(((found[:3] >= _SMALL) & (found[:3] <= _LARGE)).all()):
+                        wide = True  # from now on: other blocks have such norms too, and would be measured twice
                         found = _measure(some.double(), g.double(), *of_block)
                     sums.add(i, examples, chunk, *found)
                     advance(g.shape[1] * len(some))

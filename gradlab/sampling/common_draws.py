@@ -19,6 +19,7 @@ from .. import parallel, progress
 from ..estimators import Estimator
 from ..estimators.evaluation import LossAt, evaluate
 from ..losses import activations_per_code
+from ..numerics import power_of_two
 from ..setup import Setup
 from .engine import by_points
 from .noise import Noise
@@ -53,7 +54,9 @@ class Sums:
 
     def add(self, batch: int, before: int, estimates: Tensor, examples: slice) -> None:
         mean = estimates.mean(0)
-        squares = (estimates - mean).square_().flatten(2).sum(-1, dtype=torch.float64).sum(0)
+        off = estimates - mean
+        size = power_of_two(off)
+        squares = off.div_(size).square_().flatten(2).sum(-1, dtype=torch.float64).sum(0) * size.square()
         into, of = self.mean[batch, examples], self.squares[batch, examples]
         delta = mean.double() - into
         share = len(estimates) / (before + len(estimates))

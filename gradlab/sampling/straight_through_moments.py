@@ -17,6 +17,7 @@ from torch import Tensor
 from .. import parallel, progress
 from ..estimators import Estimator, PullBack
 from ..latents import LatentKind
+from ..numerics import power_of_two
 from ..setup import Setup
 from .batches import BatchMoments, batch_bounds, merge
 from .noise import Noise
@@ -67,6 +68,8 @@ def pulled_back_moments(
     arrays = max(e.noise_arrays for e in estimators)
     share = len({e.points_key for e in estimators}), len(parts)
     threads = all_built_in(estimators)
+    size = float(power_of_two(drawn.derivative))
+    size = size if not 2.0**-30 < size < 2.0**30 else 1.0  # squares of the estimates stay in the range of float32
     done = 0
     for part in parts:
         positions = [position for same_q in part for position in same_q]
@@ -77,7 +80,7 @@ def pulled_back_moments(
                 g = noise.of(arrays, start, stop)
                 for block in blocks:
                     here = g[:, :, block.examples]
-                    _add_block(sums, block, logits[block.examples], here, estimators, part, drawn, ranks)
+                    _add_block(sums, block, logits[block.examples], here, estimators, part, drawn, ranks, size)
             return bounds[batches.stop] - bounds[batches.start]
 
         batches = _batches_at_once(logits, bounds, memory)
@@ -85,7 +88,7 @@ def pulled_back_moments(
             done += draws * share[0]
             advance(done // share[1])
             done %= share[1]
-        yield positions, sums.scaled([_pull_back(estimators[position]).scale for position in positions])
+        yield positions, sums.scaled([size * _pull_back(estimators[position]).scale for position in positions])
 
 
 def _parts(estimators: Sequence[Estimator], bytes_each: int, memory: int) -> Iterator[list[list[int]]]:
@@ -163,7 +166,7 @@ def _blocks(
 
 
 class _Sums:
-    """Moments of estimates / scale, float64, (point, category or 1, batch, example * latent)."""
+    """Moments of estimates / scale / size, float64, (point, category or 1, batch, example * latent)."""
 
     def __init__(self, kind: LatentKind, logits: Tensor, bounds: list[int], points: int):
         self.kind, self.logits, self.bounds = kind, logits, bounds
@@ -201,7 +204,9 @@ def _add_block(
     part: list[list[int]],
     drawn: DrawnPairs,
     ranks: dict[Hashable, Tensor],
+    size: float,
 ) -> None:
+    """Adds the block's estimates over `size` to the sums."""
     kind, at_once = sums.kind, _points_at_once(logits.device)
     v: dict[tuple[Hashable, ...], Tensor] = {}
     out = torch.empty(0)
@@ -214,7 +219,8 @@ def _add_block(
             keys = tuple(estimators[position].points_key for position in same_q[start : start + at_once])
             if keys not in v:
                 here = torch.stack([ranks[key][0, block.start : block.stop, block.examples] for key in keys])
-                v[keys] = block.arrange(kind, drawn.derivatives(here))
+                of_ranks = drawn.derivatives(here)
+                v[keys] = block.arrange(kind, of_ranks if size == 1 else of_ranks.div_(size))
             if out.shape != v[keys].shape:
                 out = torch.empty_like(v[keys])
             sums.add(first, block, kind.pull_into(out, q, v[keys]))
