@@ -223,14 +223,21 @@ def _pull_step(a: Tensor, y: Tensor, at: Tensor, u: Tensor, t: float | Tensor) -
     It is u_m + (1/t) sum_{i != m} u_i y_m/(1 - y_i), but for what all entries share. Such u sum to 0: without that of
     the largest entry, minus the sum of the others, nothing cancels where y is almost one-hot and t = 1.
     """
-    largest = torch.zeros_like(a).scatter(-1, at, 1.0)
-    others, u = y * (1 - largest), u * (1 - largest)
+    of_u = at.expand(*u.shape[:-1], 1)
+    others, u = y.scatter(-1, at, 0.0), u.scatter(-1, of_u, 0.0)
     share = torch.softmax(a.scatter(-1, at, -torch.inf), -1)  # y_m / (1 - y_at), m != at
-    but_one = 1 - torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)  # sums over all but one
-    of_largest = (u * (1 / t - 1 - (others @ but_one) / (1 - others) / t)).sum(-1, keepdim=True)
-    of_others = u * (1 - 1 / t + (share @ but_one) / t)
-    of_others = of_others + (y * ((u / (1 - others)) @ but_one) - share * (u @ but_one)) / t
-    return torch.where(largest > 0, of_largest, of_others)
+    left = _but_one(share, share.argmax(-1, keepdim=True))
+    of_largest = (u * (1 / t - 1 - left * others.sum(-1, keepdim=True) / (1 - others) / t)).sum(-1, keepdim=True)
+    most = u.abs().argmax(-1, keepdim=True)
+    of_others = u * (1 - 1 / t + left / t)
+    of_others = of_others + (y * _but_one(u / (1 - others), most) - share * _but_one(u, most)) / t
+    return of_others.scatter(-1, of_u, of_largest)
+
+
+def _but_one(terms: Tensor, most: Tensor) -> Tensor:
+    """Of each term the sum of the others: the total less the term, but for `most`, the largest, which is left out."""
+    without = terms.scatter(-1, most, 0.0).sum(-1, keepdim=True)
+    return (terms.sum(-1, keepdim=True) - terms).scatter(-1, most, without)
 
 
 @functools.cache

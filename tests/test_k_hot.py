@@ -6,6 +6,7 @@ from decimal import Decimal, localcontext
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import gradlab
 from gradlab import k_hot
@@ -131,6 +132,29 @@ def test_relaxation_and_chances_are_pulled_back_as_by_autograd(k, t):
     for one, pulled in zip(v, kind.pull_chances(leaf.detach(), v), strict=True):
         (wanted,) = torch.autograd.grad((chances * one).sum(), leaf, retain_graph=True)
         torch.testing.assert_close(pulled, wanted, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_the_relaxation_of_many_categories_is_pulled_back_as_by_autograd(scale):
+    """Sums over all but one of 300 terms, of which at scale 30 a few are almost all."""
+    generator = torch.Generator().manual_seed(4)
+    leaf = (scale * torch.randn(5, 300, generator=generator, dtype=torch.float64)).requires_grad_()
+    v = torch.randn(5, 300, generator=generator, dtype=torch.float64)
+    a, y = leaf, torch.zeros_like(leaf)
+    for _ in range(3):
+        log_p = torch.log_softmax(a, -1)
+        y, a = y + log_p.exp(), a + k_hot._log_rest(a) / 0.7
+    (wanted,) = torch.autograd.grad((y * v).sum(), leaf)
+    found = KHot(3).pull_relaxed(leaf.detach(), v, 0.7)
+    torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-9 * float(wanted.abs().max()))
+
+
+def test_pulling_a_relaxation_back_takes_no_array_of_categories_squared():
+    """For 2^15 categories that array has 8 GiB, and took seconds."""
+    a, v = torch.randn(2, 1, 2**15, generator=torch.Generator().manual_seed(5))
+    with FlopCounterMode(display=False) as products:
+        assert bool(KHot(2).pull_relaxed(a, v).isfinite().all())
+    assert products.get_total_flops() == 0
 
 
 def relaxed_in_many_digits(a, v, k, t):

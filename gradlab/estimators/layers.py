@@ -57,11 +57,11 @@ def decoupled_st_gumbel_softmax(
             "tf: expected a temperature that takes no gradient, got requires_grad=True; the argmax of the forward pass"
             " has none (give tf.detach(), or leave out tb to learn both as one)"
         )
-    tf, tb, g = _layer(logits, tf, tb, generator)
+    wide, tf, tb, g = _layer(logits, tf, tb, generator)
     with torch.no_grad():
-        z = CATEGORICAL.hard(logits / tf + g)
-    q = _softmax(logits / tb + g)
-    return z + (q - q.detach())  # the bracket is exactly 0
+        z = CATEGORICAL.hard(wide / tf + g)
+    q = _softmax(wide / tb + g)
+    return (z + (q - q.detach())).to(logits.dtype)  # the bracket is exactly 0
 
 
 def gumbel_softmax(
@@ -93,8 +93,8 @@ def gumbel_softmax(
     >>> torch.allclose(y.sum(-1), torch.ones(5))
     True
     """
-    tf, tb, g = _layer(logits, tf, tb, generator)
-    return _softmax((logits / tf + g) / tb)
+    wide, tf, tb, g = _layer(logits, tf, tb, generator)
+    return _softmax((wide / tf + g) / tb).to(logits.dtype)
 
 
 def _softmax(a: Tensor) -> Tensor:
@@ -112,19 +112,37 @@ def _softmax(a: Tensor) -> Tensor:
 
 def _layer(
     logits: Tensor, tf: float | Tensor, tb: float | Tensor | None, generator: torch.Generator | None
-) -> tuple[float | Tensor, float | Tensor, Tensor]:
-    """Both temperatures, checked, and Gumbel noise."""
-    if not (isinstance(logits, Tensor) and logits.is_floating_point() and logits.ndim > 0):
-        raise ValueError(f"logits: expected a floating-point tensor (..., category), got {type(logits).__name__}")
-    tf = _temperature("tf", tf, logits)
-    tb = tf if tb is None else _temperature("tb", tb, logits)
-    g = CATEGORICAL.noise(tuple(logits.shape), dtype=logits.dtype, device=logits.device, generator=generator)
-    return tf, tb, g
+) -> tuple[Tensor, float | Tensor, float | Tensor, Tensor]:
+    """Logits in single precision at least, both temperatures, checked, and Gumbel noise."""
+    _check_categories(logits)
+    wide = _wide(logits)
+    tf = _temperature("tf", tf, wide)
+    tb = tf if tb is None else _temperature("tb", tb, wide)
+    # like the logits, because vmap tells its rows apart by them
+    e = torch.empty_like(wide.detach()[None], memory_format=torch.contiguous_format)
+    return wide, tf, tb, CATEGORICAL.noise_from(e.exponential_(generator=generator))
+
+
+def _check_categories(logits: Tensor) -> None:
+    expected = "logits: expected a floating-point tensor (..., category)"
+    if not isinstance(logits, Tensor):
+        raise ValueError(f"{expected}, got {type(logits).__name__}")
+    if logits.is_nested or logits.layout is not torch.strided:
+        raise ValueError(f"{expected}, got one that is {'nested' if logits.is_nested else 'sparse'}; make it dense")
+    if not (logits.is_floating_point() and logits.dtype.itemsize > 1 and logits.ndim and logits.shape[-1]):
+        raise ValueError(f"{expected}, got {logits.dtype} of shape {tuple(logits.shape)}")
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """In bfloat16 equal sums of logits and noise are frequent, and would make codes up to 5 % too probable."""
+    return logits.float() if logits.dtype.itemsize < 4 else logits
 
 
 def _temperature(argument: str, value: float | Tensor, logits: Tensor) -> float | Tensor:
     """A temperature, checked; as a tensor it keeps its gradient."""
     learned = isinstance(value, Tensor) and value.requires_grad
+    if isinstance(value, Tensor) and value.ndim and not value.is_floating_point() and value.numel() > 1:
+        raise ValueError(f"{argument}: expected a number or a floating-point tensor, got {value.dtype}")
     if not (isinstance(value, Tensor) and value.is_floating_point() and (learned or value.ndim)):
         return errors.temperature(argument, value)
     # the last dim must be 1: temperatures per latent could otherwise be mistaken for temperatures per category
@@ -205,25 +223,25 @@ def surrogate_loss(
     _check_logits(logits, kind)
     _check_baseline(chosen, baseline)
     wanted = torch.is_grad_enabled() and logits.requires_grad
-    fixed = bounded(kind, logits.detach())
+    fixed = bounded(kind, _wide(logits.detach()))
     shape = (chosen.noise_arrays, *logits.shape)
-    noise = kind.noise(shape, dtype=logits.dtype, device=logits.device, generator=generator)
+    noise = kind.noise(shape, dtype=fixed.dtype, device=logits.device, generator=generator)
     of_network = fixed.new_empty(0)
 
     def loss_at(points: Tensor, differentiated: bool) -> tuple[Tensor, Tensor | None]:
         nonlocal of_network
-        codes = points.flatten(0, 1).requires_grad_(differentiated)
+        codes = points.flatten(0, 1).to(logits.dtype).requires_grad_(differentiated)
         loss = _losses(f, codes).reshape(points.shape[:2])
         of_network = weighted(loss, chosen.weights(kind, fixed, points.detach()))
-        derivative = _derivative(chosen, loss, codes).reshape(points.shape) if differentiated else None
-        return loss.detach().to(logits.dtype), derivative
+        derivative = _derivative(chosen, loss, codes).reshape(points.shape).to(fixed) if differentiated else None
+        return loss.detach().to(fixed.dtype), derivative
 
     if not wanted:
         loss_at(points_of(chosen, kind, fixed, noise), False)
         return of_network
     (estimate,) = evaluate([chosen], kind, fixed, noise, loss_at, [baseline])
     difference = torch.where(logits.isfinite(), logits - logits.detach(), 0.0)  # 0 in value
-    return of_network + (difference * estimate).flatten(1).sum(1)
+    return of_network + (difference * estimate.to(logits.dtype)).flatten(1).sum(1)
 
 
 def _estimator(given: Estimator | str, kind: LatentKind) -> Estimator:
@@ -248,6 +266,11 @@ def _check_logits(logits: Tensor, kind: LatentKind) -> None:
     if not (isinstance(logits, Tensor) and logits.is_floating_point()):
         got = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"logits: expected a floating-point tensor, got {got}")
+    if torch._C._functorch.is_functorch_wrapped_tensor(logits):
+        raise ValueError(
+            "logits: expected a tensor outside of torch.func, got one inside grad or vmap, where no backward pass is"
+            " possible; call backward on the loss, or sample with a layer such as gradlab.decoupled_st_gumbel_softmax"
+        )
     if isinstance(kind, KHot) and logits.ndim and logits.shape[-1] < kind.k:
         raise ValueError(f"top_k: expected at most the {logits.shape[-1]} categories of the logits, got {kind.k}")
     if logits.ndim != 2 + kind.event_dims:
