@@ -39,30 +39,41 @@ def deferred(device: torch.device) -> Iterator[Check]:
     If the host read each check immediately, the GPU would be idle until the host queued the next block. The host is at
     most two blocks ahead, so that the progress shown is work done and Ctrl-C ends the loop.
     """
+    with read_later(device) as later:
+
+        def check(good: Tensor, complain: Callable[[], None]) -> None:
+            later(good, lambda fine: None if fine else complain())
+
+        yield check
+
+
+@contextlib.contextmanager
+def read_later(device: torch.device) -> Iterator[Callable[[Tensor, Callable[[bool], None]], None]]:
+    """Yields later(flag, then), which calls then(bool(flag)): at once, or on a GPU two calls later or at the end."""
     if device.type != "cuda":
-        yield at_once
+        yield lambda flag, then: then(bool(flag))
         return
-    waiting: collections.deque[tuple[torch.cuda.Event, Tensor, Callable[[], None]]] = collections.deque()
+    waiting: collections.deque[tuple[torch.cuda.Event, Tensor, Callable[[bool], None]]] = collections.deque()
 
     def read() -> None:
-        copied, good, complain = waiting.popleft()
+        copied, flag, then = waiting.popleft()
         copied.synchronize()
         try:
-            at_once(good, complain)
+            then(bool(flag))
         except Exception:
             waiting.clear()  # report the first fault only
             raise
 
-    def late(good: Tensor, complain: Callable[[], None]) -> None:
-        here = torch.empty(good.shape, dtype=good.dtype, pin_memory=True).copy_(good, non_blocking=True)
+    def later(flag: Tensor, then: Callable[[bool], None]) -> None:
+        here = torch.empty(flag.shape, dtype=flag.dtype, pin_memory=True).copy_(flag, non_blocking=True)
         copied = torch.cuda.Event()
-        copied.record(torch.cuda.current_stream(good.device))
-        waiting.append((copied, here, complain))
+        copied.record(torch.cuda.current_stream(flag.device))
+        waiting.append((copied, here, then))
         if len(waiting) > 2:
             read()
 
     try:
-        yield late
+        yield later
     except Exception:
         while waiting:  # the first fault is the cause
             read()

@@ -11,7 +11,7 @@ import copy
 import itertools
 import types
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -37,12 +37,17 @@ def measured_copy(
     model_checks.check_modes(model)
     own = own_tensor(model)
     dtype = dtype or (own.dtype if own is not None else None)
-    device = torch.device(device) if device is not None else (own.device if own is not None else None)
+    if device is not None:
+        device = torch.empty(0, device=device).device  # "cuda" with its index
+    elif own is not None:
+        device = own.device
     # tensors made in inference mode cannot be differentiated through; copies made outside of it can
     made_for_inference = any(t.is_inference() for t in itertools.chain(model.parameters(), model.buffers()))
     same = own is not None and (dtype, device) == (own.dtype, own.device) and not made_for_inference
     if (own is None and not narrow) or same:
         return model
+    if dtype is not None and not narrow and model_checks.computes_by_row(model):
+        return cast(LatentModel, _converted(model, dtype, device, {}))
     memo: dict[int, Any] = {id(model._likelihood): model._likelihood}
     if isinstance(model._likelihood, nn.Module):
         memo.clear()
@@ -53,6 +58,29 @@ def measured_copy(
     if not isinstance(made._likelihood, nn.Module):
         of_likelihood = None if _stays(made, "likelihood") else dtype
         made._likelihood = owned.rebuilt(model._likelihood, lambda part: _moved(part, memo, of_likelihood, device))
+    return made
+
+
+def _converted(
+    module: nn.Module, dtype: torch.dtype, device: torch.device | None, memo: dict[int, Tensor]
+) -> nn.Module:
+    """A copy of torch's own layers with other parameters, which takes a fifth of the time of `copy.deepcopy`."""
+    made = type(module).__new__(type(module))
+    for name, value in vars(module).items():  # hooks among them
+        vars(made)[name] = copy.copy(value) if isinstance(value, dict | set) else value
+
+    def own(tensor: Tensor | None) -> Tensor | None:
+        if tensor is not None and id(tensor) not in memo:
+            new = tensor.detach().to(device, dtype if tensor.is_floating_point() else None, copy=True)
+            is_parameter = isinstance(tensor, nn.Parameter)
+            memo[id(tensor)] = nn.Parameter(new, tensor.requires_grad) if is_parameter else new
+        return None if tensor is None else memo[id(tensor)]
+
+    for held in (made._parameters, made._buffers):
+        for name, tensor in held.items():
+            held[name] = own(tensor)  # type: ignore[assignment]
+    for name, child in made._modules.items():
+        made._modules[name] = None if child is None else _converted(child, dtype, device, memo)
     return made
 
 
@@ -74,6 +102,8 @@ def narrow_parts(model: LatentModel, x: Tensor) -> tuple[dict[str, torch.dtype],
 
     If encoder and decoder share tensors, both keep theirs. Raises ValueError for a part that runs in neither.
     """
+    if model_checks.computes_by_row(model):
+        return {}, ""
     own = precision(model, x)
     wide = measured_copy(model, torch.float64, x.device)
     if wide is model:

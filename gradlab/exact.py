@@ -120,7 +120,9 @@ def exact_gradients(setup: Setup, laws: list[tuple[float, str]], *, dtype: torch
     of_laws = zip(distinct, p, c, strict=True)
     gradient = torch.stack([kind.gradient_of_law(logits, t, *p_and_c) for t, *p_and_c in of_laws])
     checks.finite("exact gradient", gradient, "temperatures this small overflow, or losses are too large")
-    return gradient[[distinct.index(t) for t in law_temperatures]]
+    if law_temperatures == distinct:
+        return gradient
+    return torch.stack([gradient[distinct.index(t)] for t in law_temperatures])
 
 
 def kl_gradient(setup: Setup) -> Tensor:

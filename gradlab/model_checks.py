@@ -55,6 +55,13 @@ def by_row(module: nn.Module) -> bool:
     return all(type(layer) in _BY_ROW and unhooked(layer) and _leaves_rows(layer) for layer in module.modules())
 
 
+def computes_by_row(model: LatentModel) -> bool:
+    """Whether no probe is needed to know that a row of the model is computed from that row alone."""
+    plain = type(model) is LatentModel and not model.conditional
+    canonical = isinstance(model.likelihood, likelihoods.Canonical)
+    return plain and canonical and by_row(model.encoder) and by_row(model.decoder)
+
+
 def _leaves_rows(layer: nn.Module) -> bool:
     if isinstance(layer, nn.Flatten):
         return layer.start_dim >= 1

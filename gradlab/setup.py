@@ -194,17 +194,10 @@ def _encoded(model: LatentModel, x: Tensor) -> tuple[LatentModel, Tensor]:
         cure = "expected finite logits, -inf for an impossible category beside a possible one (has training diverged?)"
         checks.finite("logits", logits, cure)
         _for_conditional(model, x)
-        if not _computes_by_row(model):
+        if not model_checks.computes_by_row(model):
             model_checks.check(model, x, seen, logits)
         output_scale.check(model, x, seen, logits)
     return model, logits
-
-
-def _computes_by_row(model: LatentModel) -> bool:
-    """Whether no probe is needed to know that a row of the model is computed from that row alone."""
-    plain = type(model) is LatentModel and not model.conditional
-    canonical = isinstance(model.likelihood, likelihoods.Canonical)
-    return plain and canonical and model_checks.by_row(model.encoder) and model_checks.by_row(model.decoder)
 
 
 def reconstruct(model: LatentModel, x: Any, tf: float = 1.0, seed: int = 0) -> Tensor:

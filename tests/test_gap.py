@@ -6,13 +6,13 @@ import torch
 from torch import nn
 
 import gradlab
-from gradlab import LatentModel, errors, networks
+from gradlab import LatentModel, checks, errors, networks
 from gradlab.fidelity import gap_analysis
 from gradlab.fidelity.differences import change
 from gradlab.sampling import Noise
 from gradlab.setup import encode
 
-from . import oracles, problems
+from . import late_reads, oracles, problems
 
 TFS, TBS = [0.4, 1.0, 2.5], [0.6, 1.0, 4.0]
 CHECKED = ["3x5-bernoulli-mlp", "2x7-gaussian-conv", "8x4-bernoulli-mlp", "4x1-own-mlp", "binary6-bernoulli-mlp"]
@@ -381,3 +381,28 @@ def test_a_space_too_large_for_bias_is_no_matter():
     with pytest.raises(errors.SpaceTooLarge, match=r"gradlab\.gap"):
         gradlab.bias(model, x, reference="exact")
     assert gradlab.gap(model, x, draws=2).sizes["tf"] == 1
+
+
+@pytest.mark.parametrize("tb", [0.014, 1.0])
+def test_norms_of_blocks_that_are_read_late_give_the_same_gap(tb, monkeypatch):
+    """At tb = 0.014 the second block is the first with norms below 1e-13; two more are measured when that is read."""
+    problem = problems.make("8x4-bernoulli-mlp", torch.float32)
+    blocks = []
+    own = gap_analysis._measure
+    monkeypatch.setattr(
+        gap_analysis, "_measure", lambda logits, *rest: blocks.append(logits.dtype) or own(logits, *rest)
+    )
+    given = {"tf": 1.0, "tb": tb, "draws": 40, "compute": gradlab.Compute(memory=16 * 8 * 3 * 32 * 2)}
+    wanted = gradlab.gap(problem.model, problem.x, **given)
+    at_once = blocks[:]
+    blocks.clear()
+    late_reads.pretend(monkeypatch)
+    own_read = checks.read_later
+    monkeypatch.setattr(checks, "read_later", lambda device: own_read(torch.device("cuda")))
+    found = gradlab.gap(problem.model, problem.x, **given)
+    wide = torch.float64
+    assert at_once[:4] == ([torch.float32, torch.float32, wide, wide] if tb == 0.014 else [torch.float32] * 4)
+    assert (wide in blocks) == (tb == 0.014)
+    assert len(blocks) <= len(at_once) + 3
+    for name in ("gap", "relative_gap", "cosine", "gap_per_example", "undefined"):
+        np.testing.assert_allclose(found[name], wanted[name], rtol=1e-5, err_msg=name)

@@ -13,6 +13,7 @@ from torch import nn
 
 import gradlab
 from gradlab import datasets, estimators, exact, moments, parallel, sampling, training
+from gradlab.fidelity import gap_analysis
 from gradlab.moments import exact as exact_module
 from gradlab.numerics import plain_arithmetic
 from gradlab.sampling import straight_through_moments
@@ -294,6 +295,23 @@ def test_gap(same_noise):
     )
     for name in ("gap", "gap_per_example"):
         close(found[name], wanted[name], FLOAT32)
+
+
+@pytest.mark.parametrize("estimator", ["decoupled-st-gs", "ste"])
+def test_blocks_of_a_gap_do_not_wait(estimator, monkeypatch):
+    _, (model, x) = on_both("3x5-bernoulli-mlp")
+    model, x = model.float(), x.float()
+    own, blocks = gap_analysis._measure, []
+
+    def measured(*given):
+        with no_waiting():
+            blocks.append(own(*given))
+        return blocks[-1]
+
+    monkeypatch.setattr(gap_analysis, "_measure", measured)
+    compute = gradlab.Compute(memory=10_000)
+    gradlab.gap(model, x, [0.5, 1.0], [0.5, 1.0], estimator=estimator, draws=16, compute=compute)
+    assert len(blocks) > 4
 
 
 def test_tensorfloat32_convolutions_are_measured_if_asked_for():

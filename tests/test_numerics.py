@@ -8,7 +8,7 @@ import torch
 import gradlab
 from gradlab import checks, numerics
 
-from . import problems
+from . import late_reads, problems
 
 PLACES = (*numerics._ON_GPU, *numerics._ON_CPU)
 
@@ -108,23 +108,9 @@ def test_memory_is_what_was_asked_for_or_a_share_of_what_is_free(monkeypatch):
 # --- checks that are read late ---
 
 
-class NoEvent:
-    """Of a GPU that is never behind."""
-
-    def record(self, stream):
-        pass
-
-    def synchronize(self):
-        pass
-
-
 @pytest.fixture
 def late(monkeypatch):
-    """Checks as of a GPU, without one: the host's steps are the same."""
-    empty = torch.empty
-    monkeypatch.setattr(torch.cuda, "Event", NoEvent)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
-    monkeypatch.setattr(torch, "empty", lambda *shape, pin_memory, **given: empty(*shape, **given))
+    late_reads.pretend(monkeypatch)
     return lambda: checks.deferred(torch.device("cuda"))
 
 

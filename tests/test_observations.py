@@ -215,6 +215,31 @@ class Weighted(nn.Module):
         return of_label(self.spread(parameters), x)
 
 
+def test_the_copy_of_plain_layers_is_another_model_of_the_same_numbers():
+    """Tied weights stay tied, frozen ones frozen; nothing that is written to the copy is seen in the model."""
+    encoder = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6))
+    model = gradlab.LatentModel(encoder, nn.Sequential(nn.Flatten(), nn.Linear(6, 6)), latents=2, categories=3)
+    model.decoder[1].weight = encoder[2].weight.requires_grad_(False)
+    copied = measured_copy(model, torch.float64, "cpu")
+    assert list(copied.state_dict()) == list(model.state_dict())
+    assert copied.decoder[1].weight is copied.encoder[2].weight
+    assert not copied.encoder[2].weight.requires_grad
+    assert copied.encoder[0].weight.requires_grad
+    assert isinstance(copied.encoder[0].weight, nn.Parameter)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        for (name, value), there in zip(copied.named_parameters(), model.parameters(), strict=True):
+            assert torch.equal(value, there.double()), name
+            value.zero_()
+    copied.decoder[1].register_forward_hook(print)
+    copied.decoder.append(nn.Identity())
+    copied.provenance["epoch"] = 3
+    assert not model.decoder[1]._forward_hooks
+    assert len(model.decoder) + 1 == len(copied.decoder)
+    assert model.provenance == {}
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
 @pytest.mark.parametrize("weights", [torch.bfloat16, torch.float32])
 def test_a_likelihood_with_weights(weights):
     with torch.random.fork_rng(devices=[]):

@@ -16,6 +16,7 @@ Reference: Wang, Bui 2026, "Beyond ReinMax" (arXiv 2603.08257).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -46,7 +47,7 @@ class RelaxedMidpoint(Relaxation):
     def theta(self, kind: LatentKind, logits: Tensor, code: Tensor) -> Tensor:
         """log((D + p)/2), which underflows nowhere."""
         log_p = torch.log_softmax(logits / self.tf, -1)
-        return torch.where(code > 0.5, torch.log1p(log_p.exp()), log_p) - torch.log(logits.new_tensor(2.0))
+        return torch.where(code > 0.5, torch.log1p(log_p.exp()), log_p) - math.log(2)
 
     def averaged(self, kind: LatentKind, theta: Tensor, code: Tensor, noise: Tensor, v: Tensor) -> Tensor:
         """R."""

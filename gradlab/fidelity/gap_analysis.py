@@ -12,6 +12,7 @@ and zf does not depend on tb, so two decoder passes per noise array and tf serve
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -146,19 +147,31 @@ def gap(
         noise = Noise(setup.kind, logits, arrays, draws, setup.seed, memory)
         sums = _Sums(tfs, tbs, len(x), draws, logits.device)
         bar = progress.bar("measuring the gap", draws * len(x) * len(tfs), compute.progress, pieces=1)
-        wide = logits.dtype == torch.float64
-        with bar as advance, checks.deferred(x.device) as check:
-            for i, t in enumerate(tfs):
-                for examples, chunk in _chunks(logits, draws, memory):
-                    some = logits[examples]
-                    g = noise.of(arrays, chunk.start, chunk.stop)[:, :, examples]
-                    of_block = setup.model, x[examples], pulled.at(t, t), tbs, memory, check
-                    found = None if wide else _measure(some, g, *of_block)
-                    if found is None or not bool(((found[:3] >= _SMALL) & (found[:3] <= _LARGE)).all()):
-                        wide = True  # from now on: other blocks have such norms too, and would be measured twice
-                        found = _measure(some.double(), g.double(), *of_block)
-                    sums.add(i, examples, chunk, *found)
-                    advance(g.shape[1] * len(some))
+        dtype = logits.dtype
+
+        def measured(i: int, examples: slice, chunk: slice, dtype: torch.dtype) -> Tensor:
+            g, e = noise.of(arrays, chunk.start, chunk.stop)[:, :, examples], pulled.at(tfs[i], tfs[i])
+            return _measure(logits[examples].to(dtype), g.to(dtype), setup.model, x[examples], e, tbs, memory, check)
+
+        with bar as advance, checks.deferred(x.device) as check, checks.read_later(x.device) as later:
+
+            def add(block: tuple[int, slice, slice], found: Tensor) -> None:
+                sums.add(*block, *found)
+                advance(found.shape[-2] * found.shape[-1])
+
+            def add_if_held(held: bool, block: tuple[int, slice, slice], found: Tensor) -> None:
+                nonlocal dtype
+                if not held:
+                    dtype = torch.float64  # from now on: other blocks have such norms too, and would be measured twice
+                add(block, found if held else measured(*block, dtype))
+
+            for block in ((i, *of) for i in range(len(tfs)) for of in _chunks(logits, draws, memory)):
+                found = measured(*block, dtype)
+                if dtype == torch.float64:
+                    add(block, found)
+                else:
+                    held = ((found[:3] >= _SMALL) & (found[:3] <= _LARGE)).all()  # what float32 can hold
+                    later(held, functools.partial(add_if_held, block=block, found=found))
     about = attributes("gap", setup, draws, estimator=pulled.label, tf32=int(compute.tf32))
     rare = rarity(model.kind, logits, [pulled.at(t, t).law_tf for t in tfs]).of_middle_example()
     taken = np.full((len(DEFINITIONS), len(tfs), len(tbs)), float(draws))
@@ -207,7 +220,7 @@ def _measure(
     found = []
     for tb in tbs:
         # d and the shared-backward r - d, both times tb; r - d is computed from the difference of v: no cancellation
-        d, off = _pulled_back(e.at(e.tf, tb), tb, kind, logits, noise, z, v)
+        d, off = _pulled_back(e.at(e.tf, tb), tb, kind, logits, noise, z, v, check)
         d_norm = _norm(d) / tb
         autodiff = [_norm(torch.sub(through, d, alpha=1 / tb)), d_norm, through_norm, _dot(through, d) / tb]
         off_norm = _norm(off) / tb
@@ -218,17 +231,27 @@ def _measure(
 
 
 def _pulled_back(
-    e: Estimator, tb: float, kind: LatentKind, logits: Tensor, noise: Tensor, z: Tensor, v: Tensor
+    e: Estimator,
+    tb: float,
+    kind: LatentKind,
+    logits: Tensor,
+    noise: Tensor,
+    z: Tensor,
+    v: Tensor,
+    check: checks.Check,
 ) -> Tensor:
     """tb times the estimates for both derivatives v (2, draw, example, latent[, category]) at the codes z."""
     if type(e) is DecoupledSTGS:
         return kind.pullback_at(torch.add(noise[0], logits, alpha=1 / tb), v)
     points = points_of(e, kind, logits, noise)
-    if not torch.equal(points[0], z):
+
+    def complain() -> None:
         raise ValueError(
             f"estimator: expected one whose code is hard(l/tf + g) for a gap, got {e.label}, which samples with other"
             " noise"
         )
+
+    check((points[0] == z).all(), complain)
     return tb * torch.stack([estimate_of(e, kind, logits, noise, points, None, one[None]) for one in v])
 
 

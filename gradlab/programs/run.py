@@ -31,7 +31,7 @@ class Run:
     ):
         self.program = program
         live = program.parameters
-        self.device = torch.device(device) if device is not None else next(iter(live.values())).device
+        self.device = next(iter(live.values())).device if device is None else torch.empty(0, device=device).device
         self.dtype = dtype
         self.names = list(live)
         self.leaves = copies(list(live.values()), dtype, self.device)
