@@ -116,7 +116,7 @@ def test_the_figure_shows_each_term_and_the_published_cells():
         "trained with KL(softmax(l))",
         "trained with KL(softmax(l/tf))",
     ]
-    assert figure.axes[3].get_xlabel() == "share of the cells, from the lowest (1)"
+    assert figure.axes[3].get_xlabel() == "share of the cells, from the lowest"
     lines = {
         line.get_label(): line.get_ydata() for ax in figure.axes for line in ax.lines if "(" in str(line.get_label())
     }

@@ -102,11 +102,11 @@ def test_negative_debiased_bias_is_clipped_for_display_and_only_there(grid):
 def test_labels_carry_units_and_the_caption_says_what_was_measured(grid):
     figure = plots.bias_trends(grid)
     top, right, bottom, corner = figure.axes
-    assert top.get_ylabel() == "relative bias (1)"
-    assert bottom.get_ylabel().replace("\n", " ") == "relative standard deviation (1)"
+    assert top.get_ylabel() == "relative bias"
+    assert bottom.get_ylabel().replace("\n", " ") == "relative standard deviation"
     assert (bottom.get_xlabel(), corner.get_xlabel()) == (
-        "forward temperature tf (1)",
-        "backward temperature tb (1)",
+        "forward temperature tf",
+        "backward temperature tb",
     )
     assert (top.get_title(), right.get_title()) == ("at tb = 1.3", "at tf = 1.6")
     for fact in (
@@ -228,9 +228,11 @@ def test_heatmap_shows_tf_to_the_right_and_tb_upwards(grid):
     assert image.origin == "lower"
     assert [t.get_text() for t in ax.get_xticklabels()] == ["0.5", "1", "1.6", "2"]
     assert [t.get_text() for t in ax.get_yticklabels()] == ["0.4", "1", "1.3", "1.6"]
-    assert ax.get_xlabel() == "forward temperature tf (1)"
-    assert bar.get_ylabel().replace("\n", " ") == f"{grid.relative_std.attrs['long_name']} (1)"
-    assert caption(figure).startswith("relative_std; decoupled-st-gs; target law sampled (softmax(l/tf)); 64 draws")
+    assert ax.get_xlabel() == "forward temperature tf"
+    assert bar.get_ylabel().replace("\n", " ") == "relative standard deviation"
+    definition = "relative standard deviation: root of the summed variances over norm of the exact gradient"
+    told = f"{definition}; decoupled-st-gs; target law sampled (softmax(l/tf)); 64 draws"
+    assert caption(figure).startswith(told)
     thin_ones = [p for p in ax.patches if isinstance(p, Rectangle) and p.get_linewidth() < 1]
     outlined = [(p.get_x() + 0.46, p.get_y() + 0.46) for p in thin_ones]
     assert sorted((round(x), round(y)) for x, y in outlined) == [(1, 1), (2, 3)]  # tf = tb = 1 and 1.6
@@ -305,7 +307,7 @@ def test_comparison_draws_values_and_intervals(several):
         np.testing.assert_array_equal([s[:, 0] for s in segments(ax)], np.maximum(np.stack(ends, 1), 0))
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == NAMES
     assert figure.axes[0].yaxis_inverted()
-    assert [ax.get_xlabel() for ax in figure.axes] == ["relative bias (1)", "relative standard deviation (1)"]
+    assert [ax.get_xlabel() for ax in figure.axes] == ["relative bias", "relative standard deviation"]
     assert "tf = 1.6, tb = 1.3" in caption(figure)
     assert legend(figure) == ["target sampled", "target model"]
     assert len(plots.comparison(point, target="model").axes[0].lines) == 3

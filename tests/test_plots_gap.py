@@ -16,7 +16,7 @@ from .figures import band, caption, cell_texts, curves, legend, misplaced_texts,
 DEFINITIONS = ["autodiff", "shared-backward"]
 TFS, TBS = [0.5, 1.0, 2.0], [0.5, 1.0, 1.5, 2.0]
 PATHS = [f"runs/vae-epoch{epoch:04d}.safetensors" for epoch in (1, 10, 160)]
-COLUMNS = {"gap": "gap (nats per logit)", "relative_gap_pooled": "relative gap (1)"}
+COLUMNS = {"gap": "gap (nats per logit)", "relative_gap_pooled": "relative gap"}
 
 
 def measured(tf=TFS, tb=TBS, checkpoints=None, **about):
@@ -98,7 +98,7 @@ def test_rows_are_definitions_and_columns_gap_and_relative_gap():
 def test_temperatures_stand_at_the_outer_panels():
     maps, _ = panels(plots.gap(measured()))
     labelled = {where: (ax.get_xlabel(), ax.get_ylabel()) for where, ax in maps.items()}
-    tf, tb = "forward temperature tf (1)", "backward temperature tb (1)"
+    tf, tb = "forward temperature tf", "backward temperature tb"
     expected = [("", tb), (tf, tb), ("", ""), (tf, "")]
     assert list(labelled.values()) == expected
     assert [t.get_text() for t in maps["gap", "shared-backward"].get_xticklabels()] == ["0.5", "1", "2"]
@@ -238,7 +238,7 @@ def test_along_one_temperature_there_are_lines_with_bands(along):
             expected = [ds[name + end].sel(definition="autodiff").values.ravel()[position] for end in ("_low", "_high")]
             assert [edge.min(), edge.max()] == expected
         assert ax.get_ylabel() == label
-        assert ax.get_xlabel() == {"tf": "forward", "tb": "backward"}[along] + f" temperature {along} (1)"
+        assert ax.get_xlabel() == {"tf": "forward", "tb": "backward"}[along] + f" temperature {along}"
     assert legend(figure) == DEFINITIONS
     assert caption(figure).startswith({"tf": "at tb = 1.3; gap", "tb": "at tf = 1.6; gap"}[along])
 
@@ -379,7 +379,7 @@ def test_heatmaps_of_a_gap_have_a_panel_for_each_checkpoint_and_definition():
     assert [ax.get_title() for ax in figure.axes] == [*titles, ""]
     expected = ds["relative_gap_pooled"].isel(checkpoint=1, definition=0).T
     np.testing.assert_array_equal(figure.axes[2].images[0].get_array(), expected)
-    assert figure.axes[-1].get_ylabel().replace("\n", " ") == "over the norm of the discrete gradient (1)"
+    assert figure.axes[-1].get_ylabel().replace("\n", " ") == "relative gap"
     assert len(plots.heatmap(measured(), "gap").axes) == 3
     assert len(plots.heatmap(measured(), "discrete_norm").axes) == 2
 

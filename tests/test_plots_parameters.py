@@ -45,7 +45,7 @@ def test_rows_are_the_tensors_with_their_sizes(point):
 
 def test_labels_and_caption(point):
     figure = plots.parameters(point)
-    assert [ax.get_xlabel() for ax in figure.axes] == ["relative bias (1)", "relative standard deviation (1)"]
+    assert [ax.get_xlabel() for ax in figure.axes] == ["relative bias", "relative standard deviation"]
     for fact in ("tf = 1.6, tb = 1.3", "with respect to the encoder's parameters", "64 draws", "entries of a"):
         assert fact in caption(figure).replace("\N{NO-BREAK SPACE}", " ")
     assert not misplaced_texts(figure)

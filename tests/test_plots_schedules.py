@@ -84,7 +84,7 @@ def test_training_curves_are_of_the_lowest_the_diagonal_and_the_highest():
     assert [line.get_xdata().tolist() for line in curves(half)] == [[6, 7, 8, 9, 10]] * 2
     assert "right: second half, without the highest" in caption(figure)
     assert whole.get_ylabel() == "validation loss (nats)"
-    assert [ax.get_xlabel() for ax in figure.axes] == ["epoch (1)"] * 2
+    assert [ax.get_xlabel() for ax in figure.axes] == ["epoch"] * 2
 
 
 def test_short_trainings_have_one_panel():

@@ -1,6 +1,7 @@
 """Every kind of figure at every size that it is published in: nothing overlaps, is cut, too small, or left unsaid."""
 
 import functools
+import re
 
 import numpy as np
 import pytest
@@ -46,9 +47,15 @@ def collapsed():
     return sweeps.with_means(ds.assign_attrs(loss_without_code=207.0))
 
 
+WITHOUT_UNIT = re.compile(
+    r"(epochs?|steps?|checkpoint|relative|cosine|matched)\b|(forward|backward) temperature t[fb]$"
+    r"|tb of the least|rank correlation|share of the cells"
+)
+
+
 def named(label):
-    """Whether an axis has no label, or one with its unit, unless it counts or names things."""
-    return not label or label.endswith(")") or label.split()[0] in ("epoch", "checkpoint")
+    """Whether an axis has no label, or one with its unit, unless it is a number without one, or names things."""
+    return not label or label.endswith(")") or bool(WITHOUT_UNIT.match(label))
 
 
 FIGURES = {

@@ -75,7 +75,7 @@ def test_the_heatmap_shows_means_over_seeds_tb_upwards():
     assert image.origin == "lower"
     assert [t.get_text() for t in left.get_xticklabels()] == ["0.3", "1", "1.6"]
     assert [t.get_text() for t in left.get_yticklabels()] == ["0.3", "1", "1.3", "3"]
-    assert (left.get_xlabel(), left.get_ylabel()) == ("forward temperature tf (1)", "backward temperature tb (1)")
+    assert (left.get_xlabel(), left.get_ylabel()) == ("forward temperature tf", "backward temperature tb")
     assert left.get_title() == right.get_ylabel() == "validation loss (nats)"
     assert bar.get_position().x0 > left.get_position().x1
     assert outlined(left) == [(0, 0), (1, 1)]
@@ -186,7 +186,7 @@ def test_the_diagonal_stands_against_the_lowest_beside_it():
     at = ", ".join(f"{tb:g}" for tb in apart.idxmin("tb").values)
     assert f"lowest of tb ≠ tf: from left to right at tb = {at};" in caption(right.figure)
     assert entries(right) == ["lowest of tb ≠ tf", "tf = tb", "single seeds"]
-    assert right.get_xlabel() == "forward temperature tf (1)"
+    assert right.get_xlabel() == "forward temperature tf"
 
 
 def test_intervals_and_single_seeds_stand_with_the_means():

@@ -1,4 +1,4 @@
-"""How do bias and standard deviation go with a temperature?"""
+"""How do bias and standard deviation depend on a temperature?"""
 
 import gradlab
 

@@ -10,7 +10,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, ScalarFormatter, StrMethodFormatter
 
 from ..attributes import groups, texts
 from ..cautions import cautions
@@ -19,7 +19,7 @@ from .publishing import FONT as FONT
 from .publishing import SMALL as SMALL
 from .publishing import WIDTH as WIDTH
 from .publishing import keep_caption
-from .selection import known_name
+from .selection import known_name, units
 
 WRT = {
     "encoder": "gradients with respect to the encoder's parameters",
@@ -55,7 +55,7 @@ def temperature_axis(ax: Axes, grid: np.ndarray, fixed: float | None = None) -> 
 def epoch_axis(ax: Axes, epochs: xr.DataArray) -> None:
     """Epochs to the right, whole numbers at the ticks."""
     ax.tick_params(labelsize=SMALL)
-    ax.set_xlabel(f"{long_name(epochs)} {units(epochs)}", fontsize=FONT)
+    ax.set_xlabel(f"{long_name(epochs)}{units(epochs)}", fontsize=FONT)
     first, last = float(epochs[0]), float(epochs[-1])
     margin = 0.03 * (last - first) or 0.5
     ax.set_xlim(first - margin, last + margin)
@@ -76,6 +76,9 @@ def value_axis(ax: Axes, which: str, drawn: np.ndarray, zero: bool = True, log_f
     else:
         least, most = (finite.min(initial=0), finite.max(initial=0)) if zero else (finite.min(), finite.max())
         span = most - least
+        if isinstance(formatter := axis.get_major_formatter(), ScalarFormatter):
+            formatter.set_powerlimits((-3, 5))  # 1.4 and a factor 1e-4, not 0.00014
+            formatter.set_useMathText(True)
         ax.set(**{f"{which}lim": (least - 0.03 * span, most + 0.05 * span if span else least + 1)})
 
 
@@ -102,15 +105,11 @@ def _scientific(value: float, _: object = None) -> str:
 
 
 def temperature_label(data: xr.Dataset | xr.DataArray, name: str) -> str:
-    return f"{data[name].attrs.get('long_name', 'temperature')} {name} (1)"
+    return f"{data[name].attrs.get('long_name', 'temperature')} {name}"
 
 
 def long_name(values: xr.DataArray) -> str:
     return values.attrs.get("long_name", str(values.name))
-
-
-def units(values: xr.DataArray) -> str:
-    return f"({values.attrs['units']})" if "units" in values.attrs else ""
 
 
 def caption(

@@ -50,7 +50,7 @@ def fidelity_and_loss(ds: xr.Dataset) -> Figure:
     keep_panels(figure, [left, middle, right], 2.8, 2.8)
     early = ds["tracked_epoch"][min(1, ds.sizes["tracked_epoch"] - 1)].item()
     _scatter(left, ds.sel(tracked_epoch=early, averaged=SHOWN))
-    left.set_xlabel(f"matched error of {SHOWN:g} estimates\nafter {_epochs(early)} (1)", fontsize=FONT)
+    left.set_xlabel(f"matched error of {SHOWN:g} estimates\nafter {_epochs(early)}", fontsize=FONT)
     _correlations(middle, ds)
     _choices(right, ds.sel(averaged=SHOWN))
     caption(figure, ds, ds[FINAL], *facts(ds, pairs(ds)), _measured_on(ds), intervals=False)
@@ -103,7 +103,7 @@ def _correlations(ax: Axes, ds: xr.Dataset) -> None:
     ax.set_xticks(range(len(epochs)), [f"{epoch:g}" for epoch in epochs])
     ax.tick_params(labelsize=SMALL)
     ax.set_xlabel("epoch at which the error is measured", fontsize=FONT)
-    ax.set_ylabel("rank correlation of error and final loss (1)", fontsize=FONT)
+    ax.set_ylabel("rank correlation of error and final loss", fontsize=FONT)
     key_above(ax, handles, 3, SMALL)
 
 
@@ -124,7 +124,7 @@ def _choices(ax: Axes, ds: xr.Dataset) -> None:
         axis.set_ticks([], minor=True)
         axis.set_tick_params(labelsize=SMALL)
     ax.set_xlabel(temperature_label(ds, "tf"), fontsize=FONT)
-    ax.set_ylabel(f"tb of the least error (n = {SHOWN:g}) or loss (1)", fontsize=FONT)
+    ax.set_ylabel(f"tb of the least error (n = {SHOWN:g}) or loss", fontsize=FONT)
     key_above(ax, ax.get_legend_handles_labels()[0], 2, SMALL)
 
 

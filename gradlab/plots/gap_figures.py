@@ -17,13 +17,12 @@ from .axes_style import (
     long_name,
     temperature_axis,
     temperature_label,
-    units,
     value_axis,
 )
 from .heatmaps import cell_axis, cell_facts, cells, colour_bar, draw_cells, grid_size, scale
 from .lines import Style, keys, series, shifts, trend
 from .publishing import legend
-from .selection import check_gap, chosen, names, picks, with_interval
+from .selection import check_gap, chosen, names, picks, units, with_interval
 
 # pooled: a mean of ratios explodes where some discrete gradients nearly vanish
 WORDS = {"gap": "gap", "relative_gap_pooled": "relative gap"}
@@ -74,7 +73,7 @@ def _maps(ds: xr.Dataset) -> Figure:
             image = draw_cells(ax, of_panel, values, norm, colours, label)
             cell_axis(ax.xaxis, values, "tf", outer=row == len(labels) - 1)
             cell_axis(ax.yaxis, values, "tb", outer=column == 0)
-        text = f"{words} {units(values)}"
+        text = f"{words}{units(values)}"
         colour_bar(figure, image, axes[:, column], text, shown.compressed(), location="top", aspect=30, pad=0.01)
         facts |= dict.fromkeys(cell_facts(values, shown))
     caption(figure, ds, ds["gap"], *facts, first=_what(ds), intervals=False)
@@ -95,7 +94,7 @@ def _lines(ds: xr.Dataset) -> Figure:
             trend(ax, one, x, with_interval(one.data, name), shift=shift, bars=bool(labels))
             for one, shift in zip(lines, shifts(len(lines)), strict=True)
         ]
-        ax.set_ylabel(f"{words} {units(ds[name])}", fontsize=FONT)
+        ax.set_ylabel(f"{words}{units(ds[name])}", fontsize=FONT)
         value_axis(ax, "y", np.hstack(drawn))
         if labels:
             _checkpoint_axis(ax, labels)

@@ -19,10 +19,10 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from .. import errors, rounding
-from ..schema import ENDS
-from .axes_style import FONT, LOG_FROM, SMALL, caption, log_ticks, long_name, serves_log, temperature_label, units
+from ..schema import ENDS, short_name
+from .axes_style import FONT, LOG_FROM, SMALL, caption, log_ticks, serves_log, temperature_label
 from .fitting import IN_CELL
-from .selection import chosen, picks
+from .selection import chosen, described, picks, units
 
 LESS_IS_BETTER = re.compile("bias|std|gap")  # in the name of a metric
 CELLS_WRITTEN = 12  # cells a side up to which values are written
@@ -90,10 +90,11 @@ def heatmap(ds: xr.Dataset, variable: str, target: str | None = None, estimator:
         for ax, of_panel, low, high in zip(axes, shown, *ends, strict=True):
             _mark_least(ax, of_panel, low, high)
     noise = "all intervals have a value in common, so that differences between cells may be noise" if alike else ""
-    told = f"{long_name(values)} {units(values)}" + ("; no cell differs from another" if alike else "")
+    told = f"{short_name(ds, variable)}{units(values)}" + ("; no cell differs from another" if alike else "")
     text = textwrap.fill(told, int(13 * (height - 0.2)))
     colour_bar(figure, image, axes, text, shown.compressed(), aspect=25)
-    caption(figure, ds, values, *cell_facts(values, shown), marked, noise, first=variable, intervals=False)
+    first = f"{short_name(ds, variable)}: {described(ds, variable)}"
+    caption(figure, ds, values, *cell_facts(values, shown), marked, noise, first=first, intervals=False)
     return figure
 
 

@@ -79,7 +79,7 @@ def _chosen(ds: xr.Dataset) -> str:
 
 
 def _label(ds: xr.Dataset) -> str:
-    return f"matched error of {int(ds.attrs['averaged']):,} evaluations (1)"
+    return f"matched error of {int(ds.attrs['averaged']):,} evaluations"
 
 
 def _temperatures(ds: xr.Dataset, estimator: object) -> np.ndarray:
@@ -122,6 +122,6 @@ def _against_tb(ax: Axes, ds: xr.Dataset, names: list[str], label: str) -> None:
         entries.append(Line2D([], [], color=colour, marker=marker, ms=3.5, lw=1, label=name))
     temperature_axis(ax, np.unique(np.concatenate([_temperatures(ds, name) for name in names])))
     ax.set_ylim(0, 1.02)
-    ax.set_xlabel("backward temperature tb (1)", fontsize=FONT)
+    ax.set_xlabel("backward temperature tb", fontsize=FONT)
     ax.set_ylabel(label, fontsize=FONT)
     key_above(ax, entries, 2, SMALL)

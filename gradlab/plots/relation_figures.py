@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from .axes_style import FONT, SMALL, caption, log_ticks, value_axis
 from .fitting import keep_panels
 from .publishing import legend
-from .selection import checked, with_interval
+from .selection import checked, units, with_interval
 
 COLUMNS = {"gap": "gap", "relative_gap_pooled": "relative gap"}
 BIAS = "relative_bias_debiased"
@@ -50,7 +50,7 @@ def gap_and_bias(ds: xr.Dataset) -> Figure:
             _panel(axes[row, column], ds.sel(model=model, definition=definition), name, colours)
             if row == 0:
                 axes[row, column].set_title(str(definition), fontsize=FONT)
-        axes[row, 0].set_ylabel(f"{model}\nrelative bias (1)", fontsize=FONT)
+        axes[row, 0].set_ylabel(f"{model}\nrelative bias", fontsize=FONT)
     keys = [
         Line2D([], [], color=colour, marker="o", ms=3, lw=1, label=f"tf {tf:g}")
         for colour, tf in zip(colours, ds.tf.values, strict=True)
@@ -82,5 +82,6 @@ def _panel(ax: Axes, one: xr.Dataset, name: str, colours: np.ndarray) -> None:
         ax.set_xscale("log")
         log_ticks(ax.xaxis, np.hstack(across)[0])
     value_axis(ax, "y", np.hstack(up))
-    ax.set_xlabel(f"{COLUMNS[name]} ({word}{one[name].attrs.get('units', '1')})", fontsize=SMALL + 0.5)
+    of_unit = f" ({word}{one[name].attrs.get('units', '1')})" if word else units(one[name])
+    ax.set_xlabel(f"{COLUMNS[name]}{of_unit}", fontsize=SMALL + 0.5)
     ax.grid(color="0.92", lw=0.5)

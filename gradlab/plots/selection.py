@@ -100,10 +100,15 @@ def described(ds: xr.Dataset, name: str) -> str:
     return str(ds[name].attrs.get("long_name", name)) + clipped
 
 
+def units(values: xr.DataArray) -> str:
+    """Behind what is on an axis: " (nats)"; nothing for a number without a unit."""
+    unit = values.attrs.get("units", "1")
+    return "" if unit == "1" else f" ({unit})"
+
+
 def panel_label(ds: xr.Dataset, name: str, width: int = 20) -> str:
     """A metric's short name on few lines, and its unit."""
-    unit = f" ({ds[name].attrs['units']})" if "units" in ds[name].attrs else ""
-    return "\n".join(textwrap.wrap(short_name(ds, name), width)) + unit
+    return "\n".join(textwrap.wrap(short_name(ds, name), width)) + units(ds[name])
 
 
 def over_examples(data: xr.Dataset, name: str, least: float = 0.0) -> np.ndarray | None:

@@ -22,14 +22,13 @@ from .axes_style import (
     serves_log,
     temperature_axis,
     temperature_label,
-    units,
     value_axis,
 )
 from .fitting import keep_panels, key_above
 from .heatmaps import cell_axis, cell_facts, cells, colour_bar, draw_cells, grid_size, scale
 from .lines import COLOURS, Series, Style, aside, shifts, trend
 from .publishing import legend
-from .selection import with_interval
+from .selection import units, with_interval
 from .sweep_points import (
     FINAL,
     MEAN,
@@ -219,7 +218,7 @@ def schedules(ds: xr.Dataset) -> Figure:
     ax.set_yticks(range(len(labels)), labels)
     ax.set_ylim(len(labels) - 0.4, -0.6)
     ax.grid(axis="y", color="0.9", lw=0.6)
-    ax.set_xlabel(f"validation loss {units(ds[MEAN])}", fontsize=FONT)
+    ax.set_xlabel(f"validation loss{units(ds[MEAN])}", fontsize=FONT)
     value_axis(ax, "x", np.hstack(drawn), zero=False)
     if ds.sizes["seed"] > 1:
         entries.append(Line2D([], [], **POINT, mfc="black", label="single seeds"))

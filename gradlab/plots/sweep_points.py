@@ -8,8 +8,7 @@ import numpy as np
 import xarray as xr
 
 from ..attributes import nested
-from .axes_style import units
-from .selection import checked, chosen
+from .selection import checked, chosen, units
 
 FINAL = "final_validation_loss"
 MEAN = f"{FINAL}_mean"
@@ -99,7 +98,7 @@ def label(pair: xr.Dataset) -> str:
 def loss_label(values: xr.DataArray) -> str:
     """For an axis; a long unit has a line of its own."""
     unit = units(values)
-    return f"validation loss{' ' if len(unit) < 20 else chr(10)}{unit}"
+    return f"validation loss{unit if len(unit) < 20 else chr(10) + unit.strip()}"
 
 
 def temperature(value: float | str) -> str:

@@ -82,10 +82,10 @@ def tradeoff(
         marked = [one._replace(**looks.get(one.label, {})) for one in marked]
         lines, told = _panel(ax, marked, counts, alone=not model)
         ax.set_title(model, fontsize=FONT)
-        ax.set_ylabel("relative bias (1)", fontsize=FONT)
+        ax.set_ylabel("relative bias", fontsize=FONT)
         least.append(f"{model}: {told}" if model else "")
         entries |= {str(key.get_label()): key for key in [*keys(marked), *lines]}
-    panels[-1].set_xlabel("relative standard deviation of one estimate (1)", fontsize=FONT)
+    panels[-1].set_xlabel("relative standard deviation of one estimate", fontsize=FONT)
     legend(figure, _in_families(entries, families))
     tbs = ", ".join(f"{tb:g}" for tb in ds["tb"].values)
     what = f"markers of an estimator are joined in the order of tb = {tbs}" if ds.sizes["tb"] > 1 else f"tb = {tbs}"
