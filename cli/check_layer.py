@@ -67,4 +67,4 @@ def _as_json(source: str, report: Any, seed: int) -> dict[str, Any]:
         }
         for name, v in report.bias.items()
     ]
-    return {"source": source, **fields, "seed": seed}
+    return {"source": source, "measured": report.measured, **fields, "seed": seed}

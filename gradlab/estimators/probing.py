@@ -46,8 +46,11 @@ def evaluations(estimator: Estimator, kind: LatentKind, shape: tuple[int, ...]) 
     def count(device: str) -> int:
         plain = _plain(estimator)
         logits = torch.zeros(1, *shape, dtype=torch.float64, device=device)
+        shape_of_noise = plain.noise_arrays, *logits.shape
+        numbers = torch.Size(shape_of_noise).numel()  # all different, as of a sample: equal ones would be ties
+        noise = torch.linspace(-1, 1, numbers, dtype=torch.float64, device=device).reshape(shape_of_noise)
         with torch.no_grad():
-            return len(plain.points(kind, logits, logits.new_zeros(plain.noise_arrays, *logits.shape)))
+            return len(plain.points(kind, logits, noise))
 
     def counted() -> int:
         if estimator.noise_arrays * torch.Size(shape).numel() <= SMALL:

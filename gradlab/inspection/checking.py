@@ -11,9 +11,10 @@ from torch import Tensor
 
 from .. import errors
 from ..estimators import Estimator, LayerWarning, conformance
-from ..estimators.foreign.calling import Arguments
+from ..estimators.foreign.calling import Arguments, name_of
 from ..estimators.foreign.estimator import LayerEstimator, estimator_class
-from ..estimators.foreign.probe import some_logits, tried
+from ..estimators.foreign.habits import LayerNote, changes_its_logits
+from ..estimators.foreign.probe import rounding, some_logits, tried
 from ..estimators.foreign.running import Layer, Recorder, forms, values_of
 from ..latents import BINARY, CATEGORICAL, LatentKind, derived_seed
 from ..numerics import plain_arithmetic
@@ -21,10 +22,11 @@ from . import faults
 from .laws import Law, law
 from .matching import LOOSE, matches
 from .report import LayerReport
-from .setting import Setting
+from .setting import Runs, Setting
 
 ROWS = 400  # at which gradients are compared
 BIAS_DRAWS = 20_000
+NEAR = 0.02  # relative difference of gradients up to which an entry is worth a note
 
 
 @plain_arithmetic()
@@ -84,8 +86,11 @@ def check_layer(
         except ValueError as error:
             return _unmeasurable(written, kind, like, tf, tb, error)
     setting = Setting(written, plan, kind, shape, seed)
-    problems = [_sentence(str(one.message)) for one in caught if issubclass(one.category, LayerWarning)]
-    return _inspected(setting, tf, tb, problems)
+    said: dict[bool, list[str]] = {True: [], False: []}  # notes, problems
+    for one in caught:
+        if issubclass(one.category, LayerWarning):
+            said[issubclass(one.category, LayerNote)].append(_sentence(str(one.message)))
+    return _inspected(setting, tf, tb, said[False], said[True])
 
 
 def _written(layer: Any) -> Layer:
@@ -93,8 +98,7 @@ def _written(layer: Any) -> Layer:
         return Layer(layer.name, layer.layer.arguments, discrete=False, law="tf")
     if not callable(layer):
         raise ValueError(f"layer: expected a function of logits, got a {type(layer).__name__}")
-    name = getattr(layer, "__name__", type(layer).__name__)
-    return Layer(name, Arguments(layer), discrete=False, law="tf")
+    return Layer(name_of(layer), Arguments(layer), discrete=False, law="tf")
 
 
 def _unmeasurable(layer: Layer, kind: LatentKind, like: Tensor, tf: float, tb: float, why: ValueError) -> LayerReport:
@@ -108,7 +112,7 @@ def _unmeasurable(layer: Layer, kind: LatentKind, like: Tensor, tf: float, tb: f
     raise why
 
 
-def _inspected(setting: Setting, tf: float, tb: float, problems: list[str]) -> LayerReport:
+def _inspected(setting: Setting, tf: float, tb: float, problems: list[str], notes: list[str]) -> LayerReport:
     taken = setting.layer.arguments.taken
     runs = setting.runs(tf, tb, ROWS)
     values = values_of(setting.kind, runs.z)
@@ -123,7 +127,8 @@ def _inspected(setting: Setting, tf: float, tb: float, problems: list[str]) -> L
     same = [match for match in found if abs(match.scale - 1) < LOOSE]
     values, wrong = faults.of_values(setting, runs, values)
     problems += wrong
-    of_law = faults.of_law(here, at_doubled, taken, read)
+    sets = faults.of_sets(setting.kind, runs)
+    of_law = [] if sets else faults.of_law(here, at_doubled, taken, read)
     problems += of_law
     problems += [
         f"{name} is used and changes neither codes nor gradient."
@@ -131,6 +136,8 @@ def _inspected(setting: Setting, tf: float, tb: float, problems: list[str]) -> L
         if name in idle and not any(name in sentence for sentence in of_law)
     ]
     problems += faults.of_gradient(setting, runs, values, found, doubled, [n for n in taken if n not in idle])
+    if not found:
+        notes += _near(runs, setting.kind, tfs, here.follows)
     greedy = here.greedy
     return LayerReport(
         name=setting.layer.name,
@@ -144,8 +151,8 @@ def _inspected(setting: Setting, tf: float, tb: float, problems: list[str]) -> L
         same_as=[match.label for match in same],
         without_effect=idle,
         problems=problems,
-        notes=_notes(setting, taken, same, idle),
-        bias=_bias(setting, here, values, tf, tb),
+        notes=notes + _notes(setting, runs, same),
+        bias={} if sets else _bias(setting, here, values, tf, tb),
     )
 
 
@@ -159,7 +166,20 @@ def _temperature(of: Law, tf: float, tb: float) -> float:
     return min(max(of.fit.temperature, 0.01), 100.0)
 
 
-def _notes(setting: Setting, taken: tuple[str, ...], same: list, idle: list[str]) -> list[str]:
+def _near(runs: Runs, kind: LatentKind, tfs: list[float], lawful: bool) -> list[str]:
+    """What it is but for a small difference, as half precision or a number added inside a logarithm makes."""
+    found = matches(runs, kind, tfs, lawful, limit=NEAR)
+    if not found:
+        return []
+    nearest = min(found, key=lambda match: (match.off, abs(match.scale - 1)))
+    eps = rounding(runs.estimate)
+    narrow = next((str(t)[6:] for t in (torch.bfloat16, torch.float16, torch.float32) if torch.finfo(t).eps == eps), "")
+    why = f"; it computes in {narrow}" if narrow else ""
+    scale = "" if abs(nearest.scale - 1) < NEAR else f"{nearest.scale:.3g} times "
+    return [f"Its gradient is {scale}that of {nearest.label} within {100 * nearest.off:.2g} %{why}."]
+
+
+def _notes(setting: Setting, runs: Runs, same: list) -> list[str]:
     given = setting.layer.arguments
     notes = []
     if "tau" in given.by_name or "temperature" in given.by_name:
@@ -167,6 +187,9 @@ def _notes(setting: Setting, taken: tuple[str, ...], same: list, idle: list[str]
         notes.append(f"Its argument {name} is given tb.")
     if any(not match.draws for match in same):
         notes.append("It samples with other random numbers than the catalogue; its gradient is that at the same code.")
+    few = slice(0, 8)
+    if changes_its_logits(setting.layer, runs.logits[few], setting.plan, setting.kind, setting.noise("rows", 8)):
+        notes.append("It changes its logits in place: what is made of them after it, such as a KL, is of others.")
     if setting.plan.form != "rows":
         notes.append("It is called with one row for each latent, since it does not take (row, latent, category).")
     if calls := [of.name for of in setting.plan.layouts]:

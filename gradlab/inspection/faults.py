@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ..latents import BINARY
+from ..latents import BINARY, LatentKind
 from .laws import CHANCE, Law
 from .matching import LOOSE, Match, label, matches
 from .setting import Runs, Setting
@@ -21,6 +21,8 @@ JUMP = 1e-3  # of a value, that no continuous function has
 def of_values(setting: Setting, runs: Runs, values: str) -> tuple[str, list[str]]:
     """The values, "other" for relaxed ones that jump as the logits change, and what is wrong with them."""
     z = runs.z
+    if sets := of_sets(setting.kind, runs):
+        return values, [sets]
     if values == "other":
         between = f"values between {float(z.min()):.3g} and {float(z.max()):.3g}"
         if setting.kind is not BINARY:
@@ -39,6 +41,19 @@ def of_values(setting: Setting, runs: Runs, values: str) -> tuple[str, list[str]
             " (a hard code times a soft one?)."
         ]
     return values, []
+
+
+def of_sets(kind: LatentKind, runs: Runs) -> str:
+    """A sentence on k-hot codes, k > 1; "" of others."""
+    sums = runs.z.sum(-1)
+    k = round(float(sums.flatten()[0]))
+    of_zeros_and_ones = bool(((runs.z - runs.z.round()).abs() < CLOSE).all() and runs.z.amin() > -CLOSE)
+    if kind is BINARY or k < 2 or not of_zeros_and_ones or not bool(((sums - k).abs() < CLOSE).all()):
+        return ""
+    return (
+        f"Its codes are {k}-hot: each latent takes {k} categories, and what is measured here is of codes that take one;"
+        f" gradlab has such codes as LatentModel(top_k={k}) and sample(logits, top_k={k})."
+    )
 
 
 def _jump(setting: Setting, runs: Runs) -> float:

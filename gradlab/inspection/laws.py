@@ -50,6 +50,11 @@ class Law:
         if self.fit.b < 0 and self.fit.p_value > CHANCE:
             return f"they follow softmax(-l/{-1 / self.fit.b:.3g}): the sign of the logits is lost"
         p = torch.softmax(self.logits, -1)
+        if bool((never := (self.counts == 0) & (p * self.counts.sum(-1, keepdim=True) > 50)).any()):
+            return (
+                f"categories of a probability of up to {float(p[never].max()):.2g} are never drawn (a mask, or the"
+                " largest logits alone?)"
+            )
         if (of_p := counted.fit(p, self.counts)).p_value > CHANCE and of_p.b > 0:
             t = "" if of_p.z(1.0) < 5.5 else f"/{of_p.temperature:.3g}"
             return f"they follow softmax(p{t}) with p = softmax(l): it takes probabilities for logits"

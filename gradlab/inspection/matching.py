@@ -36,6 +36,7 @@ class Match:
     entry: Estimator
     scale: float
     draws: bool
+    off: float  # median over the rows of the relative difference of the estimates
 
     @property
     def label(self) -> str:
@@ -49,13 +50,18 @@ def label(e: Estimator) -> str:
 
 
 def matches(
-    runs: Runs, kind: LatentKind, tfs: Sequence[float], lawful: bool, among: Collection[type] | None = None
+    runs: Runs,
+    kind: LatentKind,
+    tfs: Sequence[float],
+    lawful: bool,
+    among: Collection[type] | None = None,
+    limit: float = EQUAL,
 ) -> list[Match]:
     """All entries that the layer equals but for a factor, those of factor 1 first.
 
     `among` are classes of entries, by default all. `tfs` are temperatures to try, the likely ones first; `lawful`: the
     codes follow the first of them, so that entries that are functions of the code are found where the layer samples
-    with other noise.
+    with other noise. `limit`: relative difference of a row's estimates, in the median.
     """
     found = []
     tbs = list(dict.fromkeys([*tfs, runs.tb, runs.tf, 1.0, runs.tb / runs.tf, runs.tb * runs.tf]))
@@ -63,10 +69,10 @@ def matches(
         if among is not None and type(entry) not in among:
             continue
         if entry.discrete_points:
-            at = [(tf, tbs, draws) for tf, draws in _forward(entry, runs, kind, tfs, lawful)]
+            at = [(tf, tbs, draws) for tf, draws in _forward(entry, runs, kind, tfs, lawful, limit)]
         else:
             at = [(tf, [tb], True) for tf, tb in _of_relaxed(runs, kind)]
-        found += [m for one in at if (m := _backward(entry, runs, kind, *one)) is not None][:1]
+        found += [m for one in at if (m := _backward(entry, runs, kind, *one, limit)) is not None][:1]
     return sorted(found, key=lambda match: abs(match.scale - 1) > LOOSE)
 
 
@@ -91,12 +97,12 @@ def _entries(kind: LatentKind, arrays: int) -> Iterator[Estimator]:
 
 
 def _forward(
-    entry: Estimator, runs: Runs, kind: LatentKind, tfs: Sequence[float], lawful: bool
+    entry: Estimator, runs: Runs, kind: LatentKind, tfs: Sequence[float], lawful: bool, limit: float
 ) -> Iterator[tuple[float, bool]]:
     """The tf with which the entry's points are the layer's codes, and whether they are draw by draw."""
     for tf in tfs:
         points = points_of(entry.at(tf, 1.0), kind, runs.logits, runs.noise)[0]
-        if float((points - runs.z).abs().lt(0.01).double().mean()) > SAMPLED:
+        if float((points - runs.z).abs().lt(0.01).double().mean()) > min(SAMPLED, 1 - limit):
             yield tf, True
             return
     if lawful and entry.code_only:
@@ -114,17 +120,20 @@ def _of_relaxed(runs: Runs, kind: LatentKind) -> list[tuple[float, float]]:
     if int(known.sum()) < 10:
         return []
     of_l, of_g = torch.linalg.lstsq(torch.stack(rows[:2], 1)[known], rows[2][known, None]).solution[:, 0].tolist()
-    return [(_plain(of_g / of_l), _plain(1 / of_g))] if of_l > 0 < of_g else []
+    if not of_l > 0 < of_g:
+        return []
+    fitted = of_g / of_l, 1 / of_g
+    return [(float(f"{fitted[0]:.3g}"), float(f"{fitted[1]:.3g}")), (_plain(fitted[0]), _plain(fitted[1]))]
 
 
 def _backward(
-    entry: Estimator, runs: Runs, kind: LatentKind, tf: float, tbs: Sequence[float], draws: bool
+    entry: Estimator, runs: Runs, kind: LatentKind, tf: float, tbs: Sequence[float], draws: bool, limit: float
 ) -> Match | None:
     """The entry at the tb that fits, if one does."""
     if "tb" not in entry.parameters:
-        return _at(entry.at(tf, tf), runs, kind, draws)
+        return _at(entry.at(tf, tf), runs, kind, draws, limit)
     for tb in tbs:
-        if (match := _at(entry.at(tf, tb), runs, kind, draws)) is not None:
+        if (match := _at(entry.at(tf, tb), runs, kind, draws, limit)) is not None:
             return match
     if not entry.discrete_points:
         return None
@@ -152,19 +161,20 @@ def _backward(
             low, a, of_a = a, b, of_b
             b = low + GOLDEN * (high - low)
             of_b = off(b)
-    return _at(entry.at(tf, _plain((low + high) / 2)), runs, kind, draws)
+    return _at(entry.at(tf, _plain((low + high) / 2)), runs, kind, draws, limit)
 
 
-def _at(entry: Estimator, runs: Runs, kind: LatentKind, draws: bool) -> Match | None:
+def _at(entry: Estimator, runs: Runs, kind: LatentKind, draws: bool, limit: float) -> Match | None:
     scale, _ = _difference(entry, runs, kind)
     rows = _rows_apart(entry, runs, kind, scale)
-    if scale == 0 or not (float(rows.median()) < EQUAL and float(rows.quantile(0.95)) < LOOSE):
+    loose = max(LOOSE, 4 * limit)
+    if scale == 0 or not (float(rows.median()) < limit and float(rows.quantile(0.95)) < loose):
         return None
     if not entry.discrete_points:
         points = points_of(entry, kind, runs.logits, runs.noise)[0]
-        if not torch.allclose(points, runs.z, atol=LOOSE):
+        if not torch.allclose(points, runs.z, atol=loose):
             return None
-    return Match(entry, _plain(scale), draws)
+    return Match(entry, _plain(scale), draws, float(rows.median()))
 
 
 def _difference(entry: Estimator, runs: Runs, kind: LatentKind) -> tuple[float, float]:

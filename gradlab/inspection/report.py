@@ -42,6 +42,11 @@ class LayerReport:
     notes: list[str] = field(default_factory=list)
     bias: dict[str, Verdict] = field(default_factory=dict)
 
+    @property
+    def measured(self) -> bool:
+        """Whether anything but the values is known; if not, its problem says why."""
+        return not math.isnan(self.temperature)
+
     def rows(self) -> list[tuple[str, str]]:
         """What is shown, heading by heading."""
         law = "no softmax(l/t)"
@@ -52,11 +57,12 @@ class LayerReport:
             f"{100 * v.relative_bias:.0f} % ± {100 * v.standard_error / v.exact_norm:.1f} on {name}"
             for name, v in self.bias.items()
         )
+        unknown = "" if self.measured else "not measured"
         return [
             ("values", self.values),
-            ("codes follow", law),
-            ("is", " and ".join(self.same_as) or "no entry of the catalogue"),
-            ("without effect", ", ".join(self.without_effect) or "nothing"),
+            ("codes follow", unknown or law),
+            ("is", unknown or " and ".join(self.same_as) or "no entry of the catalogue"),
+            ("without effect", unknown or ", ".join(self.without_effect) or "nothing"),
             ("bias", of_bias or "not measured"),
             ("problems", "none found" if not self.problems else f"{len(self.problems)}"),
         ]

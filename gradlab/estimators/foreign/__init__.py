@@ -1,6 +1,6 @@
 """Layers that others wrote, as estimators: their random calls answered from gradlab's noise."""
 
 from .estimator import LayerEstimator, from_layer
-from .probe import LayerWarning
+from .habits import LayerWarning
 
 __all__ = ["LayerEstimator", "LayerWarning", "from_layer"]

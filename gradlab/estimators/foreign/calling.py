@@ -54,12 +54,25 @@ class Arguments:
         return function(logits, **values)
 
 
+def name_of(layer: Any) -> str:
+    """What its author calls it."""
+    layer = getattr(layer, "_orig_mod", layer)
+    if isinstance(layer, functools.partial):
+        return name_of(layer.func)
+    named = (getattr(layer, each, None) for each in ("__name__", "original_name", "name"))
+    return next((name for name in named if isinstance(name, str)), type(layer).__name__)
+
+
 def _is_function(layer: Any) -> bool:
     return isinstance(layer, type) and issubclass(layer, torch.autograd.Function)
 
 
 def _signature(layer: Any) -> tuple[list[str], list[str], bool]:
     """Names of the arguments that can be given, of those that must be, and whether any number goes by position."""
+    layer = getattr(layer, "_orig_mod", layer)  # of a compiled module, whose own takes any arguments
+    if isinstance(layer, functools.partial) and isinstance(layer.func, nn.Module):
+        inner = getattr(layer.func, "_orig_mod", layer.func)
+        layer = functools.partial(inner.forward, *layer.args, **layer.keywords)
     owner = getattr(layer, "__self__", layer)
     function = layer.forward if isinstance(layer, nn.Module) else layer
     schema: Any = getattr(function, "schema", None)
@@ -120,6 +133,31 @@ def unchanged(layer: Callable[..., Any]) -> Iterator[None]:
             for buffer, version, value in values:
                 if buffer._version != version:
                     buffer.copy_(value)
+
+
+def values_of_state(layer: Callable[..., Any]) -> dict[str, Any]:
+    """Attributes and buffers of a module and its parts by name, as they are now."""
+    found: dict[str, Any] = {}
+    for prefix, module in layer.named_modules() if isinstance(layer, nn.Module) else ():
+        own = {name: _copied(value) for name, value in vars(module).items() if not name.startswith("_")}
+        own |= {name: buffer.detach().clone() for name, buffer in module.named_buffers(recurse=False)}
+        found |= {f"{prefix}.{name}".lstrip("."): value for name, value in own.items()}
+    return found
+
+
+def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Names of values that are others."""
+
+    def differ(one: Any, other: Any) -> bool:
+        if isinstance(one, Tensor) and isinstance(other, Tensor):
+            return one.shape != other.shape or not torch.equal(one, other)
+        return one is not other and bool(_differ({"": one}, {"": other})) and not _equal(one, other)
+
+    return [name for name in sorted(before.keys() | now.keys()) if differ(before.get(name), now.get(name))]
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and isinstance(one, int | float | str) and one == other
 
 
 def _copied(value: Any) -> Any:

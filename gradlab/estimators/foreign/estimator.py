@@ -21,7 +21,8 @@ from ..base import Relaxation
 from ..promises import SharedPoints
 from . import law as laws
 from .calling import Arguments
-from .probe import LayerWarning, Trial, some_logits, some_noise, tried
+from .habits import LayerWarning
+from .probe import Trial, some_logits, some_noise, tried
 from .running import Layer, values_of
 
 LAWS = ("tf", "model")

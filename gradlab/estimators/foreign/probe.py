@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ... import errors
 from ...latents import BINARY, LatentKind
+from .habits import LayerWarning, habits
 from .places import Layout, Place, candidates, layout, one_array_is_enough
 from .running import Layer, Plan, Recorder, forms, values_of
 
@@ -18,10 +19,6 @@ AGREEING_ROWS = 64  # of the trials that find the place of noise array 0
 DEPENDING_ROWS = 300  # of the trials that find which temperatures the codes depend on
 MOST_PLACES = 24
 TEMPERATURES = (0.3, 3.0)
-
-
-class LayerWarning(UserWarning):
-    """A layer does something that its figures do not show."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +41,8 @@ def tried(layer: Layer, kind: LatentKind, like: Tensor) -> Trial:
     arrays = 1 if one_array_is_enough(kind, layouts, place, categories) else 2
     plan = Plan(form, layouts, place)
     _check(layer, kind, like, plan)
+    for category, sentence in habits(layer, some_logits(AGREEING_ROWS, like), plan, kind):
+        errors.warn(f"layer: {layer.name}: {sentence}", category)
     return Trial(plan, arrays, _depends(layer, kind, like, plan))
 
 
@@ -155,17 +154,26 @@ def _check(layer: Layer, kind: LatentKind, like: Tensor, plan: Plan) -> None:
     if not (_close(alone, z[some]) and _close(of_v_alone, of_v[some])):
         raise ValueError(
             f"layer: {layer.name}: expected each row to be treated as if it were alone, got codes or gradients that"
-            " depend on the other rows (a normalisation over the batch?)"
+            f" depend on the other rows ({_why_rows_depend(layer, kind, like, plan)})"
         )
     of_w, of_both = (plan.run(layer, kind, logits, noise, 1.0, 1.0, u)[1] for u in (w, 3 * v - 100 * w))
     assert of_w is not None
     assert of_both is not None
-    if not _close(of_both, 3 * of_v - 100 * of_w):
+    if not _close(of_both, 3 * of_v - 100 * of_w, 16 * rounding(of_v)):
         errors.warn(
             f"layer: {layer.name}: its gradient is not linear in the gradient that reaches it (clipping?); figures are"
             " those of the loss of each example, and a training on the mean over a batch has others",
             LayerWarning,
         )
+
+
+def _why_rows_depend(layer: Layer, kind: LatentKind, like: Tensor, plan: Plan) -> str:
+    alike = some_logits(1, like).expand(ROWS[1], *like.shape)
+    noise = some_noise(kind, 1, like).expand(2, ROWS[1], *like.shape)
+    z, _ = plan.run(layer, kind, alike, noise, 1.0, 1.0)
+    if bool((z == z[:1]).all()):
+        return "a normalisation over the batch?"
+    return "random numbers that it keeps from an earlier call, or draws from numpy with the same seed in every call?"
 
 
 def _depends(layer: Layer, kind: LatentKind, like: Tensor, plan: Plan) -> tuple[str, ...]:
@@ -187,6 +195,13 @@ def _depends(layer: Layer, kind: LatentKind, like: Tensor, plan: Plan) -> tuple[
     return tuple(found)
 
 
-def _close(one: Tensor, other: Tensor) -> bool:
-    tolerance = 1e-4 if one.dtype == torch.float32 else 1e-9
+def rounding(numbers: Tensor) -> float:
+    """The relative rounding of the narrowest precision that holds these numbers: that in which they were computed."""
+    narrow = (torch.bfloat16, torch.float16, torch.float32)
+    fits = (dtype for dtype in narrow if torch.equal(numbers.to(dtype).to(numbers.dtype), numbers))
+    return torch.finfo(next(fits, numbers.dtype)).eps
+
+
+def _close(one: Tensor, other: Tensor, least: float = 0.0) -> bool:
+    tolerance = max(least, 1e-4 if one.dtype == torch.float32 else 1e-9)
     return torch.allclose(one, other, rtol=tolerance, atol=tolerance * float(other.abs().max()))

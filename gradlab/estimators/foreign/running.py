@@ -25,6 +25,11 @@ _FORMS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def as_given(form: str, logits: Tensor) -> Tensor:
+    """Logits (row, latent[, category]) in the shape in which the layer takes them."""
+    return _FORMS[form](logits)
+
+
 def forms(kind: LatentKind) -> list[str]:
     return ["rows", "columns", "latents"] if kind is BINARY else ["rows", "latents"]
 
@@ -68,13 +73,16 @@ class Layer:
         with unchanged(function), torch.enable_grad():
             leaf = logits.detach().clone().requires_grad_()
             given = _FORMS[form](leaf).clone()  # the layer may work in place
-            shape = given.shape
             with Answers(draw):
-                z = self._codes(self.arguments(function, given, tf, tb), shape)
+                z = self.codes(function, given, tf, tb)
                 estimate = None if derivative is None else self._pulled_back(z, leaf, derivative)
         return z.detach().reshape(logits.shape).to(logits.dtype), estimate
 
-    def _codes(self, z: Any, shape: torch.Size) -> Tensor:
+    def codes(self, function: Callable[..., Any], logits: Tensor, tf: float, tb: float) -> Tensor:
+        """What `function`, the layer or a copy of it, makes of logits. `Refused` if that is no code."""
+        return self._checked(self.arguments(function, logits, tf, tb), logits.shape)
+
+    def _checked(self, z: Any, shape: torch.Size) -> Tensor:
         if isinstance(z, torch.distributions.Distribution):
             raise Refused(f"expected codes, got the distribution {type(z).__name__}; return its rsample()")
         if isinstance(z, tuple | list):
@@ -84,7 +92,14 @@ class Layer:
                 " codes alone, lambda logits: layer(logits)[0]"
             )
         if not isinstance(z, Tensor):
-            raise Refused(f"expected a tensor of codes, got a {type(z).__name__}")
+            keys = f" with {', '.join(map(repr, z))}" if isinstance(z, dict) else ""
+            cure = "; give a function that returns the codes alone" if keys else ""
+            raise Refused(f"expected a tensor of codes, got a {type(z).__name__}{keys}{cure}")
+        if z.shape == shape[:-1] and not z.is_floating_point():
+            raise Refused(
+                f"expected codes of the shape of its logits, {tuple(shape)}, got whole numbers of shape"
+                f" {tuple(z.shape)}, the numbers of categories perhaps, which have no gradient"
+            )
         if z.shape != shape:
             raise Refused(f"expected codes of the shape of its logits, {tuple(shape)}, got {tuple(z.shape)}")
         if not z.is_floating_point():
@@ -93,7 +108,10 @@ class Layer:
                 " gradient of probabilities p as z + p - p.detach()"
             )
         if not bool(torch.isfinite(z).all()):
-            raise Refused("expected finite codes, got NaN or infinity from finite logits")
+            raise Refused(
+                "expected finite codes, got NaN or infinity from finite logits (does it take probabilities? give lambda"
+                " logits: layer(logits.softmax(-1)))"
+            )
         return z
 
     def _pulled_back(self, z: Tensor, leaf: Tensor, derivative: Tensor) -> Tensor:
