@@ -1,5 +1,7 @@
 """Figures to publish: sizes, captions apart from the axes, bias against standard deviation, noise without colours."""
 
+import io
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -135,3 +137,12 @@ def test_the_command_line_takes_size_and_caption(run, compared, tmp_path):
     picture = Image.open(tmp_path / "x.png")
     assert picture.width == 3.35 * 200
     assert "curves: equal error of n averaged estimates" in picture.info["Description"]
+
+
+def test_a_notebook_shows_a_figure_by_itself(grid):
+    """IPython asks for _repr_png_ where pyplot, which is not imported, has registered no printer."""
+    figure = plots.heatmap(grid, "relative_bias_debiased")
+    picture, shown = figure._repr_png_()
+    with Image.open(io.BytesIO(picture)) as read:
+        assert read.size == (2 * shown["width"], 2 * shown["height"])
+    assert shown["width"] == round(110 * figure.get_figwidth())

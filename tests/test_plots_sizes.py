@@ -91,6 +91,7 @@ CASES = [
 def test_a_figure_can_be_read_at_its_size(name, size, tmp_path):
     figure = FIGURES[name]()
     assert caption(figure)
+    assert hasattr(figure, "_repr_png_")  # a notebook shows it
     plots.save(figure, tmp_path / "x.png", size=size)
     assert overlaps(figure) == []
     width, height = figure.get_size_inches()

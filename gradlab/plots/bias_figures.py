@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from .. import errors
@@ -17,6 +16,7 @@ from .axes_style import FONT, WIDTH, caption, temperature_axis, temperature_labe
 from .lines import Series, Style, keys, series, shifts, trend
 from .publishing import legend
 from .selection import check_bias, chosen, described, known_name, least_drawn, over_examples, panel_label, with_interval
+from .shown import Figure
 
 RELATIVE, ABSOLUTE = ("relative_bias_debiased", "relative_std"), ("bias_norm_debiased", "std_norm")
 _THINNER = "thinner line: interval over examples, of the data distribution"

@@ -6,13 +6,13 @@ import numpy as np
 import xarray as xr
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from .axes_style import FONT, SMALL, caption, temperature_label, value_axis
 from .fitting import keep_panels, key_above
 from .lines import COLOURS, MARKERS
 from .selection import checked, with_interval
+from .shown import Figure
 from .sweep_points import FINAL, facts, loss_label, pairs
 
 SHOWN = 100.0  # estimates averaged, in the panels that show one

@@ -7,7 +7,6 @@ import math
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from .axes_style import (
     FONT,
@@ -23,6 +22,7 @@ from .heatmaps import cell_axis, cell_facts, cells, colour_bar, draw_cells, grid
 from .lines import Style, keys, series, shifts, trend
 from .publishing import legend
 from .selection import check_gap, chosen, names, picks, units, with_interval
+from .shown import Figure
 
 # pooled: a mean of ratios explodes where some discrete gradients nearly vanish
 WORDS = {"gap": "gap", "relative_gap_pooled": "relative gap"}

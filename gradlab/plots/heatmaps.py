@@ -14,7 +14,6 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import CenteredNorm, Colormap, ListedColormap, LogNorm, Normalize
-from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
@@ -23,6 +22,7 @@ from ..schema import ENDS, short_name
 from .axes_style import FONT, LOG_FROM, SMALL, caption, log_ticks, serves_log, temperature_label
 from .fitting import IN_CELL
 from .selection import chosen, described, picks, units
+from .shown import Figure
 
 LESS_IS_BETTER = re.compile("bias|std|gap")  # in the name of a metric
 CELLS_WRITTEN = 12  # cells a side up to which values are written

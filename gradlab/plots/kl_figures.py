@@ -7,12 +7,12 @@ import math
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from .axes_style import FONT, SMALL, caption, long_name, value_axis
 from .fitting import keep_panels, key_above
 from .heatmaps import cell_facts, cells
 from .lines import COLOURS, MARKERS
+from .shown import Figure
 from .sweep_figures import draw_losses
 from .sweep_points import FINAL, MEAN, comparable, facts, loss_label, lowest, pairs, trained
 

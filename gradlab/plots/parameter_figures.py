@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 
 from ..kinds import first_metrics
 from ..schema import short_name
@@ -13,6 +12,7 @@ from .bias_figures import bias_of_one, by_estimator, fixed
 from .lines import keys
 from .publishing import legend
 from .selection import check_bias, chosen, described, least_drawn, panel_label, with_interval
+from .shown import Figure
 
 _ROW = 0.22  # inches, at least; a mark takes 0.09
 

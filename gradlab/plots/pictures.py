@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from .publishing import SMALL, WIDTH, keep_caption
+from .shown import Figure
 
 ACROSS = 10  # pairs a row, at most
 LARGEST, LABELS, MARGIN = 0.9, 0.9, 0.05  # inches: width of a picture, at most; of the words beside them; around

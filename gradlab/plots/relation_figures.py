@@ -8,7 +8,6 @@ import numpy as np
 import xarray as xr
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
@@ -16,6 +15,7 @@ from .axes_style import FONT, SMALL, caption, log_ticks, value_axis
 from .fitting import keep_panels
 from .publishing import legend
 from .selection import checked, units, with_interval
+from .shown import Figure
 
 COLUMNS = {"gap": "gap", "relative_gap_pooled": "relative gap"}
 BIAS = "relative_bias_debiased"

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
@@ -29,6 +28,7 @@ from .heatmaps import cell_axis, cell_facts, cells, colour_bar, draw_cells, grid
 from .lines import COLOURS, Series, Style, aside, shifts, trend
 from .publishing import legend
 from .selection import units, with_interval
+from .shown import Figure
 from .sweep_points import (
     FINAL,
     MEAN,

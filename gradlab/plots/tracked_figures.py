@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 
 from ..kinds import first_metrics, kind
 from ..schema import along, short_name
@@ -13,6 +12,7 @@ from .fitting import keep_panels
 from .lines import COLOURS, MARKERS, Series, Style, keys, series, shifts, trend
 from .publishing import legend
 from .selection import checked, described, least_drawn, panel_label, with_interval
+from .shown import Figure
 from .sweep_points import MEAN, comparable, facts, label, loss_label, lowest, pairs, single, temperature, trained
 
 CURVE = "validation_loss"

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from .. import errors
@@ -18,6 +17,7 @@ from .bias_figures import by_estimator
 from .lines import COLOURS, Series, keys
 from .publishing import legend
 from .selection import check_bias, chosen, with_interval
+from .shown import Figure
 
 X, Y = "relative_std", "relative_bias_debiased"
 AVERAGED = (1, 10, 100)
