@@ -14,9 +14,9 @@ from ..kinds import first_metrics, metric_names
 from ..schema import POPULATION, includes_noise, short_name
 from .axes_style import FONT, WIDTH, caption, temperature_axis, temperature_label, value_axis
 from .lines import Series, Style, keys, series, shifts, trend
+from .notebooks import Figure
 from .publishing import legend
 from .selection import check_bias, chosen, described, known_name, least_drawn, over_examples, panel_label, with_interval
-from .shown import Figure
 
 RELATIVE, ABSOLUTE = ("relative_bias_debiased", "relative_std"), ("bias_norm_debiased", "std_norm")
 _THINNER = "thinner line: interval over examples, of the data distribution"

@@ -11,8 +11,8 @@ from matplotlib.lines import Line2D
 from .axes_style import FONT, SMALL, caption, temperature_label, value_axis
 from .fitting import keep_panels, key_above
 from .lines import COLOURS, MARKERS
+from .notebooks import Figure
 from .selection import checked, with_interval
-from .shown import Figure
 from .sweep_points import FINAL, facts, loss_label, pairs
 
 SHOWN = 100.0  # estimates averaged, in the panels that show one

@@ -20,9 +20,9 @@ from .axes_style import (
 )
 from .heatmaps import cell_axis, cell_facts, cells, colour_bar, draw_cells, grid_size, scale
 from .lines import Style, keys, series, shifts, trend
+from .notebooks import Figure
 from .publishing import legend
 from .selection import check_gap, chosen, names, picks, units, with_interval
-from .shown import Figure
 
 # pooled: a mean of ratios explodes where some discrete gradients nearly vanish
 WORDS = {"gap": "gap", "relative_gap_pooled": "relative gap"}

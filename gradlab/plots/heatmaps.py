@@ -21,8 +21,8 @@ from .. import errors, rounding
 from ..schema import ENDS, short_name
 from .axes_style import FONT, LOG_FROM, SMALL, caption, log_ticks, serves_log, temperature_label
 from .fitting import IN_CELL
+from .notebooks import Figure
 from .selection import chosen, described, picks, units
-from .shown import Figure
 
 LESS_IS_BETTER = re.compile("bias|std|gap")  # in the name of a metric
 CELLS_WRITTEN = 12  # cells a side up to which values are written

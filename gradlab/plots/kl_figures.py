@@ -12,7 +12,7 @@ from .axes_style import FONT, SMALL, caption, long_name, value_axis
 from .fitting import keep_panels, key_above
 from .heatmaps import cell_facts, cells
 from .lines import COLOURS, MARKERS
-from .shown import Figure
+from .notebooks import Figure
 from .sweep_figures import draw_losses
 from .sweep_points import FINAL, MEAN, comparable, facts, loss_label, lowest, pairs, trained
 

@@ -10,9 +10,9 @@ from ..schema import short_name
 from .axes_style import FONT, SMALL, WIDTH, caption, value_axis
 from .bias_figures import bias_of_one, by_estimator, fixed
 from .lines import keys
+from .notebooks import Figure
 from .publishing import legend
 from .selection import check_bias, chosen, described, least_drawn, panel_label, with_interval
-from .shown import Figure
 
 _ROW = 0.22  # inches, at least; a mark takes 0.09
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from .notebooks import Figure
 from .publishing import SMALL, WIDTH, keep_caption
-from .shown import Figure
 
 ACROSS = 10  # pairs a row, at most
 LARGEST, LABELS, MARGIN = 0.9, 0.9, 0.05  # inches: width of a picture, at most; of the words beside them; around

@@ -10,8 +10,8 @@ from matplotlib.lines import Line2D
 from .axes_style import FONT, SMALL, WIDTH, caption, temperature_axis
 from .fitting import keep_panels, key_above
 from .lines import COLOURS, MARKERS
+from .notebooks import Figure
 from .selection import checked, with_interval
-from .shown import Figure
 
 MOST_ROWS, MOST_SERIES = 18, 3
 BEST, ALIKE, WORSE = "#D55E00", "#0072B2", "0.55"

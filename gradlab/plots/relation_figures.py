@@ -13,9 +13,9 @@ from matplotlib.ticker import MaxNLocator
 
 from .axes_style import FONT, SMALL, caption, log_ticks, value_axis
 from .fitting import keep_panels
+from .notebooks import Figure
 from .publishing import legend
 from .selection import checked, units, with_interval
-from .shown import Figure
 
 COLUMNS = {"gap": "gap", "relative_gap_pooled": "relative gap"}
 BIAS = "relative_bias_debiased"

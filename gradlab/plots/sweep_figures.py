@@ -26,9 +26,9 @@ from .axes_style import (
 from .fitting import keep_panels, key_above
 from .heatmaps import cell_axis, cell_facts, cells, colour_bar, draw_cells, grid_size, scale
 from .lines import COLOURS, Series, Style, aside, shifts, trend
+from .notebooks import Figure
 from .publishing import legend
 from .selection import units, with_interval
-from .shown import Figure
 from .sweep_points import (
     FINAL,
     MEAN,

@@ -10,9 +10,9 @@ from ..schema import along, short_name
 from .axes_style import FONT, WIDTH, caption, epoch_axis, long_name, value_axis
 from .fitting import keep_panels
 from .lines import COLOURS, MARKERS, Series, Style, keys, series, shifts, trend
+from .notebooks import Figure
 from .publishing import legend
 from .selection import checked, described, least_drawn, panel_label, with_interval
-from .shown import Figure
 from .sweep_points import MEAN, comparable, facts, label, loss_label, lowest, pairs, single, temperature, trained
 
 CURVE = "validation_loss"

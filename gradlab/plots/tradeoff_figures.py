@@ -15,9 +15,9 @@ from .. import errors
 from .axes_style import FONT, SMALL, WIDTH, caption, log_ticks
 from .bias_figures import by_estimator
 from .lines import COLOURS, Series, keys
+from .notebooks import Figure
 from .publishing import legend
 from .selection import check_bias, chosen, with_interval
-from .shown import Figure
 
 X, Y = "relative_std", "relative_bias_debiased"
 AVERAGED = (1, 10, 100)

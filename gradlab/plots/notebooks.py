@@ -6,7 +6,7 @@ import io
 
 from matplotlib import figure
 
-SHOWN = 110  # pixels an inch in a notebook; the picture has twice as many, for dense screens
+PIXELS = 110  # pixels an inch in a notebook; the picture has twice as many, for dense screens
 
 
 class Figure(figure.Figure):
@@ -14,6 +14,6 @@ class Figure(figure.Figure):
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         picture = io.BytesIO()
-        self.savefig(picture, format="png", dpi=2 * SHOWN)
-        width, height = (round(SHOWN * inches) for inches in self.get_size_inches())
+        self.savefig(picture, format="png", dpi=2 * PIXELS)
+        width, height = (round(PIXELS * inches) for inches in self.get_size_inches())
         return picture.getvalue(), {"width": width, "height": height}
