@@ -249,6 +249,19 @@ def test_no_noise_no_width():
         assert high - low <= 1e-12 * max(1, abs(values[0])), name
 
 
+def test_one_draw_among_zeros_has_no_direction():
+    """|m|^2 is V / N then; rounding of their difference gave a cosine of 9e7 and a scale of 9e14."""
+    gradient = np.array([0.3, -0.7])
+    for n in range(3, 40):
+        estimates = np.zeros((n, 2))
+        estimates[1] = [0.1 * n, -1.3]
+        found = of_products(gradient, batched(estimates, min(n, 32)))
+        assert found["mean_norm_debiased"][0] == 0
+        for name in ("cosine_debiased", "matched_bias_debiased", "matched_scale_debiased"):
+            assert np.isnan(found[name][0]), (name, n, found[name])
+        assert np.abs(found["mean_norm"][0] - np.linalg.norm(estimates[1]) / n) < 1e-12
+
+
 def test_exact_gradient_of_zero_gives_nan_not_a_crash():
     found = all_metrics(np.zeros(3), np.ones(3), np.ones(3), 10)
     assert np.isnan(found["cosine"])

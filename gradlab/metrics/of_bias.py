@@ -46,7 +46,7 @@ def _matched_bias(p: Products) -> Array:
 
 
 def _matched_bias_debiased(p: Products) -> Array:
-    return np.where(p.norms.exact > 0, signed_root((p.norms.across - p.noise) / p.squared_mean), np.nan)
+    return np.where(p.norms.exact > 0, signed_root(p.without_noise(p.norms.across) / p.squared_mean), np.nan)
 
 
 _SQUARED_MEAN = partial(inversion.squared_norm, k=MEAN)
@@ -70,7 +70,7 @@ METRICS = (
         name="mean_norm_debiased",
         long_name=f"norm of the mean estimate, {_FREE}",
         unit=GRADIENT,
-        value=lambda p: signed_root(p.norms.mean - p.noise),
+        value=lambda p: signed_root(p.without_noise(p.norms.mean)),
         interval=rooted(_SQUARED_MEAN),
         formula="√M, M = ‖m‖² − V / N, with the sign of M",
         short_name="norm of the mean estimate",
@@ -100,7 +100,7 @@ METRICS = (
         name="squared_bias_debiased",
         long_name=f"squared norm of the bias, {_FREE}",
         unit=SQUARED,
-        value=lambda p: p.norms.bias - p.noise,
+        value=lambda p: p.without_noise(p.norms.bias),
         interval=_SQUARED_BIAS,
         formula="‖m − g‖² − V / N",
     ),
@@ -108,7 +108,7 @@ METRICS = (
         name="bias_norm_debiased",
         long_name=f"norm of the bias, {_FREE}",
         unit=GRADIENT,
-        value=lambda p: signed_root(p.norms.bias - p.noise),
+        value=lambda p: signed_root(p.without_noise(p.norms.bias)),
         interval=rooted(_SQUARED_BIAS),
         formula="root of `squared_bias_debiased`, with its sign",
         short_name="bias",
@@ -129,7 +129,7 @@ METRICS = (
         long_name=f"bias over exact gradient (norms), {_FREE}",
         unit=NONE,
         root=True,
-        value=lambda p: signed_root(p.norms.bias - p.noise) / p.exact_norm,
+        value=lambda p: signed_root(p.without_noise(p.norms.bias)) / p.exact_norm,
         interval=rooted(_BIAS_RATIO),
         formula="`bias_norm_debiased` / ‖g‖",
         short_name="relative bias",

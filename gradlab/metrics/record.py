@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..statistics import inversion
 from ..statistics.inversion import Ends, Estimated
 from ..statistics.jackknife import Array, Numbers
 
@@ -48,7 +49,11 @@ class Products:
     @property
     def squared_mean(self) -> Array:
         """|m|^2 without sampling noise, NaN where that is not positive."""
-        return positive(self.norms.mean - self.noise)
+        return positive(self.without_noise(self.norms.mean))
+
+    def without_noise(self, squared: Array) -> Array:
+        """A squared norm of a mean, without sampling noise."""
+        return inversion.less_noise(squared, self.noise)
 
 
 class GapTerms(NamedTuple):

@@ -61,10 +61,16 @@ def estimated(raw: Array, noise: Array, draws: Array) -> Estimated:
     observed, linear = raw[:, 0], covariances(raw, draws)
     value, quadratic = observed.copy(), np.zeros_like(linear)
     for k in (MEAN, BIAS, ACROSS):
-        value[k] = observed[k] - noise
+        value[k] = less_noise(observed[k], noise)
         quadratic[k, k] = over(linear[k, k], observed[k]) * noise / 2
     batches = raw.shape[1] - 1
     return Estimated(value, observed, linear, quadratic, batches, True, lambda weights: students_t(LEVEL, batches - 1))
+
+
+def less_noise(squared: Array, noise: Array) -> Array:
+    """A squared norm less the noise in it; 0 where they differ by rounding alone, as of one draw among zeros."""
+    left = squared - noise
+    return np.where(np.abs(left) <= 1e-12 * squared, 0.0, left)
 
 
 def over(above: Array, below: Array) -> Array:
