@@ -10,6 +10,7 @@ import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -181,16 +182,7 @@ class Categorical(LatentKind):
         return a.argmax(-1)
 
     def kl_to_uniform(self, logits):
-        # KL - log n = sum_i p_i d_i - log(1 + sum_i exp(d_i)) with d_i = l_i - max l, i not the largest: through log p
-        # of an almost certain category its small gradient is lost. Bounded: an impossible category adds 0 log 0 = 0
-        at = logits.argmax(-1, keepdim=True)
-        top = logits.gather(-1, at)
-        d = (logits - top).clamp(min=torch.finfo(logits.dtype).min).scatter(-1, at, 0.0)
-        log_total = torch.log1p(d.exp().scatter(-1, at, 0.0).sum(-1, keepdim=True)) + (
-            top - top
-        )  # NaN of what is no law
-        categories = (logits > PADDING / 2).sum(-1).to(logits.dtype)  # the number of categories of each latent
-        return ((d - log_total).exp() * d).sum((-2, -1)) + (categories.log() - log_total[..., 0]).sum(-1)
+        return _KLToUniform.apply(logits).sum(-1)
 
     def two_category(self, logits):
         return logits
@@ -237,6 +229,38 @@ class Binary(LatentKind):
 
     def two_category(self, logits):
         return torch.stack([logits, torch.zeros_like(logits)], -1)
+
+
+class _KLToUniform(torch.autograd.Function):
+    """KL(softmax(l) || uniform over the possible categories) of each latent.
+
+    With d_i = l_i - max l and p = softmax(l): KL = sum_i p_i d_i - log sum_i exp(d_i) + log n, and its gradient
+    J(p) l = p (d - p.d), which does not cancel where one or several categories share all probability.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(logits: Tensor) -> Tensor:
+        d = _bounded_below(logits)  # 0 at the largest, NaN of what is no law
+        log_total = torch.log1p(d.exp().scatter(-1, logits.argmax(-1, keepdim=True), 0.0).sum(-1, keepdim=True))
+        categories = (logits > PADDING / 2).sum(-1).to(logits.dtype)  # the number of categories of each latent
+        return ((d - log_total).exp() * d).sum(-1) + categories.log() - log_total[..., 0]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *of_output: Tensor) -> Any:
+        (logits,) = ctx.saved_tensors
+        d = _bounded_below(logits)
+        return of_output[0][..., None] * CATEGORICAL.pull(torch.softmax(d, -1), d)
+
+
+def _bounded_below(logits: Tensor) -> Tensor:
+    """`below`, finite for impossible categories: 0 times the largest negative number is 0."""
+    return below(logits).clamp(min=torch.finfo(logits.dtype).min)
 
 
 def _log(e: Tensor) -> Tensor:
