@@ -32,6 +32,7 @@ from .programs.program import Program
 from .progress import bar
 from .setup import Setup, prepare
 
+_KL = 64  # arrays of the size of the law of all codes, in the graph of the KL term
 _TABLES = 2**20  # bytes of tables that are never too many
 _DECODED = 2**26  # bytes of what is decoded at once on a CPU: its arrays are then such as `keep_freed_pages` keeps
 
@@ -127,9 +128,14 @@ def exact_gradients(setup: Setup, laws: list[tuple[float, str]], *, dtype: torch
 
 def kl_gradient(setup: Setup) -> Tensor:
     """Gradient of KL(softmax(l) || uniform) with respect to the logits, untempered; float64."""
-    with torch.enable_grad():
-        leaf = setup.wide_logits.detach().requires_grad_()
-        return torch.autograd.grad(setup.kind.kl_to_uniform(leaf).sum(), leaf)[0]
+    kind, logits = setup.kind, setup.wide_logits
+    of_example = _KL * sum(setup.model.code_counts) * logits.element_size()
+    found = []
+    for some in logits.detach().split(max(1, setup.memory // of_example)):
+        with torch.enable_grad():
+            leaf = some.clone().requires_grad_()
+            found.append(torch.autograd.grad(kind.kl_to_uniform(leaf).sum(), leaf)[0])
+    return torch.cat(found)
 
 
 def check_enumerable(model: LatentModel, max_configurations: int) -> None:

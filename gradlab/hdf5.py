@@ -1,8 +1,8 @@
 """Reads untrusted HDF5 results files: checksum and sizes are checked before memory is allocated.
 
-HDF5 has no checksum of numbers and attributes. `sealed` puts one behind the end of the data, where other readers do not
-look. Whatever writes to the file with HDF5, or writes its data to a new one, leaves it out, so that only damage is
-found different. `hdf5_sandbox` runs this in a separate process, so it does not import torch.
+HDF5 has no checksum of numbers and attributes. That of `seal_of` is put behind the end of the data, where other readers
+do not look. Whatever writes to the file with HDF5, or writes its data to a new one, leaves it out, so that only damage
+is found different. `hdf5_sandbox` runs this in a separate process, so it does not import torch.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Refused(ValueError):
     """A file that is not a results file. The message gives the reason, without the name of the file."""
 
 
-def sealed(content: bytes) -> bytes:
-    """The content of an HDF5 file, with its checksum behind it."""
-    return content + SEAL + hashlib.sha256(content).hexdigest().encode()
+def seal_of(content: bytes | memoryview) -> bytes:
+    """What is put behind the content of an HDF5 file: its checksum."""
+    return SEAL + hashlib.sha256(content).hexdigest().encode()
 
 
 def check_seal(path: str | Path) -> None:

@@ -122,8 +122,9 @@ def save_results(ds: xr.Dataset, path: str | Path) -> None:
     ds = with_encodable_text(ds.compute().drop_encoding())
     _check_storable(ds)
     content = _hdf5(ds)
-    with files.written_aside(path) as aside:
-        aside.write_bytes(content)
+    with files.written_aside(path) as aside, open(aside, "wb") as file:  # in two pieces: results may be large
+        file.write(content)
+        file.write(hdf5.seal_of(content))
 
 
 def open_results(path: str | Path, trusted: bool = False) -> xr.Dataset:
@@ -201,10 +202,10 @@ def _check_storable(ds: xr.Dataset) -> None:
                 )
 
 
-def _hdf5(ds: xr.Dataset) -> bytes:
+def _hdf5(ds: xr.Dataset) -> memoryview:
     """The file's content. Made in memory: an HDF5 library that finds the disk full ends the whole process.
 
-    Large arrays have a checksum that every HDF5 reader verifies, the file one that `open_results` verifies.
+    Large arrays have a checksum that every HDF5 reader verifies.
     """
     content = io.BytesIO()
     try:
@@ -212,4 +213,4 @@ def _hdf5(ds: xr.Dataset) -> bytes:
             ds.dump_to_store(Hdf5Store(file))
     except (TypeError, ValueError, AttributeError, OSError) as error:
         raise ValueError(f"ds: expected values that HDF5 can store, got others ({hdf5.first_line(error)})") from None
-    return hdf5.sealed(content.getvalue())
+    return content.getbuffer()

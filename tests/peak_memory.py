@@ -7,6 +7,8 @@ Each call runs in a fork, which is stopped after some seconds of CPU time: what 
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import os
 import signal
@@ -120,6 +122,43 @@ def calls(memory: int) -> dict[str, tuple[Callable[[], Any], int]]:
     }
 
 
+@functools.cache
+def of_results() -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
+    """Name: a call whose result, moments or law of all codes take most, and one that takes little of them."""
+    small, hot = gradlab.bundled("vae-8x4-mnist"), _k_hot()
+    compute = gradlab.Compute(memory=16 * MIB)
+
+    def bias(model: Any, images: int, tf: Any, tb: Any, **options: Any) -> Callable[[], Any]:
+        x = _x(images)
+        return lambda: gradlab.bias(model, x, tf, tb, compute=compute, **{"draws": 32} | options)
+
+    def gap(images: int, temperatures: int, draws: int) -> Callable[[], Any]:
+        x, grid = _x(images), _grid(temperatures)
+        return lambda: gradlab.gap(small, x, grid, grid, draws=draws, compute=compute)
+
+    crossed = {"cross": (_grid(120)[3], _grid(120)[5])}
+    sampled = {"estimator": ["rloo", "st-gs"], "reference": "rloo", "draws": 64}
+    five = {"estimator": ["ste", "st-gs", "reinmax", "rloo", "decoupled-st-gs"]}
+    few = _grid(2)
+    return {
+        "bias, a cross": (bias(small, 10, _grid(120), _grid(120), **crossed), bias(small, 10, few, few)),
+        "bias, many images": (bias(small, 2000, 1.0, few), bias(small, 3, 1.0, few)),
+        "gap": (gap(10, 80, 8), gap(10, 2, 8)),
+        "bias, k-hot": (bias(hot, 1000, 1.0, 1.0, kl=True, **sampled), bias(hot, 2, 1.0, 1.0, kl=True, **sampled)),
+        "bias, a grid": (bias(small, 10, _grid(100), _grid(100)), bias(small, 10, few, few)),
+        "bias, a grid of many images": (bias(small, 300, _grid(20), _grid(20)), bias(small, 3, few, few)),
+        "bias, five estimators": (bias(small, 30, _grid(25), _grid(25), **five), bias(small, 30, few, few, **five)),
+        "bias, both targets": (
+            bias(small, 50, _grid(40), _grid(40), target="both"),
+            bias(small, 50, few, few, target="both"),
+        ),
+        "bias, 300 tf": (bias(small, 1000, _grid(300), 1.0, draws=2), bias(small, 10, few, 1.0, draws=2)),
+        "bias, sampled": (bias(small, 3000, 1.0, few, **sampled), bias(small, 3, 1.0, few, **sampled)),
+        "gap, many draws": (gap(2, 100, 32), gap(2, 2, 32)),
+        "gap, many images": (gap(300, 10, 64), gap(3, 2, 64)),
+    }
+
+
 def peak(call: Callable[[], Any], seconds: float = SECONDS) -> tuple[int, str]:
     """Bytes above those before, and how the call ended: "done", "stopped" or its error."""
     ours, theirs = os.pipe()
@@ -145,6 +184,8 @@ def _in_child(call: Callable[[], Any], seconds: float) -> tuple[int, str]:
 
     signal.signal(signal.SIGPROF, late)
     signal.setitimer(signal.ITIMER_PROF, seconds)
+    with contextlib.suppress(OSError, AttributeError):  # glibc keeps what was freed before; it counts as taken anew
+        ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = _high_water()
     how = "done"

@@ -321,7 +321,7 @@ def test_every_writer_survives_a_write_that_the_system_refuses(tmp_path):
     header = b'{"__metadata__":{"format":"gradlab-1"}}'
     old = {
         "checkpoint/file.safetensors": len(header).to_bytes(8, "little") + header,
-        "results/file.h5": hdf5.sealed(b"old"),
+        "results/file.h5": b"old" + hdf5.seal_of(b"old"),
         "images/file.gz": b"old",
     }
     paths = [tmp_path / name for name in old]

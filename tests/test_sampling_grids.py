@@ -97,8 +97,10 @@ def test_few_points_are_held_at_a_time_if_memory_is_short():
     parts = list(straight_through_moments._parts(grid, one_q // 2, 2 * one_q))
     assert [len(part) for part in parts] == [2, 1]
     assert sorted(itertools.chain.from_iterable(q for part in parts for q in part)) == list(range(6))
-    assert [len(part) for part in straight_through_moments._parts(grid, one_q // 2, 1)] == [1, 1, 1]
+    assert [len(part) for part in straight_through_moments._parts(grid, one_q // 2, one_q)] == [1, 1, 1]
+    assert sorted(straight_through_moments._parts(grid, one_q // 2, 1)) == [[[position]] for position in range(6)]
     assert_same(moments_of(problem, grid, 64, memory=3 * one_q), moments_of(problem, grid, 64))
+    assert_same(moments_of(problem, grid, 64, memory=1), moments_of(problem, grid, 64))
 
 
 @pytest.mark.parametrize("estimator", PULLED_BACK, ids=lambda e: e.label)

@@ -127,6 +127,7 @@ def _draw(
             for positions, drawn in each(setup, grid, noise, decoder=request.moments.decoder, advance=advance):
                 cells = [here[position] for position in positions]
                 points.fill(cells, exact, shift, drawn, plan.share(cells[0][0]))
+                del drawn  # before the moments of the next points are made
 
 
 def _of_rarity(rare: Rarity, plan: _Plan, request: Request) -> dict[str, Any]:

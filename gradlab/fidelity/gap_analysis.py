@@ -49,7 +49,7 @@ from ..statistics.jackknife import with_ends
 from .labels import JACKKNIFE, attributes
 from .rarity import rarity, variables
 from .request import estimator_of, temperatures_of
-from .room import COPIES, check_result
+from .room import check_result, of_gap
 
 DEFINITIONS = ("autodiff", "shared-backward")
 
@@ -139,9 +139,9 @@ def gap(
     with plain_arithmetic(compute.tf32):
         setup = prepare(model, x, compute, seed)
         x, logits, memory = setup.x, setup.logits, setup.memory
-        metrics = len(registry.of_analysis("gap"))
-        numbers = 2 * (min(BATCHES, draws) + 1) * (metrics + len(x)) + 4 * metrics * len(x)
-        check_result(len(tfs), len(tbs), len(x), 8 * COPIES * numbers * len(DEFINITIONS) * len(tfs) * len(tbs))
+        points = len(DEFINITIONS) * len(tfs) * len(tbs)
+        terms = sum(_terms(registry.of_analysis("gap")).values())
+        check_result(len(tfs), len(tbs), len(x), of_gap(points, len(x), min(BATCHES, draws), terms))
         _check_pulls_back(pulled, setup)
         arrays = pulled.noise_arrays
         noise = Noise(setup.kind, logits, arrays, draws, setup.seed, memory)
@@ -276,6 +276,12 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
     return torch.linalg.vecdot(a.flatten(2), b.flatten(2))
 
 
+def _terms(metrics: Mapping[str, GapMetric]) -> dict[str, int]:
+    """The number of terms of each metric."""
+    ones = GapTerms(*np.ones((len(GapTerms._fields), 1)))
+    return {name: len(metric.terms(ones)) for name, metric in metrics.items()}
+
+
 class _Sums:
     """Float64 sums of the terms of all metrics over draws and examples, at each point, for each batch of draws."""
 
@@ -287,10 +293,7 @@ class _Sums:
         self.batches = len(self.per_batch)
         self.ends = torch.from_numpy(bounds[1:]).to(device)
         points = (len(DEFINITIONS), len(tfs), len(tbs), self.batches)
-        tried = {
-            name: metric.terms(GapTerms(*np.ones((len(GapTerms._fields), 1)))) for name, metric in self.metrics.items()
-        }
-        self.terms = {name: len(terms) for name, terms in tried.items()}
+        self.terms = _terms(self.metrics)
         self.total = torch.zeros(sum(self.terms.values()), *points, dtype=torch.float64, device=device)
         self.count = torch.zeros_like(self.total)
         shape = (*self.total.shape[:4], examples)
@@ -367,12 +370,14 @@ class _Sums:
         """Intervals over examples, values without each example, and the number of examples that carry the norm."""
 
         def value(metric: GapMetric, sums: np.ndarray) -> np.ndarray:
-            here = slice(first[metric.name], first[metric.name] + self.terms[metric.name])
             totals, counts = np.split(sums, 2)
-            return metric.value(*(totals[here] / counts[here]))
+            return metric.value(*(totals / counts))
 
-        sums = np.concatenate([of.cpu().numpy() for of in (self.total_of_example, self.count_of_example)])
-        found = dict(over_examples.of_sums(self.metrics, value, sums))
+        found: dict[str, over_examples.OverExamples] = {}
+        for name, metric in self.metrics.items():
+            here = slice(first[name], first[name] + self.terms[name])
+            own = [of[here].cpu().numpy() for of in (self.total_of_example, self.count_of_example)]
+            found |= dict(over_examples.of_sums({name: metric}, value, np.concatenate(own)))
         ends = {name: np.stack([of.low, of.high], -1) for name, of in found.items()}
         carried = over_examples.effective(self.discrete_squares.cpu().numpy())
         return (

@@ -60,9 +60,7 @@ def _over_coordinates(
     parts = []
     for start in range(0, len(exact), at_once):
         some = slice(start, start + at_once)
-        moments = (of[some].reshape(-1, len(count), len(shift)) for of in (found.mean, found.squares))
-        batch_mean, squares = (of.numpy() for of in moments) if on_cpu else moments
-        reduced = _reduced(count, batch_mean, squares, exact[some], shift, examples)
+        reduced = _reduced(count, found, some, exact[some], shift, examples)
         parts.append(reduced if on_cpu else _in_one_transfer(reduced))
     mean, sum_of_squares, squares, squared_off, *rest = (np.concatenate(of) for of in zip(*parts, strict=True))
     return _Reduced(mean, sum_of_squares, squares, squared_off, rest[:5], rest[5:8], rest[8:])
@@ -79,16 +77,25 @@ def _in_one_transfer(given: list[torch.Tensor]) -> list[np.ndarray]:
 
 
 def _reduced(
-    count: np.ndarray, batch_mean: Any, squares: Any, exact: np.ndarray, shift: np.ndarray, examples: int
+    count: np.ndarray, found: BatchMoments, points: slice, exact: np.ndarray, shift: np.ndarray, examples: int
 ) -> list[Any]:
+    def by_batch(of: torch.Tensor) -> Any:
+        here = of[points].reshape(-1, len(count), len(shift))
+        return here.numpy() if _on_cpu(found) else here
+
+    squares = by_batch(found.squares)
+    # metrics need no variance of single coordinates, and summing first takes a tenth of the time
+    sum_of_squares, by_coordinate = squares.sum(1), squares.sum(-1)
+    del squares  # of many images, these arrays are what takes most memory
+    batch_mean = by_batch(found.mean)
     batch_mean = batch_mean + jackknife.like(batch_mean, shift)
     means = jackknife.means_without_each(count, batch_mean)
-    squared_off = batch_mean - means[:, :1]
+    batch_mean -= means[:, :1]
+    squared_off = batch_mean
     squared_off *= squared_off
-    sum_of_squares = squares.sum(1) + jackknife.like(squares, count) @ squared_off
-    # metrics need no variance of single coordinates, and summing first takes a tenth of the time
-    summed = squares.sum(-1), squared_off.sum(-1)
-    del batch_mean, squared_off  # of many images, these arrays are what takes most memory
+    sum_of_squares += jackknife.like(squared_off, count) @ squared_off
+    summed = by_coordinate, squared_off.sum(-1)
+    del batch_mean, squared_off
     g, m = jackknife.like(means, exact)[:, :, None], means[:, None]
     per_example = per_example_ratios(g, m, examples)
     elementwise = quantiles(elementwise_ratios(g, m))

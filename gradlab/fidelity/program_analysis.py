@@ -31,6 +31,7 @@ from .program_gradients import Flat, FlatMoments, ProgramStatistics
 from .rarity import CERTAIN, Rarity, variables
 from .reference_analysis import by_reference, stopping_rule
 from .request import EQUAL_COST_SAMPLED, Request, check_laws, cross_of, dropped, estimator_of, listed, temperatures_of
+from .room import check_result, of_program
 
 AUTO_ROWS = 2**20  # paths x examples that "auto" enumerates
 AUTO_NUMBERS = 2**31  # that their runs keep for the way back, likewise
@@ -49,6 +50,8 @@ def bias_of_program(
         Run(program, x, compute.dtype or torch.float64, compute.device).prepared() as run,
     ):
         request = _requested(run, tf, tb, **asked)
+        names, sizes = run.names_and_sizes()
+        check_result(len(request.tfs), len(request.tbs), run.examples, of_program(request, len(names) - 1, sizes[0]))
         measured = _against_exact if isinstance(request.reference, Enumerated) else _against_sampled
         try:
             ds = measured(run, x, request, seed, compute)

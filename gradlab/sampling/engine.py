@@ -81,12 +81,13 @@ def each_moments(
             step = _silent
             for position, of in into.items():
                 yield [position], BatchMoments(of.count, of.mean[None], of.squares[None])
-            del into
+            del into, of
     if drawn is not None and fast:
         drawn.centre(setup.logits)  # in place, so last
         chosen = [estimators[i] for i in fast]
         for positions, found in pulled_back_moments(setup, chosen, noise, drawn, ranks, advance):
             yield [fast[position] for position in positions], found
+            del found  # before those of the next points are made
 
 
 def each_accumulated(

@@ -89,16 +89,18 @@ def pulled_back_moments(
             advance(done // share[1])
             done %= share[1]
         yield positions, sums.scaled([size * _pull_back(estimators[position]).scale for position in positions])
+        del sums, add  # before those of the next part are made
 
 
 def _parts(estimators: Sequence[Estimator], bytes_each: int, memory: int) -> Iterator[list[list[int]]]:
-    """Positions of the estimators by equal q, in parts of bounded memory."""
+    """Positions of the estimators by equal q, in parts of bounded memory, of one estimator at least."""
     by_q: dict[Hashable, list[int]] = {}
     for position, estimator in enumerate(estimators):
         by_q.setdefault(estimator.relaxation_key, []).append(position)
+    most = max(1, memory // bytes_each)
     part: list[list[int]] = []
-    for same_q in by_q.values():
-        if part and bytes_each * sum(map(len, [*part, same_q])) > memory:
+    for same_q in (of[start : start + most] for of in by_q.values() for start in range(0, len(of), most)):
+        if part and sum(map(len, [*part, same_q])) > most:
             yield part
             part = []
         part.append(same_q)
