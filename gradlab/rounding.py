@@ -88,6 +88,8 @@ def with_uncertainty(value: float, low: float, high: float) -> str:
     if below != above or below < 1:
         return written(value, low, high)
     number, mark, exponent = text.partition("e")
+    if number == "0" and place > 0:  # 0 has no exponent that says what its digits are of
+        return written(value, low, high)
     shown = above if place >= 0 or mark else above * 10**-place
     return f"{number}({shown}){mark}{exponent}"
 

@@ -1,6 +1,7 @@
 """Digits follow the interval."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -42,6 +43,9 @@ def test_value_and_interval(given, told):
         ((3.2e-5, 2.8e-5, 3.61e-5), "3.2(4)e-05"),
         ((0.8618, 0.8018, 0.8818), "0.86 [0.80, 0.88]"),  # sides differ
         ((1.025, 0.7853, 1.025), "1.02 [0.79, 1.02]"),
+        ((0.0, -3e-5, 3e-5), "0 [-3e-05, 3e-05]"),  # 0(3) is read as 0 within 3
+        ((1e-6, -3.1e-5, 3.3e-5), "0 [-3e-05, 3e-05]"),
+        ((0.0, -3.1, 3.2), "0(3)"),
         ((0.5, NAN, NAN), "0.5000"),
         ((1.0, -INF, INF), "1.000 [-inf, inf]"),
     ],
@@ -64,3 +68,20 @@ def test_no_rounded_number_is_off_by_more_than_a_third_of_the_half_width():
 def test_numbers_without_an_interval():
     told = [rounding.plain(v) for v in (0.86182, 12345.6, 1234567.0, 1e-5, 0.0, -0.5, None, NAN, INF)]
     assert told == ["0.8618", "12346", "1.235e+06", "1.000e-05", "0", "-0.5000", "-", "-", "inf"]
+
+
+def test_parentheses_read_back_as_the_interval():
+    """Value and uncertainty, of values near 0, beside it and far from it."""
+    rng = np.random.default_rng(1)
+    for _ in range(2000):
+        half = 10.0 ** rng.uniform(-9, 9)
+        value = half * rng.choice([0.0, rng.uniform(-1, 1), rng.uniform(-100, 100)])
+        text = rounding.with_uncertainty(value, value - half, value + half)
+        read = re.fullmatch(r"(-?\d+\.?(\d*))\((\d+)\)(e[-+]\d+)?", text)
+        if read is None:
+            assert "[" in text
+            continue
+        number, decimals, uncertainty, exponent = read.groups()
+        unit = float("1" + (exponent or ""))
+        assert abs(float(number) * unit - value) <= 0.35 * half, (value, half, text)
+        assert abs(int(uncertainty) * 10.0 ** -len(decimals) * unit - half) <= 0.35 * half, (value, half, text)
