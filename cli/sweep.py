@@ -77,7 +77,7 @@ def sweep() -> None:
 
 @sweep.command()
 @grid_options(vae_options, settings_options(Settings(), OF_CELLS, lr="5e-4; 7e-4 for 16 categories x 12 latents"))
-def vae(latents, categories, lr, **others) -> None:
+def vae(latents, categories, top_k, lr, **others) -> None:
     """Train categorical VAEs over a grid, with the paper's settings.
 
     \b
@@ -88,7 +88,7 @@ def vae(latents, categories, lr, **others) -> None:
     Each training is one file in --folder. If the sweep is interrupted, the same command continues it. Several sweeps on
     one --folder share the work.
     """
-    _sweep(Settings(), **vae_settings(latents, categories, lr), **others)
+    _sweep(Settings(), **vae_settings(latents, categories, top_k, lr), **others)
 
 
 @sweep.command("binary-ae")

@@ -65,7 +65,7 @@ def train() -> None:
 @data_options("mnist")
 @settings_options(Settings(), OF_TRAINING, lr="5e-4; 7e-4 for 16 categories x 12 latents")
 @output_options("vae.safetensors")
-def vae(latents, categories, lr, **others) -> None:
+def vae(latents, categories, top_k, lr, **others) -> None:
     """Train a categorical VAE with the paper's settings.
 
     \b
@@ -74,13 +74,15 @@ def vae(latents, categories, lr, **others) -> None:
       gradlab train vae --tf 1.6 --tb 1.3 --out vae-8x4-mnist.safetensors
     Example: the large one:
       gradlab train vae --categories 16 --latents 12 --out vae-16x12.safetensors
+    Example: two of the eight categories of each latent:
+      gradlab train vae --top-k 2 --estimator rloo --out vae-2-of-8x4.safetensors
     Example: bias at epoch 0, every fifth epoch and the last, into vae.bias.h5:
       gradlab train vae --epochs 20 --track bias --track-every 5 --out vae.safetensors
 
     Ctrl-C, SIGTERM and SIGUSR1 save the state. --resume continues from it, to the same weights as a run without
     interruption. On a cluster, --resume auto makes one command of beginning and going on.
     """
-    _train(Settings(), **vae_settings(latents, categories, lr), **others)
+    _train(Settings(), **vae_settings(latents, categories, top_k, lr), **others)
 
 
 @train.command("binary-ae")

@@ -23,6 +23,11 @@ vae_options = together(
     click.option(
         "--categories", type=click.IntRange(min=2), default=8, show_default=True, help="Categories per latent."
     ),
+    click.option(
+        "--top-k",
+        type=click.IntRange(min=1),
+        help="Each latent takes this number of its categories: k-hot codes.  [default: one, one-hot codes]",
+    ),
 )
 autoencoder_options = together(
     click.option(
@@ -68,9 +73,9 @@ def settings_options(defaults: Settings, names: Sequence[str], lr: str = "") -> 
     return together(*(option_of(Settings, name, **changed) for name, changed in made.items()))
 
 
-def vae_settings(latents: int, categories: int, lr: float | None) -> dict[str, Any]:
+def vae_settings(latents: int, categories: int, top_k: int | None, lr: float | None) -> dict[str, Any]:
     """The settings of a categorical VAE, but what options of all trainings say."""
-    config = {"latents": latents, "categories": categories}
+    config = {"latents": latents, "categories": categories} | ({} if top_k is None else {"top_k": top_k})
     return {"config": config, "lr": vae_lr(latents, categories) if lr is None else lr}
 
 

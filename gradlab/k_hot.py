@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from . import errors
-from .latents import CATEGORICAL, LatentKind, below, masked
+from .latents import CATEGORICAL, LatentKind, below, bounded, masked
 
 MOST_CHOSEN = 8  # k: 2^k sets for each code
 MOST_CODES = 2**14  # of one latent, where all its codes are enumerated
@@ -151,8 +151,14 @@ class KHot(LatentKind):
         return _by_rows(lambda some, of: _log_and_score(some, of, self.k), numbers, a, code)
 
     def kl_to_uniform(self, logits):
-        """KL of the law of sets at softmax(l) to all possible sets alike, in nats, summed over latents."""
-        return CATEGORICAL.kl_to_uniform(self.log_law(logits, 1.0))  # the sets are categories, with logits log p(S)
+        """KL of the law of sets at softmax(l) to all possible sets alike, in nats, summed over latents.
+
+        NaN where fewer than k categories are possible.
+        """
+        wide = logits.float() if logits.dtype.itemsize < 4 else logits  # half precision has no logit of probability 0
+        few = ((~masked(self, wide)).sum(-1) < self.k).any(-1)
+        sets = self.log_law(bounded(self, wide, checked=False), 1.0)  # the sets are categories, with logits log p(S)
+        return (CATEGORICAL.kl_to_uniform(sets) * torch.where(few, torch.nan, 1.0)).to(logits.dtype)
 
     def pull_chances(self, a: Tensor, v: Tensor) -> Tensor:
         """(dP/da)^T v, P_i being the probability that i is in S: the gradient of E[v . code] for a constant v."""

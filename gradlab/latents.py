@@ -89,6 +89,14 @@ class LatentKind(ABC):
         """J(soft(a)) v, with full relative precision also if soft(a) is almost one-hot."""
         return self.pull(self.jacobian(a), self.centred(v, a))
 
+    def relaxed(self, a: Tensor) -> Tensor:
+        """The relaxed code through which straight-through gradients go; of one-hot codes and units `soft`."""
+        return self.soft(a)
+
+    def pull_relaxed(self, a: Tensor, v: Tensor) -> Tensor:
+        """(d relaxed(a)/da)^T v, with full relative precision."""
+        return self.pullback_at(a, v)
+
     @abstractmethod
     def indices(self, a: Tensor) -> Tensor:
         """The `category_indices` of hard(a), without computing the code."""

@@ -252,15 +252,16 @@ def test_score_of_three_of_which_two_are_alike_keeps_its_digits():
     assert float((found - wanted).norm()) <= 1e-12 * float(wanted.norm())
 
 
-def test_an_unbiased_estimator_has_no_bias_where_a_set_is_almost_certain():
-    """`reinforce` by exact moments, and the chance of another set 4e-18: it had a relative bias of 7."""
+@pytest.mark.parametrize("name", ["reinforce", "rloo"])
+def test_an_unbiased_estimator_has_no_bias_where_a_set_is_almost_certain(name):
+    """By exact moments, and the chance of another set 4e-18: `reinforce` had a relative bias of 7."""
     encoder = torch.nn.Linear(1, 4, bias=False).double()
     with torch.no_grad():
         encoder.weight[:] = torch.tensor([[4.0], [4.0], [0.0], [-0.1]])
     decoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 1).double())
     model = gradlab.LatentModel(encoder, decoder, latents=1, categories=4, top_k=2, likelihood="gaussian")
     with pytest.warns(SamplingWarning, match="every code certain"):
-        ds = gradlab.bias(model, torch.ones(1, 1).double(), 0.1, estimator="reinforce", moments="exact")
+        ds = gradlab.bias(model, torch.ones(1, 1).double(), 0.1, estimator=name, moments="exact")
     assert float(ds.relative_bias.squeeze()) < 1e-9
 
 
@@ -316,6 +317,26 @@ def test_kl_is_that_of_sets():
     a = torch.randn(3, 2, CATEGORIES, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     p = torch.stack([probabilities(row, 2) for row in a.flatten(0, 1)]).reshape(3, 2, 10)
     torch.testing.assert_close(KHot(2).kl_to_uniform(a), (p * (p * 10).log()).sum((1, 2)), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_kl_of_masked_logits_is_that_of_the_others(dtype):
+    """Its gradient was NaN at -inf."""
+    row = torch.tensor([[0.5, -0.25, 1.0, -0.75]], dtype=dtype)
+    masked = torch.tensor([[0.5, -torch.inf, -0.25, 1.0, -torch.inf, -0.75]], dtype=dtype)
+    of_row, of_masked = row.clone().requires_grad_(), masked.clone().requires_grad_()
+    kl, wanted = KHot(2).kl_to_uniform(of_masked), KHot(2).kl_to_uniform(of_row)
+    torch.testing.assert_close(kl, wanted)
+    (gradient,) = torch.autograd.grad(kl, of_masked)
+    torch.testing.assert_close(gradient[:, [0, 2, 3, 5]], torch.autograd.grad(wanted, of_row)[0])
+    assert bool((gradient[:, [1, 4]] == 0).all())
+    certain = torch.tensor([[0.5, -torch.inf, -0.25]], dtype=dtype, requires_grad=True)
+    kl = KHot(2).kl_to_uniform(certain)
+    assert kl == 0
+    assert bool((torch.autograd.grad(kl, certain)[0] == 0).all())
+    few = masked.clone().requires_grad_()
+    kl = KHot(5).kl_to_uniform(few)
+    assert bool(kl.isnan() and torch.autograd.grad(kl, few)[0].isnan().any())
 
 
 @pytest.mark.parametrize("gap", [0.0, 20.0, 40.0, 100.0])

@@ -11,7 +11,9 @@ import gradlab
 from gradlab import estimators, training
 from gradlab.estimators.straight_through import STE
 from gradlab.latents import CATEGORICAL
+from gradlab.sampling import Noise
 
+from .command_line import images
 from .test_k_hot import probabilities, sets
 
 LATENTS, CATEGORIES, K, TF = 2, 4, 2, 1.3
@@ -104,12 +106,23 @@ def by_hand(estimator, of, x):
     return e, joint_probabilities(logits / estimator.tf).T
 
 
+def of_tuples(estimator, of, x):
+    """The same of an estimator of n codes, at every n-tuple of configurations."""
+    logits, codes, p = of.logits(x).detach(), configurations(), joint_probabilities(of.logits(x).detach() / TF)
+    at = torch.cartesian_prod(*[torch.arange(len(codes))] * estimator.n).T  # (n, tuple)
+    points = codes[at][:, :, None].expand(-1, -1, len(x), -1, -1)
+    f = losses(of, x).detach()[:, at].permute(1, 2, 0)
+    e = estimator.estimate(of.kind, logits, torch.zeros_like(points), points, f, None)
+    return e, p[:, at].prod(1).T
+
+
 @pytest.mark.parametrize("wrt", ["logits", "encoder"])
 def test_moments_without_sampling_are_those_of_a_loop(wrt):
-    of, x, names = model(), observations(), ["reinforce", "ste", "ste-identity"]
+    of, x, names = model(), observations(), ["reinforce", "ste", "ste-identity", "rloo", "rloo:n=3"]
     ds = gradlab.bias(of, x, tf=TF, tb=0.9, estimator=names, moments="exact", wrt=wrt)
-    for name in names:
-        e, p = by_hand(estimators.get(name).at(TF, 0.9), of, x)
+    for name in ds.estimator.values:
+        entry = estimators.parse(name).at(TF, 0.9)
+        e, p = (of_tuples if "rloo" in name else by_hand)(entry, of, x)
         if wrt == "logits":
             mean = (p[..., None, None] * e).sum(0)
             std = (p[..., None, None] * (e - mean).square()).sum(0).sqrt()
@@ -316,8 +329,44 @@ def test_checkpoints_of_other_sets_are_no_one_file(tmp_path, run):
     assert shown[shown.index("top_k") + 1] == "2"
 
 
+def successive(a):
+    """The relaxation of two of the categories (Xie, Ermon 2019)."""
+    first = torch.softmax(a, -1)
+    return first + torch.softmax(a + torch.log(1 - first), -1)
+
+
+@pytest.mark.parametrize("estimator", ["decoupled-st-gs", "ste"])
+def test_a_gap_is_that_of_autograd_through_the_relaxation(estimator, monkeypatch):
+    of, x, tb, seen = model(), observations(), 0.8, []
+    of_noise = Noise.of
+    monkeypatch.setattr(Noise, "of", lambda *some: seen.append(of_noise(*some)) or seen[-1])
+    ds = gradlab.gap(of, x, TF, tb, estimator=estimator, draws=8).squeeze(["tf", "tb"])
+    (noise,) = seen
+    assert noise.shape[:3] == (1, 8, len(x))
+    found = []
+    for draw in range(8):
+        logits = of.logits(x).detach().requires_grad_()
+        relaxed = successive(logits / TF + noise[0, draw])
+        code = of.kind.hard((logits / TF + noise[0, draw]).detach())
+        _, v = of.losses_and_derivatives(code, x)
+        _, at_relaxed = of.losses_and_derivatives(relaxed.detach(), x)
+        entry = estimators.get(estimator).at(TF, tb)
+
+        def discrete(v, entry=entry, logits=logits, draw=draw, code=code):
+            if estimator == "ste":
+                return entry.estimate(of.kind, logits.detach(), noise[:, draw], code[None], None, v[None])
+            return torch.autograd.grad((successive(logits / tb + noise[0, draw]) * v).sum(), logits)[0]
+
+        through = torch.autograd.grad((relaxed * at_relaxed).sum(), logits)[0]
+        d = discrete(v)
+        found.append([(r - d).flatten(1).norm(dim=1) for r in (through, discrete(at_relaxed))])
+    wanted = torch.stack([torch.stack(each) for each in found]).mean((0, 2))
+    torch.testing.assert_close(torch.tensor(ds.gap.values), wanted, rtol=1e-9, atol=0)
+    assert float(wanted.min()) > 0.01
+    assert (ds.attrs["latent_kind"], ds.attrs["top_k"]) == ("k-hot", 2)
+
+
 REFUSED = {
-    "gap": (lambda of, x: gradlab.gap(of, x), "categorical or binary latents for a gap, got k-hot ones"),
     "exact": (lambda of, x: gradlab.bias(of, x, estimator="exact"), "expected one for k-hot latents, got exact"),
     "leg as reference": (
         lambda of, x: gradlab.bias(of, x, reference="leg"),
@@ -325,10 +374,6 @@ REFUSED = {
     ),
     "integrated st-gs": (
         lambda of, x: gradlab.bias(of, x, estimator="st-gs", moments="exact"),
-        "no exact moments of k-hot latents",
-    ),
-    "integrated rloo": (
-        lambda of, x: gradlab.bias(of, x, estimator="rloo", moments="exact"),
         "no exact moments of k-hot latents",
     ),
     "a layer": (
@@ -394,6 +439,21 @@ def test_a_training_by_name_and_its_checkpoint(tmp_path, estimator):
     again = gradlab.load(out)
     assert (again.top_k, again.kind.name, again.configurations) == (2, "k-hot", 36)
     assert gradlab.exact_gradient(again, images.first(2).floats()).shape == (2, 2, 4)
+
+
+def test_the_command_line_trains_them_and_measures_their_gap(run, tmp_path):
+    images(tmp_path, 20)
+    sizes = ["--latents", 2, "--categories", 3, "--top-k", 2, "--batch-size", 10, "--epochs", 1]
+    ran = run("train", "vae", "--data", "own", *sizes, "--out", "m.safetensors")
+    assert ran.code == 0, ran.err
+    assert gradlab.load("m.safetensors").top_k == 2
+    point = ["--tf", 1, "--tb", 1.3, "--images", 3, "--draws", 8, "--data", "own", "--no-plot"]
+    ran = run("gap", "m.safetensors", *point, "--out", "g.h5")
+    assert ran.code == 0, ran.err
+    assert gradlab.open_results("g.h5").attrs["top_k"] == 2
+    ran = run("train", "vae", "--data", "own", *sizes, "--top-k", 4, "--out", "n.safetensors")
+    assert (ran.code, ran.err.count("\n")) == (1, 1)
+    assert "--top-k: expected at most categories = 3, got 4" in ran.err
 
 
 def test_a_subclass_with_a_soft_code_of_its_own_is_refused():

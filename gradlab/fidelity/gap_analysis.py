@@ -6,6 +6,8 @@ an example is that of Decoupled ST-GS, d = (1/tb) J(qb) v(z). Its relaxed gradie
     autodiff          (1/tf) J(zf) v(zf)     automatic differentiation through the relaxed code
     shared-backward   (1/tb) J(qb) v(zf)     only the forward pass differs
 
+Of k-hot codes z is the k largest of zf, and zf and qb are `KHot.relaxed` in place of softmax.
+
 gap = |r - d|, relative gap = |r - d| / |d|, cosine = <r, d> / (|r| |d|), with norms over latent and category. v at z
 and zf does not depend on tb, so two decoder passes per noise array and tf serve all tb.
 """
@@ -84,7 +86,7 @@ def gap(
 
     Parameters
     ----------
-    model : LatentModel, categorical or binary
+    model : LatentModel
     x : observations (example, ...)
     tf, tb : forward and backward temperatures, a number or a sequence; tb defaults to the values of tf
     estimator : a name or an Estimator, one of `from_layer` too: one that pulls df/dz back from the code hard(l/tf + g);
@@ -127,11 +129,6 @@ def gap(
     ('definition', 'tf', 'tb')
     """
     check_is_model(model)
-    if not model.kind.one_hot:
-        raise ValueError(
-            f"model: expected categorical or binary latents for a gap, got {model.kind.name} ones, for which none is"
-            " defined; gradlab.bias measures them"
-        )
     tfs, tbs = temperatures_of(tf, tb, [estimator])
     pulled = estimator_of(estimator)
     draws = errors.whole_number("draws", draws, 2, "an interval needs two")
@@ -210,11 +207,11 @@ def _measure(
     """
     kind, tf = model.kind, e.law_tf
     a = logits / tf + noise[0]
-    zf, z = kind.soft(a), kind.hard(a)
+    zf, z = kind.relaxed(a), kind.hard(a)
     _, v = at_all_points(model, x, torch.stack([z, zf]).to(precision(model, x)), memory, check=check)
     assert v is not None
     v = v.to(logits.dtype)
-    through = kind.pullback_at(a, v[1]).div_(tf)  # the autodiff definition's r
+    through = kind.pull_relaxed(a, v[1]).div_(tf)  # the autodiff definition's r
     through_norm = _norm(through)
     v[1] -= v[0]
     found = []
@@ -242,7 +239,7 @@ def _pulled_back(
 ) -> Tensor:
     """tb times the estimates for both derivatives v (2, draw, example, latent[, category]) at the codes z."""
     if type(e) is DecoupledSTGS:
-        return kind.pullback_at(torch.add(noise[0], logits, alpha=1 / tb), v)
+        return kind.pull_relaxed(torch.add(noise[0], logits, alpha=1 / tb), v)
     points = points_of(e, kind, logits, noise)
 
     def complain() -> None:

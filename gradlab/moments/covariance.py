@@ -5,7 +5,8 @@ and C_b the covariance (D, D) of its estimate e_b. Then the variances of (1/B) s
 of theta, are (1/B^2) sum_b <C_b, J_b J_b^T>. C is computed as follows:
 
     function of the code    C = Cov_z e(z), by enumeration
-    leave-one-out           C of a sample covariance of n codes, from E[f^a 1[z_l = k, z_m = j]] with a = 0, 1, 2
+    leave-one-out           C of a sample covariance of n codes, from E[f^a 1[z_l = k, z_m = j]] with a = 0, 1, 2; of
+                            codes that are not one-hot, from E[f^a s s^T] with the score s
     noise integral          given the code, the noise of different latents is independent. Between latents
                             C = Cov_z a(z) with a_l(z) = (1/tb) E[J(q_l)|z_l] v_l(z); within a latent, `noise` gives C
 """
@@ -17,6 +18,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..latents import LatentKind
 from .enumeration import Block, Law
 from .noise import Integral, Relaxed
 
@@ -97,6 +99,49 @@ class OfLosses:
     def _total(moment: Tensor, categories: int) -> Tensor:
         """E[w] (example,) from E[w 1 1^T]: summed over the categories of a latent."""
         return moment.diagonal(dim1=1, dim2=2)[:, :categories].sum(1)
+
+
+class OfScores:
+    """E[(f - f0)^a s s^T] for a = 0, 1, 2, with s = d log p(z)/da: moments of leave-one-out estimators of any codes.
+
+    The estimate from n codes is 1/tf times the sample covariance of f and s. With mu_ab = E[(f - Ef)^a s^b] and Es = 0,
+    its mean is mu11/tf, its covariance 1/tf^2 (mu22/n - (n-2)/(n(n-1)) mu11 mu11^T + mu20 mu02/(n(n-1))).
+    """
+
+    def __init__(self, kind: LatentKind, logits: Tensor, tf: float, f0: Tensor, whole: bool):
+        """`whole`: products of all entries of s, else their squares alone."""
+        self.kind, self.a, self.f0, self.whole = kind, logits / tf, f0, whole
+        size = logits[0].numel()
+        self.of_f = logits.new_zeros(3, len(f0))
+        self.first = logits.new_zeros(len(f0), size)
+        self.second = logits.new_zeros(3, len(f0), *(size, size)[: 1 + whole])
+
+    def add(self, block: Block, log_chosen: Tensor) -> None:
+        assert block.f is not None
+        s = self.kind.score(self.a, block.codes[:, None]).flatten(2).transpose(0, 1)  # (example, configuration, D)
+        deviation, weight = block.f - self.f0[:, None], log_chosen.sum(-1).exp()
+        for power in range(3):
+            weighted = weight[..., None] * s
+            self.of_f[power] += weight.sum(1)
+            self.second[power] += weighted.mT @ s if self.whole else (weighted * s).sum(1)
+            if power == 1:
+                self.first += weighted.sum(1)
+            weight = weight * deviation
+
+    def leave_one_out(self, n: int, tf: float) -> tuple[Tensor, Tensor]:
+        """Mean and variance (example, latent, category) of the estimate from n codes."""
+        variance = self._second(n, tf, self.first.square(), lambda moments: moments)
+        return (self.first / tf).reshape(self.a.shape), variance.clamp(min=0.0).reshape(self.a.shape)
+
+    def covariance(self, n: int, tf: float) -> Tensor:
+        """Covariance (example, D, D) of the estimate from n codes."""
+        return self._second(n, tf, self.first[:, :, None] * self.first[:, None, :], lambda moments: moments[..., None])
+
+    def _second(self, n: int, tf: float, squared_mean: Tensor, shaped: Callable[[Tensor], Tensor]) -> Tensor:
+        mean, mean_square = (shaped(moments[:, None]) for moments in self.of_f[1:])
+        mu20 = mean_square - mean.square()
+        mu22 = self.second[2] - 2 * mean * self.second[1] + mean.square() * self.second[0]
+        return (mu22 / n - (n - 2) / (n * (n - 1)) * squared_mean + mu20 * self.second[0] / (n * (n - 1))) / tf**2
 
 
 def given_code(law: Relaxed, integral: Integral, binary: bool) -> Callable[[Block], Tensor]:

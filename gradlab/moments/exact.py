@@ -2,7 +2,8 @@
 
     FunctionOfCode, Constant    enumeration
     LatentSummed                enumeration, with the losses of all configurations in memory
-    LeaveOneOut                 enumeration of E[f|z_l = k] and E[f^2|z_l = k]
+    LeaveOneOut                 enumeration of E[f|z_l = k] and E[f^2|z_l = k]; of codes that are not one-hot, of the
+                                products of f and the score
     NoiseIntegral               enumeration of E[v|z_l = k] and E[v v^T|z_l = k], then an integral over the noise of
                                 one latent given its code
 
@@ -30,7 +31,7 @@ from ..losses import losses_of_all
 from ..methods import TOLERANCE
 from ..model import LatentModel
 from ..setup import Setup
-from .covariance import OfCode, OfLosses, given_code, within_latents
+from .covariance import OfCode, OfLosses, OfScores, given_code, within_latents
 from .enumeration import Block, CodeOnly, Derivatives, Law, Losses, Neighbours
 from .noise import Integral, Relaxed, integrate
 
@@ -55,7 +56,7 @@ def supported(estimator: Estimator, kind: LatentKind = latents.CATEGORICAL) -> b
     """Whether `exact_moments` can compute the moments of this estimator at its parameters, on latents of a kind."""
     if estimator.baseline_decay is not None or estimator.exact_moments is None:
         return False
-    if not kind.one_hot and not isinstance(estimator.exact_moments, FunctionOfCode | Constant):
+    if not kind.one_hot and not isinstance(estimator.exact_moments, FunctionOfCode | Constant | LeaveOneOut):
         return False
     return not (estimator.all_configurations and estimator.uses_derivative)
 
@@ -146,8 +147,9 @@ class _Engine:
         }
         self.laws = {tf: Law(model.kind, logits, tf) for tf in {e.tf for e in enumerated}}
         self.code_only: dict[Estimator, CodeOnly] = {}
-        self.between: dict[Estimator, OfCode | OfLosses] = {}  # sums for covariances, where these are asked for
-        self.losses: dict[float, Losses] = {}
+        # sums for covariances, where these are asked for
+        self.between: dict[Estimator, OfCode | OfLosses | OfScores] = {}
+        self.losses: dict[float, Losses | OfScores] = {}
         relaxed = {e.tf: self.laws[e.tf] for e in enumerated if noise_integral(e)}
         self.decoder = Derivatives(relaxed) if relaxed else None
         if enumerated:
@@ -160,7 +162,12 @@ class _Engine:
         """Sums for an estimator whose moments, and covariance if asked for, one enumeration gives."""
         if isinstance(e.exact_moments, LeaveOneOut):
             assert self.first.f is not None
-            f0 = self.first.f[:, 0]
+            f0, kind = self.first.f[:, 0], self.model.kind
+            if not kind.one_hot:
+                self.losses.setdefault(e.tf, OfScores(kind, self.logits, e.tf, f0, whole=False))
+                if self.covariance:
+                    self.between[e] = OfScores(kind, self.logits, e.tf, f0, whole=True)
+                return
             self.losses.setdefault(e.tf, Losses(law, f0))
             if self.covariance:
                 self.between[e] = OfLosses(law, f0)
@@ -213,7 +220,7 @@ class _Engine:
                 done[key] = Moments(self._of_model(mean), self._of_model(variance))
             else:
                 of = self.between.get(key, self.code_only[key])
-                assert not isinstance(of, OfLosses)
+                assert not isinstance(of, OfLosses | OfScores)
                 mean, variance = (moment.reshape(self.logits.shape) for moment in of.moments())
                 done[key] = Moments(mean, variance)
         if self.covariance:
@@ -227,7 +234,7 @@ class _Engine:
         zero = self.logits.new_zeros(len(self.x), size, size)
         found: dict[Estimator | Relaxed, Tensor] = {e: zero for e in self.estimators if e.noise_free}
         for e, of in self.between.items():
-            if isinstance(of, OfLosses):
+            if isinstance(of, OfLosses | OfScores):
                 assert isinstance(e.exact_moments, LeaveOneOut)
                 whole = of.covariance(e.exact_moments.n, e.tf)
                 found[e] = whole[:, ::2, ::2] if self.model.binary else whole  # the first of the pair of logits (l, 0)
@@ -257,7 +264,7 @@ class _Engine:
         for numbers, indices, f, v in table.blocks(**self.wanted):
             block = Block(indices, self._codes(indices), f, v)
             for tf, law in self.laws.items():
-                of_tf: list[CodeOnly | Losses | OfCode | OfLosses] = []
+                of_tf: list[CodeOnly | Losses | OfCode | OfLosses | OfScores] = []
                 of_tf += [sums for e, sums in (self.code_only | self.between).items() if e.tf == tf]
                 of_tf += [self.losses[tf]] if tf in self.losses else []
                 if of_tf:
