@@ -34,9 +34,12 @@ what_options = together(
         "--wrt",
         type=click.Choice(WRT),
         help="Variables of the gradients: the logits, or the encoder's parameters, tensor by tensor, of the mean over"
-        " images, with one pass through the encoder per draw. A Program says itself.  [default: logits]",
+        " images, with one pass through the encoder per draw. A Program"
+        " states its own variables.  [default: logits]",
     ),
-    click.option("--kl", is_flag=True, help="Add the KL term's gradient to both sides."),
+    click.option(
+        "--kl", is_flag=True, help="Add the gradient of the KL term to the estimates and to the exact gradient."
+    ),
 )
 how_options = together(
     click.option(
@@ -53,9 +56,9 @@ how_options = together(
         default="auto",
         show_default=True,
         metavar="NAME",
-        help="Gradient that estimates are compared with: exact, the enumerated one; an unbiased estimator, as rloo,"
+        help="What estimates are compared with: exact, the enumerated gradient; an unbiased estimator, such as rloo,"
         " disarm or arms:n=4; auto: exact if the code space is small enough, else the unbiased estimator with the"
-        " smallest variance. With auto, an option of an exact or of a sampled reference chooses that.",
+        " smallest variance. With auto, an option that belongs to one of the two selects it.",
     ),
     method_options(MonteCarlo, Integrated, Enumerated, Sampled, Compute),
 )
@@ -77,9 +80,10 @@ how_options = together(
 def bias(measured, tf, tb, sweep, names, moments, reference, values, **what):
     """Bias and variance of gradient estimators against the exact gradient.
 
-    Without CHECKPOINT the bundled 8x4 VAE is measured on bundled images. Several checkpoints (a training run's, say)
-    go into one file, along the dim `checkpoint`. If such a command is killed, the same command continues. After Ctrl-C
-    or a failure, --out has what is measured, unless complete results of an earlier measurement are there.
+    Without CHECKPOINT, the bundled 8x4 VAE is measured on bundled images. Several checkpoints, for example of one
+    training, go into one file, along the dim `checkpoint`. If such a command is killed, the same command continues.
+    After Ctrl-C or a failure, --out contains what was measured, unless it holds complete results of an earlier
+    measurement.
 
     \b
     Examples:
@@ -93,9 +97,9 @@ def bias(measured, tf, tb, sweep, names, moments, reference, values, **what):
       gradlab bias --model my_module:model --weights mine.safetensors --observations x.npy --out mine.h5
       gradlab bias epoch-*.safetensors --tf 0.3:3.0:10 --tb 1 --workers 8 --out over-training.h5
 
-    A code space too large to enumerate is measured against an unbiased reference: figures, all without sampling noise,
-    are then of the same names, and `resolved` says whether the bias is told from 0. An option that has no effect
-    beside the others, such as --tolerance with --moments monte-carlo, is refused.
+    If the code space is too large to enumerate, the reference is an unbiased estimator. The metrics then have the same
+    names and include no sampling noise, and `resolved` says whether the bias differs from 0. An option without effect,
+    such as --tolerance with --moments monte-carlo, is refused.
     """
     import functools
 

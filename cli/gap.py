@@ -22,13 +22,13 @@ from .options import seed_option, temperature_options
 def gap(measured, tf, tb, draws, values, seed):
     """Gradient gap between the relaxed and the discrete forward pass of Decoupled ST-GS (figure 5).
 
-    For latents too large to enumerate, and any others. The gap is no bias: neither gradient is the true one. The raw
-    gap shrinks like 1/tb whatever the alignment; see the relative gap and the cosine.
+    It can be measured for code spaces of any size. The gap is not the bias: neither gradient is the exact one. The raw
+    gap contains the factor 1/tb, whatever the two directions are; look at the relative gap and the cosine as well.
 
-    Without CHECKPOINT the bundled binary autoencoder (2,048 units) is measured on bundled images. Several checkpoints
-    (a training run's, say) go into one file, along the dim `checkpoint`. If such a command is killed, the same command
-    continues. After Ctrl-C or a failure, --out has what is measured, unless complete results of an earlier measurement
-    are there. Backward temperatures cost next to nothing.
+    Without CHECKPOINT, the bundled binary autoencoder (2,048 units) is measured on bundled images. Several checkpoints,
+    for example of one training, go into one file, along the dim `checkpoint`. If such a command is killed, the same
+    command continues. After Ctrl-C or a failure, --out contains what was measured, unless it holds complete results of
+    an earlier measurement. More backward temperatures cost almost no time.
 
     \b
     Examples:

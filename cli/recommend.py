@@ -38,23 +38,23 @@ what_options = together(
     click.option(
         "--tf",
         type=TemperatureSpec(),
-        help="Forward temperature. It changes the objective, so it is yours; with --target model it does not, and"
-        " several, as 0.5,1,2, are the ones to choose from.  [default: that of the training, else 1; with --target"
-        " model 5 from 0.5 to 2]",
+        help="Forward temperature. It changes the objective, so it is not chosen for you. With --target model the"
+        " objective is fixed, and several, such as 0.5,1,2, are compared.  [default: that of the training, else 1; with"
+        " --target model 5 from 0.5 to 2]",
     ),
     click.option(
         "--averaged",
         type=click.IntRange(min=1),
         default=100,
         show_default=True,
-        help="Loss evaluations that an average costs: images of a batch, times steps that the optimizer averages over.",
+        help="Loss evaluations in one average: images of a batch, times the steps that the optimizer averages.",
     ),
     click.option(
         "--budget",
         type=click.FloatRange(min=0, min_open=True),
         default=60.0,
         show_default=True,
-        help="Seconds, about, for each checkpoint.",
+        help="Approximate number of seconds for each checkpoint.",
     ),
     click.option(
         "--estimator",
@@ -62,14 +62,14 @@ what_options = together(
         type=EstimatorSpec(),
         multiple=True,
         metavar="NAME",
-        help="Once: your present estimator, whose cost is told; repeated: the ones to choose from.  [default: the"
-        " training's; all]",
+        help="Once: your present estimator, to compare with; repeated: the ones to choose from.  [default: that of"
+        " the training; all]",
     ),
     click.option(
         "--tb",
         type=TemperatureSpec(),
-        help="One: your present backward temperature; several, as 0.5,1,2: the ones to choose from.  [default: the"
-        " training's; 12 from 0.1 to 6]",
+        help="One: your present backward temperature; several, such as 0.5,1,2: the ones to choose from."
+        "  [default: that of the training; 12 from 0.1 to 6]",
     ),
     click.option(
         "--target",
@@ -79,7 +79,7 @@ what_options = together(
         help="Law whose expected loss is the objective: softmax(l/tf), or softmax(l).",
     ),
     click.option(
-        "--draws", type=click.IntRange(min=32), help="Draws of the last round.  [default: what --budget pays]"
+        "--draws", type=click.IntRange(min=32), help="Draws of the last round.  [default: as --budget allows]"
     ),
 )
 
@@ -95,13 +95,13 @@ what_options = together(
 @click.option("--out", type=click.Path(dir_okay=False), help="Results file, in HDF5, of all candidates.")
 @json_option
 def recommend(checkpoints, tf, averaged, budget, names, tb, images, data, data_dir, own, values, out, as_json, **more):
-    """Which estimator and which backward temperature give the most faithful gradient at equal cost.
+    """Find the estimator and the backward temperature with the most faithful gradient at equal cost.
 
-    All estimators and 12 backward temperatures are compared by the error of an average that costs the same number of
-    loss evaluations, at the best scale, which a learning rate absorbs. The answer says what is as good within noise,
-    what your present choice costs, and the line of code to paste. Without CHECKPOINT the bundled 8x4 VAE is taken.
-    Several checkpoints of a training give a schedule. Ctrl-C gives the best so far, and does not replace
-    complete results in --out.
+    All estimators are compared at 12 backward temperatures, by the error of an average that costs a fixed number of
+    loss evaluations. The error is taken at the best scale, because a learning rate can correct the scale. The answer
+    says what is as good within noise, what your present choice costs, and which line of code to paste. Without
+    CHECKPOINT, the bundled 8x4 VAE is measured. Several checkpoints of a training give a schedule. Ctrl-C prints the
+    best so far, and does not replace complete results in --out.
 
     \b
     Examples:

@@ -56,7 +56,7 @@ def train() -> None:
 
     Temperatures may follow a schedule (--tf 1:0.3 --tb 1:2:cosine), and --track measures bias or gap during training.
     Ctrl-C, SIGTERM and SIGUSR1 save the state. --resume continues from it, to the same weights as a run without
-    interruption. On a cluster, --resume auto makes one command of beginning and going on.
+    interruption. On a cluster, --resume auto lets the same command begin or continue.
     """
 
 
@@ -80,7 +80,7 @@ def vae(latents, categories, top_k, lr, **others) -> None:
       gradlab train vae --epochs 20 --track bias --track-every 5 --out vae.safetensors
 
     Ctrl-C, SIGTERM and SIGUSR1 save the state. --resume continues from it, to the same weights as a run without
-    interruption. On a cluster, --resume auto makes one command of beginning and going on.
+    interruption. On a cluster, --resume auto lets the same command begin or continue.
     """
     _train(Settings(), **vae_settings(latents, categories, top_k, lr), **others)
 
@@ -103,7 +103,7 @@ def binary_ae(preset, width, depth, **others) -> None:
       gradlab train binary-ae --data cifar10 --tf 1:0.3 --tb 1:2:cosine --track gap --out annealed.safetensors
 
     Ctrl-C, SIGTERM and SIGUSR1 save the state. --resume continues from it, to the same weights as a run without
-    interruption. On a cluster, --resume auto makes one command of beginning and going on.
+    interruption. On a cluster, --resume auto lets the same command begin or continue.
     """
     _train(BINARY_AUTOENCODER, **autoencoder_settings(preset, width, depth), **others)
 

@@ -79,7 +79,7 @@ class Integrated(Checked):
     0.0001
     """
 
-    tolerance: float = option(TOLERANCE, "Relative numerical error wanted of exact moments.")
+    tolerance: float = option(TOLERANCE, "Largest relative numerical error of exact moments.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,9 +32,9 @@ STYLES = [Style(line, hollow=hollow) for hollow in (False, True) for line in ("-
 def gap(ds: xr.Dataset, checkpoint: str | None = None) -> Figure:
     """Figure 5 of the paper: the gradient gap (left), and beside it the relative gap, for each definition.
 
-    The gap shrinks as 1/tb whatever the alignment of the two gradients; over the norm of the discrete one it
-    does not. Over a grid of temperatures, heatmaps as in `heatmap`, with one logarithmic colour scale a column.
-    Along one temperature, or along checkpoints at one point, lines with the intervals of `ds`: one colour per
+    The gap contains the factor 1/tb, whatever the directions of the two gradients are; the relative gap does not. Over
+    a grid of temperatures, the figure has heatmaps as in `heatmap`, with one logarithmic colour scale per column. Along
+    one temperature, or along checkpoints at one point, it has lines with the intervals of `ds`: one colour per
     definition, one line style per checkpoint; points that are NaN are left out.
 
     Parameters

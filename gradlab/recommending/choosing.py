@@ -54,13 +54,13 @@ def recommend(
 ) -> Recommendation | Schedule:
     """The estimator and backward temperature whose averaged gradient is closest to the exact one, at equal cost.
 
-    The figure compared is the matched error of an average: min over a of E|a average - g|^2 / |g|^2, and its root; a
-    learning rate absorbs the scale a. All candidates cost `averaged` loss evaluations: an estimator that takes m of
-    them for a draw averages `averaged`/m draws. An error of 1 is that of the answer 0.
+    Candidates are compared by the matched error of an average, the root of min over a of E|a average - g|^2 / |g|^2,
+    because a learning rate can correct the scale a. All candidates cost `averaged` loss evaluations: an estimator that
+    takes m of them for a draw averages `averaged`/m draws. An error of 1 is no better than a gradient of 0.
 
-    All candidates are measured on few draws and the better ones on more. What is said of the last few comes from a
-    last round with noise of its own. Against the enumerated gradient, or on spaces too large to enumerate against an
-    unbiased estimator. Ctrl-C gives the best so far.
+    All candidates are measured on few draws and the better ones on more. The last few are measured again with new
+    noise, which the answer rests on. The reference is the enumerated gradient, or an unbiased estimator if the code
+    space is too large to enumerate. Ctrl-C returns the best so far.
 
     Parameters
     ----------
@@ -68,16 +68,16 @@ def recommend(
         list, or in a dict by step
     x : observations (example, ...), of a Program its x. With 8 examples or more, intervals of a LatentModel are over
         examples and draws, else over draws
-    tf : forward temperature. It changes the objective, so it is yours to choose; by default that of the model's
-        training, else 1. With target="model" it does not: a list to choose from, by default 5 from 0.5 to 2
-    tb : your present backward temperature, a number; or a list to choose from, by default 12 from 0.1 to 6. Beside a
-        list of estimators, a number is the only one to choose
+    tf : forward temperature. It changes the objective, so gradlab does not choose it; by default that of the model's
+        training, else 1. With target="model" the objective is fixed: a list to choose from, by default 5 from 0.5 to 2
+    tb : your present backward temperature, a number; or a list to choose from, by default 12 from 0.1 to 6. With a
+        list of estimators, a number is the only tb that is compared
     estimator : your present estimator, a name or an Estimator, by default that of the model's training, if it is known;
         or a list to choose from, by default the whole catalogue. A temperature that a name states, as "ste:tb=0.5", is
         kept
-    averaged : loss evaluations that an average costs: examples of a batch, times the steps that the optimizer averages
-        over, times the evaluations of an example in a step
-    budget : seconds for each model, about
+    averaged : loss evaluations in one average: examples of a batch, times the steps that the optimizer averages, times
+        the evaluations of an example in a step
+    budget : approximate number of seconds for each model
     seed : the same seed gives the same noise; the number of draws follows the budget and the machine unless `draws` is
         given
     target : law whose expected loss is the objective: "sampled" softmax(l/tf), or "model" softmax(l)
@@ -101,7 +101,7 @@ def recommend(
     >>> found.estimator, found.tb
     ('rloo(n=4)', None)
 
-    Of a training, here of its first and its last model:
+    Along a training, here with its first and its last model:
 
     >>> first = gradlab.networks.build("categorical-vae", {"latents": 4, "categories": 8}, seed=0)
     >>> along = {"epoch 0": first, "epoch 160": model}
