@@ -66,7 +66,7 @@ class Integrated(Checked):
 
     Parameters
     ----------
-    tolerance : relative numerical error wanted of mean and standard deviation; a warning says where it is missed
+    tolerance : largest relative numerical error of mean and standard deviation; a warning says where it is exceeded
 
     Raises
     ------
@@ -145,14 +145,14 @@ class Sampled(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class Compute(Checked):
-    """Where and how numbers are computed; none of it moves what is measured, but for dtype and tf32.
+    """Where and how numbers are computed; only dtype and tf32 change the results.
 
     Parameters
     ----------
     device, dtype : where and in which precision draws are computed; None: the model's own. Sums are float64
     tf32 : let a GPU compute float32 with TensorFloat-32, which moves the bias
-    memory : bytes of working memory, about; None: 256 MiB, on a GPU a quarter of what is free. The decoder's parameters
-        and the result come on top
+    memory : approximate working memory in bytes; None: 256 MiB, on a GPU a quarter of what is free. The decoder's
+        parameters and the result come on top
     progress : draw a progress bar on standard error
 
     Raises

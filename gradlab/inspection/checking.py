@@ -56,7 +56,7 @@ def check_layer(
 
     Returns
     -------
-    LayerReport. `str` of it is for people.
+    LayerReport; print it to read it.
 
     Raises
     ------

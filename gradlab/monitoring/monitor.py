@@ -33,26 +33,26 @@ class MonitorWarning(UserWarning):
 
 
 class Monitor:
-    """Measures the fidelity of gradients during a training, one line in any loop: `figures = monitor.step(x)`.
+    """Measures the fidelity of gradients during a training, with one line in your loop: `figures = monitor.step(x)`.
 
     Each measurement copies the model, puts the copy in evaluation mode and measures it as `gradlab.bias` does. The
     training is not touched: weights, buffers, `.grad`, modes, hooks, random states and settings of torch are as without
     a monitor, and a run with and without it ends in the same bits.
 
-    Forward hooks of the modules do not run in a measurement (torch's own of `torch.nn.utils` do), autocast and
+    Forward hooks of the modules do not run in a measurement (those of `torch.nn.utils` do), autocast and
     checkpoints inside of modules are off, and weights in half precision are measured in float32. In distributed
     training rank 0 measures, and the others return {}.
 
     Parameters
     ----------
-    model : LatentModel or Program on the modules that are trained, wrapped in DistributedDataParallel, DataParallel or
-        torch.compile as they may be
+    model : LatentModel or Program on the modules that are trained, which may be wrapped in DistributedDataParallel,
+        DataParallel or torch.compile
     estimator : a name or an Estimator: the one that the training uses
     tf, tb : its temperatures, numbers or functions of the step; tb is tf unless given
-    every : steps between measurements. It becomes longer where a measurement would take more than `budget`
-    budget : share of the wall time that measurements may take. The first is made at once, and the next wait until all
-        together are below this share; 1: no limit, 0: nothing is measured. Time counts from the first call of `step`.
-        Making a Monitor does not count: it loads what measurements need, once in a process, in about a second
+    every : steps between measurements. It grows if measurements would take more than `budget`
+    budget : share of the wall time that measurements may take. The first is made at once, and each later one waits
+        until the total stays below this share; 1: no limit, 0: nothing is measured. Time counts from the first call of
+        `step`. Creating a Monitor, which takes about a second once in a process, does not count
     examples : number of rows of x to measure, taken from its start; a batch with fewer rows than the first waits for
         the next
     draws : estimates per measurement
@@ -139,7 +139,7 @@ class Monitor:
         return self._record.ds
 
     def step(self, x: Any, step: int | None = None) -> dict[str, float]:
-        """The figures of a measurement, where one is due, else {}. To be called once a step, after the optimizer's.
+        """The metrics of a measurement if one is due, else {}. Call it once per step, after the optimizer's step.
 
         Parameters
         ----------
