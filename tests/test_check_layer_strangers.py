@@ -108,6 +108,17 @@ class Cached(nn.Module):
         return straight_through(one_hot(logits + self.noise), torch.softmax(logits + self.noise, -1))
 
 
+class Sampling(nn.Module):
+    """Samples in training mode only."""
+
+    def __init__(self):
+        super().__init__()
+        self.dropout = nn.Dropout(0.3)
+
+    def forward(self, logits):
+        return F.gumbel_softmax(self.dropout(logits), hard=True) if self.training else one_hot(logits)
+
+
 def cached_by_shape(kept):
     def layer(logits):
         g = kept.setdefault(logits.shape, gumbel(logits).detach())
@@ -147,6 +158,10 @@ def among_the_top_two(logits, tau):
     return F.gumbel_softmax(logits + mask, tau, hard=True)
 
 
+def noise_twice(logits, tf, tb):
+    return straight_through(one_hot(logits / tf + gumbel(logits)), torch.softmax(logits / tb + gumbel(logits), -1))
+
+
 def narrow(dtype):
     return lambda logits, tau: F.gumbel_softmax(logits.to(dtype), tau, hard=True)
 
@@ -159,6 +174,9 @@ SAID = {  # layer -> same_as, words of the problem, words of the note
     "generator in the call": (generator_in_every_call, None, "it seeds its random numbers in every call", ""),
     "numpy with a seed": (numpy_in_every_call, [], "draws from numpy with the same seed", ""),
     "in place": (in_place, JANG, "", "It changes its logits in place"),
+    "noise drawn twice": (noise_twice, [], "st-gs at tf=1, tb=0.7 at other random numbers than", ""),
+    "evaluation mode": (Sampling().eval(), [], "got codes without one", "It is in evaluation mode"),
+    "dropout": (Sampling(), [], "do not follow softmax(l/t)", "contains Dropout, whose random numbers"),
     "float16": (narrow(torch.float16), [], "", "st-gs(convention=jang) at tf=1, tb=0.7 within"),
     "bfloat16": (narrow(torch.bfloat16), [], "", "it computes in bfloat16"),
     "float32": (narrow(torch.float32), JANG, "", ""),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .. import errors
 from ..estimators import Estimator, LayerWarning, conformance
-from ..estimators.foreign.calling import Arguments, name_of
+from ..estimators.foreign.calling import Arguments, modes, name_of
 from ..estimators.foreign.estimator import LayerEstimator, estimator_class
 from ..estimators.foreign.habits import LayerNote, changes_its_logits
 from ..estimators.foreign.probe import rounding, some_logits, tried
@@ -20,7 +20,7 @@ from ..latents import BINARY, CATEGORICAL, LatentKind, derived_seed
 from ..numerics import plain_arithmetic
 from . import faults
 from .laws import Law, law
-from .matching import LOOSE, matches
+from .matching import LOOSE, at_other_noise, matches
 from .report import LayerReport
 from .setting import Runs, Setting
 
@@ -108,7 +108,14 @@ def _unmeasurable(layer: Layer, kind: LatentKind, like: Tensor, tf: float, tb: f
             z, _ = layer.run(form, some_logits(64, like), tf, tb, Recorder())
         except ValueError:
             continue
-        return LayerReport(layer.name, tf, tb, values_of(kind, z), problems=[_sentence(str(why))])
+        return LayerReport(
+            layer.name,
+            tf,
+            tb,
+            values_of(kind, z),
+            problems=[_sentence(str(why))],
+            notes=modes(layer.arguments.function),
+        )
     raise why
 
 
@@ -136,7 +143,12 @@ def _inspected(setting: Setting, tf: float, tb: float, problems: list[str], note
         if name in idle and not any(name in sentence for sentence in of_law)
     ]
     problems += faults.of_gradient(setting, runs, values, found, doubled, [n for n in taken if n not in idle])
-    if not found:
+    if not found and (of_other := at_other_noise(runs, setting.kind, t)) is not None:
+        problems.append(
+            f"Its gradient is that of {of_other.label} at other random numbers than those of its codes: it draws its noise"
+            " twice."
+        )
+    elif not found:
         notes += _near(runs, setting.kind, tfs, here.follows)
     greedy = here.greedy
     return LayerReport(
@@ -181,7 +193,7 @@ def _near(runs: Runs, kind: LatentKind, tfs: list[float], lawful: bool) -> list[
 
 def _notes(setting: Setting, runs: Runs, same: list) -> list[str]:
     given = setting.layer.arguments
-    notes = []
+    notes = modes(given.function)
     if "tau" in given.by_name or "temperature" in given.by_name:
         name = next(name for name in ("tau", "temperature") if name in given.by_name)
         notes.append(f"Its argument {name} is given tb.")

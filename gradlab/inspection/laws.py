@@ -52,8 +52,8 @@ class Law:
         p = torch.softmax(self.logits, -1)
         if bool((never := (self.counts == 0) & (p * self.counts.sum(-1, keepdim=True) > 50)).any()):
             return (
-                f"categories of a probability of up to {float(p[never].max()):.2g} are never drawn (a mask, or the"
-                " largest logits alone?)"
+                f"categories of a probability of up to {float(p[never].max()):.2g} are never drawn (a mask,"
+                " bounded noise, or the largest logits alone?)"
             )
         if (of_p := counted.fit(p, self.counts)).p_value > CHANCE and of_p.b > 0:
             t = "" if of_p.z(1.0) < 5.5 else f"/{of_p.temperature:.3g}"

@@ -76,6 +76,18 @@ def matches(
     return sorted(found, key=lambda match: abs(match.scale - 1) > LOOSE)
 
 
+def at_other_noise(runs: Runs, kind: LatentKind, tf: float) -> Match | None:
+    """The entry whose gradient it has, at the noise of another call than the one that decides its codes."""
+    tbs = list(dict.fromkeys([runs.tb, runs.tf, 1.0, tf]))
+    for noise in runs.elsewhere:
+        at_noise = dataclasses.replace(runs, noise=noise[None])
+        for entry in _entries(kind, 1):
+            of_noise = entry.discrete_points and not entry.code_only and not entry.noise_free
+            if of_noise and (match := _backward(entry, at_noise, kind, tf, tbs, False, EQUAL)) is not None:
+                return match
+    return None
+
+
 def _entries(kind: LatentKind, arrays: int) -> Iterator[Estimator]:
     """Entries that are functions of one code and the derivative there, in all their modes."""
     for name in names():

@@ -20,6 +20,7 @@ class Runs:
     logits, z, v, estimate : (row, latent[, category]); v is the derivative at the codes
     noise : (array, row, latent[, category]), the standard noise that the random calls were answered from, as far as it
         has the shape of the codes; array 0 is what samples the codes of the catalogue
+    elsewhere : (row, latent[, category]) each, that of the random calls which do not decide the codes
     """
 
     tf: float
@@ -29,6 +30,7 @@ class Runs:
     z: Tensor
     v: Tensor
     estimate: Tensor
+    elsewhere: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,20 @@ class Setting:
         z, estimate = self.layer.run(self.plan.form, logits, tf, tb, numbers, v)
         assert estimate is not None
         heard = [numbers.noise[0], *_heard(self.kind, numbers, self.shape)]
-        return Runs(tf, tb, logits, torch.stack(heard), z, v, estimate)
+        return Runs(tf, tb, logits, torch.stack(heard), z, v, estimate, _elsewhere(self.kind, numbers, self.shape))
 
     def codes(self, tf: float, tb: float, rows: int, name: str) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (latent[, category]), codes of them (row, latent[, category]) and noise array 0."""
         logits, noise = 1.2 * self.numbers("logits of the law", *self.shape), self.noise(name, rows)
         z, _ = self.plan.run(self.layer, self.kind, logits.expand(rows, *self.shape), noise, tf, tb)
         return logits, z, noise[0]
+
+
+def _elsewhere(kind: LatentKind, numbers: Numbers, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
+    place, kept = numbers.place, numbers.kept or []
+    calls = () if place is None else place.calls
+    of_others = [e for call, e in enumerate(kept) if call not in calls and e.shape[1:] == shape]
+    return tuple(torch.logit(torch.exp(-e)) if kind is BINARY else -e.log() for e in of_others)
 
 
 def _heard(kind: LatentKind, numbers: Numbers, shape: tuple[int, ...]) -> Iterator[Tensor]:

@@ -63,6 +63,17 @@ def name_of(layer: Any) -> str:
     return next((name for name in named if isinstance(name, str)), type(layer).__name__)
 
 
+def modes(layer: Any) -> list[str]:
+    """Sentences on a module's mode, where its parts or what it may do depend on it."""
+    if not isinstance(layer, nn.Module):
+        return []
+    random = (nn.modules.dropout._DropoutNd, nn.RReLU)
+    parts = sorted({type(part).__name__ for part in layer.modules() if isinstance(part, random) and part.training})
+    if parts:
+        return [f"It is in training mode and contains {', '.join(parts)}, whose random numbers are part of what it is."]
+    return [] if layer.training else ["It is in evaluation mode; after train() it may be another layer."]
+
+
 def _is_function(layer: Any) -> bool:
     return isinstance(layer, type) and issubclass(layer, torch.autograd.Function)
 
