@@ -250,6 +250,12 @@ def test_a_generator_of_its_own_is_left_alone():
     assert torch.equal(generator.get_state(), before)
 
 
+def test_an_estimator_of_k_hot_codes_is_refused_by_name():
+    model, x = gradlab.bundled("vae-8x4-mnist"), torch.zeros(2, 1, 28, 28)
+    with pytest.raises(ValueError, match="got k-hot ones, of 2 categories in each latent"):
+        gradlab.bias(model, x, estimator=from_layer(top_two), draws=16)
+
+
 def test_an_estimator_of_a_layer_with_a_state_or_a_seed_warns():
     model, x = gradlab.bundled("vae-8x4-mnist"), torch.zeros(2, 1, 28, 28)
     for layer, words in ((Annealed(), "it changes tau"), (seeded_in_every_call, "it seeds its random numbers")):

@@ -145,8 +145,8 @@ def _inspected(setting: Setting, tf: float, tb: float, problems: list[str], note
     problems += faults.of_gradient(setting, runs, values, found, doubled, [n for n in taken if n not in idle])
     if not found and (of_other := at_other_noise(runs, setting.kind, t)) is not None:
         problems.append(
-            f"Its gradient is that of {of_other.label} at other random numbers than those of its codes: it draws its noise"
-            " twice."
+            f"Its gradient is that of {of_other.label} at other random numbers than those of its codes: it draws its"
+            " noise twice."
         )
     elif not found:
         notes += _near(runs, setting.kind, tfs, here.follows)

@@ -102,12 +102,12 @@ class LayerEstimator(Relaxation):
         """Codes, and the estimate for a derivative at them, both (..., example, latent[, category])."""
         shape, latent = noise.shape[1:], logits.shape[logits.ndim - 1 - kind.event_dims :]
         plan = self.trial(kind, logits.new_empty(latent)).plan
-        self._check_law(kind, logits.new_empty(latent))
         given, numbers = logits.expand(shape).reshape(-1, *latent), noise.reshape(len(noise), -1, *latent)
         of_rows = None if v is None else v.expand(shape).reshape(-1, *latent)
         z, found = plan.run(self.layer, kind, given, numbers, self.tf, self.tb, of_rows)
         if self.layer.discrete:
             z = self._as_codes(kind, z)
+        self._check_law(kind, logits.new_empty(latent))
         return z.reshape(shape), None if found is None else found.reshape(shape)
 
     def _as_codes(self, kind: LatentKind, z: Tensor) -> Tensor:
@@ -116,6 +116,12 @@ class LayerEstimator(Relaxation):
             return z.round()
         if values == "relaxed":
             raise ValueError(f"layer: {self.name}: expected one-hot codes, got relaxed ones; state discrete=False")
+        sums = {float(n) for n in z.sum(-1).flatten()} if kind.event_dims and torch.equal(z, z.round()) else set()
+        if len(sums) == 1 and z.min() >= 0:
+            raise ValueError(
+                f"layer: {self.name}: expected one-hot codes, got k-hot ones, of {sums.pop():g} categories in each"
+                " latent; LatentModel(top_k=...) measures such codes, with estimators of the catalogue"
+            )
         wanted = "0 and 1" if kind is BINARY else "one-hot codes"
         raise ValueError(
             f"layer: {self.name}: expected {wanted}, got values between {float(z.min()):.3g} and {float(z.max()):.3g};"
