@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from .outputs import INCOMPLETE
-from .schema import negative_by_chance, ranked, short_name, upgraded
+from .schema import negative_by_chance, ranked, short_name, upgraded, variable
 
 SEEN = 10  # minimal expected number of draws that show what carries the exact gradient
 MOST_NAMED = 4
@@ -43,10 +43,16 @@ def nothing_left(ds: xr.Dataset) -> xr.DataArray | None:
     return ds["certain_examples"] == int(ds.attrs["examples"])
 
 
+def _has(ds: xr.Dataset, name: str, value: int) -> bool:
+    """Whether a variable is there and has this value anywhere."""
+    return name in ds and bool((variable(ds, name).values == value).any())
+
+
 def _certain(ds: xr.Dataset) -> list[str]:
-    there = nothing_left(ds)
-    if there is None or not bool(there.any()):
+    if "examples" not in ds.attrs or not _has(ds, "certain_examples", int(ds.attrs["examples"])):
         return []
+    there = nothing_left(ds)
+    assert there is not None
     what = "relative metrics have no meaning, as the exact gradient is almost 0"
     if _is_gap(ds):
         what = "the gap comes from noise that is almost never drawn"
@@ -55,7 +61,7 @@ def _certain(ds: xr.Dataset) -> list[str]:
 
 
 def _unseen(ds: xr.Dataset) -> list[str]:
-    if "unseen" not in ds:
+    if not _has(ds, "unseen", 1):
         return []
     unseen = ds["unseen"] == 1
     if (vanishes := nothing_left(ds)) is not None:

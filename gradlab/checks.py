@@ -20,16 +20,25 @@ def at_once(good: Tensor, complain: Callable[[], None]) -> None:
 
 def finite(argument: str, values: Tensor, cure: str, check: Check = at_once) -> None:
     """Raises ValueError with the first index at which `values` is not finite."""
-    good = torch.isfinite(values)
+    if not values.is_floating_point():
+        return
 
     def complain() -> None:
-        at = tuple(torch.nonzero(~good)[0].tolist())
+        at = tuple(torch.nonzero(~torch.isfinite(values))[0].tolist())
         raise ValueError(
             f"{argument}: expected finite values, got {values[at].item()} at index {at} of shape {tuple(values.shape)};"
             f" {cure}"
         )
 
-    check(good.all(), complain)
+    check(all_finite(values), complain)
+
+
+def all_finite(values: Tensor) -> Tensor:
+    """One boolean: whether all floating-point numbers are finite, since x - x is NaN for others.
+
+    `torch.isfinite` starts four functions on a GPU.
+    """
+    return (values - values == 0).all()
 
 
 @contextlib.contextmanager

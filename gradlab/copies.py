@@ -64,10 +64,10 @@ def measured_copy(
 def _converted(
     module: nn.Module, dtype: torch.dtype, device: torch.device | None, memo: dict[int, Tensor]
 ) -> nn.Module:
-    """A copy of torch's own layers with other parameters, which takes a fifth of the time of `copy.deepcopy`."""
+    """A copy of torch's own layers with other parameters, which takes a third of the time of `copy.deepcopy`."""
     made = type(module).__new__(type(module))
     for name, value in vars(module).items():  # hooks among them
-        vars(made)[name] = copy.copy(value) if isinstance(value, dict | set) else value
+        vars(made)[name] = value.copy() if isinstance(value, dict | set) else value
 
     def own(tensor: Tensor | None) -> Tensor | None:
         if tensor is not None and id(tensor) not in memo:

@@ -79,7 +79,7 @@ def check_losses(loss: Tensor, image: Tensor, check: checks.Check) -> None:
             f" {int(image[row])}"
         )
 
-    check(torch.isfinite(loss).all(), complain)
+    check(checks.all_finite(loss), complain)
 
 
 def at_all_points(

@@ -61,7 +61,7 @@ def losses_at(
                 f" {f[example, row].item()} at example {example}, configuration {tuple(indices[row].tolist())}"
             )
 
-    check(torch.isfinite(f.sum()), complain)
+    check(checks.all_finite(f.sum()), complain)
     return f
 
 

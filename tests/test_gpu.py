@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import math
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -194,6 +195,25 @@ def test_grids_do_not_wait(monkeypatch):
     monkeypatch.setattr(straight_through_moments.parallel, "each", each)
     gradlab.bias(model, x, [0.5, 1.0], [0.5, 1.0], draws=64)
     assert grids
+
+
+def waits(call):
+    """How often the host waits for the GPU."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            call()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return sum("synchronizing" in str(warning.message) for warning in caught)
+
+
+def test_a_grid_waits_as_often_as_a_point():
+    _, (model, x) = on_both("3x5-bernoulli-mlp")
+    of = [[1.0], [0.5, 0.8, 1.0, 1.6]]
+    point, grid = (waits(lambda ts=ts: gradlab.bias(model, x, ts, ts, draws=64)) for ts in of)
+    assert 0 < grid <= point + 2
 
 
 @pytest.mark.parametrize("wrt", ["logits", "encoder"])

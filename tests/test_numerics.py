@@ -148,3 +148,15 @@ def test_what_follows_from_a_fault_does_not_hide_it(late):
     with pytest.raises(RuntimeError, match="another"), late() as check:  # noqa: PT012
         check(torch.tensor(True), complaint(0))
         raise RuntimeError("another")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_what_is_finite(dtype):
+    largest = torch.finfo(dtype).max
+    assert checks.all_finite(torch.tensor([largest, -largest, 0.0, torch.finfo(dtype).tiny], dtype=dtype))
+    for other in (torch.inf, -torch.inf, torch.nan):
+        assert not checks.all_finite(torch.tensor([1.0, other], dtype=dtype))
+        with pytest.raises(ValueError, match=r"x: expected finite values, got -?(inf|nan) at index \(1,\)"):
+            checks.finite("x", torch.tensor([1.0, other], dtype=dtype), "")
+    for whole in (torch.tensor([True, False]), torch.tensor([2**62])):
+        checks.finite("x", whole, "")

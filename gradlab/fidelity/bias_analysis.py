@@ -173,7 +173,8 @@ def bias(
         check_room(setup, request)
         measured = bias_by_enumeration if isinstance(request.reference, Enumerated) else bias_by_reference
         ds = measured(setup, request)
-    return _warned(with_groups(ds.assign_attrs(tf32=int(compute.tf32)), model))
+    ds.attrs["tf32"] = int(compute.tf32)
+    return _warned(with_groups(ds, model))
 
 
 def _warned(ds: xr.Dataset) -> xr.Dataset:

@@ -33,20 +33,20 @@ def bias_by_enumeration(setup: Setup, request: Request) -> xr.Dataset:
     """The Dataset of `bias`. Where draws miss what carries the gradient, code-only estimators are enumerated."""
     assert isinstance(request.reference, Enumerated)
     dtype = getattr(torch, request.reference.dtype)
-    gradients = exact_gradients(setup, request.laws, dtype=dtype)
+    gradients = exact_gradients(setup, request.laws, dtype=dtype).cpu()
     of_sampled = gradients[: len(request.tfs)] if request.targets[0] == "sampled" else None
     rare = rarity.rarity(setup.kind, setup.wide_logits, request.law_tfs, of_sampled)
-    shift = kl_gradient(setup) if request.kl else torch.zeros_like(setup.wide_logits)
+    shift = kl_gradient(setup).cpu() if request.kl else torch.zeros_like(gradients[0])
     laws = (len(request.targets), len(request.tfs))
-    exact = (gradients + shift).cpu().numpy().reshape(*laws, *setup.logits.shape)
+    exact = (gradients + shift).numpy().reshape(*laws, *setup.logits.shape)
     rounding, narrow = None, "decoder" in setup.narrow
     if dtype != torch.float64 or narrow:
         rounding = rounding_errors(setup, request.laws, dtype).norm(dim=1).cpu().numpy().reshape(laws)
     plan = _Plan(setup, request, rare)
     points: Points | EncoderPoints
     points = (EncoderPoints if request.wrt == "encoder" else Points)(setup, request, plan.draws, rare.nothing_left)
-    _enumerate(points, setup, request, plan, exact, shift.cpu().numpy())
-    _draw(points, setup, request, plan, exact, shift.cpu().numpy())
+    _enumerate(points, setup, request, plan, exact, shift.numpy())
+    _draw(points, setup, request, plan, exact, shift.numpy())
     about = attributes_of(setup, request, plan.draws) | {"exact_dtype": request.reference.dtype}
     if narrow:
         about |= {"exact_dtype": str(narrowest(setup)).removeprefix("torch.")}

@@ -19,12 +19,14 @@ from ..statistics import jackknife
 from ..statistics.coordinates import (
     QUANTILES,
     elementwise_ratios,
+    largest_of_each,
     norm,
     norms,
     norms_by_example,
     per_example_ratios,
     quantiles,
     scale,
+    scale_of,
     within,
 )
 from .metric_arrays import MetricArrays
@@ -88,15 +90,16 @@ def _reduced(
     sum_of_squares, by_coordinate = squares.sum(1), squares.sum(-1)
     del squares  # of many images, these arrays are what takes most memory
     batch_mean = by_batch(found.mean)
-    batch_mean = batch_mean + jackknife.like(batch_mean, shift)
-    means = jackknife.means_without_each(count, batch_mean)
+    g, of_count, of_shift = jackknife.all_like(batch_mean, exact, count, shift)
+    batch_mean = batch_mean + of_shift
+    means = jackknife.means_without_each(of_count, batch_mean)
     batch_mean -= means[:, :1]
     squared_off = batch_mean
     squared_off *= squared_off
-    sum_of_squares += jackknife.like(squared_off, count) @ squared_off
+    sum_of_squares += of_count @ squared_off
     summed = by_coordinate, squared_off.sum(-1)
     del batch_mean, squared_off
-    g, m = jackknife.like(means, exact)[:, :, None], means[:, None]
+    g, m = g[:, :, None], means[:, None]
     per_example = per_example_ratios(g, m, examples)
     elementwise = quantiles(elementwise_ratios(g, m))
     ratios = per_example, quantiles(per_example), elementwise
@@ -135,7 +138,9 @@ class Points:
         `exact` is (target, tf, example, latent[, category]); `shift` is added to every estimate. An estimate is the
         mean of 1/share draws, so its variance is `share` times that of one draw.
         """
-        sizes = [scale(exact[:, i], of_point) for (_, i, _), of_point in zip(cells, found.mean, strict=True)]
+        of_exact = {i: max(exact[:, i].max(), -exact[:, i].min()) for _, i, _ in cells}
+        drawn = largest_of_each(found.mean)
+        sizes = [scale_of(max(of_exact[i], largest)) for (_, i, _), largest in zip(cells, drawn, strict=True)]
         if all(size == 1 for size in sizes):
             self._fill(cells, exact, shift, found, share)
             return

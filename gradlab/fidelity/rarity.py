@@ -66,7 +66,9 @@ def rarity(kind: LatentKind, logits: Tensor, tfs: Sequence[float], gradients: Te
 
     Sets of k-hot latents stand in place of categories, all of equal losses: their gradient is not one per set.
     """
-    found = [_at(kind, logits.double(), tf, None if gradients is None else gradients[i]) for i, tf in enumerate(tfs)]
+    # on the host: some 60 operations on few numbers, which a GPU takes longer to start
+    logits, gradients = logits.double().cpu(), None if gradients is None else gradients.cpu()
+    found = [_at(kind, logits, tf, None if gradients is None else gradients[i]) for i, tf in enumerate(tfs)]
     return Rarity(*(np.stack(of) for of in zip(*found, strict=True)))
 
 
@@ -82,7 +84,7 @@ def _at(kind: LatentKind, logits: Tensor, tf: float, gradient: Tensor | None) ->
         of_each = torch.where(carried.amax((1, 2), keepdim=True) > 0, carried, others)
         of_all = carried if carried.any() else others
     found = _seen(of_all[None], p[None])[0], _seen(of_each, p), others.sum((1, 2)) < CERTAIN
-    per_draw, per_example, certain = (one.cpu().numpy() for one in found)
+    per_draw, per_example, certain = (one.numpy() for one in found)
     return per_draw, per_example, certain
 
 

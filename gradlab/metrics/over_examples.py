@@ -62,47 +62,57 @@ def of_products(
     off = along - inversion.over(sums[2], sums[0]) * exact
     across = np.maximum(across - inversion.over(off * off, exact), 0)
     without = Products(Norms(exact, mean, along, bias, across), spread, draws)
+    around = _Around.of(terms)
     for name, metric in metrics.items():
 
         def value(s: Array, metric: Metric = metric) -> Array:
             return metric.value(Products(Norms(*s[:5]), s[5], draws))
 
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            yield name, OverExamples(*ends(metric, value, terms), metric.value(without))
+            yield name, OverExamples(*ends(metric, value, around), metric.value(without))
 
 
 def of_sums(
     metrics: Mapping[str, M], value: Callable[[M, Array], Array], terms: Array
 ) -> Iterator[tuple[str, OverExamples]]:
     """Of each metric, a function `value` of sums (term, ...) of the terms (term, ..., example)."""
-    rest = terms.sum(-1, keepdims=True) - terms
+    rest, around = terms.sum(-1, keepdims=True) - terms, _Around.of(terms)
     for name, metric in metrics.items():
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            found = ends(metric, functools.partial(value, metric), terms)
+            found = ends(metric, functools.partial(value, metric), around)
             yield name, OverExamples(*found, value(metric, rest))
 
 
-def ends(record: Record, value: Callable[[Array], Array], terms: Array) -> tuple[Array, Array]:
+class _Around(NamedTuple):
+    """Sums of terms, and what they are with more and with less of each term, for all metrics alike."""
+
+    terms: Array  # (term, ..., example)
+    step: Array  # (term, ...)
+    points: Array  # (term, 1 + 2 terms, ...): each sum larger by its step, each smaller, and the sums
+
+    @classmethod
+    def of(cls, terms: Array) -> _Around:
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            sums, step = terms.sum(-1), _STEP * np.abs(terms).sum(-1)
+            moves = np.eye(len(terms)).reshape(len(terms), len(terms), *[1] * (sums.ndim - 1)) * step[:, None]
+            return cls(terms, step, np.concatenate([sums[:, None] + moves, sums[:, None] - moves, sums[:, None]], 1))
+
+
+def ends(record: Record, value: Callable[[Array], Array], around: _Around) -> tuple[Array, Array]:
     """The interval (...) of a metric that is a function of sums (term, ...) of the terms (term, ..., example)."""
+    terms, step = around.terms, around.step
     examples = terms.shape[-1]
-
-    def transformed(sums: Array) -> Array:
-        found = np.asarray(value(sums), float)
-        return np.sign(found) * np.square(found) if record.root else found
-
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        sums, step = terms.sum(-1), _STEP * np.abs(terms).sum(-1)
-        around = np.eye(len(terms)).reshape(len(terms), len(terms), *[1] * (sums.ndim - 1)) * step[:, None]
-        moved = transformed(np.concatenate([sums[:, None] + around, sums[:, None] - around], 1))
-        up, down = np.split(moved, 2)
+        found = np.asarray(value(around.points), float)
+        moved = np.sign(found) * np.square(found) if record.root else found
+        (up, down), centre = np.split(moved[:-1], 2), moved[-1]
         slope = np.where(step > 0, up - down, 0.0) / np.where(step > 0, 2 * step, 1.0)
         influence = examples * np.einsum("k...,k...b->...b", slope, terms)
-        centre = transformed(sums)
         off = influence - influence.mean(-1, keepdims=True)
         error = np.sqrt(np.square(off).sum(-1) / (examples - 1) / examples) if examples > 1 else np.nan * centre
         half = students_t(LEVEL, examples - 1) * error
         low, high = (signed_root(end) if record.root else end for end in (centre - half, centre + half))
-        return routes.bounded(record, value(sums), low, high)
+        return routes.bounded(record, found[-1], low, high)
 
 
 def effective(squares: Array) -> Array:

@@ -21,11 +21,13 @@ UNMOVED = 3  # measurements at which a schedule gave one temperature
 
 def not_finite(roots: Sequence[nn.Module], x: Any) -> str:
     """The first tensor that has NaN or infinite values, among those of the modules and x; "" if there is none."""
-    for root in roots:
-        for name, tensor in (*root.named_parameters(), *root.named_buffers()):
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                return name
-    return "" if all(bool(torch.isfinite(one).all()) for one in tensors(x) if one.is_floating_point()) else "x"
+    named = [pair for root in roots for pair in (*root.named_parameters(), *root.named_buffers())]
+    named = [(name, of) for name, of in (*named, *(("x", one) for one in tensors(x))) if of.is_floating_point()]
+    finite: dict[torch.device, list[Tensor]] = {}
+    for _, tensor in named:
+        finite.setdefault(tensor.device, []).append(torch.isfinite(tensor).all())
+    read = {device: iter(torch.stack(flags).tolist()) for device, flags in finite.items()}  # one wait for a GPU
+    return next((name for name, tensor in named if not next(read[tensor.device])), "")
 
 
 def of_figures(figures: Mapping[str, float], step: int) -> Iterator[tuple[str, str]]:

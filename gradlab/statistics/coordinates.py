@@ -35,8 +35,18 @@ def norms_by_example(exact: Numbers, mean: Numbers, examples: int) -> list[Numbe
 
 def scale(*arrays: Numbers) -> float:
     """A power of two to divide by before squaring, so that squares stay in the range of float64; usually 1."""
-    largest = max(max(float(each.max()), -float(each.min())) for each in arrays)  # without a copy
+    return scale_of(max(max(float(each.max()), -float(each.min())) for each in arrays))  # without a copy
+
+
+def scale_of(largest: float) -> float:
+    """`scale` of numbers whose largest magnitude is this."""
     return 1.0 if largest == 0 or 1e-100 < largest < 1e100 or not np.isfinite(largest) else 2.0 ** np.frexp(largest)[1]
+
+
+def largest_of_each(rows: Numbers) -> list[float]:
+    """The largest magnitude of each row of a tensor (row, ...), in one transfer from a GPU and without a copy."""
+    others = tuple(range(1, rows.ndim))
+    return rows.amax(others).maximum(-rows.amin(others)).tolist()
 
 
 def within(squares: Numbers, size: float) -> Numbers:

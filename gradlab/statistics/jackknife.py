@@ -18,7 +18,16 @@ LEVEL = 0.95
 
 def like(given: Numbers, array: Array) -> Numbers:
     """The array, converted to the type and device of the first argument."""
-    return array if isinstance(given, np.ndarray) else given.new_tensor(array)
+    return given.new_tensor(array) if isinstance(array, np.ndarray) and not isinstance(given, np.ndarray) else array
+
+
+def all_like(given: Numbers, *arrays: Array) -> list[Numbers]:
+    """`like` of several arrays, in one transfer to a GPU."""
+    if isinstance(given, np.ndarray):
+        return list(arrays)
+    sizes = [array.size for array in arrays]
+    parts = given.new_tensor(np.concatenate([array.reshape(-1) for array in arrays])).split(sizes)
+    return [part.reshape(array.shape) for part, array in zip(parts, arrays, strict=True)]
 
 
 def leave_one_out(count: Array, mean: Array, squares: Array) -> tuple[Array, Array, Array]:
@@ -28,7 +37,7 @@ def leave_one_out(count: Array, mean: Array, squares: Array) -> tuple[Array, Arr
     return draws, means, variances
 
 
-def means_without_each(count: Array, mean: Numbers) -> Numbers:
+def means_without_each(count: Numbers, mean: Numbers) -> Numbers:
     """Mean of all draws, then without each batch in turn: (..., 1 + batch, coordinate), from the means of batches."""
     n = count.sum()
     total = (like(mean, count / n) @ mean)[..., None, :]
