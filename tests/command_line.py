@@ -15,6 +15,8 @@ from .conftest import Ran
 POINT = ["--images", "3", "--draws", "8", "--sweep", "none", "--no-plot", "--out", "bias.h5"]
 # a shell's background jobs, and so their children, ignore Ctrl-C
 START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import sys\n"
+DRAWN = [part for part in POINT if part != "--no-plot"]
+COMMAND = [sys.executable, "-c", "from gradlab.cli import main; import sys; main(sys.argv[1:])"]
 RUN = START + "from gradlab.cli import main; main(sys.argv[1:])"
 
 
@@ -62,3 +64,16 @@ def interrupted(process):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=300)
     return Ran(process.returncode, out, err)
+
+
+def ran(folder, *arguments, close="", **environment):
+    """A command in a process of its own; `close`: descriptors that its shell closes, "2>&-"."""
+    line = f'exec "$@" {close}'
+    clean = {name: value for name, value in os.environ.items() if name not in environment}
+    return subprocess.run(
+        ["bash", "-c", line, "bash", *COMMAND, *map(str, arguments)],
+        cwd=folder,
+        env=clean | {"OMP_NUM_THREADS": "1"} | {k: v for k, v in environment.items() if v is not None},
+        capture_output=True,
+        timeout=300,
+    )

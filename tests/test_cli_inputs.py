@@ -9,7 +9,7 @@ import gradlab
 from gradlab import datasets
 
 from .command_line import POINT, images, refused, tiny
-from .test_cli_outputs import CONTROL, HOSTILE
+from .test_cli_terminals import CONTROL, HOSTILE
 
 NAME = datasets.IDX_FILES["test"] + ".gz"
 SPELLINGS = {

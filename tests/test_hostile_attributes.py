@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from .command_line import POINT, tiny
-from .test_cli_outputs import CONTROL
+from .test_cli_terminals import CONTROL
 
 VALUES = {
     "control": "a\x1b[31m\x07\x9b\r\u202e\tb\nc",

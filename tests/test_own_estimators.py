@@ -21,7 +21,7 @@ from gradlab.estimators import (
 from gradlab.training import engines, stack
 
 from . import problems
-from .test_training import IMAGES, VALIDATION, settings
+from .small_trainings import IMAGES, VALIDATION, settings
 
 TEXTS = [
     "arms:n=3",

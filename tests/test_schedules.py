@@ -10,7 +10,7 @@ from gradlab import checkpoints, schedules, training
 from gradlab.errors import UnknownName
 from gradlab.schedules import Schedule, parse
 
-from .test_training import (
+from .small_trainings import (
     EPOCHS,
     IMAGES,
     STEPS,

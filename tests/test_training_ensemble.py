@@ -20,7 +20,7 @@ from gradlab.fidelity import bias_analysis
 from gradlab.training import engines, ensemble, loop, stack, streams, updates
 
 from . import test_binary_autoencoder
-from .test_training import BATCH, EPOCHS, IMAGES, STEPS, VALIDATION, press_ctrl_c, settings
+from .small_trainings import BATCH, EPOCHS, IMAGES, STEPS, VALIDATION, press_ctrl_c, settings
 from .tiny_sweep import Death, dies_at
 
 SIZES = {"width": 2, "depth": 1, "units": 2, "grid": 3, "image_shape": [1, 10, 9]}

@@ -10,7 +10,7 @@ from gradlab.exact import exact_gradients
 from gradlab.model import LatentModel
 
 from . import oracles, problems
-from .test_training import assert_same, before_step, press_ctrl_c, train
+from .small_trainings import assert_same, before_step, press_ctrl_c, train
 
 
 def encoder_gradient(model: LatentModel) -> torch.Tensor:

@@ -19,7 +19,7 @@ from gradlab.errors import BadFile, UnknownName
 from gradlab.fidelity import bias_analysis, gap_analysis
 from gradlab.training import tracking
 
-from .test_training import CONFIG, EPOCHS, IMAGES, STEPS, VALIDATION, assert_same, before_step, press_ctrl_c, train
+from .small_trainings import CONFIG, EPOCHS, IMAGES, STEPS, VALIDATION, assert_same, before_step, press_ctrl_c, train
 from .tiny_sweep import Death, dies_at
 
 TF, TB = "1.6:0.4", 1.3
