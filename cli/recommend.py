@@ -33,6 +33,10 @@ from .specs import EstimatorSpec, TemperatureSpec
 
 IMAGES, IMAGES_LARGE = 100, 16  # by default; where the code space is too large to enumerate
 MOST_LINES = 12
+NOTHING_KEPT = (
+    "interrupted before a first round was measured, so nothing is kept; the same command begins anew, and a smaller"
+    " --budget ends sooner"
+)
 
 what_options = together(
     click.option(
@@ -121,23 +125,47 @@ def recommend(checkpoints, tf, averaged, budget, names, tb, images, data, data_d
     if out:
         check_no_input([out], inputs(checkpoints, own, data, data_dir))
         check_writable(out)
-    found = []
+    found: list[Any] = []
+    stopped, failure = False, None
     with warnings_as_lines():
-        for model, about in models:
-            observed = _observed(model, own, data, data_dir, images)
-            with contextlib.redirect_stdout(sys.stderr):
-                one = gradlab.recommend(
-                    model, observed.floats(), tf, tb, estimator, averaged, budget, compute=values.compute(), **more
-                )
-            one.table.attrs.update(about | observed.described())
-            found.append(one.table)
-            if one.table.attrs["interrupted"]:
-                break
-    interrupted = found[-1].attrs["interrupted"]
-    several = f"{len(found)} of {len(models)} checkpoints, the last one " if len(models) > 1 else ""
-    _give(found, out, as_json, f"{several}interrupted" if interrupted else "")
-    if interrupted:
+        try:
+            for model, about in models:
+                observed = _observed(model, own, data, data_dir, images)
+                with contextlib.redirect_stdout(sys.stderr):
+                    one = gradlab.recommend(
+                        model, observed.floats(), tf, tb, estimator, averaged, budget, compute=values.compute(), **more
+                    )
+                one.table.attrs.update(about | observed.described())
+                found.append(one.table)
+                if one.table.attrs["interrupted"]:
+                    break
+        except KeyboardInterrupt:
+            if not found:
+                raise KeyboardInterrupt(NOTHING_KEPT) from None
+            stopped = True
+        except Exception as error:
+            if not found:
+                raise
+            failure = error
+    missing = _missing(found, len(models), stopped, failure)
+    _give(found, out, as_json, missing)
+    if failure is not None:
+        raise failure
+    if missing:
+        say(f"gradlab: {missing}: this is the best so far, and the same command begins anew", err=True)
         sys.exit(130)
+
+
+def _missing(found, count, stopped, failure) -> str:
+    """What is missing of that which was asked for; "" for nothing."""
+    of = f"{len(found)} of {count} checkpoints"
+    if failure is not None:
+        return f"{of}; the next one failed"
+    if stopped:
+        return f"{of}, interrupted"
+    if not found[-1].attrs["interrupted"]:
+        return ""
+    return f"{of}, the last one interrupted" if count > 1 else "interrupted"
 
 
 def _models(checkpoints, own) -> Any:

@@ -11,6 +11,7 @@ import gradlab
 from gradlab.networks import build
 from gradlab.recommending.schedule import joined, parts, schedule
 
+from .command_line import tiny
 from .problems import make
 
 TBS = [0.5, 1.3]
@@ -41,6 +42,48 @@ def test_the_command_answers_writes_and_shows(run, written):
     assert as_json["chosen"] == as_json["candidates"][0]
     for command in (("plot", written), ("report", written, "--out", written.with_suffix(".html"))):
         assert run(*command).code == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "missing"),
+    [
+        (KeyboardInterrupt, 130, "1 of 2 checkpoints, interrupted"),
+        (ValueError("x: got another"), 1, "1 of 2 checkpoints; the next one failed"),
+    ],
+)
+def test_what_ends_the_second_of_two_leaves_the_first(run, tmp_path, monkeypatch, fault, code, missing):
+    """Also where it comes before the second one's first round."""
+    for seed, name in enumerate("ab"):
+        tiny(tmp_path / f"{name}.safetensors", seed=seed)
+    whole, calls = gradlab.recommend, []
+
+    def recommend(*given, **more):
+        calls.append(1)
+        if len(calls) == 2:
+            raise fault
+        return whole(*given, **more)
+
+    monkeypatch.setattr(gradlab, "recommend", recommend)
+    paths = [tmp_path / f"{name}.safetensors" for name in "ab"]
+    out = tmp_path / "found.h5"
+    ran = run("recommend", *paths, "--estimator", "ste", "--tb", "0.5,1", "--images", 3, "--draws", 32, "--out", out)
+    assert ran.code == code
+    assert ran.out.startswith("Use ")
+    assert gradlab.open_results(out).attrs["incomplete"] == missing
+    (line,) = [line for line in ran.err.splitlines() if line.startswith("gradlab: ")]
+    assert ("begins anew" in line) if code == 130 else (line == "gradlab: x: got another")
+
+
+def test_an_interrupt_before_anything_is_measured_says_that_nothing_is_kept(run, tmp_path, monkeypatch):
+    def recommend(*given, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gradlab, "recommend", recommend)
+    ran = run("recommend", "--out", tmp_path / "found.h5")
+    assert (ran.code, ran.out) == (130, "")
+    (line,) = ran.err.splitlines()
+    assert "so nothing is kept; the same command begins anew" in line
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_interrupt_leaves_a_whole_recommendation(run, tmp_path, monkeypatch, problem):

@@ -1,6 +1,7 @@
 """Figures to publish: sizes, captions apart from the axes, bias against standard deviation, noise without colours."""
 
 import io
+import resource
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import gradlab
 from gradlab import plots
 
 from .figures import caption, legend, misplaced_texts
+from .forks import ended
 from .problems import make
 
 
@@ -146,3 +148,21 @@ def test_a_notebook_shows_a_figure_by_itself(grid):
     with Image.open(io.BytesIO(picture)) as read:
         assert read.size == (2 * shown["width"], 2 * shown["height"])
     assert shown["width"] == round(110 * figure.get_figwidth())
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
+def test_a_full_disk_leaves_the_old_figure_and_is_called_that(grid, tmp_path, suffix):
+    """Matplotlib's own error, of a PDF stream say, does not say so. Here no file may exceed 2 kB."""
+    path = tmp_path / f"a.{suffix}"
+    plots.save(plots.bias_trends(grid), path)
+    old = path.read_bytes()
+
+    def fails():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+        with pytest.raises(OSError, match="File too large") as raised:
+            plots.save(plots.bias_trends(grid), path)
+        return raised.value.filename
+
+    assert ended(fails) == (0, str(path))
+    assert path.read_bytes() == old
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]

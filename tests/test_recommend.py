@@ -430,3 +430,22 @@ def test_the_recommendation_keeps_its_word(name, tmp_path):
     of = recommend_repetitions.counts(recommend_repetitions.run(name, 100, tmp_path / "records.jsonl"))
     assert of["regret"] >= 95
     assert of["error"] >= 95
+
+
+def test_an_interrupt_at_a_later_model_gives_those_so_far(problem, monkeypatch):
+    """Before the first round of that model."""
+    from gradlab.recommending import choosing
+
+    one, calls = choosing._one, []
+
+    def second_is_interrupted(*given):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return one(*given)
+
+    monkeypatch.setattr(choosing, "_one", second_is_interrupted)
+    given = {"tf": 1.0, "tb": [0.5, 1.3], "estimator": ["ste", "zgr"], "draws": 32}
+    found = gradlab.recommend({"a": problem.model, "b": problem.model}, problem.x, **given)
+    assert [step for step, _ in found] == ["a"]
+    assert found.table.attrs["interrupted"] == 1

@@ -115,3 +115,37 @@ def test_a_read_only_folder_is_refused_unless_all_is_finished(undisturbed, finis
     with pytest.raises(PermissionError, match="folder: no permission to write to"):
         sweep(finished)
     assert sorted(os.listdir(finished)) == before
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".safetensors", ".resume.safetensors"])
+def test_a_link_with_the_name_of_a_file_is_refused_before_anything_is_trained(tmp_path, trainings, suffix):
+    """Through a link that leads nowhere a file outside of the folder was written."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / f"{cells(**ONE)[0].name}{suffix}").symlink_to(tmp_path / f"outside{suffix}")
+    with pytest.raises(OSError, match="got a symbolic link; move it away"):
+        sweep(folder, **ONE)
+    assert trainings == []
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+def test_a_link_that_comes_during_a_training_is_not_replaced(tmp_path, monkeypatch):
+    path = tmp_path / f"{cells(**ONE)[0].name}.h5"
+    whole = training.train
+
+    def train(*given, **options):
+        path.symlink_to(tmp_path / "outside.h5")
+        return whole(*given, **options)
+
+    monkeypatch.setattr(training, "train", train)
+    with pytest.raises(OSError, match="got a symbolic link; move it away"):
+        sweep(tmp_path, **ONE)
+    assert not (tmp_path / "outside.h5").exists()
+
+
+def test_a_finished_cell_may_be_a_link(undisturbed, finished, tmp_path, trainings):
+    path = finished / f"{cells()[0].name}.h5"
+    path.rename(tmp_path / "elsewhere.h5")
+    path.symlink_to(tmp_path / "elsewhere.h5")
+    assert_same(sweep(finished), undisturbed[1])
+    assert trainings == []

@@ -82,6 +82,7 @@ class Folder:
             return Claim(path, None)
 
     def write(self, part: Part, ds: xr.Dataset) -> None:
+        files.check_own(self.file(part), "part")
         results.save_results(ds.assign_attrs({CONFIGURATION: part.configuration}), self.file(part))
 
     def read(self, part: Part) -> xr.Dataset | None:

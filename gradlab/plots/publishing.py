@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path, PurePath
@@ -84,8 +85,10 @@ def save(figure: Figure, path: str | Path, *, size: str | None = None, caption: 
     if caption:
         draw_caption(figure)
         wrap_labels(figure)
+    content = io.BytesIO()  # what Matplotlib raises where the disk is full does not say so
+    figure.savefig(content, format=suffix, dpi=200, metadata=metadata(figure, suffix))
     with files.written_aside(path) as aside:
-        figure.savefig(aside, format=suffix, dpi=200, metadata=metadata(figure, suffix))
+        aside.write_bytes(content.getbuffer())
 
 
 def metadata(figure: Figure, suffix: str) -> dict[str, Any]:

@@ -246,7 +246,12 @@ def _along(models: Any, x: Any, asked: _Asked) -> Schedule:
         raise ValueError("model: expected at least one, got none")
     found: list[Recommendation] = []
     for one in every:
-        found.append(_one(one, x, asked))
+        try:
+            found.append(_one(one, x, asked))
+        except KeyboardInterrupt:  # before a first round of this one
+            if not found:
+                raise
+            found[-1].table.attrs["interrupted"] = 1
         if found[-1].table.attrs["interrupted"]:
             break
     steps, tables = _steps(models, every)[: len(found)], [of.table for of in found]

@@ -169,6 +169,7 @@ class _Tasks:
         if own not in content:
             raise errors.BadFile(f"{cell}: expected {own} from the worker, got {sorted(content) or 'nothing'}")
         for name in sorted(content, key=lambda name: name == own):
+            files.check_own(folder.path / name, "file")
             with files.written_aside(folder.path / name) as aside:
                 aside.write_bytes(content[name])
         folder.read(cell)

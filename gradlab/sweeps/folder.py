@@ -52,6 +52,7 @@ class Folder:
         return claim(self.path / f"{cell.name}.lock")
 
     def write(self, cell: Cell, ds: xr.Dataset) -> None:
+        files.check_own(self.file(cell), "cell")  # a link would lead to a file that is not the sweep's
         results.save_results(ds.assign_attrs(analysis=ANALYSIS, configuration=cell.configuration), self.file(cell))
 
     def read(self, cell: Cell) -> xr.Dataset | None:
@@ -132,6 +133,8 @@ class Folder:
                 self._check_names(cell)
             try:
                 ds = self.read(cell)
+                if ds is None:
+                    files.check_own(self.file(cell), "cell")
                 todo = ds is not None and (cell.name in more or (retry_failed and has_failed(ds)))
             except errors.BadFile:
                 todo = True
@@ -140,9 +143,10 @@ class Folder:
                     self._tidy(cell, keep_models, retry_failed)
 
     def _check_names(self, cell: Cell) -> None:
+        """Raises OSError for what has the name of a file that a training writes, and is none."""
         model = self.model(cell)
-        for path in (self.file(cell), model, training.resume_path(model), *self.tracks(cell).values()):
-            files.writable(path)
+        for path in (model, training.resume_path(model), *self.tracks(cell).values()):
+            files.check_own(path, "file")
 
     def _tidy(self, cell: Cell, keep_models: bool, retry_failed: bool) -> None:
         """Tidies one cell. Reads the file again, because another process may have repaired it before the claim."""
@@ -152,6 +156,7 @@ class Folder:
             self.set_aside(self.file(cell), fault)
             return
         if ds is not None and retry_failed and has_failed(ds):
+            files.check_own(self.file(cell), "cell")
             files.remove(self.file(cell))
         elif ds is not None:
             self.clear(cell, keep_models)
@@ -160,7 +165,7 @@ class Folder:
         """Names of cells that have more files than a finished sweep leaves."""
         expected = (".h5", ".safetensors") if keep_models else (".h5",)
         with os.scandir(self.path) as found:
-            more = [entry.name for entry in found if not (entry.is_file() and entry.name[NAME:] in expected)]
+            more = [e.name for e in found if not (e.is_file(follow_symlinks=False) and e.name[NAME:] in expected)]
         return {name.removeprefix(".")[:NAME] for name in more}
 
 
