@@ -34,7 +34,7 @@ from .specs import EstimatorSpec, TemperatureSpec
 IMAGES, IMAGES_LARGE = 100, 16  # by default; where the code space is too large to enumerate
 MOST_LINES = 12
 NOTHING_KEPT = (
-    "interrupted before a first round was measured, so nothing is kept; the same command begins anew, and a smaller"
+    "interrupted before a first round was measured, so nothing is kept; the same command starts again, and a smaller"
     " --budget ends sooner"
 )
 
@@ -152,7 +152,7 @@ def recommend(checkpoints, tf, averaged, budget, names, tb, images, data, data_d
     if failure is not None:
         raise failure
     if missing:
-        say(f"gradlab: {missing}: this is the best so far, and the same command begins anew", err=True)
+        say(f"gradlab: {missing}: this is the best so far, and the same command starts again", err=True)
         sys.exit(130)
 
 

@@ -71,7 +71,7 @@ def test_what_ends_the_second_of_two_leaves_the_first(run, tmp_path, monkeypatch
     assert ran.out.startswith("Use ")
     assert gradlab.open_results(out).attrs["incomplete"] == missing
     (line,) = [line for line in ran.err.splitlines() if line.startswith("gradlab: ")]
-    assert ("begins anew" in line) if code == 130 else (line == "gradlab: x: got another")
+    assert ("starts again" in line) if code == 130 else (line == "gradlab: x: got another")
 
 
 def test_an_interrupt_before_anything_is_measured_says_that_nothing_is_kept(run, tmp_path, monkeypatch):
@@ -82,7 +82,7 @@ def test_an_interrupt_before_anything_is_measured_says_that_nothing_is_kept(run,
     ran = run("recommend", "--out", tmp_path / "found.h5")
     assert (ran.code, ran.out) == (130, "")
     (line,) = ran.err.splitlines()
-    assert "so nothing is kept; the same command begins anew" in line
+    assert "so nothing is kept; the same command starts again" in line
     assert list(tmp_path.iterdir()) == []
 
 
