@@ -120,7 +120,7 @@ class KHot(LatentKind):
 
     def log_law(self, logits, t):
         """log p of every code: `(..., latent, code)`; differentiable."""
-        a = below(logits) / t
+        a = self._below(logits) / t
         return _by_rows(lambda some: _log_of_all(some, self.k), _numbers(a.shape[-1], self.k), a)
 
     def law(self, logits, t):
@@ -128,7 +128,7 @@ class KHot(LatentKind):
 
     def gradient_of_law(self, logits, t, p, c):
         """(1/t) sum_S p(S) (c_S - mean c) d log p(S)/da, from exact differences of c."""
-        a = below(logits) / t
+        a = self._below(logits) / t
         numbers = 2 * _numbers(a.shape[-1], self.k)
         return _by_rows(lambda some, w: _weighted_score(some, w, self.k), numbers, a, CATEGORICAL.pullback(p, c)) / t
 
@@ -146,7 +146,7 @@ class KHot(LatentKind):
         return self._of_codes(a, code)[..., 1:]
 
     def _of_codes(self, a: Tensor, code: Tensor) -> Tensor:
-        a, code = torch.broadcast_tensors(below(a), code)
+        a, code = torch.broadcast_tensors(self._below(a), code)
         numbers = 2**self.k * a.shape[-1]
         return _by_rows(lambda some, of: _log_and_score(some, of, self.k), numbers, a, code)
 
@@ -157,7 +157,7 @@ class KHot(LatentKind):
         """
         wide = logits.float() if logits.dtype.itemsize < 4 else logits  # half precision has no logit of probability 0
         few = ((~masked(self, wide)).sum(-1) < self.k).any(-1)
-        sets = self.log_law(bounded(self, wide, checked=False), 1.0)  # the sets are categories, with logits log p(S)
+        sets = self.log_law(wide, 1.0)  # the sets are categories, with logits log p(S)
         return (CATEGORICAL.kl_to_uniform(sets) * torch.where(few, torch.nan, 1.0)).to(logits.dtype)
 
     def pull_chances(self, a: Tensor, v: Tensor) -> Tensor:
@@ -173,7 +173,11 @@ class KHot(LatentKind):
             weights = p[..., None] * (every - every[p.argmax(-1)][:, None])  # (row, set, i)
             return torch.stack([_weighted_score(rows, w, self.k) for w in weights.unbind(-1)], 1)
 
-        return _by_rows(of_rows, 2 * _numbers(a.shape[-1], self.k) + every.numel(), below(a))
+        return _by_rows(of_rows, 2 * _numbers(a.shape[-1], self.k) + every.numel(), self._below(a))
+
+    def _below(self, logits: Tensor) -> Tensor:
+        """Logits less the largest of their latent, finite for impossible categories."""
+        return below(bounded(self, logits, checked=False))
 
     def _check_size(self, categories: int) -> None:
         count = self.code_count(categories)

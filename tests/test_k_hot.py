@@ -313,6 +313,26 @@ def test_impossible_categories_are_in_no_set():
         assert not bool(bounded(kind, torch.tensor([[0.0, 1.0, wrong]])).isfinite().all())
 
 
+def test_masked_logits_give_what_the_others_do():
+    """-inf as a network gives it: `pull_chances`, of `ste` in a training, was NaN."""
+    kind, at = KHot(2), [0, 2, 3, 5]
+    a, v = torch.randn(2, 3, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+    a[:, [1, 4]] = -torch.inf
+    code = kind.hard(a + kind.noise((3, 6), dtype=torch.float64, generator=torch.Generator().manual_seed(8)))
+    for function in (
+        lambda a, v, z: kind.score(a, z),
+        lambda a, v, z: kind.pull_relaxed(a, v, 0.7),
+        lambda a, v, z: kind.pull_chances(a, v),
+    ):
+        found, wanted = function(a, v, code), function(a[:, at], v[:, at], code[:, at])
+        torch.testing.assert_close(found[:, at], wanted, rtol=1e-12, atol=1e-14)
+        assert bool((found[:, [1, 4]] == 0).all())
+    law = kind.law(a, 1.3)
+    torch.testing.assert_close(law[law > 0], kind.law(a[:, at], 1.3).flatten())
+    gradient = kind.gradient_of_law(a, 1.3, law, torch.arange(15.0, dtype=torch.float64).expand(3, 15))
+    assert bool(gradient.isfinite().all() and (gradient[:, [1, 4]] == 0).all())
+
+
 def test_kl_is_that_of_sets():
     a = torch.randn(3, 2, CATEGORIES, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     p = torch.stack([probabilities(row, 2) for row in a.flatten(0, 1)]).reshape(3, 2, 10)
