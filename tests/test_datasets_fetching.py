@@ -135,7 +135,7 @@ def test_a_server_that_closes_at_once_is_an_error(server, tmp_path):
 def test_no_server_is_an_error(server, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as closed:
         server.url = f"http://127.0.0.1:{closed.getsockname()[1]}"
-    one_clear_error(server, tmp_path, "download failed")
+    one_clear_error(server, tmp_path, rf"download failed \(the connection to {server.url[7:]} failed\); try again")
 
 
 def test_a_rubbish_answer_is_an_error(server, tmp_path):

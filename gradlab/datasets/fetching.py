@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from .. import errors, files
 from ..progress import bar
@@ -71,4 +72,6 @@ def _download(url: str, path: Path, progress: bool) -> None:
                     advance(len(piece))
     except requests.RequestException as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, requests.ConnectionError):  # whose text is some 300 characters of objects
+            reason = f"the connection to {urlsplit(url).netloc} failed"
         raise OSError(f"{url}: download failed ({reason}); try again or use another mirror") from None
