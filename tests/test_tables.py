@@ -42,6 +42,14 @@ def test_tidy_rows_hold_value_and_interval_as_rounded(measured):
     assert (line.value, line.low, line.high) == tuple(map(float, three))
 
 
+def test_what_was_selected_is_in_every_row(measured):
+    """The rows of ds.sel(tb=1.3) are those of all that have this tb, and say so."""
+    rows = read(gradlab.table(measured, "csv"))
+    assert read(gradlab.table(measured.sel(tb=1.3), "csv")) == [row for row in rows if row["tb"] == "1.3"]
+    of_point = gradlab.table(measured.sel(estimator="rloo", tf=1.6, tb=0.9), "markdown").splitlines()
+    assert of_point[2].startswith("| rloo | 1.6 | 0.9 | ")
+
+
 def test_latex_is_a_booktabs_table(measured):
     text = gradlab.table(measured, "latex", ["relative_std"])
     assert text.splitlines()[:2] == [r"\begin{tabular}{lllr}", r"\toprule"]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from ..kinds import point_dims
+from ..kinds import kind, point_dims
 from ..schema import ENDS, POPULATION, along, variable
 
 NO_MEASURE = ("exact_norm", "resolved", "draws")  # do not say that a point was measured
@@ -57,13 +57,19 @@ def _values(ds: xr.Dataset, name: str) -> np.ndarray:
 
 
 def coordinates_at(ds: xr.Dataset, at: np.ndarray) -> list[dict[str, Any]]:
-    """Coordinates of each of `places`; along a training the temperatures go with the epoch or step."""
+    """Coordinates of each of `places`; along a training the temperatures go with the epoch or step.
+
+    Those of a dim that was selected, as by ds.sel(tf=1.6), belong to all points.
+    """
     found = []
+    order = kind(ds).point_dims
+    selected = {dim: ds[dim].item() for dim in order if dim in ds.coords and not ds[dim].ndim}
     values = {dim: ds[dim].values.tolist() for dim in point_dims(ds)}
     dim = along(ds)
     in_force = {t: ds[t].values.tolist() for t in ("tf", "tb") if dim and t in ds.coords and ds[t].dims == (dim,)}
     for place in at.tolist():
-        where = {dim: values[dim][k] for dim, k in zip(values, place, strict=True)}
+        of_dims = {dim: values[dim][k] for dim, k in zip(values, place, strict=True)}
+        where = {dim: (selected | of_dims)[dim] for dim in order if dim in selected or dim in of_dims}
         if in_force:
             k = place[list(values).index(dim)]
             where |= {t: in_force[t][k] for t in in_force}
