@@ -20,7 +20,7 @@ def at_once(good: Tensor, complain: Callable[[], None]) -> None:
 
 def finite(argument: str, values: Tensor, cure: str, check: Check = at_once) -> None:
     """Raises ValueError with the first index at which `values` is not finite."""
-    if not values.is_floating_point():
+    if not (values.is_floating_point() or values.is_complex()):
         return
 
     def complain() -> None:

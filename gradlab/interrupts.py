@@ -22,14 +22,16 @@ def none_lost() -> Iterator[None]:
     if threading.current_thread() is not main or not hasattr(signal, "pthread_kill"):  # Windows
         yield
         return
-    before, ended = sys.unraisablehook, threading.Event()
+    before, ended, sending = sys.unraisablehook, threading.Event(), threading.Lock()
 
     def again() -> None:
-        if not ended.wait(AGAIN) and main.ident is not None:
-            signal.pthread_kill(main.ident, signal.SIGINT)
+        ended.wait(AGAIN)
+        with sending:
+            if not ended.is_set() and main.ident is not None:
+                signal.pthread_kill(main.ident, _raised_by())
 
     def hook(lost: Any) -> None:
-        if issubclass(lost.exc_type, KeyboardInterrupt):
+        if lost.exc_type is not None and issubclass(lost.exc_type, KeyboardInterrupt):
             threading.Thread(target=again, name="gradlab interrupt", daemon=True).start()
         else:
             before(lost)
@@ -39,7 +41,14 @@ def none_lost() -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = before
-        ended.set()
+        with sending:
+            ended.set()
+
+
+def _raised_by() -> int:
+    """The signal to send: SIGINT, or the one that has a handler where a shell's background job ignores SIGINT."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    return next((number for number in numbers if callable(signal.getsignal(number))), signal.SIGINT)
 
 
 class Stop:

@@ -168,9 +168,6 @@ def _lines(count: _Count, long_steps: bool = False) -> Iterator[Advance]:
     if not _open and count.began - _ended > PAUSE:
         _told = count.began
     before = _here.take
-    _opened(count)
-    if long_steps:
-        pass_shares_to(lambda share: setattr(count, "share", share))
 
     def advance(steps: int = 1, **figures: object) -> None:
         count.made += steps
@@ -179,6 +176,9 @@ def _lines(count: _Count, long_steps: bool = False) -> Iterator[Advance]:
         _tell_if_due()
 
     try:
+        _opened(count)
+        if long_steps:
+            pass_shares_to(lambda share: setattr(count, "share", share))
         yield advance
     finally:
         _closed(count)
@@ -192,14 +192,16 @@ def _opened(count: _Count) -> None:
     with _opening:
         _open.append(count)
         if _teller is None:
-            _teller = _Teller()
+            _teller = _Teller()  # first known, then started: Ctrl-C may come while it starts
+            _teller.start()
 
 
 def _closed(count: _Count) -> None:
     """The thread of the lines ends with the last measurement of all threads."""
     global _teller
     with _opening:
-        _open.remove(count)
+        if count in _open:  # no Ctrl-C came while it was opened
+            _open.remove(count)
         last, _teller = (None, _teller) if _open else (_teller, None)
     if last is not None:
         last.end()
@@ -211,6 +213,8 @@ class _Teller:
     def __init__(self) -> None:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._tell, name="gradlab progress", daemon=True)
+
+    def start(self) -> None:
         self._thread.start()
 
     def _tell(self) -> None:
@@ -219,7 +223,8 @@ class _Teller:
 
     def end(self) -> None:
         self._over.set()
-        self._thread.join(JOIN)
+        if self._thread.is_alive():
+            self._thread.join(JOIN)
 
 
 def _tell_if_due() -> None:

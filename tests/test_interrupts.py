@@ -90,3 +90,26 @@ def test_none_comes_after_the_end(monkeypatch):
     with contextlib.suppress(KeyboardInterrupt), interrupts.none_lost():
         in_a_destructor()
     time.sleep(0.1)
+
+
+def test_where_sigint_is_ignored_the_signal_that_has_a_handler_comes(monkeypatch):
+    """As in a background job of a script, whose scheduler sends SIGTERM."""
+    monkeypatch.setattr(interrupts, "AGAIN", 0.01)
+
+    def stop(number, frame):
+        raise KeyboardInterrupt
+
+    class Terminated(Destroyed):
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            for _ in range(1000):
+                pass
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN), signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(KeyboardInterrupt), interrupts.none_lost():
+            Terminated()
+            time.sleep(5)
+    finally:
+        signal.signal(signal.SIGINT, before[0])
+        signal.signal(signal.SIGTERM, before[1])

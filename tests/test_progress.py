@@ -133,6 +133,21 @@ def test_a_step_of_minutes_has_a_line_a_minute(capsys, monkeypatch):
     assert progress._open == []
 
 
+def test_an_interrupt_while_a_bar_opens_leaves_nothing_open(monkeypatch):
+    own = threading.Thread.start
+
+    def start(thread):
+        own(thread)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt), progress.within():
+        patched.setattr(threading.Thread, "start", start)
+        with progress.bar("measuring", 2, shown=True):
+            pass
+    assert not progress._open
+    assert "gradlab progress" not in [thread.name for thread in threading.enumerate()]
+
+
 def test_the_thread_of_the_lines_ends_with_the_last_measurement():
     """Also of two that overlap, in two threads; each counts what its own thread says."""
 
