@@ -140,10 +140,10 @@ def test_an_interrupt_while_a_bar_opens_leaves_nothing_open(monkeypatch):
         own(thread)
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt), progress.within():
+    with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", start)
-        with progress.bar("measuring", 2, shown=True):
-            pass
+        with pytest.raises(KeyboardInterrupt):
+            progress.bar("measuring", 2, shown=True).__enter__()
     assert not progress._open
     assert "gradlab progress" not in [thread.name for thread in threading.enumerate()]
 
