@@ -128,7 +128,7 @@ def temperatures(argument: str, value: object) -> list[float]:
 
 
 def whole_number(argument: str, value: object, at_least: int, reason: str = "") -> int:
-    """The value as an int of at least `at_least`. Raises ValueError for anything else, with the reason."""
+    """The value as an int of at least `at_least`, of 64 bits. Raises ValueError for anything else, with the reason."""
     try:
         number = int(value)  # type: ignore[call-overload]
     except (TypeError, ValueError, OverflowError, RuntimeError):
@@ -136,6 +136,8 @@ def whole_number(argument: str, value: object, at_least: int, reason: str = "") 
     if number is None or isinstance(value, bool) or number != value or number < at_least:
         because = f" ({reason})" if reason else ""
         raise ValueError(f"{argument}: expected a whole number of at least {at_least}{because}, got {value!r}")
+    if number >= 2**64:
+        raise ValueError(f"{argument}: expected a whole number below 2^64, got one of {number.bit_length():,} bits")
     return number
 
 

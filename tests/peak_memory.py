@@ -123,6 +123,12 @@ def calls(memory: int) -> dict[str, tuple[Callable[[], Any], int]]:
 
 
 @functools.cache
+def _encoder(width: int) -> gradlab.LatentModel:
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(784, width), nn.ReLU(), nn.Linear(width, 32))
+    decoder = nn.Sequential(nn.Flatten(), nn.Linear(32, 784), nn.Unflatten(1, (1, 28, 28)))
+    return gradlab.LatentModel(encoder, decoder, latents=4, categories=8)
+
+
 def of_results() -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
     """Name: a call whose result, moments or law of all codes take most, and one that takes little of them."""
     small, hot = gradlab.bundled("vae-8x4-mnist"), _k_hot()
@@ -156,6 +162,12 @@ def of_results() -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
         "bias, sampled": (bias(small, 3000, 1.0, few, **sampled), bias(small, 3, 1.0, few, **sampled)),
         "gap, many draws": (gap(2, 100, 32), gap(2, 2, 32)),
         "gap, many images": (gap(300, 10, 64), gap(3, 2, 64)),
+        "gap, many images at a point": (gap(20_000, 1, 2), gap(3, 1, 2)),
+        "gap, one image": (gap(1, 150, 2), gap(1, 2, 2)),
+        "bias, a large encoder": (
+            bias(_encoder(4096), 3, 1.0, few, wrt="encoder"),
+            bias(_encoder(64), 3, 1.0, few, wrt="encoder"),
+        ),
     }
 
 

@@ -250,3 +250,11 @@ def test_the_global_random_states_do_not_matter(problem):
     one = gradlab.bias(problem.model, problem.x, draws=8)
     torch.rand(3), random.random()
     xr.testing.assert_equal(one, gradlab.bias(problem.model, problem.x, draws=8))
+
+
+def test_numbers_of_more_than_64_bits_are_refused():
+    of = problems.make("3x5-bernoulli-mlp")
+    with pytest.raises(ValueError, match=r"draws: expected a whole number below 2\^64, got one of 84 bits"):
+        gradlab.gap(of.model, of.x, draws=10**25)
+    with pytest.raises(ValueError, match=r"averaged: expected a whole number below 2\^64, got one of 1,329 bits"):
+        gradlab.recommend(of.model, of.x, averaged=10**400)

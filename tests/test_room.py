@@ -147,6 +147,7 @@ RESULTS = (
     *DEFAULT,
     *("bias, a cross", "bias, k-hot", "bias, a grid", "bias, a grid of many images", "bias, five estimators"),
     *("bias, both targets", "bias, 300 tf", "bias, sampled", "gap, many draws", "gap, many images"),
+    *("gap, many images at a point", "gap, one image", "bias, a large encoder"),
 )
 
 

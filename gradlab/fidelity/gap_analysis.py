@@ -138,7 +138,7 @@ def gap(
         x, logits, memory = setup.x, setup.logits, setup.memory
         points = len(DEFINITIONS) * len(tfs) * len(tbs)
         terms = sum(_terms(registry.of_analysis("gap")).values())
-        check_result(len(tfs), len(tbs), len(x), of_gap(points, len(x), min(BATCHES, draws), terms))
+        check_result(len(tfs), len(tbs), len(x), of_gap(setup, points, min(BATCHES, draws), terms))
         _check_pulls_back(pulled, setup)
         arrays = pulled.noise_arrays
         noise = Noise(setup.kind, logits, arrays, draws, setup.seed, memory)

@@ -30,6 +30,8 @@ LAW = 8  # arrays of the size of the law of all codes, while exact gradients are
 OF_ONE_LAW = 7  # of one forward temperature, where only the rarity of its codes is computed
 MOMENTS = 8  # arrays of the size of the means of the batches of a point: means, squares, and without each batch
 OBSERVATIONS = 2  # copies in float64
+GRADIENTS = 8  # arrays of the size of all parameters of the encoder: copies, gradients, and their sums
+OF_CELL = 60  # numbers of a point of the gap that depend neither on examples nor on draws: metrics, their ends, copies
 NUMBER = 10  # bytes: 8, and what the allocator keeps of arrays that were freed
 
 
@@ -72,8 +74,10 @@ def of_bias(setup: Setup, request: Request) -> int:
     sampled = isinstance(request.reference, Sampled)
     laws = OF_ONE_LAW * of_law if sampled else LAW * of_law * len(set(request.laws))
     if request.wrt == "encoder":
-        tensors = len(encoder_parameters(setup.model))
-        return NUMBER * (observations + max(laws, _of_parameters(request, tensors, coordinates)))
+        parameters = encoder_parameters(setup.model)
+        gradients = GRADIENTS * sum(p.numel() for p in parameters.values())
+        of_metrics = _of_parameters(request, len(parameters), coordinates)
+        return NUMBER * (observations + gradients + max(laws, of_metrics))
     if sampled:
         kept, made = _of_metrics(metrics_by_reference(), BATCHES, examples)
         cells = points * len(request.targets)
@@ -110,12 +114,14 @@ def _batches(request: Request) -> int:
     return min(BATCHES, request.moments.draws) if isinstance(request.moments, MonteCarlo) else 0
 
 
-def of_gap(points: int, examples: int, batches: int, terms: int) -> int:
+def of_gap(setup: Setup, points: int, batches: int, terms: int) -> int:
     """Bytes that `gap` takes at its peak, besides its blocks; `points` with both definitions, `terms` of all metrics.
 
     Sums of the terms for each batch, and for each example; norms of each example without each batch, and their ends.
     """
-    return NUMBER * points * ((1 + batches) * (5 * examples + 6 * terms) + 3 * terms * examples)
+    examples = len(setup.x)
+    of_point = OF_CELL + (1 + batches) * (5 * examples + 6 * terms) + 3 * terms * examples
+    return NUMBER * (OBSERVATIONS * setup.x.numel() + points * of_point)
 
 
 def _of_metrics(metrics: Mapping[str, Record], batches: int, examples: int) -> tuple[int, int]:
