@@ -1,4 +1,4 @@
-"""Ctrl-C that is not lost: Python drops a KeyboardInterrupt that is raised in a destructor, of a file object say."""
+"""Ctrl-C that is not lost: Python drops a KeyboardInterrupt that is raised in a destructor, such as a file's."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ PIXELS = 110  # pixels an inch in a notebook; the picture has twice as many, for
 
 
 class Figure(figure.Figure):
-    """A Matplotlib figure that a notebook shows by itself: pyplot, which would make it so, is not imported."""
+    """A Matplotlib figure that a notebook shows, although pyplot is not imported."""
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         picture = io.BytesIO()
