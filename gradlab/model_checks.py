@@ -50,9 +50,13 @@ def check_modes(model: nn.Module) -> None:
 def by_row(module: nn.Module) -> bool:
     """True if a module consists of torch layers that compute each row from itself alone, without hooks.
 
+    All their tensors are torch's own parameters and buffers, so that a copy of these is a copy of the layers.
     Convolutions are not among them: for an input with one dimension less, they treat rows as channels.
     """
-    return all(type(layer) in _BY_ROW and unhooked(layer) and _leaves_rows(layer) for layer in module.modules())
+    return all(
+        type(layer) in _BY_ROW and unhooked(layer) and _leaves_rows(layer) and _registered(layer)
+        for layer in module.modules()
+    )
 
 
 def computes_by_row(model: LatentModel) -> bool:
@@ -66,6 +70,13 @@ def _leaves_rows(layer: nn.Module) -> bool:
     if isinstance(layer, nn.Flatten):
         return layer.start_dim >= 1
     return not isinstance(layer, nn.Unflatten) or (isinstance(layer.dim, int) and layer.dim >= 1)
+
+
+def _registered(layer: nn.Module) -> bool:
+    """Whether a layer's tensors are plain parameters and buffers: none an attribute, none of a class with own rules."""
+    others = [value for name, value in vars(layer).items() if name not in ("_parameters", "_buffers")]
+    held = (tensor for tensor in (*layer._parameters.values(), *layer._buffers.values()) if tensor is not None)
+    return all(type(tensor) in (nn.Parameter, Tensor) for tensor in held) and not _tensors(others)
 
 
 def unhooked(module: nn.Module) -> bool:

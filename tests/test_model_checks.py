@@ -319,6 +319,9 @@ def test_the_bundled_vae_is_not_probed_what_differs_in_anything_is(monkeypatch):
     def patched(decoder):
         decoder[1].forward = lambda h: h
 
+    def listed(decoder):
+        decoder[1].kept = {"of it": [torch.zeros(1)]}
+
     x = torch.rand(4, 6)
     for plain in (model(), gradlab.bundled("vae-8x4-mnist")):
         gradlab.setup.encode(plain, x if plain.latents == 2 else torch.rand(2, 1, 28, 28))
@@ -326,6 +329,7 @@ def test_the_bundled_vae_is_not_probed_what_differs_in_anything_is(monkeypatch):
     others = [
         model(hooked),
         model(patched),
+        model(listed),
         model(lambda decoder: decoder.append(nn.Dropout(0.1).eval())),
         model(lambda decoder: nn.Sequential(nn.Flatten(), Own(6, 6))),
         model(lambda decoder: nn.Sequential(nn.Flatten(-2), nn.Linear(6, 6))),

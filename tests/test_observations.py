@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import threading
 import warnings
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 import gradlab
+from gradlab import copies
 from gradlab.model import precision
 from gradlab.setup import encode, measured_copy, observations
 
@@ -238,6 +240,65 @@ def test_the_copy_of_plain_layers_is_another_model_of_the_same_numbers():
     assert len(model.decoder) + 1 == len(copied.decoder)
     assert model.provenance == {}
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def plain_model():
+    encoder, decoder = nn.Sequential(nn.Linear(6, 6), nn.Tanh()), nn.Sequential(nn.Flatten(), nn.Linear(6, 6))
+    return gradlab.LatentModel(encoder, decoder, latents=2, categories=3)
+
+
+def test_the_copy_of_plain_layers_is_as_deep_as_any(monkeypatch):
+    """Of what it holds besides weights nothing is shared; what is one object in the model is one in the copy."""
+    model = plain_model()
+    twice = nn.Linear(6, 6)
+    model.encoder.extend([twice, twice])
+    model.config["sizes"] = [1]
+    model.provenance["epochs"] = {"last": [2]}
+    model.kept = [twice, twice.weight]
+    monkeypatch.setattr(copies, "_copied", None)  # by the short way
+    copied = measured_copy(model, torch.float64, "cpu")
+    copied.config["sizes"].append(2)
+    copied.provenance["epochs"]["last"].append(3)
+    assert model.config == {"sizes": [1]}
+    assert model.provenance == {"epochs": {"last": [2]}}
+    assert copied.encoder[2] is copied.encoder[3] is copied.kept[0]
+    assert copied.encoder[2].weight is copied.kept[1]
+    assert copied.encoder[2] is not twice
+    assert copied.likelihood is model.likelihood
+
+
+def test_plain_layers_with_what_cannot_be_copied_are_measured():
+    model = plain_model()
+    model.config["lock"] = lock = threading.Lock()
+    copied = measured_copy(model, torch.float64, "cpu")
+    assert copied.config["lock"] is lock
+    assert copied.encoder[0].weight.dtype == torch.float64
+
+
+class Weight(nn.Parameter):
+    """A class of its own."""
+
+
+def test_weights_of_an_own_class_keep_it():
+    model = plain_model()
+    model.encoder[0].weight = Weight(model.encoder[0].weight.detach())
+    copied = measured_copy(model, torch.float64, "cpu")
+    assert type(copied.encoder[0].weight) is Weight
+    assert copied.encoder[0].weight.dtype == torch.float64
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_a_torch_layer_with_a_plain_tensor_for_a_weight_runs_in_its_precision(part):
+    model, x = plain_model(), torch.rand(4, 6)
+    wanted = gradlab.exact_gradient(model, x)
+    layer = next(layer for layer in getattr(model, part) if isinstance(layer, nn.Linear))
+    weight = layer.weight.detach().clone()
+    del layer.weight
+    layer.weight = weight
+    with pytest.warns(UserWarning, match=f"{part}: expected one that runs in float64 too"):
+        found = gradlab.exact_gradient(model, x)
+    assert oracles.relative_error(found, wanted) < 1e-5
+    assert layer.weight is weight
 
 
 @pytest.mark.parametrize("weights", [torch.bfloat16, torch.float32])
