@@ -134,16 +134,22 @@ def precision_and_place(dtype: object, device: object) -> None:
             ) from None
 
 
-def power_of_two(a: Tensor) -> Tensor:
+def power_of_two(a: Tensor, dim: tuple[int, ...] = ()) -> Tensor:
     """A power of two of the size of the largest magnitude, 1 if that is 0. To divide by before squaring, without error.
 
-    In float32, squares of numbers below 1e-19 lose digits or are 0, and those above 1e19 are infinite. Does not wait
-    for the device.
+    In float32, squares of numbers below 1e-19 lose digits or are 0, and those above 1e19 are infinite. In float64 the
+    square of the result is finite and not 0. With `dim`, one for each slice along the other dims, which keeps `dim`
+    with size 1. Does not wait for the device.
 
     Examples
     --------
     >>> gradlab.numerics.power_of_two(torch.tensor([3e-30, -5e-31])).item() == 2.0**-99
     True
     """
-    exponent = torch.frexp(a.abs().amax()).exponent if a.numel() else torch.tensor(1)
-    return torch.exp2((exponent - 1).clamp(-120, 127).double()).where(exponent != 0, 1.0)
+    if not a.numel():
+        return a.new_ones((), dtype=torch.float64)
+    a = a.abs() if a.is_complex() else a
+    largest = torch.maximum(a.amax(dim, keepdim=bool(dim)), -a.amin(dim, keepdim=bool(dim)))  # without a copy of a
+    exponent = torch.frexp(largest).exponent
+    least, most = (-500, 500) if largest.dtype == torch.float64 else (-120, 127)
+    return torch.exp2((exponent - 1).clamp(least, most).double()).where(exponent != 0, 1.0)

@@ -1,5 +1,6 @@
 """gradlab.bias(wrt="encoder") against a plain autograd loop, a backward pass of the encoder per draw."""
 
+import copy
 import itertools
 
 import numpy as np
@@ -371,3 +372,19 @@ def test_encoders_without_gradients_are_refused(monkeypatch, change, message):
 def test_bad_input_is_named(problem, bad, message):
     with pytest.raises(ValueError, match=message):
         measured(problem, **bad)
+
+
+def test_squares_of_rows_are_scaled_a_part_at_a_time(problem, monkeypatch):
+    """No division of all rows at once; rows of any size that float32 has."""
+    model = copy.deepcopy(problem.model).float()
+    pull_back = encoder_gradients.PullBack(model, problem.x.float(), 2**28)
+    vectors = torch.randn(9, *pull_back.logits.shape, generator=torch.Generator().manual_seed(0))
+    wanted = pull_back.squares(vectors)
+    pull_back.rows = 2
+    given = []
+    own = pull_back._of
+    monkeypatch.setattr(pull_back, "_of", lambda some: given.append(some.untyped_storage().nbytes()) or own(some))
+    for scale in (2.0**-100, 1.0, 2.0**100):
+        found = pull_back.squares(vectors * scale)
+        torch.testing.assert_close(found, wanted * scale**2, rtol=1e-5, atol=0)
+    assert max(given) == 2 * vectors[0].numel() * vectors.element_size()

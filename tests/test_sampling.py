@@ -190,3 +190,14 @@ def test_global_random_state_is_untouched():
     assert torch.equal(before[0], torch.random.get_rng_state())
     assert (before[1] == np.random.get_state()[1]).all()  # noqa: NPY002
     assert before[2] == random.getstate()
+
+
+def test_squares_of_small_examples_are_kept_beside_large_ones():
+    """Two draws of +-1e8 and +-1e-15 in single precision, by one call and by one call for each draw."""
+    sizes = torch.tensor([1e8, 1e-15])
+    estimates = torch.tensor([1.0, -1.0])[:, None] * sizes
+    for calls in (1, 2):
+        sums = sampling.Sums.empty(torch.zeros(2, 1, 1), 1)
+        for before, some in enumerate(estimates.reshape(2, 2, 1, 1).chunk(calls)):
+            sums.add(0, before, some, slice(0, 2))
+        torch.testing.assert_close(sums.squares[0], 2 * sizes.double().square(), rtol=1e-6, atol=0)

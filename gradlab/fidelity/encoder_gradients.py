@@ -92,8 +92,8 @@ class PullBack:
     def squares(self, vectors: Tensor) -> Tensor:
         """|G|^2 of each row: (row, parameter), float64."""
         size = power_of_two(vectors)
-        parts = (vectors / size).split(self.rows)
-        return size.square() * torch.cat([with_all([_dots(g, g) for g in self._of(some)]) for some in parts])
+        parts = vectors.split(self.rows)
+        return size.square() * torch.cat([with_all([_dots(g, g) for g in self._of(some / size)]) for some in parts])
 
     def products(self, fixed: Tensor, others: Tensor) -> Products:
         """Inner products of the fixed rows with each other, of other rows with the fixed ones, and with themselves."""

@@ -55,8 +55,9 @@ class Sums:
     def add(self, batch: int, before: int, estimates: Tensor, examples: slice) -> None:
         mean = estimates.mean(0)
         off = estimates - mean
-        size = power_of_two(off)
-        squares = off.div_(size).square_().flatten(2).sum(-1, dtype=torch.float64).sum(0) * size.square()
+        size = power_of_two(off, (0, *range(2, off.ndim)))  # of each example
+        squares = off.div_(size.to(off.dtype)).square_().flatten(2).sum(-1, dtype=torch.float64).sum(0)
+        squares *= size.square().flatten()
         into, of = self.mean[batch, examples], self.squares[batch, examples]
         delta = mean.double() - into
         share = len(estimates) / (before + len(estimates))
