@@ -24,7 +24,10 @@ def finite(argument: str, values: Tensor, cure: str, check: Check = at_once) -> 
         return
 
     def complain() -> None:
-        at = tuple(torch.nonzero(~torch.isfinite(values))[0].tolist())
+        found = torch.nonzero(~torch.isfinite(values)).tolist()
+        if not found:  # overwritten since, because the check was read late
+            raise ValueError(f"{argument}: expected finite values, got others; {cure}")
+        at = tuple(found[0])
         raise ValueError(
             f"{argument}: expected finite values, got {values[at].item()} at index {at} of shape {tuple(values.shape)};"
             f" {cure}"

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import gradlab
 from gradlab import checks, numerics
@@ -160,3 +161,70 @@ def test_what_is_finite(dtype):
             checks.finite("x", torch.tensor([1.0, other], dtype=dtype), "")
     for whole in (torch.tensor([True, False]), torch.tensor([2**62])):
         checks.finite("x", whole, "")
+
+
+def test_what_was_overwritten_before_a_late_read_is_refused_without_a_place(late):
+    values = torch.tensor([1.0, torch.inf])
+
+    def overwrites():
+        with late() as check:
+            checks.finite("loss", values, "scale it", check)
+            values.zero_()
+
+    with pytest.raises(ValueError, match=r"^loss: expected finite values, got others; scale it$"):
+        overwrites()
+
+
+# --- squares of any size ---
+
+SIZES = {
+    torch.float16: [6e-5, 6e4],
+    torch.bfloat16: [1e-30, 1e30],
+    torch.float32: [1e-36, 1e38],
+    torch.float64: [1e-150, 1e-30, 1e30, 1e300],
+}
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(dtype, size) for dtype, of in SIZES.items() for size in of])
+def test_what_a_power_of_two_divides_has_a_square(dtype, size):
+    a = torch.tensor([0.25, -1.0, 0.5], dtype=torch.float64).mul(size).to(dtype)
+    by = numerics.power_of_two(a)
+    assert torch.frexp(by).mantissa == 0.5
+    squares = (a / by.to(dtype)).square()
+    assert squares.isfinite().all()
+    assert (squares > 0).all()
+    assert squares.max() >= 1
+    assert 0 < by.square() < torch.inf
+    torch.testing.assert_close(by * squares.sqrt().double(), a.double().abs())
+
+
+def test_a_power_of_two_of_what_has_no_size_and_of_complex_numbers():
+    for nothing in ([], [0.0, -0.0]):
+        assert numerics.power_of_two(torch.tensor(nothing)) == 1
+    assert numerics.power_of_two(torch.tensor([3.0 + 4.0j])) == 4
+    assert numerics.power_of_two(torch.tensor([-5.0, 1.0])) == 4
+    for unknown in (torch.nan, torch.inf, -torch.inf):
+        assert numerics.power_of_two(torch.tensor([unknown, 1.0])) > 0
+
+
+def test_a_power_of_two_needs_no_copy():
+    """The largest tensor made is far below the one that it is of."""
+
+    class Sizes(TorchDispatchMode):
+        largest = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            made = [
+                part for part in (out if isinstance(out, tuple | list) else [out]) if isinstance(part, torch.Tensor)
+            ]
+            self.largest = max(self.largest, *(part.numel() for part in made), 0)
+            return out
+
+    a = torch.randn(50, 4, 6)
+    for dim, count in (((), 1), ((0, 2), 4)):
+        with Sizes() as seen:
+            found = numerics.power_of_two(a, dim)
+        assert seen.largest == found.numel() == count
+        wanted = torch.exp2(a.abs().amax(dim, keepdim=bool(dim)).log2().floor())
+        torch.testing.assert_close(found, wanted.double().reshape(found.shape))
