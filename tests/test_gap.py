@@ -9,6 +9,7 @@ import gradlab
 from gradlab import LatentModel, checks, errors, networks
 from gradlab.fidelity import gap_analysis
 from gradlab.fidelity.differences import change
+from gradlab.latents import CATEGORICAL
 from gradlab.sampling import Noise
 from gradlab.setup import encode
 
@@ -406,3 +407,15 @@ def test_norms_of_blocks_that_are_read_late_give_the_same_gap(tb, monkeypatch):
     assert len(blocks) <= len(at_once) + 3
     for name in ("gap", "relative_gap", "cosine", "gap_per_example", "undefined"):
         np.testing.assert_allclose(found[name], wanted[name], rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 2, 4), (4, 3, 2, 1), (5, 3, 2, 4)])
+def test_points_of_another_shape_are_other_points(shape, monkeypatch):
+    """Even if they fit by broadcasting."""
+    z = torch.ones(4, 3, 2, 4)
+    monkeypatch.setattr(gap_analysis, "points_of", lambda *given: torch.ones(1, *shape))
+    estimator = gradlab.estimators.get("st-gs", tf=1.0, tb=1.0)
+    with pytest.raises(ValueError, match="which samples with other noise"):
+        gap_analysis._pulled_back(
+            estimator, 1.0, CATEGORICAL, torch.zeros(3, 2, 4), z[None], z, torch.stack([z, z]), checks.at_once
+        )

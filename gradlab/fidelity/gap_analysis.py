@@ -248,6 +248,8 @@ def _pulled_back(
             " noise"
         )
 
+    if points[0].shape != z.shape:
+        complain()
     check((points[0] == z).all(), complain)
     return tb * torch.stack([estimate_of(e, kind, logits, noise, points, None, one[None]) for one in v])
 
