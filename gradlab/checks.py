@@ -44,6 +44,16 @@ def all_finite(values: Tensor) -> Tensor:
     return (values - values == 0).all()
 
 
+def one_forward_mode(function: str) -> None:
+    """Raises NotImplementedError inside a second forward mode, where torch would take a `jvp` for a constant."""
+    levels = torch._C._functorch.get_interpreter_stack() or []
+    if sum(level.key() == torch._C._functorch.TransformType.Jvp for level in levels) > 1:
+        raise NotImplementedError(
+            f"{function}: expected one forward mode at a time, got forward mode inside forward mode; take"
+            " torch.func.hessian, or jacfwd of jacrev"
+        )
+
+
 @contextlib.contextmanager
 def deferred(device: torch.device) -> Iterator[Check]:
     """Yields the function that checks the blocks of a loop: `at_once`, or on a GPU one that reads two calls later.

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import checks
+
 # The logit of a category that one latent lacks and others have. exp(PADDING/t) is exactly 0 in float64, whose smallest
 # number is exp(-745), for t up to 1e5 and other logits above -2e7. float32 represents PADDING/t and its sums for t down
 # to 1e-29. Infinity also gives the probability 0, but 0 times its logarithm is NaN.
@@ -190,7 +192,8 @@ class Categorical(LatentKind):
         return a.argmax(-1)
 
     def kl_to_uniform(self, logits):
-        return _KLToUniform.apply(logits).sum(-1)
+        d = below(logits).clamp(min=torch.finfo(logits.dtype).min)  # finite for impossible categories, as 0 times it is
+        return _KLToUniform.apply(logits, torch.softmax(d, -1), d).sum(-1)
 
     def two_category(self, logits):
         return logits
@@ -243,32 +246,33 @@ class _KLToUniform(torch.autograd.Function):
     """KL(softmax(l) || uniform over the possible categories) of each latent.
 
     With d_i = l_i - max l and p = softmax(l): KL = sum_i p_i d_i - log sum_i exp(d_i) + log n, and its gradient
-    J(p) l = p (d - p.d), which does not cancel where one or several categories share all probability.
+    J(p) l = p (d - p.d), which does not cancel where one or several categories share all probability. Derivatives of
+    that gradient go through p and d, which are given beside l.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(logits: Tensor) -> Tensor:
-        d = _bounded_below(logits)  # 0 at the largest, NaN of what is no law
-        log_total = torch.log1p(d.exp().scatter(-1, logits.argmax(-1, keepdim=True), 0.0).sum(-1, keepdim=True))
+    def forward(logits: Tensor, p: Tensor, d: Tensor) -> Tensor:
+        # d is 0 at the largest, NaN of what is no law
+        log_total = torch.log1p(d.exp().scatter(-1, logits.argmax(-1, keepdim=True), 0.0).sum(-1))
         categories = (logits > PADDING / 2).sum(-1).to(logits.dtype)  # the number of categories of each latent
-        return ((d - log_total).exp() * d).sum(-1) + categories.log() - log_total[..., 0]
+        return (p * d).sum(-1) + categories.log() - log_total
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+        _, p, d = inputs
+        ctx.save_for_backward(p, d)
+        ctx.save_for_forward(p, d)
 
     @staticmethod
     def backward(ctx: Any, *of_output: Tensor) -> Any:
-        (logits,) = ctx.saved_tensors
-        d = _bounded_below(logits)
-        return of_output[0][..., None] * CATEGORICAL.pull(torch.softmax(d, -1), d)
+        return of_output[0][..., None] * CATEGORICAL.pull(*ctx.saved_tensors), None, None
 
-
-def _bounded_below(logits: Tensor) -> Tensor:
-    """`below`, finite for impossible categories: 0 times the largest negative number is 0."""
-    return below(logits).clamp(min=torch.finfo(logits.dtype).min)
+    @staticmethod
+    def jvp(ctx: Any, *of_inputs: Tensor) -> Any:
+        checks.one_forward_mode("kl_to_uniform")
+        return (of_inputs[0] * CATEGORICAL.pull(*ctx.saved_tensors)).sum(-1)
 
 
 def _log(e: Tensor) -> Tensor:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from . import errors
+from . import checks, errors
 
 
 class Canonical:
@@ -50,11 +50,10 @@ class Bernoulli(Canonical):
     unit = "nats"
 
     def __call__(self, parameters, x):
-        # its derivative (1 - x) sigmoid(o) - x sigmoid(-o) keeps all digits where sigmoid(o) - x, of torch's function,
-        # is 0 or one rounding: at x = 1 and o = 17 in float32
         o = parameters.flatten(1)
-        target = x.flatten(1)
-        return (target * _softplus(-o) + (1 - target) * _softplus(o)).sum(1)
+        target = x.flatten(1).expand_as(o)
+        dtype = torch.promote_types(o.dtype, target.dtype)
+        return _CrossEntropy.apply(o.to(dtype), target.to(dtype)).sum(1)
 
     def log_partition(self, parameters):
         return _softplus(parameters).sum(1)
@@ -99,6 +98,45 @@ class Gaussian(Canonical):
 
     def mean(self, parameters):
         return parameters
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """(1 - x) log(1 + e^o) + x log(1 + e^-o) of each pixel; only o and x are kept for the backward pass.
+
+    Its derivative (1 - x) sigmoid(o) - x sigmoid(-o) keeps all digits where sigmoid(o) - x, of torch's function, is 0
+    or one rounding: at x = 1 and o = 17 in float32.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(o: Tensor, x: Tensor) -> Tensor:
+        linear = torch.lerp(o.relu(), (-o).relu_(), x)  # log(1 + e^o) = max(o, 0) + log(1 + e^-|o|)
+        return linear.add_(o.abs().neg_().exp_().log1p_())
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *of_output: Tensor) -> Any:
+        o, x = ctx.saved_tensors
+        of_o, of_x = ctx.needs_input_grad
+        return of_output[0] * _slope(o, x) if of_o else None, of_output[0] * -o if of_x else None
+
+    @staticmethod
+    def jvp(ctx: Any, *of_inputs: Tensor | None) -> Any:
+        checks.one_forward_mode("Bernoulli likelihood")
+        o, x = ctx.saved_tensors
+        along_o, along_x = of_inputs
+        change = torch.zeros_like(o) if along_o is None else along_o * _slope(o, x)
+        return change if along_x is None else change - along_x * o
+
+
+def _slope(o: Tensor, x: Tensor) -> Tensor:
+    off = -(-o).sigmoid_()
+    return torch.lerp(torch.sigmoid(o), off, x)
 
 
 def _softplus(o: Tensor) -> Tensor:
