@@ -229,6 +229,38 @@ def test_a_running_mean_is_subtracted_from_the_second_step_on():
     torch.testing.assert_close(centred, share * uncentred)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("of_loss", [None, torch.float32], ids=["half", "single"])
+def test_losses_of_half_logits_keep_their_type(dtype, of_loss):
+    """Of `exact`, `leg` and `rebar` shares in float32 made it float32."""
+    wanted = of_loss or dtype
+
+    def f(codes):
+        return codes.flatten(1).square().sum(1).to(wanted)
+
+    for text, kind in CASES:
+        estimator, logits = estimators.parse(text), logits_of(kind, dtype)
+        options = {"binary": kind == "binary", "top_k": 2 if kind == "k-hot" else None, "generator": seeded(5)}
+        options["baseline"] = baseline_of(estimator)
+        assert surrogate_loss(estimator, logits.detach(), f, **options).dtype == wanted, text
+        loss = surrogate_loss(estimator, logits, f, **options)
+        assert loss.dtype == wanted, text
+        loss.sum().backward()
+        assert logits.grad.dtype == dtype
+
+
+def test_an_estimate_above_the_largest_half_number_leaves_the_loss_as_it_is():
+    """As a float16 it is infinite, and 0 times it is NaN, which was the loss."""
+    logits = torch.zeros(5, 3, 4, dtype=torch.float16, requires_grad=True)
+    loss = surrogate_loss("reinforce:tf=0.05", logits, lambda z: z.flatten(1).sum(1) * 1e4, generator=seeded(5))
+    assert torch.equal(loss.detach(), torch.full((5,), 3e4, dtype=torch.float16))
+    (loss.float() * 2.0**-10).sum().backward()  # the estimate, loss times (code - p)/tf, is 4.5e5, scaled 439
+    assert bool(logits.grad.isfinite().all())
+    codes = logits.grad > 0
+    assert torch.equal(codes.sum(-1), torch.ones(5, 3, dtype=torch.long))
+    torch.testing.assert_close(logits.grad[codes], torch.full((15,), 3e4 * 0.75 / 0.05 / 2**10, dtype=torch.float16))
+
+
 @pytest.mark.parametrize(("text", "kind"), [(t, k) for t, k in CASES if "running-mean" not in t])
 def test_nothing_is_read_back_from_the_device(text, kind):
     """On the meta device, where tensors have no values to read."""

@@ -110,4 +110,4 @@ def estimate_of(
 
 def weighted(loss: Tensor, weights: Tensor | None) -> Tensor:
     """The loss (..., example) that the decoder is trained on: the mean over evaluations, weighted by their shares."""
-    return loss.mean(-2) if weights is None else (weights * loss).sum(-2)
+    return loss.mean(-2) if weights is None else (weights * loss).sum(-2).to(loss.dtype)

@@ -241,7 +241,8 @@ def surrogate_loss(
         return of_network
     (estimate,) = evaluate([chosen], kind, fixed, noise, loss_at, [baseline])
     difference = torch.where(logits.isfinite(), logits - logits.detach(), 0.0)  # 0 in value
-    return of_network + (difference * estimate.to(logits.dtype)).flatten(1).sum(1)
+    # in the estimate's precision: 0 times an estimate above the largest float16 is 0
+    return of_network + (difference.to(estimate.dtype) * estimate).flatten(1).sum(1).to(logits.dtype)
 
 
 def _estimator(given: Estimator | str, kind: LatentKind) -> Estimator:
