@@ -113,7 +113,7 @@ def test_a_correct_one_keeps_its_promises(run, module):
     ran, text = checked(run, f"{module()}:Pair")
     assert ran.code == 0, ran.err
     assert "pair (strangers" in text
-    assert "declared unbiased; 30,000 draws per problem, seed 0 protocol: kept (19 rules)" in text
+    assert "declared unbiased; 30,000 draws per problem, seed 0 protocol: kept (20 rules)" in text
     assert text.count("unbiased, as declared") == 2 * len(ONE_HOT)
     assert text.endswith("pair keeps its promises")
     assert "NOT" not in text

@@ -371,7 +371,7 @@ def test_a_save_that_fails_leaves_what_was_there(grid, tmp_path, monkeypatch):
     before = path.read_bytes()
 
     def torn(file, **options):
-        file.write_bytes(b"half")
+        file.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(figure, "savefig", torn)
