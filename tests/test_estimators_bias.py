@@ -225,8 +225,8 @@ def test_the_running_mean_takes_an_offset_out_of_the_variance():
 @pytest.mark.parametrize(("text", "problem"), suited([t for t in UNBIASED if t != "exact"]))
 @pytest.mark.parametrize("tf", [0.6, 1.0, 1.4])
 def test_unbiased_at_many_draws(text, problem, tf):
-    """2,000,000 draws and other noise: what may go unseen in one coordinate is 0.75 % of the norm."""
-    verdict = bias(estimators.parse(text).at(tf, tf), PROBLEMS[problem], draws=2_000_000, seed=1)
+    """2,400,000 draws and other noise: what may go unseen in one coordinate is 0.75 % of the norm."""
+    verdict = bias(estimators.parse(text).at(tf, tf), PROBLEMS[problem], draws=2_400_000, seed=1)
     assert not verdict.biased
     assert verdict.resolution < 0.0075
 
