@@ -84,6 +84,7 @@ def vae(latents, categories, top_k, lr, **others) -> None:
     Examples:
       gradlab sweep vae --tf 0.5,1,1.6 --tb 0.5,1,1.3 --seeds 3 --epochs 10 --workers 2
       gradlab sweep vae --tf 1.6,1:0.3,1:0.3:cosine --tb 1.3 --track bias --track-every 20
+      gradlab sweep vae --top-k 2 --estimator rloo --tf 0.5,1 --tb 1
 
     Each training is one file in --folder. If the sweep is interrupted, the same command continues it. Several sweeps on
     one --folder share the work.

@@ -168,3 +168,19 @@ def checkpoint(tmp_path):
 
     tiny(tmp_path / "tiny.safetensors")
     return "tiny.safetensors"
+
+
+# the small training of several test files
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "vae.safetensors"
+
+
+@pytest.fixture(scope="session")
+def unbroken(tmp_path_factory):
+    """The small training, made without an interruption."""
+    from . import small_trainings
+
+    return small_trainings.train(tmp_path_factory.mktemp("unbroken") / "vae.safetensors")

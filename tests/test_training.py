@@ -14,16 +14,6 @@ from gradlab.latents import CATEGORICAL
 from .small_trainings import BATCH, CONFIG, EPOCHS, IMAGES, STEPS, VALIDATION, assert_same, settings, train
 
 
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "vae.safetensors"
-
-
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory):
-    return train(tmp_path_factory.mktemp("unbroken") / "vae.safetensors")
-
-
 def test_numbers_are_float32_whatever_the_caller_has_set(tmp_path, unbroken):
     with torch.autocast("cpu", torch.bfloat16):
         assert_same(train(tmp_path / "vae.safetensors"), unbroken)

@@ -10,17 +10,6 @@ from gradlab import checkpoints, training
 
 from .small_trainings import STEPS, assert_same, before_step, interrupt, press_ctrl_c, train
 
-
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "vae.safetensors"
-
-
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory):
-    return train(tmp_path_factory.mktemp("unbroken") / "vae.safetensors")
-
-
 # a loss that is no longer finite
 
 

@@ -119,7 +119,7 @@ def _crossing(of: Findings) -> Iterator[str]:
 
 def _paste(line: str, torch_line: str, evaluations: int) -> Iterator[str]:
     yield f"Paste: {line}"
-    if ", f" in line:
+    if "logits, f" in line:  # surrogate_loss calls f
         x = "x" if evaluations == 1 else f"torch.cat([x] * {evaluations})"
         yield f"Here f = lambda z: model.losses(z, {x}), or any function from codes to one loss per code."
     if torch_line:
